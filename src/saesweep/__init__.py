@@ -1,0 +1,1 @@
+"""Train sparse autoencoders on a language model's activations and compare architectures at matched sparsity."""

@@ -1,0 +1,227 @@
+"""Token blocks -> activations at the hook points -> shuffled, centred and scaled batches.
+
+    a pool    documents_per_pool documents, tokenised; their blocks in an order drawn from stream_seed
+    a window  so many tokens of those blocks, read in the language model; their rows in an order drawn from stream_seed
+    a batch   the next batch_tokens rows of the window
+
+What a window leaves over, less than one batch, is not used. Every order depends on stream_seed and the number of the
+pool or window alone, so a position in the stream is three numbers, and any SAE of a sweep sees the same tokens.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from saesweep.errors import UsageError
+from saesweep.models import LanguageModel, Tokenizer
+from saesweep.sites import HookPoint, read
+from saesweep.text import Corpus, blocks
+
+Rows = dict[HookPoint, Float[Tensor, "rows _"]]
+
+
+class Source(Protocol):
+    """Windows of activation rows, in a fixed order, from any position on."""
+
+    def window(self, rows: int) -> Rows: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class LanguageModelSource:
+    """Reads a text with a language model."""
+
+    def __init__(
+        self, lm: LanguageModel, corpus: Corpus, points: Sequence[HookPoint], *,
+        context: int, window: int, lm_batch: int, documents_per_pool: int, stream_seed: int,
+    ):
+        self.lm, self.corpus, self.points, self.context = lm, corpus, tuple(points), context
+        self.blocks_per_window, self.lm_batch = max(1, window // context), lm_batch
+        self.documents_per_pool, self.seed = documents_per_pool, stream_seed
+        self.load_state_dict({"pool": 0, "position": 0})
+
+    def window(self, rows: int) -> Rows:
+        """The next window; a smaller one where no more than `rows` are wanted."""
+        wanted = math.ceil(1.03 * rows / (self.context - 1))  # where padding leaves less, another window follows
+        tokens = self._next_blocks(min(self.blocks_per_window, wanted))
+        parts = [harvest(self.lm, self.points, part) for part in tokens.split(self.lm_batch)]
+        return {point: torch.cat([part[point] for part in parts]) for point in self.points}
+
+    def _next_blocks(self, count: int) -> Int[Tensor, "count context"]:
+        taken = []
+        while count > 0:
+            if self._pool is None:
+                self._pool = self._read_pool(self.pool_number)
+            part = self._pool[self.position : self.position + count]
+            taken.append(part)
+            count -= len(part)
+            self.position += len(part)
+            if self.position == len(self._pool):
+                self.pool_number, self.position, self._pool = self.pool_number + 1, 0, None
+        return torch.cat(taken)
+
+    def _read_pool(self, number: int) -> Int[Tensor, "blocks context"]:
+        if self._documents is None:
+            self._documents = self.corpus.documents("train", start=number * self.documents_per_pool)
+        pool = torch.stack(list(blocks(self._take(self.documents_per_pool), self.lm.tokenizer, self.context)))
+        return pool[torch.randperm(len(pool), generator=generator(self.seed, 0, number))]
+
+    def _take(self, count: int) -> Iterator[str]:
+        """The next documents; fewer at the end of the text, whose error is raised only where there is none."""
+        for taken in range(count):
+            try:
+                yield next(self._documents)
+            except UsageError:
+                if taken == 0:
+                    raise
+                return
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"pool": self.pool_number, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.pool_number, self.position = state["pool"], state["position"]
+        self._documents: Iterator[str] | None = None
+        self._pool: Int[Tensor, "blocks context"] | None = None
+
+
+def generator(*numbers: int) -> torch.Generator:
+    """A random generator for this place in the stream."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 1) % 2**63
+    return torch.Generator().manual_seed(seed)
+
+
+def trainable(tokens: Int[Tensor, "*batch context"], tokenizer: Tokenizer) -> Bool[Tensor, "*batch context"]:
+    """Which positions hold ordinary text: not padding (-1) and no special token."""
+    special = torch.tensor(sorted(tokenizer.special), dtype=tokens.dtype)
+    return (tokens >= 0) & ~torch.isin(tokens, special)
+
+
+def harvest(lm: LanguageModel, points: Sequence[HookPoint], tokens: Int[Tensor, "batch context"]) -> Rows:
+    """Activations at the ordinary positions of the blocks, in the order of the text."""
+    device = next(lm.module.parameters()).device
+    keep = trainable(tokens, lm.tokenizer).to(device)
+    read_at = read(lm.module, points, tokens.clamp(min=0).to(device))
+    return {point: x[keep] for point, x in read_at.items()}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of one hook point, from the first tokens of the stream: x -> (x - mean) / scale, and which tokens are sinks."""
+
+    mean: Float[Tensor, " d_in"]  # zeros where the run does not centre
+    scale: float  # so that E||(x - mean) / scale||^2 = 1 over the tokens that are no sinks
+    centre: Float[Tensor, " d_in"]  # the mean, whether or not it is subtracted
+    largest: float  # a centred norm above this is a sink's; infinity where sinks are kept
+    quantiles: tuple[float, ...]  # 1%, 50%, 99%, 100% of the centred norms
+    sinks: float  # share of the tokens
+
+    @staticmethod
+    def of(x: Float[Tensor, "tokens d_in"], *, center: bool, max_norm: float | None) -> Statistics:
+        """The mean is taken twice: the second time without the sinks that the first one showed."""
+        x = x.double()
+        norms = (x - x.mean(0)).norm(dim=1)
+        largest = max_norm * float(norms.median()) if max_norm else float("inf")
+        kept = x[norms <= largest]
+        centre = kept.mean(0)
+        norms = (x - centre).norm(dim=1)
+        mean = centre if center else torch.zeros_like(centre)
+        scale = float((kept - mean).square().sum(1).mean().sqrt())
+        levels = torch.tensor([0.01, 0.5, 0.99, 1.0], dtype=torch.float64)
+        quantiles = tuple(norms.quantile(levels).tolist())
+        return Statistics(mean.float(), scale, centre.float(), largest, quantiles, float((norms > largest).double().mean()))
+
+    def ordinary(self, x: Float[Tensor, "*tokens d_in"]) -> Bool[Tensor, "*tokens"]:
+        """Which tokens are no sinks."""
+        return (x.float() - self.centre.to(x.device)).norm(dim=-1) <= self.largest
+
+    def apply(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
+        return (x.float() - self.mean.to(x.device)) / self.scale
+
+    def undo(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
+        return x * self.scale + self.mean.to(x.device)
+
+    def report(self, point: HookPoint) -> str:
+        """One line on the site, and one on what follows from it."""
+        spread = self.quantiles[1]
+        ratio = float(self.centre.norm()) / spread
+        low, median, high, top = self.quantiles
+        seen = (
+            f"{point}: |mean| {self.centre.norm():.4g} is {ratio:.1f} times the median spread {spread:.4g}; centred norms "
+            f"{low / median:.2f} (1%), 1, {high / median:.2f} (99%), {top / median:.1f} (largest) times the median; "
+            f"sinks {self.sinks:.3%}"
+        )
+        centred = bool(self.mean.any())
+        if ratio > 1 and not centred:
+            return f"{seen}\n  the mean outweighs the spread: activations.center=true would spare the SAE from learning it"
+        if top / median > 8 and self.largest == float("inf"):
+            return f"{seen}\n  a few tokens dominate the squared error: activations.max_norm=8 would leave them out"
+        return f"{seen}\n  trained on (x - mean) / {self.scale:.4g}" if centred else f"{seen}\n  trained on x / {self.scale:.4g}"
+
+
+class ActivationStream:
+    """`steps` batches: {hook point: rows without sinks, centred and scaled}. Its state is the same on every rank."""
+
+    def __init__(
+        self, source: Source, *, steps: int, batch_tokens: int, stream_seed: int,
+        center: bool, max_norm: float | None, statistics: int,
+    ):
+        self.source, self.steps, self.batch_tokens, self.seed = source, steps, batch_tokens, stream_seed
+        self.step, self.window_number, self.offset = 0, 0, 0
+        self._at = source.state_dict()  # where the current window begins in the source
+        self._rows = self._shuffled()
+        self.statistics = {
+            point: Statistics.of(x[:statistics], center=center, max_norm=max_norm) for point, x in self._rows.items()
+        }
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[dict[HookPoint, Float[Tensor, "_ _"]]]:
+        while self.step < self.steps:
+            rows = self._next_rows()
+            self.step += 1
+            yield {point: self._clean(point, x) for point, x in rows.items()}
+
+    def _clean(self, point: HookPoint, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "_ d_in"]:
+        statistics = self.statistics[point]
+        return statistics.apply(x[statistics.ordinary(x)])
+
+    def _next_rows(self) -> Rows:
+        while self.offset + self.batch_tokens > len(next(iter(self._rows.values()))):
+            self.window_number, self.offset = self.window_number + 1, 0
+            self._at = self.source.state_dict()
+            self._rows = {}  # before the next window is harvested
+            self._rows = self._shuffled()
+        start, self.offset = self.offset, self.offset + self.batch_tokens
+        return {point: x[start : self.offset] for point, x in self._rows.items()}
+
+    def _shuffled(self) -> Rows:
+        """The next window, no larger than the rest of the run needs, its rows in random order."""
+        left = self.steps - self.step + self.offset // self.batch_tokens
+        rows = self.source.window(left * self.batch_tokens)
+        count = len(next(iter(rows.values())))
+        order = torch.randperm(count, generator=generator(self.seed, 1, self.window_number))
+        return {point: x[order.to(x.device)] for point, x in rows.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        statistics = {str(point): asdict(value) for point, value in self.statistics.items()}
+        return {
+            "step": self.step, "window": self.window_number, "offset": self.offset, "source": self._at,
+            "statistics": statistics,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step, self.window_number, self.offset = state["step"], state["window"], state["offset"]
+        self.statistics = {point: Statistics(**state["statistics"][str(point)]) for point in self.statistics}
+        self._at = state["source"]
+        self.source.load_state_dict(self._at)
+        self._rows = self._shuffled()

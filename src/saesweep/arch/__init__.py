@@ -1,0 +1,1 @@
+"""One file per architecture: the equations on top, encode and step under them."""

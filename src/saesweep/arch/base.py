@@ -1,0 +1,109 @@
+"""The one contract that every architecture keeps: encode, decode, step, fold.
+
+    u     = x - b_dec                       the pre-encoder bias of the papers
+    pi    = u W_enc + b_enc
+    f     = encode(x) >= 0, sparse          what makes an architecture
+    x_hat = f W_dec + b_dec                 rows of W_dec have unit norm
+"""
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from saesweep.arch.latents import Latents, decode, encode_at
+
+
+class Step(NamedTuple):
+    """What one training forward hands back. Backward sees sum(losses.values()), the logs show the same terms."""
+
+    latents: Latents
+    x_hat: Float[Tensor, "batch d_in"]
+    losses: dict[str, Float[Tensor, ""]]
+
+
+class SparseAutoencoder(nn.Module, ABC):
+    """W_enc [d_in, d_sae] starts as the transpose of W_dec [d_sae, d_in], whose rows are He-uniform, then of norm one."""
+
+    saved_as: ClassVar[str]  # the architecture's name in the file format of SAELens
+    penalised: ClassVar[bool] = True  # has a sparsity coefficient, which is chosen so that L0 meets its target
+    latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)  # per-latent parameters in the units of the pre-activation
+    unclipped: ClassVar[tuple[str, ...]] = ()  # parameters left out of the clipping: their gradients carry 1/bandwidth
+
+    def __init__(self, d_in: int, d_sae: int, sparsity: float):
+        super().__init__()
+        self.d_in, self.d_sae, self.sparsity = d_in, d_sae, sparsity
+        W_dec = nn.init.kaiming_uniform_(torch.empty(d_sae, d_in))
+        W_dec /= W_dec.norm(dim=1, keepdim=True)
+        self.W_dec = nn.Parameter(W_dec)
+        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        self.W_enc = nn.Parameter(W_dec.clone().T)  # stored by latent, as W_dec is: gradients are written row by row
+        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.register_buffer("tokens_since_fired", torch.zeros(d_sae, dtype=torch.long))
+
+    @abstractmethod
+    def activate(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        """Latents from dense pre-activations, as a user of the trained SAE gets them."""
+
+    @abstractmethod
+    def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        """One training forward; `progress` is the share of the training tokens seen so far."""
+
+    def encode(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
+        return self.activate((x - self.b_dec) @ self.W_enc + self.b_enc)
+
+    def decode(self, f: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_in"]:
+        return f @ self.W_dec + self.b_dec
+
+    def forward(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
+        return self.decode(self.encode(x))
+
+    def preactivations(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        keep: Callable[[Tensor], Bool[Tensor, "batch d_sae"] | Int[Tensor, "batch k"]],
+    ) -> Latents:
+        """pi where `keep` says that it matters (a mask, or k columns per row); elsewhere nothing, and no gradient."""
+        with torch.no_grad():
+            z = torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
+            kept = keep(z)
+        return encode_at(x, self.W_enc, self.b_enc, self.b_dec, z, kept)
+
+    def reconstruct(self, f: Latents) -> Float[Tensor, "batch d_in"]:
+        return decode(f, self.W_dec) + self.b_dec
+
+    @torch.no_grad()
+    def count_fired_(self, latents: Latents) -> None:
+        """Tokens since each latent was last active, on the whole."""
+        self.tokens_since_fired += latents.shape[0]
+        self.tokens_since_fired[latents.fired] = 0
+
+    @torch.no_grad()
+    def project_gradient_(self) -> None:
+        """Before the optimizer: drop what would only change the norms of the decoder's rows."""
+        g, w = self.W_dec.grad, self.W_dec
+        g.addcmul_((g * w).sum(1, keepdim=True), w, value=-1)
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        """After the optimizer: decoder rows back to norm one."""
+        self.W_dec /= self.W_dec.norm(dim=1, keepdim=True)
+
+    @torch.no_grad()
+    def fold_(self, mean: Float[Tensor, " d_in"], scale: float) -> None:
+        """From training units, (x - mean) / scale, to raw ones: encode(raw) = scale * encode(scaled), decode exactly back."""
+        self.b_dec.mul_(scale).add_(mean)
+        for name in self.latent_units:
+            getattr(self, name).mul_(scale)
+
+    def exported(self) -> dict[str, Tensor]:
+        """The tensors of the SAELens format (section `saved_as` of it), on the CPU, contiguous, fp32."""
+        names = ("W_enc", "W_dec", "b_dec", *self.latent_units)
+        return {name: getattr(self, name).detach().float().cpu().contiguous() for name in names}
+
+
+def squared_error(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
+    """||x - x_hat||^2: summed over d_in, averaged over the batch."""
+    return (x - x_hat).square().sum(-1).mean()

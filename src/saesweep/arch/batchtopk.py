@@ -1,0 +1,66 @@
+"""BatchTopK SAE (Bussmann et al. 2024, arXiv:2412.06410).
+
+    training   f = pi at the sparsity * batch largest positive pi of the whole batch, else 0
+    inference  f = pi * H(pi - theta)        theta: running mean over batches of the smallest pi that was kept
+    loss       ||x - x_hat||^2 + AuxK        see topk.py
+
+After training it is a JumpReLU with one threshold, and is saved as that.
+"""
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from saesweep.arch.base import SparseAutoencoder, Step, squared_error
+from saesweep.arch.topk import auxk
+
+
+class RunningThreshold(nn.Module):
+    """Keeps the k * batch largest positive pre-activations, and the running mean of the smallest one kept."""
+
+    RATE = 0.02  # of the running mean: about the last 50 batches
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("value", torch.tensor(0.0, dtype=torch.float64))
+
+    def select(self, z: Float[Tensor, "batch d_sae"], k: float) -> Bool[Tensor, "batch d_sae"]:
+        """The mask of what is kept; ties at the smallest kept value are all kept."""
+        smallest = self._smallest(z, round(k * z.shape[0]))
+        started = self.value > 0
+        self.value.copy_(torch.where(started, self.value.lerp(smallest.double(), self.RATE), smallest.double()))
+        return (z >= smallest) & (z > 0)
+
+    def _smallest(self, z: Float[Tensor, "batch d_sae"], count: int) -> Float[Tensor, ""]:
+        """The count-th largest value. Looks first among those near last time's, which is faster and exact."""
+        near = z[z > 0.7 * float(self.value)]
+        if len(near) < count:
+            near = z.flatten()
+        return near.topk(min(count, len(near)), sorted=False).values.min()
+
+
+class BatchTopK(SparseAutoencoder):
+    saved_as = "jumprelu"
+    penalised = False
+
+    def __init__(self, d_in: int, d_sae: int, sparsity: float, *, alpha: float, k_aux: int, aux_tokens: int):
+        super().__init__(d_in, d_sae, sparsity)
+        self.alpha, self.k_aux, self.aux_tokens = alpha, k_aux, aux_tokens
+        self.threshold = RunningThreshold()
+
+    def activate(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        return pi * (pi > self.threshold.value.to(pi))
+
+    def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        f = self.preactivations(x, keep=lambda z: self.threshold.select(z, self.sparsity))
+        x_hat = self.reconstruct(f)
+        losses = {"reconstruction": squared_error(x, x_hat)}
+        return Step(f, x_hat, losses | {"auxiliary": auxk(self, x, x_hat)})
+
+    @torch.no_grad()
+    def fold_(self, mean: Float[Tensor, " d_in"], scale: float) -> None:
+        super().fold_(mean, scale)
+        self.threshold.value.mul_(scale)
+
+    def exported(self) -> dict[str, Tensor]:
+        constant = torch.full((self.d_sae,), float(self.threshold.value))
+        return super().exported() | {"threshold": constant}

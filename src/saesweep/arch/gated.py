@@ -1,0 +1,47 @@
+"""Gated SAE (Rajamanoharan et al. 2024, arXiv:2404.16014, section 3.2), weights tied.
+
+    pi    = u W_gate + b_gate                          which latents are active
+    f     = H(pi) * ReLU(exp(r_mag) * u W_gate + b_mag)     and how strongly
+    loss  = ||x - x_hat(f)||^2 + lambda * sum_i ReLU(pi_i) + ||x - x_frozen(ReLU(pi))||^2
+
+x_frozen decodes with W_dec and b_dec held constant: the third term trains the gate alone.
+"""
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from saesweep.arch.base import SparseAutoencoder, Step, squared_error
+from saesweep.arch.latents import decode
+
+
+class Gated(SparseAutoencoder):
+    """W_enc is W_gate and b_enc is b_gate."""
+
+    saved_as = "gated"
+    latent_units = ("b_enc", "b_mag")
+
+    def __init__(self, d_in: int, d_sae: int, sparsity: float):
+        super().__init__(d_in, d_sae, sparsity)
+        self.r_mag = nn.Parameter(torch.zeros(d_sae))
+        self.b_mag = nn.Parameter(torch.zeros(d_sae))
+
+    def activate(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        magnitude = self.r_mag.exp() * (pi - self.b_enc) + self.b_mag
+        return torch.relu(magnitude) * (pi > 0)
+
+    def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        pi = self.preactivations(x, keep=lambda z: z > 0)
+        gate = torch.relu(pi.values)
+        magnitude = pi.at(self.r_mag).exp() * (pi.values - pi.at(self.b_enc)) + pi.at(self.b_mag)
+        f = pi.like(torch.relu(magnitude) * (gate > 0))
+        x_hat = self.reconstruct(f)
+        x_frozen = decode(pi.like(gate), self.W_dec.detach()) + self.b_dec.detach()
+        return Step(f, x_hat, {
+            "reconstruction": squared_error(x, x_hat),
+            "sparsity": coefficient * pi.per_token(gate),
+            "auxiliary": squared_error(x, x_frozen),
+        })
+
+    def exported(self) -> dict[str, Tensor]:
+        tensors = super().exported()
+        return tensors | {"b_gate": tensors.pop("b_enc"), "r_mag": self.r_mag.detach().float().cpu()}

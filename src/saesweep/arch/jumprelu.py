@@ -1,0 +1,108 @@
+"""JumpReLU SAE (Rajamanoharan et al. 2024, arXiv:2407.14435, sections 2 to 4).
+
+    f    = pi * H(pi - theta)                          theta > 0, one threshold per latent
+    loss = ||x - x_hat||^2 + lambda * sum_i H(pi_i - theta_i)
+
+H, the Heaviside step, has no useful gradient. With K the rectangle |u| < 1/2 and eps the bandwidth:
+
+    d JumpReLU / d pi    = H(pi - theta)
+    d JumpReLU / d theta ~ -(theta / eps) K((pi - theta) / eps)
+    d H        / d theta ~ -(1 / eps)     K((pi - theta) / eps)        the penalty reaches theta alone
+
+theta is kept at eps / 2 or more, so the window never holds a negative pi and the paper's ReLU on pi changes nothing.
+
+warm_start (ours; 0 is the paper): for that share of the run the batch's `sparsity * batch` largest pi are the active
+ones, as in BatchTopK; the threshold so found then becomes every theta. Short runs end level with TopK this way.
+"""
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from saesweep.arch.base import SparseAutoencoder, Step, squared_error
+from saesweep.arch.batchtopk import RunningThreshold
+
+
+class _JumpReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, pi, theta, eps):
+        ctx.save_for_backward(pi, theta)
+        ctx.eps = eps
+        return pi * (pi > theta)
+
+    @staticmethod
+    def backward(ctx, grad):
+        pi, theta = ctx.saved_tensors
+        window = (pi - theta).abs() < ctx.eps / 2
+        return grad * (pi > theta), -(theta / ctx.eps) * window * grad, None
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, pi, theta, eps):
+        ctx.save_for_backward(pi, theta)
+        ctx.eps = eps
+        return (pi > theta).to(pi)
+
+    @staticmethod
+    def backward(ctx, grad):
+        pi, theta = ctx.saved_tensors
+        window = (pi - theta).abs() < ctx.eps / 2
+        return None, -(1 / ctx.eps) * window * grad, None
+
+
+def jumprelu(pi: Float[Tensor, "*n"], theta: Float[Tensor, "*n"], eps: float) -> Float[Tensor, "*n"]:
+    """pi where it exceeds theta, else 0; elementwise, with the pseudo-derivative in theta."""
+    return _JumpReLU.apply(pi, theta, eps)
+
+
+def step(pi: Float[Tensor, "*n"], theta: Float[Tensor, "*n"], eps: float) -> Float[Tensor, "*n"]:
+    """H(pi - theta); elementwise, no gradient in pi, the pseudo-derivative in theta."""
+    return _Step.apply(pi, theta, eps)
+
+
+class JumpReLU(SparseAutoencoder):
+    """bandwidth and init_threshold are in units of 1 / sqrt(d_in) where `relative`, else in those of the input."""
+
+    saved_as = "jumprelu"
+    latent_units = ("b_enc", "threshold")
+    unclipped = ("threshold",)
+
+    def __init__(
+        self, d_in: int, d_sae: int, sparsity: float, *,
+        bandwidth: float, init_threshold: float, relative: bool, warm_start: float,
+    ):
+        super().__init__(d_in, d_sae, sparsity)
+        unit = 1 / math.sqrt(d_in) if relative else 1.0
+        self.bandwidth, self.warm_start = bandwidth * unit, warm_start
+        self.threshold = nn.Parameter(torch.full((d_sae,), init_threshold * unit))
+        self.batch_threshold = RunningThreshold()
+
+    def activate(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        return pi * (pi > self.threshold)
+
+    def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        if progress < self.warm_start:
+            return self._batch_step(x)
+        pi = self.preactivations(x, keep=lambda z: z > self.threshold - self.bandwidth / 2)
+        theta = pi.at(self.threshold)
+        f = pi.like(jumprelu(pi.values, theta, self.bandwidth))
+        active = step(pi.values, theta, self.bandwidth)
+        x_hat = self.reconstruct(f)
+        return Step(f, x_hat, {
+            "reconstruction": squared_error(x, x_hat),
+            "sparsity": coefficient * f.per_token(active),
+        })
+
+    def _batch_step(self, x: Float[Tensor, "batch d_in"]) -> Step:
+        f = self.preactivations(x, keep=lambda z: self.batch_threshold.select(z, self.sparsity))
+        self.threshold.data.fill_(self.batch_threshold.value)
+        x_hat = self.reconstruct(f)
+        zero = x.new_zeros(())
+        return Step(f, x_hat, {"reconstruction": squared_error(x, x_hat), "sparsity": zero})
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        super().constrain_()
+        self.threshold.clamp_(min=self.bandwidth / 2)

@@ -1,0 +1,27 @@
+"""ReLU SAE with an L1 penalty on decoder-normed latents (Anthropic, April 2024 update; Bricken et al. 2023).
+
+    f    = ReLU(pi)
+    loss = ||x - x_hat||^2 + lambda * sum_i f_i ||W_dec,i||
+"""
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saesweep.arch.base import SparseAutoencoder, Step, squared_error
+
+
+class ReLU(SparseAutoencoder):
+    saved_as = "standard"
+
+    def activate(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        return torch.relu(pi)
+
+    def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        pi = self.preactivations(x, keep=lambda z: z > 0)
+        f = pi.like(torch.relu(pi.values))
+        x_hat = self.reconstruct(f)
+        norms = f.at(self.W_dec.norm(dim=1))
+        return Step(f, x_hat, {
+            "reconstruction": squared_error(x, x_hat),
+            "sparsity": coefficient * f.per_token(f.values * norms),
+        })

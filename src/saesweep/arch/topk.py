@@ -1,0 +1,51 @@
+"""TopK SAE with the AuxK loss (Gao et al. 2024, arXiv:2406.04093, sections 2.3 and A.2).
+
+    f    = ReLU(TopK(pi))                              k = sparsity; fewer where the k-th largest is negative
+    loss = ||x - x_hat||^2 + alpha * ||e - e_hat||^2 / ||e||^2
+
+e = x - x_hat is held constant, e_hat decodes the k_aux largest pi among the dead latents without b_dec, and AuxK is
+left out while no latent is dead. In training units E||x - mean||^2 = 1, so both terms are shares of a variance.
+"""
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saesweep.arch.base import SparseAutoencoder, Step, squared_error
+from saesweep.arch.latents import decode
+
+
+class TopK(SparseAutoencoder):
+    """aux_tokens: a latent is dead for AuxK once it has not fired for so many tokens."""
+
+    saved_as = "topk"
+    penalised = False
+
+    def __init__(self, d_in: int, d_sae: int, sparsity: float, *, alpha: float, k_aux: int, aux_tokens: int):
+        super().__init__(d_in, d_sae, sparsity)
+        self.k, self.alpha, self.k_aux, self.aux_tokens = int(sparsity), alpha, k_aux, aux_tokens
+
+    def activate(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        values, columns = pi.topk(self.k, sorted=False)
+        return torch.zeros_like(pi).scatter(1, columns, torch.relu(values))
+
+    def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        pi = self.preactivations(x, keep=self._largest)
+        f = pi.like(torch.relu(pi.values))
+        x_hat = self.reconstruct(f)
+        losses = {"reconstruction": squared_error(x, x_hat)}
+        return Step(f, x_hat, losses | {"auxiliary": auxk(self, x, x_hat)})
+
+    def _largest(self, z: Float[Tensor, "batch d_sae"]) -> Int[Tensor, "batch k"]:
+        return z.topk(self.k, sorted=False).indices
+
+
+def auxk(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
+    """alpha times the share of the residual that the dead latents' best k_aux leave unexplained; 0 with none dead."""
+    dead = sae.tokens_since_fired > sae.aux_tokens
+    k = min(sae.k_aux, int(dead.sum()))
+    if k == 0 or sae.alpha == 0:
+        return x.new_zeros(())
+    pi = sae.preactivations(x, keep=lambda z: z.masked_fill(~dead, -torch.inf).topk(k, sorted=False).indices)
+    residual = (x - x_hat).detach()
+    e_hat = decode(pi.like(torch.relu(pi.values)), sae.W_dec)
+    return sae.alpha * squared_error(residual, e_hat) / residual.square().sum(-1).mean()

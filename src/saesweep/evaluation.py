@@ -1,0 +1,124 @@
+"""Held-out evaluation: fidelity on many tokens, and the language model's loss with each SAE spliced in on some of them.
+
+Sinks and special tokens are neither measured nor replaced. What does not depend on an SAE (the clean pass, and the
+zero- and mean-ablated ones of each hook point) is computed once and shared by all.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from saesweep.activations import Statistics, generator, trainable
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.errors import UsageError
+from saesweep.metrics import CrossEntropy, Fidelity, spliced
+from saesweep.models import LanguageModel
+from saesweep.sites import HookPoint, edit, read
+from saesweep.text import Corpus, blocks
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Subject:
+    """One folded SAE under evaluation: it reads and writes raw activations."""
+
+    sae: SparseAutoencoder
+    point: HookPoint
+    statistics: Statistics
+    fidelity: Fidelity = field(init=False)
+    ce: CrossEntropy = field(default_factory=CrossEntropy)
+    sinks: int = 0
+
+    def __post_init__(self) -> None:
+        self.fidelity = Fidelity(self.sae.d_in, self.sae.d_sae, self.statistics.mean, self.statistics.scale)
+
+    def measure(self, x: Float[Tensor, "tokens d_in"]) -> None:
+        ordinary = self.statistics.ordinary(x)
+        self.sinks += int((~ordinary).sum())
+        for part in x[ordinary].float().split(2048):
+            f = self.sae.encode(part)
+            self.fidelity.add(part, f, self.sae.decode(f))
+
+
+def held_out_blocks(corpus: Corpus, lm: LanguageModel, *, tokens: int, context: int, stream_seed: int) -> Int[Tensor, "n context"]:
+    """At least `tokens` ordinary tokens in blocks drawn from all over the held-out documents."""
+    documents = [text for _, text in zip(range(256), corpus.documents("held_out"), strict=False)]
+    found = torch.stack(list(blocks(iter(documents), lm.tokenizer, context)))
+    found = found[torch.randperm(len(found), generator=generator(stream_seed, 2))]
+    counts = trainable(found, lm.tokenizer).sum(1).cumsum(0)
+    if int(counts[-1]) < tokens:
+        raise UsageError(
+            f"evaluation.tokens={tokens}: the held-out documents have {int(counts[-1]):,}; "
+            f"write evaluation.tokens={int(counts[-1])}, or hold out more with text.held_out"
+        )
+    return found[: int((counts < tokens).sum()) + 1]
+
+
+@torch.no_grad()
+def evaluate(
+    lm: LanguageModel, held_out: Int[Tensor, "n context"], subjects: Sequence[Subject], *,
+    lm_tokens: int, lm_batch: int, progress: Progress = lambda line: None,
+) -> list[dict[str, float]]:
+    """The numbers of section "Metrics" of the README for every SAE, but for those that training knows."""
+    points = list(dict.fromkeys(s.point for s in subjects))
+    for i, part in enumerate(held_out.split(16)):
+        progress(f"fidelity: {i * 16 * held_out.shape[1]:,} of {held_out.numel():,} held-out tokens")
+        keep = trainable(part, lm.tokenizer)
+        for point, x in read(lm.module, points, part.clamp(min=0)).items():
+            for subject in (s for s in subjects if s.point == point):
+                subject.measure(x[keep])
+    counts = trainable(held_out, lm.tokenizer).sum(1).cumsum(0)
+    passes = _Passes(lm, points, subjects)
+    some = held_out[: int((counts < lm_tokens).sum()) + 1]
+    for i, part in enumerate(some.split(lm_batch)):
+        progress(f"language model's loss: {i * lm_batch * some.shape[1]:,} of {some.numel():,} tokens")
+        passes.add(part)
+    return [s.fidelity.result() | passes.result(s) | {"sinks": s.sinks} for s in subjects]
+
+
+class _Passes:
+    """The clean, ablated and spliced forward passes over the same blocks."""
+
+    def __init__(self, lm: LanguageModel, points: Sequence[HookPoint], subjects: Sequence[Subject]):
+        self.lm, self.subjects = lm, subjects
+        self.statistics = {s.point: s.statistics for s in subjects}
+        self.means = {s.point: (s.fidelity.sum_x / s.fidelity.tokens * s.statistics.scale + s.statistics.mean).float() for s in subjects}
+        self.clean = CrossEntropy()
+        self.zero = {point: CrossEntropy() for point in points}
+        self.mean = {point: CrossEntropy() for point in points}
+
+    def add(self, tokens: Int[Tensor, "batch context"]) -> None:
+        ordinary = trainable(tokens, self.lm.tokenizer)
+        tokens = tokens.clamp(min=0)
+        self.clean.add(self._logits(tokens), tokens, ordinary)
+        for point, mean in self.means.items():
+            with self._replaced(point, ordinary, torch.zeros_like):
+                self.zero[point].add(self._logits(tokens), tokens, ordinary)
+            with self._replaced(point, ordinary, lambda x, mean=mean: mean.expand_as(x)):
+                self.mean[point].add(self._logits(tokens), tokens, ordinary)
+        for subject in self.subjects:
+            with self._replaced(subject.point, ordinary, subject.sae):
+                subject.ce.add(self._logits(tokens), tokens, ordinary)
+
+    def _logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
+        return self.lm.module(input_ids=tokens, use_cache=False).logits
+
+    def _replaced(self, point: HookPoint, ordinary: Bool[Tensor, "batch pos"], fn: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        statistics = self.statistics[point]
+
+        def splice(x: Float[Tensor, "batch pos d_in"]) -> Float[Tensor, "batch pos d_in"]:
+            at = ordinary & statistics.ordinary(x)
+            x = x.clone()
+            x[at] = fn(x[at].float()).to(x.dtype)
+            return x
+
+        return edit(self.lm.module, point, splice)
+
+    def result(self, subject: Subject) -> Mapping[str, float]:
+        zero, mean = self.zero[subject.point].result(), self.mean[subject.point].result()
+        return spliced(self.clean.result(), subject.ce.result(), zero, mean)

@@ -1,0 +1,85 @@
+"""What each number is: sums over held-out tokens in fp64, divided once at the end (README, "Metrics")."""
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Fidelity:
+    """How well x_hat = decode(encode(x)) stands for x, and how often each latent fires."""
+
+    def __init__(self, d_in: int, d_sae: int, mean: Float[Tensor, " d_in"], scale: float):
+        """mean, scale: of the training units, in which mse, cosine and bias are taken."""
+        self.mean, self.scale = mean.double(), scale
+        self.tokens = 0
+        self.fired = torch.zeros(d_sae, dtype=torch.long)
+        self.sum_x = torch.zeros(d_in, dtype=torch.float64)
+        self.squared_x = self.squared_error = self.squared_x_hat = self.product = self.cosine = 0.0
+
+    @torch.no_grad()
+    def add(
+        self, x: Float[Tensor, "tokens d_in"], f: Float[Tensor, "tokens d_sae"], x_hat: Float[Tensor, "tokens d_in"]
+    ) -> None:
+        """x and x_hat in raw units."""
+        x = (x.double().cpu() - self.mean) / self.scale
+        x_hat = (x_hat.double().cpu() - self.mean) / self.scale
+        self.tokens += len(x)
+        self.fired += (f > 0).sum(0).cpu()
+        self.sum_x += x.sum(0)
+        self.squared_x += float(x.square().sum())
+        self.squared_error += float((x - x_hat).square().sum())
+        self.squared_x_hat += float(x_hat.square().sum())
+        self.product += float((x * x_hat).sum())
+        self.cosine += float(torch.cosine_similarity(x, x_hat, dim=1).sum())
+
+    @property
+    def frequency(self) -> Float[Tensor, " d_sae"]:
+        """Share of the tokens on which each latent is active."""
+        return self.fired.double() / self.tokens
+
+    def result(self) -> dict[str, float]:
+        variance = self.squared_x - float(self.sum_x.square().sum()) / self.tokens
+        frequency = self.frequency
+        return {
+            "l0": float(frequency.sum()),
+            "fvu": self.squared_error / variance,
+            "mse": self.squared_error / self.tokens,
+            "cosine": self.cosine / self.tokens,
+            "relative_reconstruction_bias": self.squared_x_hat / self.product if self.product else float("nan"),
+            "frequency_over_1pct": float((frequency > 0.01).double().mean()),
+            "frequency_over_10pct": float((frequency > 0.1).double().mean()),
+        }
+
+
+class CrossEntropy:
+    """Mean next-token cross-entropy, nats per token."""
+
+    def __init__(self) -> None:
+        self.nats, self.tokens = 0.0, 0
+
+    @torch.no_grad()
+    def add(self, logits: Float[Tensor, "batch pos vocab"], tokens: Int[Tensor, "batch pos"], counted: Tensor) -> None:
+        """`counted` [batch, pos]: the tokens whose prediction is scored."""
+        counted = counted[:, 1:]
+        predicted, target = logits[:, :-1][counted], tokens[:, 1:][counted]
+        for part, wanted in zip(predicted.split(256), target.split(256), strict=True):  # fp32 logits of few at a time
+            self.nats += float(torch.nn.functional.cross_entropy(part.float(), wanted, reduction="sum"))
+        self.tokens += int(counted.sum())
+
+    def result(self) -> float:
+        return self.nats / self.tokens
+
+
+def spliced(clean: float, sae: float, zero: float, mean: float) -> dict[str, float]:
+    """The language model's loss with the reconstruction in place of the activation, against its ablations."""
+    return {
+        "ce_clean": clean, "ce_sae": sae, "ce_zero": zero, "ce_mean": mean,
+        "delta_loss": sae - clean,
+        "loss_recovered": 1 - (sae - clean) / (zero - clean) if zero != clean else float("nan"),
+    }
+
+
+def dead_share(tokens_since_fired: Int[Tensor, " d_sae"], tokens: int, dead_after: int) -> float:
+    """Share of latents that did not fire in the last `dead_after` training tokens, or the whole run if shorter."""
+    return float((tokens_since_fired >= min(dead_after, tokens)).double().mean())

@@ -1,0 +1,52 @@
+"""The folder that other people load: cfg.json and sae_weights.safetensors, in the format of SAELens 6."""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.sites import hook_point
+
+
+def save(folder: Path, sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+    """A folded SAE: it takes raw activations."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / ".sae_weights.tmp"
+    save_file(sae.exported(), draft)
+    draft.replace(folder / "sae_weights.safetensors")
+    draft = folder / ".cfg.tmp"
+    draft.write_text(json.dumps(described(sae, cfg, metrics), indent=1))
+    draft.replace(folder / "cfg.json")
+
+
+def described(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dict[str, Any]:
+    hook_name = cfg["site"]["hook_name"].format(layer=cfg["layer"])
+    special = {"k": sae.k, "rescale_acts_by_decoder_norm": False} if sae.saved_as == "topk" else {}
+    return {
+        "architecture": sae.saved_as, "d_in": sae.d_in, "d_sae": sae.d_sae, **special,
+        "dtype": "float32", "device": "cpu",
+        "apply_b_dec_to_input": True, "normalize_activations": "none",
+        "reshape_activations": "hook_z" if hook_name.endswith("hook_z") else "none",
+        "metadata": {
+            "model_name": cfg["model"]["source"].get("hub", cfg["model"]["name"]),
+            "hook_name": hook_name,
+            "hook_head_index": None,
+            "hf_hook_name": str(hook_point(cfg["model"], cfg["site"]["name"], cfg["layer"])),
+            "context_size": cfg["context"],
+            "dataset_path": cfg["text"]["name"],
+            "prepend_bos": bool(cfg["model"].get("bos", False)),
+            "exclude_special_tokens": True,
+            "seqpos_slice": [None],
+            "model_from_pretrained_kwargs": {},
+            "neuronpedia_id": None,
+            "training_architecture": cfg["arch"]["name"],
+            "saesweep_version": version("saesweep"),
+            "l0": metrics["l0"],
+            "num_dead_features": round(metrics["dead"] * sae.d_sae),
+        },
+    }

@@ -1,0 +1,82 @@
+"""Where in a language model we read: a module of it, and that module's input or output."""
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from saesweep.errors import UsageError
+
+
+class HookPoint(NamedTuple):
+    """A dotted module path, layer filled in, and which of its tensors."""
+
+    module: str
+    tensor: Literal["input", "output"]
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.tensor}"
+
+
+def hook_point(model: Mapping[str, Any], site: str, layer: int) -> HookPoint:
+    """What `site` and `layer` mean for a model of conf/model."""
+    if site not in model["sites"]:
+        raise UsageError(f"site={site}: {model['name']} has the sites {', '.join(model['sites'])}")
+    at = model["sites"][site]
+    return HookPoint(at["module"].format(layer=layer), at["tensor"])
+
+
+class _Stop(Exception):
+    """Unwinds a forward pass once all that is wanted has been read."""
+
+
+@contextmanager
+def edit(lm: nn.Module, point: HookPoint, fn: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Replace the tensor at `point` by fn(tensor) in every forward inside the block."""
+
+    def before(module: nn.Module, args: tuple) -> tuple:
+        return (fn(args[0]), *args[1:])
+
+    def after(module: nn.Module, args: tuple, out: Any) -> Any:
+        return (fn(out[0]), *out[1:]) if isinstance(out, tuple) else fn(out)
+
+    try:
+        module = lm.get_submodule(point.module)
+    except AttributeError as e:
+        raise UsageError(f"model.sites: the language model has no module {point.module!r} ({e})") from e
+    if point.tensor == "input":
+        handle = module.register_forward_pre_hook(before)
+    else:
+        handle = module.register_forward_hook(after)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def read(
+    lm: nn.Module, points: Sequence[HookPoint], tokens: Int[Tensor, "batch pos"]
+) -> dict[HookPoint, Float[Tensor, "batch pos d_in"]]:
+    """The activations at every point, of one forward pass that ends as soon as the last of them has been read."""
+    seen: dict[HookPoint, Tensor] = {}
+
+    def record(point: HookPoint) -> Callable[[Tensor], Tensor]:
+        def keep(x: Tensor) -> Tensor:
+            seen[point] = x
+            if len(seen) == len(points):
+                raise _Stop
+            return x
+
+        return keep
+
+    with ExitStack() as stack:
+        for point in points:
+            stack.enter_context(edit(lm, point, record(point)))
+        try:
+            lm(input_ids=tokens, use_cache=False)
+        except _Stop:
+            return {point: seen[point] for point in points}
+    raise AssertionError(f"the forward pass never reached {set(points) - set(seen)}")

@@ -1,0 +1,177 @@
+"""What can be said about a config before anything is loaded: `check` names the key, the value and the fix."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from saesweep.errors import UsageError
+from saesweep.instantiate import locate
+from saesweep.sweep.keys import HookPoint, Positive, Train
+
+NOT_TRAINER = {  # what the Trainer is told by us
+    "max_steps": "use tokens", "max_epochs": "use tokens", "max_tokens": "use tokens", "logger": "use the group logger",
+    "gradient_clip_val": "gradients are clipped per SAE, see the arch", "accumulate_grad_batches": "use batch_tokens",
+}  # fmt: skip
+NOT_CONSTRUCTOR = ("_target_", "name", "coefficient", "control", "optimizer")  # keys of an arch that are not its constructor's
+GIVEN = ("self", "d_in", "d_sae", "sparsity")  # what the constructor gets from elsewhere
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
+
+
+def check(cfg: Mapping) -> None:
+    """Raise UsageError for the first thing in the composed config that cannot work."""
+    cfg = _resolved(cfg)
+    _typed("", cfg, Train)
+    for key in ("model", "site", "text", "arch", "trainer"):
+        _require(key, cfg[key], ["name"])
+    check_name("name", cfg["name"])
+    for key in ("model", "site", "text", "arch"):
+        check_name(f"{key}.name", cfg[key]["name"])
+    _numbers(cfg)
+    _place(cfg)
+    _world(cfg["trainer"])
+    _arch(cfg["arch"])  # the last two import torch
+    _trainer(cfg["trainer"])
+
+
+def check_name(key: str, value: Any) -> None:
+    """Names become folders."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", value):
+        raise UsageError(f"{key}={value}: is the name of a folder under outputs/: letters, digits and . _ + - only, "
+                         "not starting with a dot")  # fmt: skip
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def _resolved(cfg: Mapping) -> dict:
+    if not OmegaConf.is_config(cfg):
+        return dict(cfg)
+    try:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{error.full_key or 'config'}: {error.msg or error}") from error
+
+
+def _typed(path: str, node: Any, kind: Any) -> None:
+    """The node is of the kind: a dataclass for its keys, or a type, with `Range` and `None` where it says so."""
+    if is_dataclass(kind):
+        hints = get_type_hints(kind, include_extras=True)
+        _known(path, node, hints)
+        _require(path, node, [field.name for field in fields(kind) if field.default is MISSING])
+        for key in node:
+            _typed(f"{path}.{key}".lstrip("."), node[key], hints[key])
+    elif get_origin(kind) is Annotated:
+        base, limits = get_args(kind)
+        _typed(path, node, base)
+        if node not in limits:
+            raise UsageError(f"{path}={node}: must be {limits}")
+    elif get_origin(kind) is UnionType or NoneType in get_args(kind):
+        if node is not None:
+            _typed(path, node, next(k for k in get_args(kind) if k is not NoneType))
+    elif kind in WORDS and not _is(node, kind):
+        raise UsageError(f"{path}={_show(node)}: must be {WORDS[kind]}")
+
+
+def _is(value: Any, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _known(path: str, node: Any, known: Iterable[str]) -> None:
+    if not isinstance(node, Mapping):
+        raise UsageError(f"{path}={_show(node)}: must be a group of keys: {', '.join(known)}")
+    for key in node:
+        if key not in known:
+            full = f"{path}.{key}".lstrip(".")
+            raise UsageError(f"{full}={_show(node[key])}: there is no key {full}; {nearest(str(key), known)}")
+
+
+def _require(path: str, node: Mapping, needed: Iterable[str]) -> None:
+    for key in needed:
+        if key not in node:
+            full = f"{path}.{key}".lstrip(".")
+            raise UsageError(f"{full}: is missing; add it to {f'conf/{path}/*.yaml' if path else 'conf/train.yaml'}")
+
+
+def _numbers(cfg: dict) -> None:
+    sparsity, width, tokens, batch = (cfg[key] for key in ("sparsity", "width", "tokens", "batch_tokens"))
+    if not isinstance(sparsity, int) or sparsity < 1:
+        raise UsageError(f"sparsity={sparsity}: {HOW_SPARSITY}")
+    if sparsity > width:
+        raise UsageError(f"sparsity={sparsity}: cannot be above width={width}; lower sparsity or raise width")
+    if batch > tokens:
+        raise UsageError(f"batch_tokens={batch}: cannot be above tokens={tokens}; lower batch_tokens or raise tokens")
+    if (wanted := cfg["evaluation"]["lm_tokens"]) > (there := cfg["evaluation"]["tokens"]):
+        raise UsageError(f"evaluation.lm_tokens={wanted}: is a part of evaluation.tokens={there}, so at most that")
+
+
+HOW_SPARSITY = ("is the number of active latents per token and must be a whole number of at least 1, such as 32; "
+                "to fix the sparsity coefficient instead, write arch.coefficient=6e-4")  # fmt: skip
+
+
+def _place(cfg: dict) -> None:
+    """The site and the layer exist in the model."""
+    model, site, layer = cfg["model"], cfg["site"]["name"], cfg["layer"]
+    _require("model", model, ["layers", "sites", "source"])
+    _typed("model.layers", model["layers"], int)
+    _typed("model.sites", model["sites"], Mapping)
+    if site not in model["sites"]:
+        raise UsageError(f"site={site}: the model {model['name']} has no such site; it has {', '.join(model['sites'])}")
+    _typed(f"model.sites.{site}", model["sites"][site], HookPoint)
+    if (tensor := model["sites"][site]["tensor"]) not in ("input", "output"):
+        raise UsageError(f"model.sites.{site}.tensor={tensor}: must be input or output")
+    if layer >= model["layers"]:
+        raise UsageError(f"layer={layer}: the model {model['name']} has the layers 0 to {model['layers'] - 1}")
+
+
+def _world(trainer: Mapping) -> None:
+    for key in ("devices", "num_nodes"):
+        value = trainer.get(key, 1)
+        if value != 1 and not (key == "devices" and isinstance(value, list) and len(value) == 1):
+            raise UsageError(f"trainer.{key}={value}: several devices are not supported yet; use trainer.{key}=1")
+
+
+def _arch(arch: Mapping) -> None:
+    """The keys of the architecture are its constructor's arguments, and of their types."""
+    _require("arch", arch, NOT_CONSTRUCTOR)
+    _typed("arch.coefficient", arch["coefficient"], Positive | None)
+    _typed("arch.optimizer", arch["optimizer"], Mapping)
+    _call("arch", arch, GIVEN, NOT_CONSTRUCTOR)
+
+
+def _trainer(trainer: Mapping) -> None:
+    for key, instead in NOT_TRAINER.items():
+        if key in trainer:
+            raise UsageError(f"trainer.{key}={_show(trainer[key])}: cannot be set here; {instead}")
+    _require("trainer", trainer, ["_target_"])
+    _call("trainer", trainer, ("self",), ("_target_", "name"))
+
+
+def _call(path: str, node: Mapping, given: Iterable[str], others: Iterable[str]) -> None:
+    """The node's keys, without the others, are arguments of its `_target_`; with the given ones none is missing."""
+    signature = inspect.signature(locate(node["_target_"], f"{path}._target_"))
+    asked = {name: p for name, p in signature.parameters.items() if name not in given and p.kind is not p.VAR_KEYWORD}
+    if all(p.kind is not p.VAR_KEYWORD for p in signature.parameters.values()):
+        _known(path, node, [*asked, *others])
+    _require(path, node, [name for name, p in asked.items() if p.default is p.empty and p.kind is not p.VAR_POSITIONAL])
+    for name in asked.keys() & node.keys():
+        if asked[name].annotation in (int, float, bool, str):
+            _typed(f"{path}.{name}", node[name], asked[name].annotation)
+
+

@@ -1,0 +1,34 @@
+"""What a single run and a sweep do alike around the training: ask for its cost before, show the Pareto table after."""
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from saesweep.sweep.jobs import Job, shown
+
+
+def estimate(group: Sequence[Job]) -> dict[str, Any]:
+    from saesweep.sweep import run
+
+    quiet_lightning()
+    return run.estimate([job.cfg for job in group])
+
+
+def show_pareto(job: Job, trained: bool) -> None:
+    """The Pareto table of the job's sweep: on disk, on the screen and, where something was trained, in W&B."""
+    from saesweep import logging as loggers
+    from saesweep import pareto
+
+    df = pareto.write(job.sweep)
+    print(f"\n{pareto.table(df)}\n", *map(shown, sorted(job.sweep.glob("pareto.*"))), sep="\n", flush=True)
+    wandb = (job.settings.get("logger") or {}).get("wandb")
+    if trained and wandb:
+        loggers.log_sweep(job.sweep, df, wandb)
+    if (command := loggers.sync_command(job.sweep)) is not None:
+        print(f"\nto send the offline runs to W&B: {command}", flush=True)
+
+
+def quiet_lightning() -> None:
+    """Its own console handlers show every line a second time beside Hydra's."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True

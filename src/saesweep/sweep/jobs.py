@@ -1,0 +1,106 @@
+"""From Hydra's overrides to jobs (one SAE each), and from jobs to groups (one stream each)."""
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from saesweep.errors import UsageError
+from saesweep.sweep.check import check
+
+# What the SAEs of one group may differ in. Everything else must be equal, so that a new key is safe.
+PER_SAE = ("arch", "sparsity", "width", "site", "layer", "seed", "name", "plan", "overwrite")
+
+
+@dataclass(frozen=True)
+class Job:
+    composed: DictConfig  # with Hydra's own node
+    folder: Path
+    sweep: Path  # the folder of the sweep, with its pareto.csv
+
+    @cached_property
+    def settings(self) -> dict:
+        """The config without Hydra's node, resolved."""
+        task = OmegaConf.masked_copy(self.composed, [key for key in self.composed if key != "hydra"])
+        with current(self.composed):
+            try:
+                return OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
+            except OmegaConfBaseException as error:
+                raise UsageError(f"{error.full_key or 'config'}: {error.msg or error}") from error
+
+    @property
+    def cfg(self) -> DictConfig:
+        """What the training gets: a copy of its own."""
+        return OmegaConf.create(self.settings)
+
+
+@contextmanager
+def current(composed: DictConfig) -> Iterator[None]:
+    """`${hydra:...}` speaks of this job."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().cfg = None
+    HydraConfig.instance().set_config(composed)
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def job_of(composed: DictConfig, single: bool) -> Job:
+    """single: a run without -m, whose folder is hydra.run.dir."""
+    with current(composed):
+        sweep = os.path.abspath(str(composed.hydra.sweep.dir))
+        inside = composed.hydra.run.dir if single else os.path.join(sweep, str(composed.hydra.sweep.subdir))
+        return Job(composed, Path(os.path.abspath(str(inside))), Path(sweep))
+
+
+def compose(
+    context: HydraContext, config: DictConfig, overrides: Sequence[Sequence[str]], first: int
+) -> list[DictConfig]:
+    """The configs of all jobs, as Hydra's own launcher composes them."""
+    configs = []
+    for number, words in enumerate(overrides, first):
+        composed = context.config_loader.load_sweep_config(config, list(words))
+        with open_dict(composed):
+            composed.hydra.job.id, composed.hydra.job.num = str(number), number
+        configs.append(composed)
+    return configs
+
+
+def refuse(jobs: Sequence[Job]) -> None:
+    """Before anything is loaded or written: every job is checked, and no two share a folder."""
+    problems = []
+    for job in jobs:
+        try:
+            check(job.settings)
+        except UsageError as error:
+            problems.append(str(error))
+    folders = [job.folder for job in jobs]
+    for folder in dict.fromkeys(f for f in folders if folders.count(f) > 1):
+        problems.append(f"{folders.count(folder)} jobs of this sweep have the folder {shown(folder)}: SAEs of one "
+                        "sweep may differ in model, site, layer, arch, sparsity and seed only; give the others a name "
+                        "of their own, such as 'name=tokens_${tokens}'")  # fmt: skip
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))
+
+
+def groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that can share a stream, in order."""
+    by_key: dict[str, list[Job]] = {}
+    for job in jobs:
+        shared = {key: value for key, value in job.settings.items() if key not in PER_SAE}
+        by_key.setdefault(json.dumps(shared, sort_keys=True, default=str), []).append(job)
+    return list(by_key.values())
+
+
+def shown(path: Path) -> str:
+    """As the user would type it."""
+    inside = path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd()) if inside else path)

@@ -1,0 +1,73 @@
+"""The keys of conf/train.yaml: their types and ranges. What they are set to stands in the YAML only."""
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+
+@dataclass(frozen=True)
+class Range:
+    low: int | float
+    high: int | float = float("inf")
+    open_low: bool = False  # low itself is not allowed
+
+    def __contains__(self, value: int | float) -> bool:
+        return (self.low < value if self.open_low else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        least = f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        return least if self.high == float("inf") else f"{least} and at most {self.high:g}"
+
+
+Count = Annotated[int, Range(1)]
+Index = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, open_low=True)]
+Share = Annotated[float, Range(0, 1)]
+
+
+@dataclass
+class Activations:
+    window: Count
+    lm_batch: Count
+    documents_per_pool: Count
+    center: bool
+    max_norm: Positive | None
+    statistics: Count
+
+
+@dataclass
+class Evaluation:
+    tokens: Count
+    lm_tokens: Count
+    lm_batch: Count
+    dead_after: Count
+
+
+@dataclass
+class Train:
+    name: str
+    seed: Index
+    stream_seed: Index
+    layer: Index
+    sparsity: float  # more is said in check.py, with a message of its own
+    width: Count
+    tokens: Count
+    batch_tokens: Count
+    context: Annotated[int, Range(2)]
+    log_tokens: Count
+    save_tokens: Count
+    plan: bool
+    overwrite: bool
+    activations: Activations
+    evaluation: Evaluation
+    model: Mapping
+    site: Mapping
+    text: Mapping
+    arch: Mapping
+    trainer: Mapping
+    logger: Any = None  # absent where nobody is told
+
+
+@dataclass
+class HookPoint:
+    module: str
+    tensor: str

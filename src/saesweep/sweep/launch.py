@@ -1,0 +1,193 @@
+"""The grouping launcher: all jobs are composed and checked, those that can share a stream are trained together.
+
+A job's folder, .hydra files, log file, callbacks and JobReturn come from Hydra's own `run_job`: it is entered for every
+job of a group, the innermost call trains the group, and then all are left. So they are what the basic launcher leaves.
+"""
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.errors import CompactHydraException
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from saesweep.errors import UsageError
+from saesweep.instantiate import locate
+from saesweep.sweep import record
+from saesweep.sweep.ending import mistakes_told, signals_obeyed
+from saesweep.sweep.finish import estimate, quiet_lightning, show_pareto
+from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
+from saesweep.sweep.plan import describe
+
+log = logging.getLogger(__name__)
+Result = dict[str, Any] | Exception  # the numbers of eval.json, or what ended the SAE
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What Hydra gives a launcher."""
+
+    run: str | None
+    context: HydraContext
+    task: TaskFunction
+    config: DictConfig
+
+    def log_as_hydra(self) -> None:
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+
+
+class JobsFailed(CompactHydraException):
+    """What Hydra shows at the end in place of the first traceback: the tracebacks stand above and in the logs."""
+
+
+def launch(hydra: Setup, overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+    setup_globals()
+    hydra.log_as_hydra()
+    configs = compose(hydra.context, hydra.config, overrides, first)
+    if hydra.run is None:
+        return _plain_jobs(hydra, configs)
+    with mistakes_told(), signals_obeyed():
+        returns = _sweep(hydra, [job_of(composed, single=False) for composed in configs])
+    hydra.log_as_hydra()
+    return returns
+
+
+def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
+    refuse(jobs)
+    record.refuse_others(jobs)
+    done = {job.folder: numbers for job in jobs if (numbers := _kept(job)) is not None}
+    todo = groups([job for job in jobs if job.folder not in done])
+    print(describe([job for job in jobs if job.folder in done], todo, [estimate(group) for group in todo]), flush=True)
+    if jobs[0].settings["plan"]:
+        return [_without_running(job, done.get(job.folder)) for job in jobs]
+    returns = {job.folder: _without_running(job, done[job.folder]) for job in jobs if job.folder in done}
+    for group in todo:
+        with signals_obeyed():  # of its own, so that no further group starts where a library swallows the signal
+            returns |= zip([job.folder for job in group], _run_group(hydra, group), strict=True)
+    return _report(jobs, [returns[job.folder] for job in jobs], trained=bool(todo))
+
+
+def _kept(job: Job) -> dict[str, Any] | None:
+    """The numbers of a finished job that need not run again."""
+    return None if record.differences(job) else record.finished(job)
+
+
+def _without_running(job: Job, numbers: dict[str, Any] | None) -> JobReturn:
+    hydra = OmegaConf.masked_copy(job.composed, ["hydra"])
+    words = list(job.composed.hydra.overrides.task)
+    return JobReturn(words, job.cfg, hydra, str(Path.cwd()), "train", JobStatus.COMPLETED, numbers)
+
+
+def _plain_jobs(hydra: Setup, configs: Sequence[DictConfig]) -> list[JobReturn]:
+    """`hydra.launcher.run=null`: the basic launcher's behaviour, for any application."""
+    returns = []
+    Path(str(hydra.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+    for composed in configs:
+        log.info(f"#{composed.hydra.job.num} : {' '.join(filter_overrides(composed.hydra.overrides.task))}")
+        returns.append(_enter(hydra.task, composed, hydra.context))
+        hydra.log_as_hydra()
+    return returns
+
+
+def _enter(task: Callable[[DictConfig], Any], composed: DictConfig, context: HydraContext, **how: bool) -> JobReturn:
+    return run_job(task_function=task, config=composed, hydra_context=context,
+                   job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir", **how)  # fmt: skip
+
+
+def _run_group(hydra: Setup, group: Sequence[Job]) -> list[JobReturn]:
+    """Enter `run_job` of every job, train in the innermost, leave them all."""
+    returns: list[JobReturn] = [JobReturn()] * len(group)
+    results: list[Result] = []
+
+    def enter(i: int) -> None:
+        def task(_: DictConfig) -> dict[str, Any]:
+            if i + 1 < len(group):
+                enter(i + 1)
+            else:
+                results.extend(train_group(hydra.run, group))
+            if isinstance(results[i], Exception):
+                raise results[i]
+            return results[i]
+
+        returns[i] = _enter(task, group[i].composed, hydra.context, configure_logging=False)
+
+    for job in group:
+        record.begin(job)
+    with _logs(group), _deep_enough(len(group)):
+        enter(0)
+    return returns
+
+
+def train_group(run: str, group: Sequence[Job]) -> list[Result]:
+    """Each job's numbers, or what ended it; an exception of the group as a whole is that of each of its jobs."""
+    try:
+        function = locate(run, "hydra.launcher.run")
+        quiet_lightning()
+        results = function([job.cfg for job in group], [job.folder for job in group])
+        assert len(results) == len(group), f"{run} returned {len(results)} results for {len(group)} jobs"
+    except Exception as error:
+        results = [error] * len(group)
+    for error in dict.fromkeys(r for r in results if isinstance(r, Exception)):
+        folders = ", ".join(shown(job.folder) for job, r in zip(group, results, strict=True) if r is error)
+        log.error(f"failed: {folders}: {_reason(error)}", exc_info=None if isinstance(error, UsageError) else error)
+    return results
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _logs(group: Sequence[Job]) -> Iterator[None]:
+    """Hydra's job logging of the first job, and its log file in the folder of each other: all tell the same story."""
+    for job in group:
+        with read_write(job.composed.hydra.runtime), open_dict(job.composed.hydra.runtime):
+            job.composed.hydra.runtime.output_dir = str(job.folder)
+    HydraConfig.instance().set_config(group[0].composed)
+    configure_log(group[0].composed.hydra.job_logging, group[0].composed.hydra.verbose)
+    root, added = logging.getLogger(), []
+    for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
+        for job in group[1:]:
+            other = logging.FileHandler(job.folder / Path(handler.baseFilename).name)
+            other.setFormatter(handler.formatter)
+            other.setLevel(handler.level)
+            added.append(other)
+            root.addHandler(other)
+    try:
+        yield
+    finally:
+        for other in added:
+            root.removeHandler(other)
+            other.close()
+
+
+@contextmanager
+def _deep_enough(jobs: int) -> Iterator[None]:
+    """Each nested `run_job` is a few frames of Python."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(before + 20 * jobs)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def _report(jobs: Sequence[Job], returns: list[JobReturn], trained: bool) -> list[JobReturn]:
+    """The Pareto table of each sweep folder, then every failure with its folder and reason."""
+    failed = [(job, ret) for job, ret in zip(jobs, returns, strict=True) if ret.status == JobStatus.FAILED]
+    one_each = {job.sweep: job for job, ret in zip(jobs, returns, strict=True) if ret.status != JobStatus.FAILED}
+    for job in one_each.values():
+        show_pareto(job, trained)
+    if failed:
+        lines = [f"  {shown(job.folder)}: {_reason(ret._return_value)}" for job, ret in failed]
+        summary = JobsFailed("\n".join([f"{len(failed)} of {len(jobs)} SAEs failed:", *lines]))
+        summary.__cause__ = failed[0][1]._return_value
+        for _, ret in failed:
+            ret.return_value = summary
+    return returns

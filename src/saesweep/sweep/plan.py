@@ -1,0 +1,67 @@
+"""What a launch will do, in words and one table per group."""
+from collections.abc import Sequence
+from typing import Any
+
+from saesweep.sweep.jobs import Job, shown
+
+COLUMNS = ("site", "arch", "sparsity", "seed", "d_in", "d_sae", "parameters", "optimizer", "folder")
+LEFT = ("site", "arch", "folder")
+
+
+def describe(done: Sequence[Job], groups: Sequence[Sequence[Job]], estimates: Sequence[dict[str, Any]]) -> str:
+    """estimates: what `saesweep.sweep.run.estimate` says of each group."""
+    count = sum(map(len, groups))
+    parts = [f"{_many(count, 'SAE')} to train in {_many(len(groups), 'group')}, {len(done)} finished already"]
+    for number, (group, estimate) in enumerate(zip(groups, estimates, strict=True), 1):
+        parts += ["", f"group {number}: {_shared(group)}; {_cost(estimate)}", *_table(group, estimate)]
+    if done:
+        parts += ["", "finished: trained with the same settings, left as they are"]
+        parts += [f"  {shown(job.folder)}" for job in done]
+    return "\n".join(parts)
+
+
+def _shared(group: Sequence[Job]) -> str:
+    cfg = group[0].settings
+    return (f"{cfg['model']['name']} reads {cfg['text']['name']} once for {_many(len(group), 'SAE')}, "
+            f"{cfg['tokens']:,} tokens in batches of {cfg['batch_tokens']:,}")  # fmt: skip
+
+
+def _cost(estimate: dict[str, Any]) -> str:
+    params, state = number(sum(estimate["params"])), number(sum(estimate["optimizer_bytes"]))
+    return f"{params} parameters, {state}B of optimizer state, about {duration(estimate['seconds'])}"
+
+
+def _table(group: Sequence[Job], estimate: dict[str, Any]) -> list[str]:
+    rows = [COLUMNS]
+    each = zip(group, estimate["d_in"], estimate["params"], estimate["optimizer_bytes"], strict=True)
+    for job, d_in, params, state in each:
+        cfg = job.settings
+        place, size = f"{cfg['site']['name']}.{cfg['layer']}", f"{number(state)}B"
+        rows.append((place, cfg["arch"]["name"], str(cfg["sparsity"]), str(cfg["seed"]), str(d_in), str(cfg["width"]),
+                     number(params), size, shown(job.folder)))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(_pad(*cell) for cell in zip(COLUMNS, row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _pad(column: str, text: str, width: int) -> str:
+    return text.ljust(width) if column in LEFT else text.rjust(width)
+
+
+def number(value: int | float) -> str:
+    """5242880 -> 5.24 M."""
+    for unit in ("", "k", "M", "G"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.3g} T"
+
+
+def duration(seconds: int | float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"

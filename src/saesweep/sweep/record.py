@@ -1,0 +1,100 @@
+"""What stands in a job folder already: which settings made it, and whether it is finished."""
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from saesweep.errors import UsageError
+from saesweep.sweep.jobs import Job, shown
+
+log = logging.getLogger(__name__)
+
+RESOLVED = ".hydra/resolved.yaml"  # what made the SAE; Hydra writes its own files before anybody can object
+COMPOSED = ".hydra/config.yaml"
+RESULTS = ("eval.json", "sae")  # what took the work
+OURS = (*RESULTS, "metrics.csv", "wandb")  # what a job leaves, and what is removed when it starts anew
+# Say nothing about the SAE. Of the trainer only the precision does: a sweep may be continued on another machine.
+NOT_SETTINGS = ("name", "plan", "overwrite", "logger", "trainer")
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """The numbers of eval.json."""
+    file = job.folder / "eval.json"
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text())
+    except ValueError:
+        log.warning(f"{shown(file)} is not readable: this SAE is trained again")
+        return None
+
+
+def refuse_others(jobs: Sequence[Job]) -> None:
+    """Results made with other settings are replaced only where the user says so."""
+    problems = []
+    for job in jobs:
+        if job.settings["overwrite"] or not (differing := differences(job)):
+            continue
+        problems.append(f"{shown(job.folder)} was made with other settings:\n  " + "\n  ".join(differing))
+    if problems:
+        problems.append("choose another name=..., or replace these results with overwrite=true")
+        raise UsageError("\n".join(problems))
+
+
+def differences(job: Job) -> list[str]:
+    """One line for each setting that differs from those that made the results in the job's folder."""
+    if not any((job.folder / name).exists() for name in RESULTS):
+        return []
+    made = made_with(job)
+    if made is None:
+        return ["unknown ones: it has results, but no .hydra folder that says how they were made"]
+    there, here = dict(_flat(_comparable(made))), dict(_flat(_comparable(job.settings)))
+    keys = [key for key in dict.fromkeys([*here, *there]) if there.get(key, "absent") != here.get(key, "absent")]
+    return [f"{key}: {_show(there, key)} there, {_show(here, key)} here" for key in keys]
+
+
+def made_with(job: Job) -> dict | None:
+    for name in (RESOLVED, COMPOSED):
+        if (file := job.folder / name).is_file():
+            return OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    return None
+
+
+def begin(job: Job) -> None:
+    """Remove what an earlier attempt left, and write down the settings of this one."""
+    for name in OURS:
+        path = job.folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    file = job.folder / RESOLVED
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(OmegaConf.to_yaml(job.cfg))
+
+
+def restore(job: Job) -> None:
+    """After a refusal that came too late: Hydra's file says again what made the results."""
+    if (job.folder / RESOLVED).is_file():
+        shutil.copyfile(job.folder / RESOLVED, job.folder / COMPOSED)
+
+
+def _comparable(settings: Mapping) -> dict:
+    kept = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
+    return kept | {"trainer": {"precision": settings["trainer"].get("precision")}}
+
+
+def _flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _flat(value, f"{path}.{key}".lstrip("."))
+    else:
+        yield path, node
+
+
+def _show(settings: Mapping[str, Any], key: str) -> str:
+    value = settings.get(key, "absent")
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

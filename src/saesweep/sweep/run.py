@@ -1,0 +1,266 @@
+"""The jobs of one group, trained on one stream and evaluated together; and what that would cost."""
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+
+from saesweep import evaluation, models, saelens, synthetic
+from saesweep.activations import ActivationStream, LanguageModelSource, harvest
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.evaluation import Subject
+from saesweep.instantiate import instantiate
+from saesweep.logging import MemberInfo, SweepLogger
+from saesweep.metrics import dead_share
+from saesweep.progress import Line, Progress
+from saesweep.sites import HookPoint, hook_point
+from saesweep.sparsity import Coefficient
+from saesweep.text import Corpus, require
+from saesweep.training import Member, SAESweep
+
+log = logging.getLogger(__name__)
+Settings = Mapping[str, Any]
+Numbers = dict[str, float | None]
+
+
+def train_group(cfgs: Sequence[DictConfig], folders: Sequence[Path]) -> list[Numbers | Exception]:
+    """Train the jobs' SAEs together; each folder gets metrics.csv, eval.json, sae/ and wandb/."""
+    jobs = [OmegaConf.to_container(cfg, resolve=True) for cfg in cfgs]
+    shared = jobs[0]
+    points = [_point(job) for job in jobs]
+    subject_matter = _LanguageModel(shared, points) if _has_lm(shared) else _Synthetic(shared, points)
+    steps = shared["tokens"] // shared["batch_tokens"]
+    stream = _stream(shared, subject_matter.source, steps)
+    for point, statistics in stream.statistics.items():
+        log.info("%s", statistics.report(point))
+
+    members = [_member(job, point, stream) for job, point in zip(jobs, points, strict=True)]
+    module = SAESweep(
+        members, steps=steps, batch_tokens=shared["batch_tokens"],
+        log_tokens=shared["log_tokens"], dead_after=shared["evaluation"]["dead_after"], progress=Progress(),
+    )
+    logger = _logger(jobs, folders)
+    _fit(module, stream, logger, shared, folders)
+    results = _finish(jobs, [Path(folder) for folder in folders], module, stream, subject_matter)
+    for index, (member, result) in enumerate(zip(members, results, strict=True)):
+        logger.finish(index, None if member.failed else result, member.failed or None)
+    return results
+
+
+def _has_lm(job: Settings) -> bool:
+    return "synthetic" not in job["model"]["source"]
+
+
+def _point(job: Settings) -> HookPoint:
+    return hook_point(job["model"], job["site"]["name"], job["layer"])
+
+
+def _device(job: Settings) -> torch.device:
+    return torch.device("cuda" if job["trainer"]["accelerator"] in ("gpu", "cuda") else "cpu")
+
+
+class _LanguageModel:
+    """A language model that reads a text."""
+
+    def __init__(self, job: Settings, points: Sequence[HookPoint]):
+        self.job = job
+        self.corpus = Corpus(job["text"], job["stream_seed"])
+        tokenizer = models.load_tokenizer(job["model"])
+        require(self.corpus, tokenizer, job["tokens"], job["context"])
+        require(self.corpus, tokenizer, job["evaluation"]["tokens"], job["context"], "held_out")
+        self.lm = _loaded(json.dumps(job["model"]), str(_device(job)))
+        activations = job["activations"]
+        self.source = LanguageModelSource(
+            self.lm, self.corpus, list(dict.fromkeys(points)), context=job["context"], window=activations["window"],
+            lm_batch=activations["lm_batch"], documents_per_pool=activations["documents_per_pool"],
+            stream_seed=job["stream_seed"],
+        )
+
+    def evaluate(self, subjects: Sequence[Subject]) -> list[Numbers]:
+        numbers, line = self.job["evaluation"], Line()
+        held_out = evaluation.held_out_blocks(
+            self.corpus, self.lm, tokens=numbers["tokens"], context=self.job["context"], stream_seed=self.job["stream_seed"]
+        )
+        return evaluation.evaluate(
+            self.lm, held_out, subjects, lm_tokens=numbers["lm_tokens"], lm_batch=numbers["lm_batch"], progress=line
+        )
+
+
+class _Synthetic:
+    """No language model: a known dictionary."""
+
+    def __init__(self, job: Settings, points: Sequence[HookPoint]):
+        self.tokens = job["evaluation"]["tokens"]
+        self.source = synthetic.SyntheticSource(
+            points[0], **job["model"]["source"]["synthetic"],
+            window=job["activations"]["window"], stream_seed=job["stream_seed"],
+        )
+
+    def evaluate(self, subjects: Sequence[Subject]) -> list[Numbers]:
+        return synthetic.evaluate(self.source, subjects, self.tokens)
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: str, device: str) -> models.LanguageModel:
+    """One load serves the plan's probe and the groups that follow."""
+    return models.load(json.loads(model), device)
+
+
+def _stream(job: Settings, source: Any, steps: int) -> ActivationStream:
+    numbers = job["activations"]
+    return ActivationStream(
+        source, steps=steps, batch_tokens=job["batch_tokens"], stream_seed=job["stream_seed"],
+        center=numbers["center"], max_norm=numbers["max_norm"], statistics=numbers["statistics"],
+    )
+
+
+def _member(job: Settings, point: HookPoint, stream: ActivationStream) -> Member:
+    arch = job["arch"]
+    coefficient = Coefficient(job["sparsity"], fixed=arch["coefficient"], **arch["control"])
+    sae = _sae(job, len(stream.statistics[point].mean))
+    return Member(f"{arch['name']}/{job['sparsity']}", point, sae, coefficient, arch["optimizer"])
+
+
+def _sae(job: Settings, d_in: int) -> SparseAutoencoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job["seed"])
+        return instantiate(
+            job["arch"], leave=("name", "coefficient", "control", "optimizer"),
+            d_in=d_in, d_sae=job["width"], sparsity=job["sparsity"],
+        )
+
+
+def _logger(jobs: Sequence[Settings], folders: Sequence[Path]) -> SweepLogger:
+    chosen = jobs[0].get("logger") or {}
+    infos = [
+        MemberInfo(
+            Path(folder), job, job["name"], job["model"]["name"], job["site"]["name"], job["layer"],
+            job["arch"]["name"], job["sparsity"], job["seed"],
+        )
+        for job, folder in zip(jobs, folders, strict=True)
+    ]
+    return SweepLogger(infos, csv="csv" in chosen, wandb=chosen.get("wandb"))
+
+
+def _fit(module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Settings, folders: Sequence[Path]) -> None:
+    """The whole group is saved every `save_tokens`; the same command continues from there."""
+    place = Path(folders[0]) / "checkpoint"
+    every = max(1, job["save_tokens"] // job["batch_tokens"])
+    saves = ModelCheckpoint(dirpath=place, filename="last", every_n_train_steps=every, enable_version_counter=False)
+    trainer = instantiate(
+        job["trainer"], logger=logger, callbacks=[saves], max_steps=module.total_steps, max_epochs=-1,
+        enable_progress_bar=False, log_every_n_steps=module.log_steps,
+    )
+    last = place / "last.ckpt"
+    trainer.fit(module, stream, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    last.unlink(missing_ok=True)
+
+
+def _finish(
+    jobs: Sequence[Settings], folders: Sequence[Path], module: SAESweep, stream: ActivationStream, subject_matter: Any
+) -> list[Numbers | Exception]:
+    """Fold, evaluate, write; a member that failed in training is reported, the others go on."""
+    done = [member for member in module.members if not member.failed]
+    subjects = []
+    for member in done:
+        statistics = stream.statistics[member.point]
+        member.sae.requires_grad_(False).fold_(statistics.mean.to(member.sae.b_dec.device), statistics.scale)
+        subjects.append(Subject(member.sae, member.point, statistics))
+    measured = dict(zip(map(id, done), subject_matter.evaluate(subjects) if subjects else [], strict=True))
+    results: list[Numbers | Exception] = []
+    for job, folder, member in zip(jobs, folders, module.members, strict=True):
+        if member.failed:
+            results.append(RuntimeError(member.failed))
+            continue
+        numbers = measured[id(member)] | {
+            "dead": dead_share(member.sae.tokens_since_fired, module.tokens, module.dead_after),
+            "coefficient": float(member.coefficient.value) if member.sae.penalised else None,
+            "d_in": member.sae.d_in, "d_sae": member.sae.d_sae, "tokens": module.tokens,
+        }
+        saelens.save(folder / "sae", member.sae, job, numbers)
+        _write_json(folder / "eval.json", numbers)
+        results.append(numbers)
+    return results
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    finite = {key: None if isinstance(value, float) and value != value else value for key, value in content.items()}
+    draft = file.with_name(f".{file.name}.tmp")
+    draft.write_text(json.dumps(finite, indent=1))
+    draft.replace(file)
+
+
+def estimate(cfgs: Sequence[DictConfig]) -> dict[str, Any]:
+    """What a group will take, from a few forwards of the language model and a few steps of each kind of SAE."""
+    jobs = [OmegaConf.to_container(cfg, resolve=True) for cfg in cfgs]
+    rows, harvest_seconds = _probe_rows(jobs)
+    seconds = {}
+    sizes = []
+    for job in jobs:
+        x = rows[_point(job)]
+        key = (job["arch"]["name"], job["width"], x.shape[1])
+        if key not in seconds:
+            seconds[key] = _probe_step(job, x)
+        sizes.append(x.shape[1])
+    params = [_count(job, d_in) for job, d_in in zip(jobs, sizes, strict=True)]
+    per_token = harvest_seconds + sum(seconds[job["arch"]["name"], job["width"], d] for job, d in zip(jobs, sizes, strict=True))
+    return {
+        "d_in": sizes, "params": params, "optimizer_bytes": [8 * count for count in params],
+        "seconds": jobs[0]["tokens"] * per_token,
+    }
+
+
+def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor], float]:
+    """A few activation rows per hook point, and the seconds that a token takes to harvest."""
+    job, points = jobs[0], list(dict.fromkeys(map(_point, jobs)))
+    if not _has_lm(job):
+        source = _Synthetic(job, points).source
+        seconds, rows = _timed(lambda: source.window(4096))
+        return rows, seconds / 4096
+    lm = _loaded(json.dumps(job["model"]), str(_device(job)))
+    random = torch.Generator().manual_seed(0)
+    shape = (job["activations"]["lm_batch"], job["context"])
+    tokens = torch.randint(lm.tokenizer.vocab_size, shape, generator=random)
+    seconds, rows = _timed(lambda: harvest(lm, points, tokens))
+    return rows, seconds / tokens.numel()
+
+
+def _probe_step(job: Settings, x: torch.Tensor) -> float:
+    """Seconds per token of forward, backward and update of one SAE, at its target L0."""
+    sae = _sae(job, x.shape[1]).to(x.device)
+    x = (x.float() - x.float().mean(0))[: job["batch_tokens"]]
+    x /= x.square().sum(1).mean().sqrt()
+    sae.sparsity = min(job["sparsity"], job["width"])
+    optimizer = torch.optim.Adam(sae.parameters(), fused=True)
+
+    def step() -> None:
+        sum(sae.step(x, torch.tensor(0.0, device=x.device), 0.0).losses.values()).backward()
+        sae.project_gradient_()
+        optimizer.step()
+        optimizer.zero_grad()
+        sae.constrain_()
+
+    return _timed(step)[0] / len(x)
+
+
+def _timed(call: Any) -> tuple[float, Any]:
+    """The quickest of three calls, and what it returned."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = call()
+        times.append(time.perf_counter() - start)
+    return min(times), result
+
+
+def _count(job: Settings, d_in: int) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in _sae(job, d_in).parameters())

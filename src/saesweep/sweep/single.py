@@ -1,0 +1,49 @@
+"""One job, in the folder that Hydra has made for it: `python train.py` without -m, each job of the basic launcher."""
+
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from saesweep.errors import UsageError
+from saesweep.sweep import record
+from saesweep.sweep.ending import mistakes_told, signals_obeyed
+from saesweep.sweep.finish import estimate, show_pareto
+from saesweep.sweep.jobs import Job, job_of, refuse
+from saesweep.sweep.launch import train_group
+from saesweep.sweep.plan import describe
+
+
+def train(cfg: DictConfig) -> dict[str, Any] | None:
+    """A group of one; what it returns is the job's return value for Hydra's sweepers."""
+    hydra = HydraConfig.instance().cfg
+    job = job_of(OmegaConf.merge({"hydra": hydra.hydra}, cfg), single=hydra.hydra.mode != RunMode.MULTIRUN)
+    with mistakes_told(), signals_obeyed():
+        try:
+            todo = prepare(job)
+        except UsageError:
+            record.restore(job)
+            raise
+        if job.settings["plan"]:
+            return None
+        numbers = _train(job) if todo else record.finished(job)
+        show_pareto(job, todo)
+        return numbers
+
+
+def prepare(job: Job) -> bool:
+    """Check the job and print the plan; whether there is something to train."""
+    refuse([job])
+    record.refuse_others([job])
+    todo = bool(record.differences(job)) or record.finished(job) is None
+    print(describe([] if todo else [job], [[job]] if todo else [], [estimate([job])] if todo else []), flush=True)
+    return todo
+
+
+def _train(job: Job) -> dict[str, Any]:
+    record.begin(job)
+    result = train_group("saesweep.sweep.run.train_group", [job])[0]
+    if isinstance(result, Exception):
+        raise result
+    return result

@@ -1,0 +1,145 @@
+"""Text as documents in a fixed order, and documents as blocks of tokens.
+
+    kind: stdlib    the source of Python's standard library, on every machine
+    kind: files     txt (a document each), jsonl and parquet (a document per row), by glob
+    kind: hub       a dataset of the Hugging Face hub, or a folder like one, streamed and shuffled in a buffer
+
+The order is drawn from stream_seed. Its first documents are held out: the share `held_out`, or that number of a stream.
+No content is on both sides: finite texts lose their duplicates, and a stream skips what it held out.
+"""
+
+import hashlib
+import itertools
+import logging
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from saesweep import readers
+from saesweep.errors import UsageError
+from saesweep.models import Tokenizer
+
+log = logging.getLogger(__name__)
+Split = Literal["train", "held_out"]
+BATCH = 64  # documents per call of the tokenizer
+PADDING = -1
+
+
+class Corpus:
+    def __init__(self, text: Mapping[str, Any], stream_seed: int) -> None:
+        self.name, self.repeat, self.finite = text["name"], text["repeat"], text["kind"] != "hub"
+        if text["kind"] == "stdlib":
+            self._split = _Finite(text, readers.stdlib(), stream_seed)
+        elif text["kind"] == "files":
+            self._split = _Finite(text, readers.files(text), stream_seed)
+        else:
+            self._split = _Streamed(text, readers.hub(text, stream_seed))
+
+    def documents(self, split: Split, start: int = 0) -> Iterator[str]:
+        """From number `start` of the split on. Training documents start over if text.repeat, else end in an error."""
+        if split == "held_out":
+            return itertools.islice(self._split.held_out(), start, None)
+        return itertools.islice(self._train(), start, None)
+
+    def one_pass(self, split: Split, number: int = 0) -> Iterator[str]:
+        """Every document of the split once; each pass over finite training documents has an order of its own."""
+        return iter(self._split.held_out() if split == "held_out" else self._split.train(number))
+
+    def _train(self) -> Iterator[str]:
+        for number in itertools.count():
+            documents = self.one_pass("train", number)
+            first = next(documents, None)
+            if first is not None:
+                yield first
+                yield from documents
+            if first is None or not self.repeat:
+                raise UsageError(
+                    f"text={self.name} was read to its end before training was: lower tokens, or set text.repeat=true"
+                )
+
+
+class _Finite:
+    def __init__(self, text: Mapping[str, Any], texts: Sequence[str], seed: int) -> None:
+        share = text["held_out"]
+        if not 0 < share < 1:
+            raise UsageError(f"text.held_out={share}: it is a share of the documents, between 0 and 1; write 0.05")
+        numbers = {_digest(document): number for number, document in enumerate(texts) if document and document.strip()}
+        unique = list(numbers.values())
+        if len(unique) < 2:
+            raise UsageError(f"text={text['name']} has {len(unique)} different documents: one is held out, give more")
+        order = _shuffled(unique, f"{seed}")
+        count = min(max(1, round(share * len(order))), len(order) - 1)
+        self._texts, self._seed, self._held_out, self._train = texts, seed, order[:count], order[count:]
+
+    def held_out(self) -> Iterator[str]:
+        return (self._texts[number] for number in self._held_out)
+
+    def train(self, number: int) -> Iterator[str]:
+        order = _shuffled(self._train, f"{self._seed}/{number}") if number else self._train
+        return (self._texts[number] for number in order)
+
+
+class _Streamed:
+    def __init__(self, text: Mapping[str, Any], texts: Iterable[str]) -> None:
+        self._texts, self._count = texts, text["held_out"]
+        if not isinstance(self._count, int) or self._count < 1:
+            raise UsageError(f"text.held_out={self._count}: of a stream it is a number of documents; write 2000")
+
+    def held_out(self) -> Iterator[str]:
+        return itertools.islice(self._texts, self._count)
+
+    def train(self, number: int) -> Iterator[str]:
+        """The same in every pass: another order would hold out others."""
+        documents = iter(self._texts)
+        held_out = {_digest(document) for document in itertools.islice(documents, self._count)}
+        return (document for document in documents if _digest(document) not in held_out)
+
+
+def _shuffled(numbers: list[int], seed: str) -> list[int]:
+    return random.Random(seed).sample(numbers, len(numbers))
+
+
+def _digest(document: str) -> bytes:
+    return hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest()
+
+
+def blocks(documents: Iterable[str], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, "context"]]:
+    """Each document in pieces of `context` tokens, BOS before each where there is one, the last one padded with -1."""
+    first = [] if tokenizer.bos is None else [tokenizer.bos]
+    size = context - len(first)
+    for tokens in tokenized(documents, tokenizer):
+        for start in range(0, len(tokens), size):
+            block = first + tokens[start : start + size]
+            yield torch.tensor(block + [PADDING] * (context - len(block)))
+
+
+def tokenized(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    documents = iter(documents)
+    while batch := list(itertools.islice(documents, BATCH)):
+        yield from tokenizer.encode(batch)
+
+
+def require(corpus: Corpus, tokenizer: Tokenizer, tokens: int, context: int, split: Split = "train") -> None:
+    """Counts the tokens that training (or evaluation) would see until they are enough. Streams are not counted."""
+    if context <= (tokenizer.bos is not None):
+        raise UsageError(f"context={context}: a block has to hold a token besides BOS; write 128")
+    if not corpus.finite:
+        return
+    found = 0
+    for ids in tokenized(corpus.one_pass(split), tokenizer):
+        found += sum(token not in tokenizer.special for token in ids)
+        if found >= tokens:
+            return
+    if split == "held_out":
+        raise UsageError(
+            f"text={corpus.name} has {found:,} held-out tokens, evaluation.tokens={tokens:,} are asked for: lower "
+            f"evaluation.tokens, raise text.held_out, or use more text"
+        )
+    found_and_asked = f"text={corpus.name} has {found:,} training tokens, tokens={tokens:,} are asked for"
+    if not found or not corpus.repeat:
+        raise UsageError(f"{found_and_asked}: set tokens={found} at most, text.repeat=true, or use more text")
+    log.warning("%s: it is read %.1f times", found_and_asked, tokens / found)

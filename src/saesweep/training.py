@@ -1,0 +1,162 @@
+"""N SAEs on one stream of activations.
+
+Their parameters are disjoint, so the gradient of the summed loss is each SAE's own: one backward and one optimizer with
+a group per member are exactly N trainings, and N = 1 is nothing special. Clipping, schedules and failures are a
+member's own; trained jointly or alone, on a CPU, the weights are bitwise the same.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning as L
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from saesweep.arch.base import SparseAutoencoder, Step
+from saesweep.logging import SweepLogger
+from saesweep.metrics import dead_share
+from saesweep.sites import HookPoint
+from saesweep.sparsity import Coefficient
+
+
+class Member(nn.Module):
+    """One SAE of the group: where it reads, its coefficient, its optimizer's numbers, its latest metrics."""
+
+    def __init__(self, label: str, point: HookPoint, sae: SparseAutoencoder, coefficient: Coefficient, optimizer: Mapping[str, Any]):
+        super().__init__()
+        self.label, self.point, self.sae, self.coefficient, self.optimizer = label, point, sae, coefficient, optimizer
+        self.sums, self.latest, self.failed = _Sums(), dict[str, float](), ""
+
+    def parameter_group(self) -> dict[str, Any]:
+        numbers = {key: self.optimizer[key] for key in ("lr", "betas", "eps")}
+        return {"params": list(self.sae.parameters()), **numbers, "betas": tuple(numbers["betas"])}
+
+    def learning_rate(self, progress: float) -> float:
+        """Rises linearly over `warmup`, falls linearly to zero over `decay`: shares of the run."""
+        warmup, decay = self.optimizer["warmup"], self.optimizer["decay"]
+        rise = min(1.0, progress / warmup) if warmup > 0 else 1.0
+        fall = min(1.0, (1 - progress) / decay) if decay > 0 else 1.0
+        return self.optimizer["lr"] * rise * fall
+
+    def clip_(self) -> None:
+        """By the member's own norm; thresholds are left out of it, for their gradients carry 1 / bandwidth."""
+        if self.optimizer["clip"] is not None:
+            clipped = [p for name, p in self.sae.named_parameters() if name not in self.sae.unclipped]
+            nn.utils.clip_grad_norm_(clipped, self.optimizer["clip"])
+
+
+@dataclass
+class _Sums:
+    """What the steps since the last log line add up to."""
+
+    tokens: int = 0
+    steps: int = 0
+    active: float | Tensor = 0.0
+    error: float | Tensor = 0.0
+    variance: float | Tensor = 0.0
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, x: Float[Tensor, "batch d_in"], step: Step) -> None:
+        self.tokens, self.steps = self.tokens + len(x), self.steps + 1
+        self.active += step.latents.l0.double() * len(x)
+        self.error += (x - step.x_hat.detach()).square().sum().double()
+        self.variance += (x - x.mean(0)).square().sum().double()
+        for name, loss in step.losses.items():
+            self.losses[name] = self.losses.get(name, 0.0) + loss.detach().double()
+
+    def means(self) -> dict[str, float]:
+        losses = {f"loss_{name}": float(total) / self.steps for name, total in self.losses.items()}
+        return {"l0": float(self.active) / self.tokens, "fvu": float(self.error / self.variance), **losses}
+
+
+class SAESweep(L.LightningModule):
+    """Members with disjoint parameters on one stream of {hook point: activations} batches."""
+
+    def __init__(
+        self, members: list[Member], *, steps: int, batch_tokens: int, log_tokens: int, dead_after: int,
+        progress: Callable[[SAESweep], None] = lambda module: None,
+    ):
+        super().__init__()
+        self.progress = progress
+        self.members = nn.ModuleList(members)
+        self.total_steps, self.batch_tokens, self.dead_after = steps, batch_tokens, dead_after
+        self.log_steps = max(1, log_tokens // batch_tokens)
+        self._last_log = (0, time.monotonic())
+        self.tokens_per_second = 0.0
+
+    @property
+    def running(self) -> list[Member]:
+        return [member for member in self.members if not member.failed]
+
+    @property
+    def tokens(self) -> int:
+        return self.global_step * self.batch_tokens
+
+    def training_step(self, batch: dict[HookPoint, Tensor], batch_idx: int) -> Float[Tensor, ""]:
+        progress = self.global_step / self.total_steps
+        losses = []
+        for member in self.running:
+            x = batch[member.point]
+            step = member.sae.step(x, member.coefficient.at(progress), progress)
+            member.sums.add(x, step)
+            member.sae.count_fired_(step.latents)
+            if member.sae.penalised:
+                member.coefficient.update_(step.latents.l0, progress)
+            losses += step.losses.values()
+        return torch.stack(losses).sum()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        if not self.running:
+            self.trainer.should_stop = True
+            return -1  # nothing is left to train in this epoch
+        progress = (self.global_step + 1) / (self.total_steps + 1)
+        for group, member in zip(self.optimizers().param_groups, self.members, strict=True):
+            group["lr"] = member.learning_rate(progress)
+        return None
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        for member in self.running:
+            member.sae.project_gradient_()
+            member.clip_()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        for member in self.running:
+            member.sae.constrain_()
+        if self.global_step % self.log_steps == 0 or self.global_step == self.total_steps:
+            self._log()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam([member.parameter_group() for member in self.members], fused=True)
+
+    def _log(self) -> None:
+        now, (tokens, then) = time.monotonic(), self._last_log
+        self._last_log, self.tokens_per_second = (self.tokens, now), (self.tokens - tokens) / (now - then)
+        for index, member in enumerate(self.members):
+            if member.failed:
+                continue
+            member.latest = self._metrics(member)
+            member.sums = _Sums()
+            if not all(map(torch.isfinite, map(torch.tensor, member.latest.values()))):
+                self._fail(member)
+            if isinstance(self.logger, SweepLogger):
+                self.logger.log_member(index, member.latest, self.tokens)
+        self.progress(self)
+
+    def _metrics(self, member: Member) -> dict[str, float]:
+        extra = {"coefficient": float(member.coefficient.value)} if member.sae.penalised else {}
+        return member.sums.means() | extra | {
+            "dead": dead_share(member.sae.tokens_since_fired, self.tokens, self.dead_after),
+            "lr": self.optimizers().param_groups[list(self.members).index(member)]["lr"],
+            "tokens_per_second": self.tokens_per_second,
+        }
+
+    def _fail(self, member: Member) -> None:
+        bad = ", ".join(key for key, value in member.latest.items() if value != value or abs(value) == float("inf"))
+        member.failed = f"{member.label}: {bad} not finite after {self.tokens:,} tokens"
+        for parameter in member.sae.parameters():
+            parameter.grad = None
+            parameter.requires_grad_(False)

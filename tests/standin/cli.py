@@ -1,0 +1,62 @@
+"""The command line a user types, in this process, with the stand-in for the training."""
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from standin import run
+
+import saesweep.sweep
+
+ROOT = Path(__file__).parents[2]
+ENV = os.environ | {"PYTHONPATH": str(ROOT / "src")}  # of the real command line, in a process of its own
+ALWAYS = ("model=standin", "text=standin", "logger=csv")
+
+
+class Ended(NamedTuple):
+    code: int
+    error: str  # of sys.exit
+
+
+def train(*words: str) -> Ended:
+    """`python train.py WORDS`; what it prints is captured by pytest."""
+    before = dict(os.environ), list(sys.argv), logging.root.handlers[:]
+    try:
+        run.main([*words, *ALWAYS])
+        return Ended(0, "")
+    except SystemExit as end:
+        return Ended(end.code or 0, "") if not isinstance(end.code, str) else Ended(1, end.code)
+    finally:
+        sys.modules.pop("saesweep.sweep.run")
+        del saesweep.sweep.run
+        GlobalHydra.instance().clear()
+        os.environ.clear()
+        os.environ.update(before[0])
+        sys.argv[:], logging.root.handlers[:] = before[1:]
+
+
+def composed(*words: str, always: tuple[str, ...] = ALWAYS) -> DictConfig:
+    """The config of one job, as main gets it."""
+    hydra.version.setbase("1.3")
+    where = f"hydra.searchpath=[file://{ROOT}/tests/standin/conf]"
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("train", [where, *always, *words])
+
+
+class Seen(Callback):
+    """Notes the jobs that Hydra's callbacks hear of."""
+
+    started: list[str] = []  # noqa: RUF012
+    ended: list[str] = []  # noqa: RUF012
+
+    def on_job_start(self, config, **_):
+        self.started.append(config.arch.name)
+
+    def on_job_end(self, config, job_return, **_):
+        self.ended.append(f"{config.arch.name} {job_return.status.name}")

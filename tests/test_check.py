@@ -1,0 +1,122 @@
+"""A user's mistakes: each is refused before anything is loaded, with the key, the value and the fix."""
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from standin.cli import ROOT, composed
+
+from saesweep.errors import UsageError
+from saesweep.instantiate import instantiate, locate
+from saesweep.sweep.check import check
+from saesweep.sweep.keys import Activations, Evaluation, Train
+
+
+def refused(*words):
+    with pytest.raises(UsageError) as error:
+        check(composed("arch=flat", *words))
+    return str(error.value)
+
+
+def test_the_defaults_with_the_standins_pass():
+    assert check(composed("arch=flat")) is None
+    assert check(composed("arch=round", "site=mlp", "layer=0", "seed=3")) is None
+
+
+@pytest.mark.parametrize(
+    "word, parts",
+    [
+        ("sparsity=0.001", ["sparsity=0.001", "arch.coefficient=6e-4"]),
+        ("sparsity=0", ["sparsity=0", "arch.coefficient="]),
+        ("sparsity=-4", ["sparsity=-4"]),
+        ("sparsity=12.5", ["sparsity=12.5", "whole number"]),
+        ("sparsity=many", ["sparsity=many", "number"]),
+        ("sparsity=5000", ["sparsity=5000", "width=4096"]),
+        ("tokens=abc", ["tokens=abc", "whole number"]),
+        ("tokens=3e5", ["tokens=300000.0", "whole number"]),
+        ("tokens=null", ["tokens=null", "whole number"]),
+        ("tokens=0", ["tokens=0", "at least 1"]),
+        ("tokens=-300", ["tokens=-300", "at least 1"]),
+        ("tokens=true", ["tokens=True", "whole number"]),
+        ("tokens=100", ["batch_tokens=512", "tokens=100"]),
+        ("batch_tokens=0", ["batch_tokens=0"]),
+        ("context=1", ["context=1", "at least 2"]),
+        ("width=0", ["width=0"]),
+        ("seed=-1", ["seed=-1", "at least 0"]),
+        ("stream_seed=x", ["stream_seed=x"]),
+        ("overwrite=maybe", ["overwrite=maybe", "true or false"]),
+        ("layer=3", ["layer=3", "standin", "0 to 2"]),
+        ("layer=-1", ["layer=-1"]),
+        ("site=attn", ["site=attn", "standin", "resid, mlp"]),
+        ("name=../x", ["name=../x", "outputs/"]),
+        ("name=/tmp/x", ["name=/tmp/x"]),
+        ("name=.hidden", ["name=.hidden"]),
+        ("arch.name=a/b", ["arch.name=a/b"]),
+        ("activations.max_norm=0", ["activations.max_norm=0", "above 0"]),
+        ("activations.window=many", ["activations.window=many"]),
+        ("activations.center=1", ["activations.center=1", "true or false"]),
+        ("evaluation.lm_tokens=100000", ["evaluation.lm_tokens=100000", "evaluation.tokens=32768"]),
+        ("arch.coefficient=0", ["arch.coefficient=0", "above 0"]),
+        ("arch.optimizer=adam", ["arch.optimizer=adam"]),
+        ("arch._target_=os.system", ["arch._target_=os.system", "saesweep"]),
+        ("arch._target_=saesweep.arch.gated.Gate", ["arch._target_=saesweep.arch.gated.Gate"]),
+        ("trainer.devices=2", ["trainer.devices=2", "not supported yet"]),
+        ("trainer.devices=auto", ["trainer.devices=auto"]),
+        ("+trainer.num_nodes=2", ["trainer.num_nodes=2"]),
+        ("+trainer.max_steps=10", ["trainer.max_steps=10", "use tokens"]),
+        ("+trainer.precison=bf16", ["trainer.precison=bf16", "did you mean precision?"]),
+        ("+arch.alfa=1", ["arch.alfa=1", "there is no key arch.alfa"]),
+        ("+sparsty=3", ["sparsty=3", "did you mean sparsity?"]),
+        ("+activations.centre=true", ["activations.centre=True", "did you mean center?"]),
+        ("width=${nothing}", ["width", "nothing"]),
+        ("model.sites.resid.tensor=middle", ["model.sites.resid.tensor=middle", "input or output"]),
+        ("~model.layers", ["model.layers", "missing"]),
+        ("width=???", ["width"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_value_and_the_fix(word, parts):
+    message = refused(word)
+    assert all(part in message for part in parts), message
+
+
+def test_an_argument_of_an_architecture_has_the_type_that_its_constructor_says():
+    with pytest.raises(UsageError, match=r"arch\.k_aux=lots: must be a whole number"):
+        check(composed("arch=round", "arch.k_aux=lots"))
+    with pytest.raises(UsageError, match=r"arch\.k_aux: is missing"):
+        check(composed("arch=round", "~arch.k_aux"))
+
+
+@pytest.mark.parametrize("word", ["activations.max_norm=null", "arch.coefficient=6e-4", "trainer.devices=[0]"])
+def test_what_is_allowed_passes(word):
+    assert check(composed("arch=flat", word)) is None
+
+
+def test_a_sweep_without_loggers_passes():
+    assert check(composed("arch=flat", "logger=[]", always=("model=standin", "text=standin"))) is None
+
+
+def test_the_checked_keys_are_those_of_the_menu():
+    menu = yaml.safe_load((ROOT / "conf/train.yaml").read_text())
+    groups = {"model", "site", "text", "arch", "trainer", "logger"}
+    assert Train.__dataclass_fields__.keys() == (menu.keys() - {"defaults", "hydra"}) | groups
+    assert Activations.__dataclass_fields__.keys() == menu["activations"].keys()
+    assert Evaluation.__dataclass_fields__.keys() == menu["evaluation"].keys()
+
+
+@pytest.mark.parametrize("file", [file for group in ("site", "trainer") for file in (ROOT / "conf" / group).iterdir()])
+def test_a_file_of_a_group_is_named_as_it_calls_itself(file: Path):
+    assert OmegaConf.load(file).name == file.stem
+
+
+def test_targets_outside_the_allowed_packages_need_the_users_word(monkeypatch):
+    with pytest.raises(UsageError, match="SAESWEEP_PACKAGES"):
+        locate("json.dumps")
+    monkeypatch.setenv("SAESWEEP_PACKAGES", "json,other")
+    assert locate("json.dumps")([1]) == "[1]"
+
+
+def test_instantiate_calls_the_target_with_the_other_keys():
+    linear = instantiate({"_target_": "torch.nn.Linear", "name": "mine", "in_features": 3}, out_features=2)
+    assert linear.weight.shape == (2, 3)
+    with pytest.raises(UsageError, match=r"a\.0\._target_=subprocess\.run"):
+        instantiate({"_target_": "torch.nn.Linear", "a": [{"_target_": "subprocess.run"}]})

