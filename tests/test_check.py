@@ -58,6 +58,9 @@ def test_the_defaults_with_the_standins_pass():
         ("evaluation.lm_tokens=100000", ["evaluation.lm_tokens=100000", "evaluation.tokens=32768"]),
         ("arch.coefficient=0", ["arch.coefficient=0", "above 0"]),
         ("arch.optimizer=adam", ["arch.optimizer=adam"]),
+        ("arch.optimizer.lr=0", ["arch.optimizer.lr=0", "above 0"]),
+        ("arch.control.freeze=2", ["arch.control.freeze=2", "at most 1"]),
+        ("+arch.optimizer.momentum=0.9", ["there is no key arch.optimizer.momentum"]),
         ("arch._target_=os.system", ["arch._target_=os.system", "saesweep"]),
         ("arch._target_=saesweep.arch.gated.Gate", ["arch._target_=saesweep.arch.gated.Gate"]),
         ("trainer.devices=2", ["trainer.devices=2", "not supported yet"]),
@@ -120,3 +123,9 @@ def test_instantiate_calls_the_target_with_the_other_keys():
     assert linear.weight.shape == (2, 3)
     with pytest.raises(UsageError, match=r"a\.0\._target_=subprocess\.run"):
         instantiate({"_target_": "torch.nn.Linear", "a": [{"_target_": "subprocess.run"}]})
+
+
+def test_instantiate_hands_over_the_very_objects_that_it_is_given():
+    module, others = object(), [object()]
+    made = instantiate({"_target_": "torch.utils.data.Subset"}, dataset=module, indices=others)
+    assert made.dataset is module and made.indices is others

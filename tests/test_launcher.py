@@ -1,10 +1,12 @@
 """The grouping launcher, through the command line a user types. The training is a stand-in: tests/standin/run.py."""
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import hydra
 import pytest
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -33,6 +35,12 @@ def test_hydra_discovers_the_launcher():
     assert "GroupedLauncher" in [plugin.__name__ for plugin in Plugins.instance().discover(Launcher)]
 
 
+@pytest.fixture
+def the_version_that_hydras_suite_expects(hydra_restore_singletons):
+    hydra.version.setbase("1.1")  # it counts on jobs that change into their folder
+
+
+@pytest.mark.usefixtures("the_version_that_hydras_suite_expects")
 @pytest.mark.parametrize("launcher_name, overrides", [("grouped", ["hydra.launcher.run=null"])])
 class TestHydrasLauncherSuite(LauncherTestSuite):
     pass
@@ -61,16 +69,17 @@ def test_jobs_are_trained_as_one_group_and_leave_a_folder_each(capsys):
 def test_a_group_leaves_the_files_that_the_basic_launcher_leaves():
     assert train("-m", "arch=flat,round", "sparsity=16", "name=together").code == 0
     assert train("-m", "arch=flat,round", "sparsity=16", "name=alone", "hydra/launcher=basic").code == 0
-    assert files("outputs/together") == files("outputs/alone")
+    alone = files("outputs/alone") - {"standin/resid.1/round/16/.hydra/group.json"}  # who shares its checkpoint
+    assert files("outputs/together") == alone
     records = [Path(f"outputs/{name}/standin/resid.1/round/16/.hydra") for name in ("together", "alone")]
     for file in ("config.yaml", "resolved.yaml"):
         together, alone = ((record / file).read_text() for record in records)
         assert together.replace("together", "alone") == alone
-    hydra = [OmegaConf.load(record / "hydra.yaml").hydra for record in records]
-    for one in hydra:
+    settings = [OmegaConf.load(record / "hydra.yaml").hydra for record in records]
+    for one in settings:
         del one.launcher, one.runtime.output_dir, one.runtime.choices, one.overrides, one.sweep.dir, one.run.dir
         one.job.override_dirname = ""
-    assert hydra[0] == hydra[1]
+    assert settings[0] == settings[1]
 
 
 def test_callbacks_hear_of_every_job_and_of_how_it_ended():
@@ -133,6 +142,22 @@ def test_results_of_other_settings_are_refused_with_the_keys_and_both_values():
 def test_loggers_and_devices_are_not_settings_of_an_sae():
     train("-m", "arch=flat", "sparsity=16")
     assert train("-m", "arch=flat", "sparsity=16", "trainer.accelerator=auto", "logger.csv.name=other").code == 0
+
+
+def test_an_interrupted_group_keeps_its_checkpoint_and_another_group_does_not_take_it():
+    train("-m", "arch=flat", "sparsity=16,32")
+    checkpoint = PLACE / "flat/16/checkpoint/last.ckpt"
+    for sparsities, kept in (("16,32", True), ("16,32,64", False)):
+        for folder in (PLACE / "flat").iterdir():
+            shutil.rmtree(folder / "sae")
+            (folder / "eval.json").unlink()
+            (folder / "metrics.csv").write_text("so far")
+        checkpoint.parent.mkdir(exist_ok=True)
+        checkpoint.write_text("half way")
+        assert train("-m", "arch=flat", "sparsity=16,32", "tokens=2000").code == 1
+        assert train("-m", "arch=flat", f"sparsity={sparsities}").code == 0
+        assert checkpoint.exists() == kept
+        assert ("so far" in (PLACE / "flat/32/metrics.csv").read_text()) == kept
 
 
 def test_overwrite_replaces_our_results_and_leaves_the_users_files():

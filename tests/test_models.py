@@ -145,15 +145,15 @@ def test_a_wrong_number_of_layers_is_refused() -> None:
 
 
 def write_gguf(path: Path) -> np.ndarray:
-    """A Llama of one block with Q8_0 weights and a tokenizer of bytes and "re"; returns the embedding."""
+    """A Llama of one block with Q8_0 weights and a tokenizer of bytes, "re" and "tu"; returns the embedding."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-    writer, tokens = gguf.GGUFWriter(path, "llama"), ["<s>", "</s>", *bytes_to_unicode().values(), "re"]
+    writer, tokens = gguf.GGUFWriter(path, "llama"), ["<s>", "</s>", *bytes_to_unicode().values(), "re", "tu"]
     writer.add_block_count(1), writer.add_context_length(64), writer.add_embedding_length(256)
     writer.add_feed_forward_length(256), writer.add_head_count(4), writer.add_head_count_kv(4)
     writer.add_rope_dimension_count(64), writer.add_layer_norm_rms_eps(1e-5), writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2"), writer.add_token_list(tokens), writer.add_token_merges(["r e"])
-    writer.add_token_types([3, 3, *[1] * 257]), writer.add_bos_token_id(0), writer.add_eos_token_id(1)
+    writer.add_tokenizer_model("gpt2"), writer.add_token_list(tokens), writer.add_token_merges(["r e", "t u"])
+    writer.add_token_types([3, 3, *[1] * 258]), writer.add_bos_token_id(0), writer.add_eos_token_id(1)
     random, shapes = np.random.default_rng(0), {"token_embd": (len(tokens), 256)}
     for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
         shapes[f"blk.0.{name}"] = (256, 256)
@@ -190,7 +190,7 @@ def packaged(small_gguf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "package": "fake", "install": "pip install fake", "sha256": hashlib.sha256(whole).hexdigest(),
         "parts": ["fakepart1/data/half.gguf", "fakepart2/data/half.gguf"],
     }  # fmt: skip
-    return config("smollm2_135m", name="fake", layers=1, source=source)
+    return config("smollm2_135m", name="fake", layers=1, bos=True, source=source)
 
 
 def cached(model: dict[str, Any], tmp_path: Path) -> Path:
@@ -203,7 +203,7 @@ def test_a_gguf_in_parts_is_dequantised_to_its_values(packaged: dict[str, Any], 
     assert torch.equal(found, torch.from_numpy(small_gguf[1]).bfloat16())
     assert not any(p.requires_grad for p in language_model.module.parameters())
     [ids] = language_model.tokenizer.encode([CODE])
-    assert len(ids) == len(CODE.encode()) - 1 and language_model.tokenizer.bos == 0
+    assert len(ids) == len(CODE.encode()) - 2 and language_model.tokenizer.bos == 0
 
 
 def test_the_tokenizer_comes_without_weights(packaged: dict[str, Any], tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_what_was_converted_once_is_read_without_the_package(packaged: dict[str,
 def test_a_damaged_cache_is_made_again(
     packaged: dict[str, Any], tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = load(packaged).module.state_dict()
+    before = {key: value.clone() for key, value in load(packaged).module.state_dict().items()}  # not a map of the file
     weights = cached(packaged, tmp_path) / "weights" / "model.safetensors"
     data = bytearray(weights.read_bytes())
     if damage == "flip":

@@ -51,6 +51,8 @@ def cache_folder() -> Path:
 def _cached(model: Mapping[str, Any], part: str, save: Callable[[Path, Path], None]) -> Path:
     home = cache_folder() / model["source"]["sha256"]
     if not _intact(home / part):
+        if (home / part).exists():
+            log.warning("%s is damaged: making it again", home / part)
         chunks = _chunks(model)
         log.info("converting the %s of %s, once, into %s", part, model["name"], home)
         with _writing(home):
@@ -136,15 +138,10 @@ def _seal(folder: Path) -> None:
 
 
 def _intact(folder: Path) -> bool:
-    if not folder.exists():
-        return False
     try:
-        whole = json.loads((folder / CHECKSUMS).read_text()) == _checksums(folder)
+        return json.loads((folder / CHECKSUMS).read_text()) == _checksums(folder)
     except (OSError, ValueError):
-        whole = False
-    if not whole:
-        log.warning("%s is damaged: making it again", folder)
-    return whole
+        return False
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -28,10 +28,11 @@ def locate(target: str, key: str = "_target_") -> Any:
 
 
 def instantiate(node: Mapping, leave: tuple[str, ...] = ("name",), **kwargs: Any) -> Any:
-    """Call the node's `_target_` with its other keys, those in `leave` left out, and with kwargs."""
+    """Call the node's `_target_` with its other keys, those in `leave` left out, and with kwargs as they are."""
     for key, target in _targets(node, ""):
         locate(target, key)
-    return hydra_instantiate({key: value for key, value in node.items() if key not in leave}, **kwargs)
+    arguments = {key: value for key, value in node.items() if key not in leave}
+    return hydra_instantiate(arguments | {"_partial_": True, "_convert_": "all"})(**kwargs)  # else Hydra copies kwargs
 
 
 def _targets(node: Any, path: str) -> list[tuple[str, str]]:

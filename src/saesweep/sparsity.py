@@ -17,7 +17,7 @@ class Coefficient(nn.Module):
     """The sparsity coefficient over a run; `fixed` is a published lambda, and then L0 falls where it falls."""
 
     def __init__(
-        self, target: float, *, fixed: float | None,
+        self, target: int, *, fixed: float | None,
         start: float, gain: float, damping: float, memory: int, warmup: float, freeze: float,
     ):
         """warmup, freeze: shares of the run, from its start and to its end; memory: steps of the mean error."""

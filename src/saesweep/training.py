@@ -96,6 +96,9 @@ class SAESweep(L.LightningModule):
     def tokens(self) -> int:
         return self.global_step * self.batch_tokens
 
+    def on_train_start(self) -> None:
+        self._last_log = (self.tokens, time.monotonic())
+
     def training_step(self, batch: dict[HookPoint, Tensor], batch_idx: int) -> Float[Tensor, ""]:
         progress = self.global_step / self.total_steps
         losses = []

@@ -28,7 +28,8 @@ def _one(cfg, folder):
         return RuntimeError("not finite")
     numbers = {"l0": float(cfg.sparsity), "fvu": 1 / cfg.sparsity, "tokens": cfg.tokens, "d_in": 8, "d_sae": cfg.width}
     (folder / "sae").mkdir()
-    (folder / "metrics.csv").write_text("tokens,fvu\n")
+    with (folder / "metrics.csv").open("a") as curve:
+        curve.write("tokens,fvu\n")
     (folder / "eval.json").write_text(json.dumps(numbers))
     return numbers
 

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 
 class SweepsSource(FileConfigSource):
-    """sweeps://ROOT: the folder `sweeps` of ROOT as a config group, and nothing else of ROOT. `--help` walks through all
-    groups, and with file://ROOT it would walk through outputs/ and any virtual environment there."""
+    """sweeps://ROOT: the folder `sweeps` of ROOT as a config group, and nothing else of ROOT. `--help` walks through
+    all groups, and with file://ROOT it would walk through outputs/ and any virtual environment there."""
 
     @staticmethod
     def scheme() -> str:

@@ -32,7 +32,7 @@ class SparseAutoencoder(nn.Module, ABC):
     latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)  # per-latent parameters in the units of the pre-activation
     unclipped: ClassVar[tuple[str, ...]] = ()  # parameters left out of the clipping: their gradients carry 1/bandwidth
 
-    def __init__(self, d_in: int, d_sae: int, sparsity: float):
+    def __init__(self, d_in: int, d_sae: int, sparsity: int):
         super().__init__()
         self.d_in, self.d_sae, self.sparsity = d_in, d_sae, sparsity
         W_dec = nn.init.kaiming_uniform_(torch.empty(d_sae, d_in))

@@ -23,9 +23,9 @@ class RunningThreshold(nn.Module):
         super().__init__()
         self.register_buffer("value", torch.tensor(0.0, dtype=torch.float64))
 
-    def select(self, z: Float[Tensor, "batch d_sae"], k: float) -> Bool[Tensor, "batch d_sae"]:
+    def select(self, z: Float[Tensor, "batch d_sae"], k: int) -> Bool[Tensor, "batch d_sae"]:
         """The mask of what is kept; ties at the smallest kept value are all kept."""
-        smallest = self._smallest(z, round(k * z.shape[0]))
+        smallest = self._smallest(z, k * z.shape[0])
         started = self.value > 0
         self.value.copy_(torch.where(started, self.value.lerp(smallest.double(), self.RATE), smallest.double()))
         return (z >= smallest) & (z > 0)
@@ -42,7 +42,7 @@ class BatchTopK(SparseAutoencoder):
     saved_as = "jumprelu"
     penalised = False
 
-    def __init__(self, d_in: int, d_sae: int, sparsity: float, *, alpha: float, k_aux: int, aux_tokens: int):
+    def __init__(self, d_in: int, d_sae: int, sparsity: int, *, alpha: float, k_aux: int, aux_tokens: int):
         super().__init__(d_in, d_sae, sparsity)
         self.alpha, self.k_aux, self.aux_tokens = alpha, k_aux, aux_tokens
         self.threshold = RunningThreshold()

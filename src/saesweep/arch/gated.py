@@ -20,7 +20,7 @@ class Gated(SparseAutoencoder):
     saved_as = "gated"
     latent_units = ("b_enc", "b_mag")
 
-    def __init__(self, d_in: int, d_sae: int, sparsity: float):
+    def __init__(self, d_in: int, d_sae: int, sparsity: int):
         super().__init__(d_in, d_sae, sparsity)
         self.r_mag = nn.Parameter(torch.zeros(d_sae))
         self.b_mag = nn.Parameter(torch.zeros(d_sae))

@@ -70,7 +70,7 @@ class JumpReLU(SparseAutoencoder):
     unclipped = ("threshold",)
 
     def __init__(
-        self, d_in: int, d_sae: int, sparsity: float, *,
+        self, d_in: int, d_sae: int, sparsity: int, *,
         bandwidth: float, init_threshold: float, relative: bool, warm_start: float,
     ):
         super().__init__(d_in, d_sae, sparsity)

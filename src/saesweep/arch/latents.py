@@ -15,6 +15,7 @@ and decoding, as well as every weight gradient, is a weighted sum of rows of one
 """
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,6 +27,7 @@ from torch import Tensor
 # A list costs more per entry than a dense product does: with fewer latents per active one than this, dense is faster.
 # Measured on 2 cores (AVX-512); on a GPU the crossover lies higher.
 DENSE_BELOW = 16
+warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")  # one product of it is used
 
 
 @dataclass(frozen=True)
@@ -171,14 +173,13 @@ def encode_at(
     b_dec: Float[Tensor, " d_in"],
     z: Float[Tensor, "batch d_sae"],
     kept: Bool[Tensor, "batch d_sae"] | Int[Tensor, "batch k"],
-    dense_below: int = DENSE_BELOW,
 ) -> Latents:
     """Pre-activations at the kept entries, as a list, or dense where too many are kept for a list to pay.
 
     Dense values outside `kept` are zero, and no gradient passes there: both layouts give the same numbers.
     """
     n = int(kept.sum()) if kept.dtype == torch.bool else kept.numel()
-    if n * dense_below <= z.numel():
+    if n * DENSE_BELOW <= z.numel():
         entries = Entries.of(kept, z.shape[1])
         return Latents(_Encode.apply(x, W_enc, b_enc, b_dec, z, entries), tuple(z.shape), entries)
     if kept.dtype != torch.bool:

@@ -20,7 +20,7 @@ class TopK(SparseAutoencoder):
     saved_as = "topk"
     penalised = False
 
-    def __init__(self, d_in: int, d_sae: int, sparsity: float, *, alpha: float, k_aux: int, aux_tokens: int):
+    def __init__(self, d_in: int, d_sae: int, sparsity: int, *, alpha: float, k_aux: int, aux_tokens: int):
         super().__init__(d_in, d_sae, sparsity)
         self.k, self.alpha, self.k_aux, self.aux_tokens = int(sparsity), alpha, k_aux, aux_tokens
 

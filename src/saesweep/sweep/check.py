@@ -13,13 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from saesweep.errors import UsageError
 from saesweep.instantiate import locate
-from saesweep.sweep.keys import HookPoint, Positive, Train
+from saesweep.sweep.keys import Control, HookPoint, Optimizer, Positive, Train
 
 NOT_TRAINER = {  # what the Trainer is told by us
     "max_steps": "use tokens", "max_epochs": "use tokens", "max_tokens": "use tokens", "logger": "use the group logger",
     "gradient_clip_val": "gradients are clipped per SAE, see the arch", "accumulate_grad_batches": "use batch_tokens",
 }  # fmt: skip
-NOT_CONSTRUCTOR = ("_target_", "name", "coefficient", "control", "optimizer")  # keys of an arch that are not its constructor's
+NOT_CONSTRUCTOR = ("_target_", "name", "coefficient", "control", "optimizer")  # of the keys of an arch
 GIVEN = ("self", "d_in", "d_sae", "sparsity")  # what the constructor gets from elsewhere
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
 
@@ -151,7 +151,8 @@ def _arch(arch: Mapping) -> None:
     """The keys of the architecture are its constructor's arguments, and of their types."""
     _require("arch", arch, NOT_CONSTRUCTOR)
     _typed("arch.coefficient", arch["coefficient"], Positive | None)
-    _typed("arch.optimizer", arch["optimizer"], Mapping)
+    _typed("arch.control", arch["control"], Control)
+    _typed("arch.optimizer", arch["optimizer"], Optimizer)
     _call("arch", arch, GIVEN, NOT_CONSTRUCTOR)
 
 

@@ -28,7 +28,8 @@ def show_pareto(job: Job, trained: bool) -> None:
 
 
 def quiet_lightning() -> None:
-    """Its own console handlers show every line a second time beside Hydra's."""
+    """Its own console handlers show every line a second time beside Hydra's; of the rest only warnings matter."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

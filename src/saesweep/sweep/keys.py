@@ -21,6 +21,7 @@ class Range:
 Count = Annotated[int, Range(1)]
 Index = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, open_low=True)]
+NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 
 
@@ -65,6 +66,26 @@ class Train:
     arch: Mapping
     trainer: Mapping
     logger: Any = None  # absent where nobody is told
+
+
+@dataclass
+class Control:
+    start: Positive
+    gain: NotNegative
+    damping: NotNegative
+    memory: Count
+    warmup: Share
+    freeze: Share
+
+
+@dataclass
+class Optimizer:
+    lr: Positive
+    betas: list
+    eps: Positive
+    warmup: Share
+    decay: Share
+    clip: Positive | None
 
 
 @dataclass

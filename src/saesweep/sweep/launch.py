@@ -117,8 +117,7 @@ def _run_group(hydra: Setup, group: Sequence[Job]) -> list[JobReturn]:
 
         returns[i] = _enter(task, group[i].composed, hydra.context, configure_logging=False)
 
-    for job in group:
-        record.begin(job)
+    record.begin(group)
     with _logs(group), _deep_enough(len(group)):
         enter(0)
     return returns

@@ -1,8 +1,10 @@
 """What stands in a job folder already: which settings made it, and whether it is finished."""
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -14,10 +16,11 @@ log = logging.getLogger(__name__)
 
 RESOLVED = ".hydra/resolved.yaml"  # what made the SAE; Hydra writes its own files before anybody can object
 COMPOSED = ".hydra/config.yaml"
-RESULTS = ("eval.json", "sae")  # what took the work
-OURS = (*RESULTS, "metrics.csv", "wandb")  # what a job leaves, and what is removed when it starts anew
-# Say nothing about the SAE. Of the trainer only the precision does: a sweep may be continued on another machine.
-NOT_SETTINGS = ("name", "plan", "overwrite", "logger", "trainer")
+GROUP = ".hydra/group.json"  # in the first folder of a group: the SAEs that its checkpoint is of
+RESULTS = ("eval.json", "sae", "checkpoint/last.ckpt")  # what took the work
+OURS = ("eval.json", "sae", "checkpoint", "metrics.csv", "wandb")  # removed where a job starts anew
+# These say nothing about the SAE. Of the trainer only the precision does: a sweep may go on on another machine.
+NOT_SETTINGS = ("name", "plan", "overwrite", "log_tokens", "save_tokens", "logger", "trainer")
 
 
 def finished(job: Job) -> dict[str, Any] | None:
@@ -63,17 +66,33 @@ def made_with(job: Job) -> dict | None:
     return None
 
 
-def begin(job: Job) -> None:
-    """Remove what an earlier attempt left, and write down the settings of this one."""
+def begin(group: Sequence[Job]) -> None:
+    """Write down the settings; remove what an earlier attempt left, unless that was a checkpoint of this very group."""
+    first = group[0].folder
+    members = json.dumps([[os.path.relpath(job.folder, first), _comparable(job.settings)] for job in group])
+    there = (first / "checkpoint/last.ckpt").is_file() and (first / GROUP).is_file()
+    resumes = there and (first / GROUP).read_text() == members
+    for job in group:
+        if not resumes:
+            _clear(job)
+        _write(job.folder / RESOLVED, OmegaConf.to_yaml(job.cfg))
+    _write(first / GROUP, members)
+
+
+def _clear(job: Job) -> None:
+    if (job.folder / "checkpoint/last.ckpt").is_file():
+        log.warning(f"{shown(job.folder)}/checkpoint is of SAEs that were trained together otherwise: starting anew")
     for name in OURS:
         path = job.folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    file = job.folder / RESOLVED
+
+
+def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(OmegaConf.to_yaml(job.cfg))
+    file.write_text(text)
 
 
 def restore(job: Job) -> None:

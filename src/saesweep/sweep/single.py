@@ -42,7 +42,7 @@ def prepare(job: Job) -> bool:
 
 
 def _train(job: Job) -> dict[str, Any]:
-    record.begin(job)
+    record.begin([job])
     result = train_group("saesweep.sweep.run.train_group", [job])[0]
     if isinstance(result, Exception):
         raise result
