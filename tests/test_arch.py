@@ -151,7 +151,7 @@ def test_auxk_moves_dead_latents_only_and_is_left_out_while_none_is_dead():
     sae.step(x, COEFFICIENT, 1.0).losses["auxiliary"].backward()
     moved = sae.W_dec.grad.abs().sum(1) > 0
     assert moved.any() and not moved[sae.tokens_since_fired <= sae.aux_tokens].any()
-    assert (sae.W_enc.grad.abs().sum(0) > 0)[moved].any()  # the encoder's too
+    assert (sae.W_enc_T.grad.abs().sum(1) > 0)[moved].any()  # the encoder's too
     assert not sae.b_dec.grad.any() or sae.b_dec.grad.abs().max() < 1  # through the encoder's input alone
     sae.tokens_since_fired.zero_()
     assert sae.step(x, COEFFICIENT, 1.0).losses["auxiliary"] == 0
@@ -160,7 +160,7 @@ def test_auxk_moves_dead_latents_only_and_is_left_out_while_none_is_dead():
 def test_gateds_auxiliary_loss_does_not_reach_the_decoder():
     sae = made("gated")
     sae.step(data(), COEFFICIENT, 1.0).losses["auxiliary"].backward()
-    assert sae.W_dec.grad is None and sae.W_enc.grad.abs().sum() > 0
+    assert sae.W_dec.grad is None and sae.W_enc_T.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", MAKE)

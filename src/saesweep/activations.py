@@ -49,7 +49,10 @@ class LanguageModelSource:
     def window(self, rows: int) -> Rows:
         """The next window; a smaller one where no more than `rows` are wanted."""
         wanted = math.ceil(1.03 * rows / (self.context - 1))  # where padding leaves less, another window follows
-        tokens = self._next_blocks(min(self.blocks_per_window, wanted))
+        return self.read(self._next_blocks(min(self.blocks_per_window, wanted)))
+
+    def read(self, tokens: Int[Tensor, "blocks context"]) -> Rows:
+        """Activations at the ordinary positions of these blocks."""
         parts = [harvest(self.lm, self.points, part) for part in tokens.split(self.lm_batch)]
         return {point: torch.cat([part[point] for part in parts]) for point in self.points}
 

@@ -5,6 +5,7 @@ zero- and mean-ablated ones of each hook point) is computed once and shared by a
 """
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -45,16 +46,22 @@ class Subject:
             self.fidelity.add(part, f, self.sae.decode(f))
 
 
-def held_out_blocks(corpus: Corpus, lm: LanguageModel, *, tokens: int, context: int, stream_seed: int) -> Int[Tensor, "n context"]:
-    """At least `tokens` ordinary tokens in blocks drawn from all over the held-out documents."""
-    documents = [text for _, text in zip(range(256), corpus.documents("held_out"), strict=False)]
-    found = torch.stack(list(blocks(iter(documents), lm.tokenizer, context)))
-    found = found[torch.randperm(len(found), generator=generator(stream_seed, 2))]
+EVALUATION, CALIBRATION = 0, 1  # the held-out documents are dealt out in turn
+
+
+def held_out_blocks(
+    corpus: Corpus, lm: LanguageModel, purpose: int, *, tokens: int, context: int, stream_seed: int
+) -> Int[Tensor, "n context"]:
+    """At least `tokens` ordinary tokens in blocks drawn from all over the held-out documents of this purpose."""
+    documents = itertools.islice(corpus.documents("held_out"), purpose, 512, 2)
+    found = torch.stack(list(blocks(documents, lm.tokenizer, context)))
+    found = found[torch.randperm(len(found), generator=generator(stream_seed, 2, purpose))]
     counts = trainable(found, lm.tokenizer).sum(1).cumsum(0)
     if int(counts[-1]) < tokens:
+        key = ("evaluation.tokens", "evaluation.calibration_tokens")[purpose]
         raise UsageError(
-            f"evaluation.tokens={tokens}: the held-out documents have {int(counts[-1]):,}; "
-            f"write evaluation.tokens={int(counts[-1])}, or hold out more with text.held_out"
+            f"{key}={tokens}: there are {int(counts[-1]):,} held-out tokens for it; "
+            f"write {key}={int(counts[-1])}, or hold out more with text.held_out"
         )
     return found[: int((counts < tokens).sum()) + 1]
 

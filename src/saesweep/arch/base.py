@@ -29,6 +29,7 @@ class SparseAutoencoder(nn.Module, ABC):
 
     saved_as: ClassVar[str]  # the architecture's name in the file format of SAELens
     penalised: ClassVar[bool] = True  # has a sparsity coefficient, which is chosen so that L0 meets its target
+    thresholded: ClassVar[bool] = True  # a latent is active by its own margin, not by its rank on the token
     latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)  # per-latent parameters in the units of the pre-activation
     unclipped: ClassVar[tuple[str, ...]] = ()  # parameters left out of the clipping: their gradients carry 1/bandwidth
 
@@ -39,9 +40,13 @@ class SparseAutoencoder(nn.Module, ABC):
         W_dec /= W_dec.norm(dim=1, keepdim=True)
         self.W_dec = nn.Parameter(W_dec)
         self.b_dec = nn.Parameter(torch.zeros(d_in))
-        self.W_enc = nn.Parameter(W_dec.clone().T)  # stored by latent, as W_dec is: gradients are written row by row
+        self.W_enc_T = nn.Parameter(W_dec.clone())  # stored by latent, as W_dec is: gradients are written row by row
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.register_buffer("tokens_since_fired", torch.zeros(d_sae, dtype=torch.long))
+
+    @property
+    def W_enc(self) -> Float[Tensor, "d_in d_sae"]:
+        return self.W_enc_T.T
 
     @abstractmethod
     def activate(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
@@ -69,7 +74,7 @@ class SparseAutoencoder(nn.Module, ABC):
         with torch.no_grad():
             z = torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
             kept = keep(z)
-        return encode_at(x, self.W_enc, self.b_enc, self.b_dec, z, kept)
+        return encode_at(x, self.W_enc_T, self.b_enc, self.b_dec, z, kept)
 
     def reconstruct(self, f: Latents) -> Float[Tensor, "batch d_in"]:
         return decode(f, self.W_dec) + self.b_dec
@@ -90,6 +95,15 @@ class SparseAutoencoder(nn.Module, ABC):
     def constrain_(self) -> None:
         """After the optimizer: decoder rows back to norm one."""
         self.W_dec /= self.W_dec.norm(dim=1, keepdim=True)
+
+    def margin(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
+        """How far each pre-activation lies above where its latent becomes active."""
+        return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
+
+    @torch.no_grad()
+    def raise_thresholds_(self, amount: float) -> None:
+        """Lowers every margin by this amount: fewer latents are active."""
+        self.b_enc -= amount
 
     @torch.no_grad()
     def fold_(self, mean: Float[Tensor, " d_in"], scale: float) -> None:

@@ -56,6 +56,13 @@ class BatchTopK(SparseAutoencoder):
         losses = {"reconstruction": squared_error(x, x_hat)}
         return Step(f, x_hat, losses | {"auxiliary": auxk(self, x, x_hat)})
 
+    def margin(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
+        return super().margin(x) - self.threshold.value.to(x)
+
+    @torch.no_grad()
+    def raise_thresholds_(self, amount: float) -> None:
+        self.threshold.value += amount
+
     @torch.no_grad()
     def fold_(self, mean: Float[Tensor, " d_in"], scale: float) -> None:
         super().fold_(mean, scale)

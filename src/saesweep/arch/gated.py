@@ -26,8 +26,10 @@ class Gated(SparseAutoencoder):
         self.b_mag = nn.Parameter(torch.zeros(d_sae))
 
     def activate(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
-        magnitude = self.r_mag.exp() * (pi - self.b_enc) + self.b_mag
-        return torch.relu(magnitude) * (pi > 0)
+        return torch.relu(self._magnitude(pi)) * (pi > 0)
+
+    def _magnitude(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        return self.r_mag.exp() * (pi - self.b_enc) + self.b_mag
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         pi = self.preactivations(x, keep=lambda z: z > 0)
@@ -41,6 +43,10 @@ class Gated(SparseAutoencoder):
             "sparsity": coefficient * pi.per_token(gate),
             "auxiliary": squared_error(x, x_frozen),
         })
+
+    def margin(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
+        pi = super().margin(x)
+        return pi.masked_fill(self._magnitude(pi) <= 0, -torch.inf)
 
     def exported(self) -> dict[str, Tensor]:
         tensors = super().exported()

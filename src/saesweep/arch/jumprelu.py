@@ -102,6 +102,13 @@ class JumpReLU(SparseAutoencoder):
         zero = x.new_zeros(())
         return Step(f, x_hat, {"reconstruction": squared_error(x, x_hat), "sparsity": zero})
 
+    def margin(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
+        return super().margin(x) - self.threshold
+
+    @torch.no_grad()
+    def raise_thresholds_(self, amount: float) -> None:
+        self.threshold.add_(amount).clamp_(min=0)
+
     @torch.no_grad()
     def constrain_(self) -> None:
         super().constrain_()

@@ -132,21 +132,21 @@ class _Encode(torch.autograd.Function):
     """pi = (x - b_dec) W_enc + b_enc at the kept entries, where z, the dense value, has been computed already."""
 
     @staticmethod
-    def forward(ctx, x, W_enc, b_enc, b_dec, z, entries):
-        ctx.save_for_backward(x, W_enc, b_dec)
+    def forward(ctx, x, W_enc_T, b_enc, b_dec, z, entries):
+        ctx.save_for_backward(x, W_enc_T, b_dec)
         ctx.entries = entries
         return z.clone() if entries is None else z[entries.rows, entries.columns]
 
     @staticmethod
     def backward(ctx, grad):
-        x, W_enc, b_dec = ctx.saved_tensors
+        x, W_enc_T, b_dec = ctx.saved_tensors
         u, entries = x - b_dec, ctx.entries
         if entries is None:
-            dW_enc, db_enc = (grad.T @ u).T, grad.sum(0)
+            dW_enc_T, db_enc = grad.T @ u, grad.sum(0)
         else:
-            dW_enc = entries.sum_columns(grad, u).T
+            dW_enc_T = entries.sum_columns(grad, u)
             db_enc = grad.new_zeros(entries.shape[1]).index_add_(0, entries.columns, grad)
-        return None, dW_enc, db_enc, -(W_enc @ db_enc), None, None
+        return None, dW_enc_T, db_enc, -(db_enc @ W_enc_T), None, None
 
 
 class _Decode(torch.autograd.Function):
@@ -168,7 +168,7 @@ class _Decode(torch.autograd.Function):
 
 def encode_at(
     x: Float[Tensor, "batch d_in"],
-    W_enc: Float[Tensor, "d_in d_sae"],
+    W_enc_T: Float[Tensor, "d_sae d_in"],
     b_enc: Float[Tensor, " d_sae"],
     b_dec: Float[Tensor, " d_in"],
     z: Float[Tensor, "batch d_sae"],
@@ -181,10 +181,10 @@ def encode_at(
     n = int(kept.sum()) if kept.dtype == torch.bool else kept.numel()
     if n * DENSE_BELOW <= z.numel():
         entries = Entries.of(kept, z.shape[1])
-        return Latents(_Encode.apply(x, W_enc, b_enc, b_dec, z, entries), tuple(z.shape), entries)
+        return Latents(_Encode.apply(x, W_enc_T, b_enc, b_dec, z, entries), tuple(z.shape), entries)
     if kept.dtype != torch.bool:
         kept = torch.zeros_like(z, dtype=torch.bool).scatter_(1, kept, True)
-    values = _Encode.apply(x, W_enc, b_enc, b_dec, z, None)
+    values = _Encode.apply(x, W_enc_T, b_enc, b_dec, z, None)
     return Latents(values.masked_fill(~kept, 0.0), tuple(z.shape))
 
 

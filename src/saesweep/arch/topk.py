@@ -19,6 +19,7 @@ class TopK(SparseAutoencoder):
 
     saved_as = "topk"
     penalised = False
+    thresholded = False
 
     def __init__(self, d_in: int, d_sae: int, sparsity: int, *, alpha: float, k_aux: int, aux_tokens: int):
         super().__init__(d_in, d_sae, sparsity)

@@ -39,6 +39,7 @@ class Activations:
 class Evaluation:
     tokens: Count
     lm_tokens: Count
+    calibration_tokens: Count
     lm_batch: Count
     dead_after: Count
 

@@ -14,8 +14,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from saesweep import evaluation, models, saelens, synthetic
-from saesweep.activations import ActivationStream, LanguageModelSource, harvest
+from saesweep.activations import ActivationStream, LanguageModelSource, Rows, generator, harvest
 from saesweep.arch.base import SparseAutoencoder
+from saesweep.calibration import meet_l0_
 from saesweep.evaluation import Subject
 from saesweep.instantiate import instantiate
 from saesweep.logging import MemberInfo, SweepLogger
@@ -84,13 +85,20 @@ class _LanguageModel:
             stream_seed=job["stream_seed"],
         )
 
+    def calibration_rows(self) -> Rows:
+        tokens = self._held_out(evaluation.CALIBRATION, self.job["evaluation"]["calibration_tokens"])
+        return self.source.read(tokens)
+
     def evaluate(self, subjects: Sequence[Subject]) -> list[Numbers]:
-        numbers, line = self.job["evaluation"], Line()
-        held_out = evaluation.held_out_blocks(
-            self.corpus, self.lm, tokens=numbers["tokens"], context=self.job["context"], stream_seed=self.job["stream_seed"]
-        )
+        numbers = self.job["evaluation"]
         return evaluation.evaluate(
-            self.lm, held_out, subjects, lm_tokens=numbers["lm_tokens"], lm_batch=numbers["lm_batch"], progress=line
+            self.lm, self._held_out(evaluation.EVALUATION, numbers["tokens"]), subjects,
+            lm_tokens=numbers["lm_tokens"], lm_batch=numbers["lm_batch"], progress=Line(),
+        )
+
+    def _held_out(self, purpose: int, tokens: int) -> torch.Tensor:
+        return evaluation.held_out_blocks(
+            self.corpus, self.lm, purpose, tokens=tokens, context=self.job["context"], stream_seed=self.job["stream_seed"]
         )
 
 
@@ -98,14 +106,17 @@ class _Synthetic:
     """No language model: a known dictionary."""
 
     def __init__(self, job: Settings, points: Sequence[HookPoint]):
-        self.tokens = job["evaluation"]["tokens"]
+        self.numbers = job["evaluation"]
         self.source = synthetic.SyntheticSource(
             points[0], **job["model"]["source"]["synthetic"],
             window=job["activations"]["window"], stream_seed=job["stream_seed"],
         )
 
+    def calibration_rows(self) -> Rows:
+        return {self.source.point: self.source.draw(self.numbers["calibration_tokens"], generator(self.source.seed, 5))}
+
     def evaluate(self, subjects: Sequence[Subject]) -> list[Numbers]:
-        return synthetic.evaluate(self.source, subjects, self.tokens)
+        return synthetic.evaluate(self.source, subjects, self.numbers["tokens"])
 
 
 @lru_cache(maxsize=1)
@@ -170,6 +181,7 @@ def _finish(
     """Fold, evaluate, write; a member that failed in training is reported, the others go on."""
     done = [member for member in module.members if not member.failed]
     subjects = []
+    _calibrate(jobs, module, stream, subject_matter)
     for member in done:
         statistics = stream.statistics[member.point]
         member.sae.requires_grad_(False).fold_(statistics.mean.to(member.sae.b_dec.device), statistics.scale)
@@ -189,6 +201,19 @@ def _finish(
         _write_json(folder / "eval.json", numbers)
         results.append(numbers)
     return results
+
+
+def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStream, subject_matter: Any) -> None:
+    """Where L0 has a target, the thresholds meet it on held-out text; a fixed coefficient leaves L0 where it falls."""
+    rows: Rows = {}
+    for job, member in zip(jobs, module.members, strict=True):
+        if member.failed or not member.sae.thresholded or job["arch"]["coefficient"] is not None:
+            continue
+        rows = rows or subject_matter.calibration_rows()
+        statistics = stream.statistics[member.point]
+        x = rows[member.point]
+        shift = meet_l0_(member.sae, statistics.apply(x[statistics.ordinary(x)]))
+        log.info("%s: thresholds shifted by %+.4g to meet L0 on held-out text", member.label, shift)
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
