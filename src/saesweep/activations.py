@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,7 @@ from saesweep.text import Corpus, blocks
 Rows = dict[HookPoint, Float[Tensor, "rows _"]]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Windows of activation rows, in a fixed order, from any position on."""
 
@@ -60,7 +61,12 @@ class LanguageModelSource:
         taken = []
         while count > 0:
             if self._pool is None:
-                self._pool = self._read_pool(self.pool_number)
+                try:
+                    self._pool = self._read_pool(self.pool_number)
+                except UsageError:
+                    if not taken:
+                        raise
+                    break  # the text ends: this window is the last one
             part = self._pool[self.position : self.position + count]
             taken.append(part)
             count -= len(part)
@@ -81,6 +87,7 @@ class LanguageModelSource:
             try:
                 yield next(self._documents)
             except UsageError:
+                self._documents = None  # it has ended: who asks for more is told so by a new one
                 if taken == 0:
                     raise
                 return
@@ -210,10 +217,18 @@ class ActivationStream:
     def _shuffled(self) -> Rows:
         """The next window, no larger than the rest of the run needs, its rows in random order."""
         left = self.steps - self.step + self.offset // self.batch_tokens
-        rows = self.source.window(left * self.batch_tokens)
+        rows = self._at_least_a_batch(left * self.batch_tokens)
         count = len(next(iter(rows.values())))
         order = torch.randperm(count, generator=generator(self.seed, 1, self.window_number))
         return {point: x[order.to(x.device)] for point, x in rows.items()}
+
+    def _at_least_a_batch(self, wanted: int) -> Rows:
+        """Blocks that are mostly padding, or a small window, may hold less."""
+        rows = self.source.window(wanted)
+        while (count := len(next(iter(rows.values())))) < self.batch_tokens:
+            more = self.source.window(wanted - count)
+            rows = {point: torch.cat([x, more[point]]) for point, x in rows.items()}
+        return rows
 
     def state_dict(self) -> dict[str, Any]:
         statistics = {str(point): asdict(value) for point, value in self.statistics.items()}

@@ -6,7 +6,8 @@ zero- and mean-ablated ones of each hook point) is computed once and shared by a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -53,16 +54,19 @@ def held_out_blocks(
     corpus: Corpus, lm: LanguageModel, purpose: int, *, tokens: int, context: int, stream_seed: int
 ) -> Int[Tensor, "n context"]:
     """At least `tokens` ordinary tokens in blocks drawn from all over the held-out documents of this purpose."""
-    documents = itertools.islice(corpus.documents("held_out"), purpose, 512, 2)
-    found = torch.stack(list(blocks(documents, lm.tokenizer, context)))
+    documents = itertools.islice(corpus.documents("held_out"), purpose, None, 2)
+    found = torch.empty(0, context, dtype=torch.long)
+    while (there := int(trainable(found, lm.tokenizer).sum())) < tokens:
+        more = list(blocks(itertools.islice(documents, 256), lm.tokenizer, context))
+        if not more:
+            key = ("evaluation.tokens", "evaluation.calibration_tokens")[purpose]
+            raise UsageError(
+                f"{key}={tokens}: there are {there:,} held-out tokens for it; "
+                f"write {key}={there}, or hold out more with text.held_out"
+            )
+        found = torch.cat([found, torch.stack(more)])
     found = found[torch.randperm(len(found), generator=generator(stream_seed, 2, purpose))]
     counts = trainable(found, lm.tokenizer).sum(1).cumsum(0)
-    if int(counts[-1]) < tokens:
-        key = ("evaluation.tokens", "evaluation.calibration_tokens")[purpose]
-        raise UsageError(
-            f"{key}={tokens}: there are {int(counts[-1]):,} held-out tokens for it; "
-            f"write {key}={int(counts[-1])}, or hold out more with text.held_out"
-        )
     return found[: int((counts < tokens).sum()) + 1]
 
 
@@ -115,7 +119,9 @@ class _Passes:
     def _logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
         return self.lm.module(input_ids=tokens, use_cache=False).logits
 
-    def _replaced(self, point: HookPoint, ordinary: Bool[Tensor, "batch pos"], fn: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    def _replaced(
+        self, point: HookPoint, ordinary: Bool[Tensor, "batch pos"], fn: Callable[[Tensor], Tensor]
+    ) -> AbstractContextManager[None]:
         statistics = self.statistics[point]
 
         def splice(x: Float[Tensor, "batch pos d_in"]) -> Float[Tensor, "batch pos d_in"]:

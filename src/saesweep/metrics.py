@@ -22,16 +22,17 @@ class Fidelity:
         self, x: Float[Tensor, "tokens d_in"], f: Float[Tensor, "tokens d_sae"], x_hat: Float[Tensor, "tokens d_in"]
     ) -> None:
         """x and x_hat in raw units."""
-        x = (x.double().cpu() - self.mean) / self.scale
-        x_hat = (x_hat.double().cpu() - self.mean) / self.scale
+        x, x_hat = ((tensor.double() - self.mean.to(tensor.device)) / self.scale for tensor in (x, x_hat))
+        products = (x * x_hat).sum(1)
+        squared_x, squared_x_hat = x.square().sum(1), x_hat.square().sum(1)
         self.tokens += len(x)
-        self.fired += (f > 0).sum(0).cpu()
-        self.sum_x += x.sum(0)
-        self.squared_x += float(x.square().sum())
+        self.fired += torch.count_nonzero(f > 0, dim=0).cpu()
+        self.sum_x += x.sum(0).cpu()
+        self.squared_x += float(squared_x.sum())
         self.squared_error += float((x - x_hat).square().sum())
-        self.squared_x_hat += float(x_hat.square().sum())
-        self.product += float((x * x_hat).sum())
-        self.cosine += float(torch.cosine_similarity(x, x_hat, dim=1).sum())
+        self.squared_x_hat += float(squared_x_hat.sum())
+        self.product += float(products.sum())
+        self.cosine += float((products / (squared_x * squared_x_hat).sqrt().clamp(min=1e-30)).sum())
 
     @property
     def frequency(self) -> Float[Tensor, " d_sae"]:
@@ -63,7 +64,7 @@ class CrossEntropy:
         """`counted` [batch, pos]: the tokens whose prediction is scored."""
         counted = counted[:, 1:]
         predicted, target = logits[:, :-1][counted], tokens[:, 1:][counted]
-        for part, wanted in zip(predicted.split(256), target.split(256), strict=True):  # fp32 logits of few at a time
+        for part, wanted in zip(predicted.split(32), target.split(32), strict=True):  # fp32 logits that fit the cache
             self.nats += float(torch.nn.functional.cross_entropy(part.float(), wanted, reduction="sum"))
         self.tokens += int(counted.sum())
 

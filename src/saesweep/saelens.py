@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.sites import hook_point
 
+FORMAT = "6.0.0"  # of SAELens; a file that names none is taken for an old one, and its metadata dropped
+
 
 def save(folder: Path, sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
     """A folded SAE: it takes raw activations."""
@@ -33,7 +35,7 @@ def described(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[s
         "apply_b_dec_to_input": True, "normalize_activations": "none",
         "reshape_activations": "hook_z" if hook_name.endswith("hook_z") else "none",
         "metadata": {
-            "model_name": cfg["model"]["source"].get("hub", cfg["model"]["name"]),
+            "model_name": cfg["model"]["source"].get("hub") or cfg["model"]["name"],
             "hook_name": hook_name,
             "hook_head_index": None,
             "hf_hook_name": str(hook_point(cfg["model"], cfg["site"]["name"], cfg["layer"])),
@@ -45,6 +47,7 @@ def described(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[s
             "model_from_pretrained_kwargs": {},
             "neuronpedia_id": None,
             "training_architecture": cfg["arch"]["name"],
+            "sae_lens_version": FORMAT,
             "saesweep_version": version("saesweep"),
             "l0": metrics["l0"],
             "num_dead_features": round(metrics["dead"] * sae.d_sae),

@@ -18,13 +18,14 @@ class Coefficient(nn.Module):
 
     def __init__(
         self, target: int, *, fixed: float | None,
-        start: float, gain: float, damping: float, memory: int, warmup: float, freeze: float,
+        start: float, power: float, gain: float, damping: float, memory: int, warmup: float, freeze: float,
     ):
-        """warmup, freeze: shares of the run, from its start and to its end; memory: steps of the mean error."""
+        """It starts at start * target^power; warmup, freeze: shares of the run, from its start and to its end; memory: of
+        the mean error, in steps."""
         super().__init__()
         self.target, self.controlled = target, fixed is None
         self.gain, self.damping, self.memory, self.warmup, self.freeze = gain, damping, memory, warmup, freeze
-        first = math.log(start if fixed is None else fixed)
+        first = math.log(start * target**power if fixed is None else fixed)
         self.register_buffer("log_value", torch.tensor(first, dtype=torch.float64))
         self.register_buffer("error", torch.tensor(0.0, dtype=torch.float64))
 

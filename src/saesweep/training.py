@@ -6,6 +6,7 @@ member's own; trained jointly or alone, on a CPU, the weights are bitwise the sa
 """
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -47,6 +48,13 @@ class Member(nn.Module):
         if self.optimizer["clip"] is not None:
             clipped = [p for name, p in self.sae.named_parameters() if name not in self.sae.unclipped]
             nn.utils.clip_grad_norm_(clipped, self.optimizer["clip"])
+
+    def stop_(self, reason: str) -> None:
+        """The rest of the group goes on without it."""
+        self.failed = reason
+        for parameter in self.sae.parameters():
+            parameter.grad = None
+            parameter.requires_grad_(False)
 
 
 @dataclass
@@ -126,9 +134,13 @@ class SAESweep(L.LightningModule):
             member.sae.project_gradient_()
             member.clip_()
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """With the constraint, for a checkpoint is written before `on_train_batch_end` of this module is called."""
+        super().optimizer_step(*args, **kwargs)
         for member in self.running:
             member.sae.constrain_()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.global_step % self.log_steps == 0 or self.global_step == self.total_steps:
             self._log()
 
@@ -143,8 +155,8 @@ class SAESweep(L.LightningModule):
                 continue
             member.latest = self._metrics(member)
             member.sums = _Sums()
-            if not all(map(torch.isfinite, map(torch.tensor, member.latest.values()))):
-                self._fail(member)
+            if bad := _not_finite(member):
+                member.stop_(f"{member.label}: {', '.join(bad)} not finite after {self.tokens:,} tokens")
             if isinstance(self.logger, SweepLogger):
                 self.logger.log_member(index, member.latest, self.tokens)
         self.progress(self)
@@ -157,9 +169,16 @@ class SAESweep(L.LightningModule):
             "tokens_per_second": self.tokens_per_second,
         }
 
-    def _fail(self, member: Member) -> None:
-        bad = ", ".join(key for key, value in member.latest.items() if value != value or abs(value) == float("inf"))
-        member.failed = f"{member.label}: {bad} not finite after {self.tokens:,} tokens"
-        for parameter in member.sae.parameters():
-            parameter.grad = None
-            parameter.requires_grad_(False)
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["failed"] = [member.failed for member in self.members]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for member, reason in zip(self.members, checkpoint["failed"], strict=True):
+            if reason:
+                member.stop_(reason)
+
+
+def _not_finite(member: Member) -> list[str]:
+    """Weights are looked at as well: a latent whose pre-activation is NaN is merely never active."""
+    metrics = [key for key, value in member.latest.items() if not math.isfinite(value)]
+    return metrics + [name for name, p in member.sae.named_parameters() if not bool(p.isfinite().all())]

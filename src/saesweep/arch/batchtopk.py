@@ -28,7 +28,7 @@ class RunningThreshold(nn.Module):
         smallest = self._smallest(z, k * z.shape[0])
         started = self.value > 0
         self.value.copy_(torch.where(started, self.value.lerp(smallest.double(), self.RATE), smallest.double()))
-        return (z >= smallest) & (z > 0)
+        return z >= smallest.clamp(min=torch.finfo(z.dtype).tiny)
 
     def _smallest(self, z: Float[Tensor, "batch d_sae"], count: int) -> Float[Tensor, ""]:
         """The count-th largest value. Looks first among those near last time's, which is faster and exact."""
@@ -61,7 +61,7 @@ class BatchTopK(SparseAutoencoder):
 
     @torch.no_grad()
     def raise_thresholds_(self, amount: float) -> None:
-        self.threshold.value += amount
+        self.threshold.value.add_(amount).clamp_(min=0)
 
     @torch.no_grad()
     def fold_(self, mean: Float[Tensor, " d_in"], scale: float) -> None:

@@ -73,6 +73,7 @@ class Train:
 class Control:
     start: Positive
     gain: NotNegative
+    power: float
     damping: NotNegative
     memory: Count
     warmup: Share

@@ -53,6 +53,7 @@ def train_group(cfgs: Sequence[DictConfig], folders: Sequence[Path]) -> list[Num
     results = _finish(jobs, [Path(folder) for folder in folders], module, stream, subject_matter)
     for index, (member, result) in enumerate(zip(members, results, strict=True)):
         logger.finish(index, None if member.failed else result, member.failed or None)
+    (Path(folders[0]) / "checkpoint" / "last.ckpt").unlink(missing_ok=True)  # from here on there is nothing to resume
     return results
 
 
@@ -172,7 +173,6 @@ def _fit(module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: S
     )
     last = place / "last.ckpt"
     trainer.fit(module, stream, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    last.unlink(missing_ok=True)
 
 
 def _finish(

@@ -1,0 +1,72 @@
+"""Small trainings for the tests: a text of made-up words, configs to fit it, a group trained as `train_group` does."""
+
+import json
+import random
+from functools import lru_cache
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from standin.cli import composed
+
+from saesweep import models
+from saesweep.models import LanguageModel
+from saesweep.sweep import run
+from saesweep.training import SAESweep
+
+CONF = Path(__file__).parents[1] / "conf"
+SIZES = (
+    "context=32", "width=96", "sparsity=4", "tokens=3200", "batch_tokens=64", "log_tokens=640", "logger=csv",
+    "activations={window: 1024, statistics: 512, documents_per_pool: 8, lm_batch: 8}",
+    "evaluation={tokens: 512, lm_tokens: 256, calibration_tokens: 512}",
+)  # fmt: skip
+ARCHS = ("relu", "gated", "jumprelu", "topk", "batchtopk")
+
+
+def write_text(folder: Path, documents: int = 60, seed: int = 0) -> str:
+    """A jsonl file; its path as the overrides of a text."""
+    draw = random.Random(seed)
+    words = ["".join(draw.choices("etaoinshr", k=draw.randint(2, 7))) for _ in range(200)]
+    texts = [" ".join(draw.choices(words, k=draw.randint(20, 80))) for _ in range(documents)]
+    file = folder / "text.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(file)
+
+
+def words(file: str | None) -> tuple[str, ...]:
+    """Overrides of the tiny model on this text, or of the synthetic one."""
+    model = (
+        ("model=synthetic",) if file is None else ("model=tiny", "text=files", f"text.glob={file}", "text.held_out=0.2")
+    )
+    return (*model, *SIZES)
+
+
+def job(file: str | None, *more: str) -> dict:
+    return OmegaConf.to_container(composed(*words(file), *more, always=()), resolve=True)
+
+
+def cfg(file: str | None, *more: str):
+    return OmegaConf.create(job(file, *more))
+
+
+@lru_cache(maxsize=1)
+def tiny() -> LanguageModel:
+    return models.load(OmegaConf.to_container(OmegaConf.load(CONF / "model/tiny.yaml")))
+
+
+def untrained(jobs: list[dict], **more) -> tuple[SAESweep, object, object]:
+    """The group, its stream and what it is trained on, as `train_group` makes them."""
+    shared, points = jobs[0], [run._point(job) for job in jobs]
+    matter = run._LanguageModel(shared, points) if run._has_lm(shared) else run._Synthetic(shared, points)
+    steps = shared["tokens"] // shared["batch_tokens"]
+    stream = run._stream(shared, matter.source, steps)
+    members = [run._member(job, point, stream) for job, point in zip(jobs, points, strict=True)]
+    sizes = {"log_tokens": shared["log_tokens"], "dead_after": shared["evaluation"]["dead_after"]}
+    return SAESweep(members, steps=steps, batch_tokens=shared["batch_tokens"], **(sizes | more)), stream, matter
+
+
+def trained(jobs: list[dict], folder: Path, **more) -> SAESweep:
+    """A group trained to its end, or until something raises; the same call goes on from its checkpoint."""
+    module, stream, _ = untrained(jobs, **more)
+    folders = [folder / str(i) for i in range(len(jobs))]
+    run._fit(module, stream, run._logger(jobs, folders), jobs[0], folders)
+    return module

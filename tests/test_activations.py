@@ -1,0 +1,292 @@
+"""The stream: which tokens are handed out, how they are mixed, and that it goes on exactly where it stopped.
+
+The language model here has one embedding per token and every token occurs once in the text, so that a row of a batch
+says which token, and so which document and place, it came from.
+"""
+
+import json
+import math
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+import torch
+import transformers
+from small import tiny, write_text
+
+from saesweep.activations import ActivationStream, LanguageModelSource, Statistics
+from saesweep.errors import UsageError
+from saesweep.models import LanguageModel, Tokenizer
+from saesweep.sites import HookPoint
+from saesweep.synthetic import SyntheticSource
+from saesweep.text import Corpus
+
+EMBEDDING = HookPoint("model.embed_tokens", "output")
+NORMED = HookPoint("model.layers.0.input_layernorm", "output")
+VOCABULARY, SPECIAL = 6000, frozenset(range(3))  # 0 padding, 1 BOS, 2 EOS
+BATCH, CONTEXT = 64, 32
+
+
+def numbers(texts):
+    return [[int(word) for word in text.split()] for text in texts]
+
+
+def traced_lm(loud=()):
+    """loud: tokens whose embedding is a hundred times as long."""
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    module = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    module.model.embed_tokens.weight.normal_()[list(loud)] *= 100
+    return LanguageModel(module, Tokenizer(numbers, 1, SPECIAL, VOCABULARY))
+
+
+def corpus(folder, lengths, stream_seed=0, repeat=False, end=" 2"):
+    """Documents of so many tokens, counted up from 3 over all of them, each ending in a special token."""
+    first, texts = 3, []
+    for length in lengths:
+        texts.append(" ".join(map(str, range(first, first + length))) + end)
+        first += length
+    assert first <= VOCABULARY
+    file = folder / "numbers.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    settings = {
+        "name": "files",
+        "kind": "files",
+        "glob": str(file),
+        "field": "text",
+        "held_out": 0.02,
+        "repeat": repeat,
+    }
+    return Corpus(settings, stream_seed)
+
+
+def stream(lm, corpus, steps, points=(EMBEDDING,), window=1024, pool=16, stream_seed=0, max_norm=None, batch=BATCH):
+    source = LanguageModelSource(
+        lm, corpus, points, context=CONTEXT, window=window, lm_batch=4, documents_per_pool=pool, stream_seed=stream_seed
+    )
+    return ActivationStream(
+        source, steps=steps, batch_tokens=batch, stream_seed=stream_seed, center=True, max_norm=max_norm, statistics=512
+    )
+
+
+def tokens_of(stream, lm, batches):
+    """Which token each row is of."""
+    table = stream.statistics[EMBEDDING].apply(lm.module.model.embed_tokens.weight)
+    known = {row.numpy().tobytes(): token for token, row in enumerate(table)}
+    return [[known[row.numpy().tobytes()] for row in batch[EMBEDDING]] for batch in batches]
+
+
+LENGTHS = [70 + 13 * (i % 7) for i in range(50)]  # 5,350 tokens
+DOCUMENT = [number for number, length in enumerate(LENGTHS) for _ in range(length)]  # of token 3, 4, ...
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("text")
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return traced_lm()
+
+
+@pytest.fixture(scope="module")
+def handed_out(folder, lm):
+    """The tokens of each of 60 batches: 72% of the text, in 4 windows of 4 pools."""
+    s = stream(lm, corpus(folder, LENGTHS), 60)
+    batches = tokens_of(s, lm, s)
+    assert s.window_number >= 3 and s.source.pool_number >= 2
+    return batches
+
+
+def test_special_tokens_bos_and_padding_never_reach_a_batch(handed_out):
+    assert all(len(batch) == BATCH for batch in handed_out)
+    assert not SPECIAL & {token for batch in handed_out for token in batch}
+
+
+def test_every_token_is_handed_out_at_most_once(handed_out):
+    counts = Counter(token for batch in handed_out for token in batch)
+    assert sum(counts.values()) == 60 * BATCH and max(counts.values()) == 1
+
+
+def test_batches_are_mixed_over_documents_and_positions(handed_out):
+    for batch in handed_out[:50]:  # the last windows are as small as what is left of the run
+        documents = Counter(DOCUMENT[token - 3] for token in batch)
+        assert max(documents.values()) <= 0.3 * BATCH and len(documents) >= 9  # of 16 in a pool
+    steps = torch.tensor([[b - a for a, b in pairwise(batch)] for batch in handed_out])
+    assert (steps.abs() <= 5).double().mean() < 0.05  # neighbours in a batch are no neighbours in the text
+
+
+def test_the_same_stream_seed_gives_the_same_batches_and_another_does_not(folder, lm):
+    def run(seed):
+        return [batch[EMBEDDING] for batch in stream(lm, corpus(folder, LENGTHS, seed), 20, stream_seed=seed)]
+
+    assert all(map(torch.equal, run(0), run(0)))
+    assert not any(map(torch.equal, run(0), run(1)))
+
+
+def test_another_stream_seed_draws_other_synthetic_tokens():
+    place = HookPoint("synthetic", "output")
+    shape = {"features": 20, "d_in": 8, "l0": 2.0, "noise": 0.1, "seed": 0, "window": 64}
+    a, b = (SyntheticSource(place, **shape, stream_seed=seed) for seed in (0, 1))
+    assert torch.equal(a.dictionary, b.dictionary)
+    x, y = a.window(64)[place], b.window(64)[place]
+    assert not torch.equal(x.sort(0).values, y.sort(0).values)
+
+
+def test_the_batches_of_a_hook_point_do_not_depend_on_which_others_are_read(tmp_path):
+    text = {
+        "name": "files",
+        "kind": "files",
+        "glob": write_text(tmp_path),
+        "field": "text",
+        "held_out": 0.1,
+        "repeat": False,
+    }
+    points = [HookPoint("model.layers.1", "output"), HookPoint("model.layers.0.self_attn.o_proj", "input")]
+
+    def run(points):
+        return list(stream(tiny(), Corpus(text, 0), 20, points, max_norm=3.0))
+
+    together = run(points)
+    for point in points:
+        assert all(torch.equal(a[point], b[point]) for a, b in zip(run([point]), together, strict=True))
+
+
+def test_sinks_are_dropped_at_their_hook_point_alone_and_counted(folder):
+    loud = range(5, 5000, 20)  # a twentieth of the tokens, large in the embedding but not behind the norm
+    lm = traced_lm(loud)
+    s = stream(lm, corpus(folder, LENGTHS), 40, (EMBEDDING, NORMED), max_norm=8.0)
+    batches = list(s)
+    seen = {token for batch in tokens_of(s, lm, batches) for token in batch}
+    kept = sum(len(batch[EMBEDDING]) for batch in batches)
+    assert not seen & set(loud)
+    assert 40 * BATCH * 0.9 < kept < 40 * BATCH
+    assert all(len(batch[NORMED]) == BATCH for batch in batches)
+    assert s.statistics[EMBEDDING].sinks == pytest.approx(0.05, abs=0.02) and s.statistics[NORMED].sinks == 0
+    everything = stream(lm, corpus(folder, LENGTHS), 40, (EMBEDDING, NORMED), max_norm=None)
+    assert all(len(batch[EMBEDDING]) == BATCH for batch in everything)
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_training_units_have_unit_power_and_are_undone_exactly(center):
+    x = 3.0 + torch.randn(4096, 12, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 9, 12)
+    x[::100] *= 1000
+    statistics = Statistics.of(x, center=center, max_norm=8.0)
+    ordinary = statistics.ordinary(x)
+    assert torch.equal(~ordinary, torch.arange(4096) % 100 == 0) and statistics.sinks == pytest.approx(41 / 4096)
+    y = statistics.apply(x[ordinary])
+    assert float(y.square().sum(1).mean()) == pytest.approx(1, abs=1e-4)
+    assert (float(y.mean(0).norm()) < 1e-4) is center
+    assert bool(statistics.mean.any()) is center
+    torch.testing.assert_close(statistics.undo(statistics.apply(x)), x, rtol=1e-5, atol=1e-4)
+
+
+def test_statistics_are_those_of_the_first_tokens_and_do_not_change(folder, lm):
+    s = stream(lm, corpus(folder, LENGTHS), 60)
+    before = s.statistics[EMBEDDING]
+    raw = torch.cat([before.undo(batch[EMBEDDING]) for batch in s])[:512]
+    assert s.statistics[EMBEDDING] is before
+    torch.testing.assert_close(raw.mean(0), before.mean, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stream_goes_on_bitwise_from_any_step(folder, lm):
+    """Across the borders of windows and pools; the peers lost rows, repeated them or started over."""
+
+    def made():
+        return stream(lm, corpus(folder, LENGTHS), 40, (EMBEDDING, NORMED), window=320, pool=5)
+
+    s = made()
+    states, batches = [s.state_dict()], []
+    for batch in s:
+        batches.append(batch)
+        states.append(s.state_dict())
+    assert s.window_number >= 5 and s.source.pool_number >= 5
+    for stop in range(0, 41, 3):
+        again = made()
+        again.load_state_dict(states[stop])
+        rest = list(again)
+        assert len(rest) == 40 - stop
+        for found, wanted in zip(rest, batches[stop:], strict=True):
+            assert torch.equal(found[EMBEDDING], wanted[EMBEDDING]) and torch.equal(found[NORMED], wanted[NORMED])
+
+
+def test_a_saved_position_is_plain_data_of_a_few_bytes_that_later_steps_do_not_change(folder, lm, tmp_path):
+    s = stream(lm, corpus(folder, LENGTHS), 40, window=320)
+    state = s.state_dict()
+    torch.save(state, tmp_path / "state")
+    list(s)
+    assert (tmp_path / "state").stat().st_size < 10_000
+    saved = torch.load(tmp_path / "state", weights_only=True)
+    assert {key: saved[key] for key in ("step", "window", "offset", "source")} == {
+        key: state[key] for key in ("step", "window", "offset", "source")
+    }
+
+
+def test_where_padding_leaves_fewer_tokens_than_wanted_another_window_follows(folder, lm):
+    short = [4] * 400  # of 32 positions
+    s = stream(lm, corpus(folder, short), 12, pool=64)
+    batches = tokens_of(s, lm, s)
+    assert [len(set(batch)) for batch in batches] == [BATCH] * 12
+    assert s.window_number > math.ceil(12 * BATCH / 1024)
+
+
+def test_a_window_smaller_than_a_batch_is_filled_up(folder, lm):
+    s = stream(lm, corpus(folder, LENGTHS), 4, window=100, batch=512)
+    counts = Counter(token for batch in tokens_of(s, lm, s) for token in batch)
+    assert sum(counts.values()) == 4 * 512 and max(counts.values()) == 1
+
+
+def test_no_window_is_larger_than_the_rest_of_the_run_needs(folder, lm):
+    text = corpus(folder, [31] * 100, end="")  # blocks without padding
+    s = stream(lm, text, 5, window=4096)
+    harvested = len(s._rows[EMBEDDING])
+    assert 5 * BATCH <= harvested < 5 * BATCH * 1.03 + CONTEXT
+    list(s)
+    assert s.window_number == 0
+    s = stream(lm, text, 20, window=1024)
+    list(s)
+    assert s.window_number == 1 and len(s._rows[EMBEDDING]) < 6 * BATCH * 1.03 + CONTEXT
+
+
+@pytest.mark.parametrize("pool", [7, 16, 1000])
+def test_a_text_that_ends_says_so_and_says_what_to_do(folder, lm, pool):
+    s = stream(lm, corpus(folder, LENGTHS), 1000, pool=pool)
+    taken = []
+    with pytest.raises(UsageError, match=r"text=files was read to its end.*lower tokens.*text\.repeat=true"):
+        taken.extend(s)
+    assert len(taken) * BATCH > 0.9 * sum(LENGTHS)
+
+
+def test_a_text_that_has_just_enough_is_enough(folder, lm):
+    """A window asks for a little more than it needs, and the text need not have that."""
+    text = corpus(folder, [31] * 140, end="")
+    steps = 137 * 31 // BATCH  # three documents are held out
+    assert len(list(stream(lm, text, steps, window=100_000))) == steps
+
+
+def test_a_text_that_may_be_repeated_is_read_again_in_another_order(folder, lm):
+    s = stream(lm, corpus(folder, LENGTHS, repeat=True), 160)
+    counts = Counter(token for batch in tokens_of(s, lm, s) for token in batch)
+    assert max(counts.values()) in (2, 3) and min(counts.values()) >= 1
+    assert len(counts) > 0.9 * sum(LENGTHS)
+
+
+@pytest.mark.parametrize(
+    ("mean", "center", "loud", "max_norm", "said"),
+    [
+        (9.0, False, False, 8.0, "activations.center=true"),
+        (0.0, True, True, None, "activations.max_norm=8"),
+        (9.0, True, False, 8.0, "trained on (x - mean) / "),
+        (0.0, False, False, 8.0, "trained on x / "),
+    ],
+)
+def test_the_report_of_a_site_says_what_follows(mean, center, loud, max_norm, said):
+    x = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0)) + mean
+    if loud:
+        x[0] *= 1000
+    report = Statistics.of(x, center=center, max_norm=max_norm).report(EMBEDDING)
+    assert said in report and "model.embed_tokens.output: |mean|" in report

@@ -1,0 +1,168 @@
+"""What stands in conf/ and sweeps/: every file, and every point of every sweep, composes and passes the checks."""
+from collections import Counter
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.errors import UsageError
+from saesweep.instantiate import instantiate
+from saesweep.sweep.check import NOT_CONSTRUCTOR, check
+from saesweep.sweep.jobs import job_of
+
+ROOT = Path(__file__).parents[1]
+GROUPS = ("model", "site", "text", "arch", "trainer", "logger")
+FILES = [path for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_menu():
+    """Entered once: it is the composing that is tested, not the entering."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAESWEEP_ROOT", str(ROOT))
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            yield
+
+
+def composed(*words):
+    return compose("train", list(words), return_hydra_config=True)
+
+
+def named(path):
+    return f"{path.parent.name}-{path.stem}"
+
+
+def chosen(path):
+    """The words that choose a file, and what that file needs beside it."""
+    words = [f"{path.parent.name}={path.stem}"]
+    return [*words, "text.glob=*.txt"] if path.stem == "files" else words
+
+
+def points(sweep, *typed):
+    """The words of each job of a sweep file, as Hydra's sweeper makes them of the file and of what is typed after it."""
+    params = composed(f"sweeps={sweep}").hydra.sweeper.params
+    words = [*(f"{key}={value}" for key, value in params.items()), *typed]
+    overrides = OverridesParser.create().parse_overrides(words)
+    (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    return batch
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_every_file_of_a_group_composes_passes_and_is_named_as_it_calls_itself(path):
+    cfg = job_of(composed(*chosen(path)), single=True).settings
+    assert check(cfg) is None
+    node = cfg[path.parent.name]
+    assert (node[path.stem] if path.parent.name == "logger" else node)["name"] == path.stem
+
+
+def test_every_model_passes_at_every_site_that_it_has_and_at_its_last_layer():
+    for path in (ROOT / "conf/model").glob("*.yaml"):
+        model = OmegaConf.load(path)
+        for site in model.sites:
+            cfg = job_of(composed(f"model={path.stem}", f"site={site}", f"layer={model.layers - 1}"), single=True).settings
+            assert check(cfg) is None
+            assert "{" not in cfg["site"]["hook_name"].format(layer=cfg["layer"])
+            assert "{" not in cfg["model"]["sites"][site]["module"].format(layer=cfg["layer"])
+
+
+@pytest.mark.parametrize("arch", sorted(path.stem for path in (ROOT / "conf/arch").glob("*.yaml")))
+def test_every_architecture_is_made_from_its_file(arch):
+    node = OmegaConf.to_container(composed(f"arch={arch}").arch)
+    with torch.device("meta"):
+        sae = instantiate(node, leave=NOT_CONSTRUCTOR[1:], d_in=8, d_sae=32, sparsity=4)
+    assert isinstance(sae, SparseAutoencoder) and sae.W_dec.shape == (32, 8) and sae.sparsity == 4
+    moving = node["control"]["gain"] > 0
+    assert moving == sae.penalised, "a coefficient moves where there is one, and only there"
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_point_of_a_sweep_passes_and_has_a_folder_of_its_own(sweep):
+    folders = Counter()
+    for words in points(sweep):
+        job = job_of(composed(f"sweeps={sweep}", *words), single=False)
+        assert job.composed.hydra.mode.name == "MULTIRUN"
+        assert check(job.settings) is None, words
+        assert job.settings["name"] == sweep or job.settings["name"].startswith(f"{sweep}_") or sweep == "quickstart"
+        folders[job.folder] += 1
+    assert len(folders) > 1 and max(folders.values()) == 1
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_sweep_says_in_its_header_how_to_run_it_what_it_costs_and_what_to_expect(sweep):
+    header = [line for line in (ROOT / f"sweeps/{sweep}.yaml").read_text().splitlines() if line.startswith("#")]
+    assert header[0] == "# @package _global_"
+    for word in (f"python train.py sweeps={sweep}", "# Cost", "# Expected", "# RESULT: "):
+        assert any(word in line for line in header), word
+
+
+def test_the_quickstart_is_the_command_of_the_readme():
+    typed = [["arch=jumprelu", "arch=gated", "arch=topk"], ["sparsity=16", "sparsity=32", "sparsity=64"]]
+    assert [tuple(words) for words in points("quickstart")] == list(product(*typed))
+    plain, swept = ({k: v for k, v in composed(*w).items() if k != "hydra"} for w in ([], ["sweeps=quickstart"]))
+    assert plain == swept
+
+
+def test_the_command_line_narrows_a_sweep():
+    assert len(points("sites")) == 27
+    narrowed = points("sites", "layer=9", "arch=topk,gated", "sparsity=64")
+    sites = ("site=resid", "site=mlp", "site=attn")
+    assert [tuple(w) for w in narrowed] == list(product(sites, ["layer=9"], ["arch=topk", "arch=gated"], ["sparsity=64"]))
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_the_keys_of_a_file_stand_in_it_once(path):
+    """YAML takes the last of two equal keys without a word."""
+    keys = Counter()
+
+    def walk(node, above=()):
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                keys[(*above, key.value)] += 1
+                walk(value, (*above, key.value))
+
+    walk(yaml.compose(path.read_text()))
+    assert [key for key, count in keys.items() if count > 1] == []
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["model.layer_=3", "site.hook_nam=x", "text.held_outt=0.1", "arch.optimizer.lrr=1", "trainer.device=1", "logger.wandb.projct=x",
+     "activations.centre=true", "evaluation.token=1", "tokns=1"],
+)  # fmt: skip
+def test_a_mistyped_key_of_each_group_is_refused(word):
+    with pytest.raises(ConfigCompositionException, match=f"Could not override '{word.split('=')[0]}'"):
+        composed(word)
+
+
+@pytest.mark.parametrize(
+    "word, part",
+    [
+        ("+arch.optimizer.lrr=1", "did you mean lr?"),
+        ("+arch.bandwith=1", "did you mean bandwidth?"),
+        ("+trainer.precison=32-true", "did you mean precision?"),
+        ("+model.sites.resid.tensr=input", "did you mean tensor?"),
+        ("+activations.centre=true", "did you mean center?"),
+    ],
+)
+def test_a_key_that_is_added_must_be_one_that_is_looked_at(word, part):
+    with pytest.raises(UsageError, match=part.replace("?", r"\?")):
+        check(job_of(composed(word), single=True).settings)
+
+
+@pytest.mark.parametrize("word", ["model=gemma", "site=residual", "text=pyle", "arch=jumpreluu", "trainer=tpu", "sweeps=site"])
+def test_a_mistyped_choice_of_each_group_is_refused(word):
+    group = word.split("=")[0]
+    with pytest.raises(Exception, match=f"Could not find '{word.replace('=', '/')}'"):
+        composed(word)
+    assert (ROOT / "conf" / group).is_dir() or group == "sweeps"

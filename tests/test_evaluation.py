@@ -1,0 +1,294 @@
+"""Every number of an evaluation against its definition, with SAEs whose right answer is known."""
+
+import math
+
+import pytest
+import torch
+from small import ARCHS, job, tiny, trained, write_text
+from test_activations import corpus, traced_lm
+
+from saesweep import evaluation
+from saesweep.activations import Statistics, harvest, trainable
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.errors import UsageError
+from saesweep.evaluation import CALIBRATION, EVALUATION, Subject, held_out_blocks
+from saesweep.metrics import Fidelity
+from saesweep.sites import HookPoint, edit
+from saesweep.text import Corpus, blocks
+
+RESID, MLP = HookPoint("model.layers.1", "output"), HookPoint("model.layers.0.post_feedforward_layernorm", "output")
+BEHIND_RESID = HookPoint("model.layers.2", "input")
+D_IN, CONTEXT = 48, 32
+
+
+class Known(SparseAutoencoder):
+    """Hands back fn(x); its latents are x itself."""
+
+    saved_as = "standard"
+
+    def __init__(self, fn):
+        super().__init__(D_IN, D_IN, 1)
+        self.fn, self.seen = fn, []
+
+    def activate(self, pi):
+        raise AssertionError("not called")
+
+    def step(self, x, coefficient, progress):
+        raise AssertionError("not called")
+
+    def encode(self, x):
+        return x
+
+    def decode(self, f):
+        self.seen.append(f)
+        return self.fn(f)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def held_out(text):
+    settings = {"name": "files", "kind": "files", "glob": text, "field": "text", "held_out": 0.2, "repeat": False}
+    return held_out_blocks(Corpus(settings, 0), tiny(), EVALUATION, tokens=600, context=CONTEXT, stream_seed=0)
+
+
+def rows(held_out, point=RESID):
+    return harvest(tiny(), [point], held_out)[point]
+
+
+def statistics(held_out, max_norm=None, point=RESID):
+    return Statistics.of(rows(held_out, point), center=True, max_norm=max_norm)
+
+
+def evaluate(held_out, *subjects, lm_tokens=300, lm_batch=4):
+    return evaluation.evaluate(tiny(), held_out, subjects, lm_tokens=lm_tokens, lm_batch=lm_batch)
+
+
+def subject(held_out, fn, **more):
+    return Subject(Known(fn), RESID, statistics(held_out, **more))
+
+
+# SAEs whose numbers are known
+
+
+def test_an_sae_that_hands_back_its_input_costs_nothing(held_out):
+    (n,) = evaluate(held_out, subject(held_out, lambda x: x))
+    assert n["fvu"] == n["mse"] == n["delta_loss"] == 0
+    assert n["ce_sae"] == n["ce_clean"] and n["loss_recovered"] == 1
+    assert n["cosine"] == pytest.approx(1) and n["relative_reconstruction_bias"] == pytest.approx(1)
+
+
+def test_an_sae_that_gives_zeros_is_the_zero_ablation(held_out):
+    (n,) = evaluate(held_out, subject(held_out, torch.zeros_like))
+    assert n["ce_sae"] == n["ce_zero"] != n["ce_clean"]
+    assert n["loss_recovered"] == 0 and n["delta_loss"] == n["ce_zero"] - n["ce_clean"]
+
+
+def test_an_sae_that_gives_the_mean_explains_nothing_and_is_the_mean_ablation(held_out):
+    mean = rows(held_out).double().mean(0).float()
+    (n,) = evaluate(held_out, subject(held_out, lambda x: mean.expand_as(x)))
+    assert n["fvu"] == pytest.approx(1, abs=1e-6)
+    assert n["ce_sae"] == pytest.approx(n["ce_mean"], abs=1e-6) and n["ce_mean"] != n["ce_zero"]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_shrunken_reconstruction_has_a_bias_of_its_share_and_a_perfect_cosine(held_out, share):
+    mean = rows(held_out).mean(0)
+    (n,) = evaluate(held_out, subject(held_out, lambda x: mean + share * (x - mean)))
+    assert n["relative_reconstruction_bias"] == pytest.approx(share, abs=1e-4)
+    assert n["cosine"] == pytest.approx(1, abs=1e-4) and n["fvu"] == pytest.approx((1 - share) ** 2, rel=1e-3)
+
+
+# Against the definitions
+
+
+def noise(x):
+    return x + 0.3 * torch.sin(17 * x)
+
+
+def test_fidelity_is_what_its_definitions_say(held_out):
+    x, s = rows(held_out).double(), statistics(held_out)
+    x_hat = noise(rows(held_out)).double()
+    (n,) = evaluate(held_out, subject(held_out, noise))
+    error = (x - x_hat).square().sum()
+    assert n["fvu"] == pytest.approx(float(error / (x - x.mean(0)).square().sum()), rel=1e-5)
+    assert n["mse"] == pytest.approx(float(error / len(x) / s.scale**2), rel=1e-5)
+    x, x_hat = ((y - s.mean) / s.scale for y in (x, x_hat))
+    assert n["cosine"] == pytest.approx(
+        float(((x * x_hat).sum(1) / x.norm(dim=1) / x_hat.norm(dim=1)).mean()), rel=1e-5
+    )
+    bias = x_hat.square().sum(1).mean() / (x * x_hat).sum(1).mean()
+    assert n["relative_reconstruction_bias"] == pytest.approx(float(bias), rel=1e-5)
+
+
+def test_fvu_is_a_ratio_of_sums_and_not_a_mean_of_ratios():
+    x = torch.randn(1000, 6, generator=torch.Generator().manual_seed(0)) * torch.logspace(-2, 2, 1000)[:, None]
+    x_hat = x + torch.randn(1000, 6, generator=torch.Generator().manual_seed(1))
+    f = Fidelity(6, 1, torch.zeros(6), 1.0)
+    f.add(x, torch.zeros(1000, 1), x_hat)
+    ratio = float((x - x_hat).square().sum() / (x - x.mean(0)).square().sum())
+    of_ratios = float(((x - x_hat).square().sum(1) / (x - x.mean(0)).square().sum(1)).mean())
+    assert f.result()["fvu"] == pytest.approx(ratio, rel=1e-5) and of_ratios > 10 * ratio
+
+
+def latents(rates, tokens=2000):
+    return (torch.rand(tokens, len(rates), generator=torch.Generator().manual_seed(0)) < torch.tensor(rates)).float()
+
+
+def test_l0_and_the_frequencies_are_counts_of_latents_above_zero():
+    f = latents([0.0, 0.005, 0.05, 0.5, 0.9])
+    f[:, 4] *= 1e-20  # tiny is active
+    f[:, 0] -= 1.0  # negative is not
+    fidelity = Fidelity(3, 5, torch.zeros(3), 1.0)
+    fidelity.add(torch.randn(2000, 3), f, torch.zeros(2000, 3))
+    n = fidelity.result()
+    assert n["l0"] == pytest.approx(float((f > 0).sum(1).double().mean()))
+    torch.testing.assert_close(fidelity.frequency, (f > 0).double().mean(0))
+    assert n["frequency_over_1pct"] == 3 / 5 and n["frequency_over_10pct"] == 2 / 5
+
+
+def test_sums_are_divided_once_so_it_does_not_matter_how_tokens_are_batched():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1000, 6, generator=generator) * torch.logspace(-1, 1, 1000)[:, None]
+    x_hat, f = x + torch.randn(1000, 6, generator=generator), latents([0.1] * 7, 1000)
+    results = []
+    for sizes in ([1000], [1] * 10 + [990], [333, 333, 334], [10] * 100):
+        fidelity = Fidelity(6, 7, torch.ones(6), 2.0)
+        for part in zip(*(y.split(sizes) for y in (x, f, x_hat)), strict=True):
+            fidelity.add(*part)
+        results.append(fidelity.result())
+    for result in results[1:]:
+        assert result == pytest.approx(results[0], rel=1e-12)
+
+
+def test_the_language_models_loss_does_not_depend_on_the_blocks_per_forward(held_out):
+    one, four = (evaluate(held_out, subject(held_out, noise), lm_batch=size)[0] for size in (1, 4))
+    assert one == pytest.approx(four, rel=1e-4)
+
+
+def test_the_clean_loss_is_the_models_own_mean_over_the_ordinary_tokens(held_out):
+    (n,) = evaluate(held_out, subject(held_out, noise), lm_tokens=600)
+    nats, count = 0.0, 0
+    for block in held_out:
+        block = block[block >= 0]
+        with torch.no_grad():
+            logits = tiny().module(input_ids=block[None]).logits[0].double()
+        for place in range(1, len(block)):  # each token after BOS, from what is before it
+            nats -= float(logits[place - 1].log_softmax(0)[block[place]])
+            count += 1
+    assert n["ce_clean"] == pytest.approx(nats / count, rel=1e-5)
+
+
+def test_the_loss_takes_as_many_tokens_as_were_asked_for(held_out):
+    few, all_of_them = (evaluate(held_out, subject(held_out, noise), lm_tokens=tokens)[0] for tokens in (40, 600))
+    assert few["fvu"] == all_of_them["fvu"] and few["ce_clean"] != all_of_them["ce_clean"]
+
+
+# What is left out
+
+
+def test_special_tokens_are_neither_measured_nor_replaced(held_out):
+    tokens, padded = trainable(held_out, tiny().tokenizer), held_out < 0
+    assert padded.any() and (~tokens & ~padded).sum() == len(held_out)  # BOS
+    sevens = subject(held_out, lambda x: torch.full_like(x, 7.0))
+    arrived = []
+    with edit(tiny().module, BEHIND_RESID, lambda x: arrived.append(x) or x):
+        evaluate(held_out, sevens, lm_tokens=1, lm_batch=1)
+    clean, zero, mean, spliced = arrived  # the fidelity pass stops before
+    assert sevens.fidelity.tokens == int(tokens.sum())
+    first = tokens[:1]
+    assert torch.equal(spliced[first], torch.full_like(clean[first], 7.0)) and not zero[first].any()
+    for replaced in (zero, mean, spliced):
+        assert torch.equal(replaced[~first], clean[~first])
+
+
+def test_sinks_are_neither_measured_nor_replaced_and_are_counted(held_out):
+    strict = statistics(held_out, max_norm=1.05)
+    x = rows(held_out)
+    ordinary = strict.ordinary(x)
+    assert 0.1 < float(ordinary.double().mean()) < 0.9
+    sae = Known(torch.zeros_like)
+    arrived = []
+    with edit(tiny().module, BEHIND_RESID, lambda x: arrived.append(x) or x):
+        (n,) = evaluate(held_out, Subject(sae, RESID, strict), lm_tokens=1, lm_batch=1)
+    assert n["sinks"] == int((~ordinary).sum())
+    measured = torch.cat(sae.seen)[: int(ordinary.sum())]
+    assert torch.equal(measured, x[ordinary])
+    clean, zero, _, spliced = arrived
+    replaced = trainable(held_out[:1], tiny().tokenizer) & strict.ordinary(clean)
+    assert replaced.any() and not spliced[replaced].any() and torch.equal(spliced[~replaced], clean[~replaced])
+    assert torch.equal(zero, spliced)
+
+
+# Held-out documents
+
+
+def split(folder, purpose, tokens, documents=40, length=40, share=0.5, seed=0):
+    """Which tokens an evaluation or calibration sees; every token occurs once in the text."""
+    text = corpus(folder, [length] * documents, seed)
+    text._split._held_out, text._split._train = _cut(text._split._held_out + text._split._train, share)
+    lm = traced_lm()
+    found = held_out_blocks(text, lm, purpose, tokens=tokens, context=CONTEXT, stream_seed=seed)
+    trained_on = torch.stack(list(blocks(text.one_pass("train"), lm.tokenizer, CONTEXT)))
+    return found, set(found[trainable(found, lm.tokenizer)].tolist()), set(trained_on[trained_on > 2].tolist())
+
+
+def _cut(numbers, share):
+    return numbers[: round(share * len(numbers))], numbers[round(share * len(numbers)) :]
+
+
+def test_evaluation_calibration_and_training_see_different_documents(tmp_path):
+    _, evaluated, trained_on = split(tmp_path, EVALUATION, 380)
+    _, calibrated, _ = split(tmp_path, CALIBRATION, 380)
+    documents = [{(token - 3) // 40 for token in tokens} for tokens in (evaluated, calibrated, trained_on)]
+    assert all(documents) and not documents[0] & documents[1] and not (documents[0] | documents[1]) & documents[2]
+
+
+def test_held_out_blocks_are_no_more_than_needed_come_from_many_documents_and_are_always_the_same(tmp_path):
+    found, tokens, _ = split(tmp_path, EVALUATION, 200)
+    assert 200 <= len(tokens) < 200 + CONTEXT and len({(token - 3) // 40 for token in tokens}) >= 5
+    assert torch.equal(split(tmp_path, EVALUATION, 200)[0], found)
+    assert not torch.equal(split(tmp_path, EVALUATION, 200, seed=1)[0], found)
+
+
+def test_short_documents_are_read_until_there_are_enough(tmp_path):
+    _, tokens, _ = split(tmp_path, EVALUATION, 2000, documents=1400, length=4, share=0.9)  # of more than 256 documents
+    assert len(tokens) >= 2000
+
+
+@pytest.mark.parametrize(
+    ("purpose", "key"), [(EVALUATION, "evaluation.tokens"), (CALIBRATION, "evaluation.calibration_tokens")]
+)
+def test_too_few_held_out_tokens_are_refused_with_the_key_and_what_there_is(tmp_path, purpose, key):
+    with pytest.raises(UsageError, match=rf"{key}=401: there are 400 held-out tokens.*{key}=400.*text\.held_out"):
+        split(tmp_path, purpose, 401)
+    assert len(split(tmp_path, purpose, 400)[1]) == 400
+
+
+def test_a_single_held_out_document_leaves_none_for_the_calibration_and_it_says_so(tmp_path):
+    with pytest.raises(UsageError, match=r"evaluation\.calibration_tokens=9: there are 0 held-out tokens"):
+        split(tmp_path, CALIBRATION, 9, documents=10, share=0.1)
+
+
+# Neighbours
+
+
+def test_the_numbers_of_an_sae_do_not_depend_on_its_neighbours(held_out, text, tmp_path):
+    """Bitwise, for trained SAEs of every architecture at two hook points."""
+    places = [("site=mlp", "layer=0"), *[()] * 4]
+    jobs = [job(text, f"arch={name}", "tokens=640", *at) for name, at in zip(ARCHS, places, strict=True)]
+    saes = [member.sae.requires_grad_(False) for member in trained(jobs, tmp_path).members]
+
+    def subjects():
+        points = [MLP, *[RESID] * 4]
+        return [Subject(s, point, statistics(held_out, 3.0, point)) for s, point in zip(saes, points, strict=True)]
+
+    together = evaluate(held_out, *subjects())
+    for alone, wanted in zip(subjects(), together, strict=True):
+        assert evaluate(held_out, alone) == [wanted]
+    assert evaluate(held_out, *subjects()[::-1]) == together[::-1]
+    assert len({n["ce_clean"] for n in together}) == 1 and len({n["ce_zero"] for n in together}) == 2
+    assert all(math.isfinite(value) for n in together for value in n.values())

@@ -1,0 +1,148 @@
+"""The folder sae/: what its files hold, and that SAELens loads them and computes what we compute."""
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors import safe_open
+
+from saesweep import saelens
+from saesweep.arch.batchtopk import BatchTopK
+from saesweep.arch.gated import Gated
+from saesweep.arch.jumprelu import JumpReLU
+from saesweep.arch.relu import ReLU
+from saesweep.arch.topk import TopK
+
+CONF = Path(__file__).parents[1] / "conf"
+D_IN, D_SAE, K = 12, 40, 5
+AUX = {"alpha": 0.03, "k_aux": 6, "aux_tokens": 100}
+MAKE = {
+    "relu": lambda: ReLU(D_IN, D_SAE, K),
+    "gated": lambda: Gated(D_IN, D_SAE, K),
+    "jumprelu": lambda: JumpReLU(D_IN, D_SAE, K, bandwidth=0.5, init_threshold=0.5, relative=True, warm_start=0.5),
+    "topk": lambda: TopK(D_IN, D_SAE, K, **AUX),
+    "batchtopk": lambda: BatchTopK(D_IN, D_SAE, K, **AUX),
+}
+PER_LATENT = {  # beside W_enc, W_dec, b_dec
+    "standard": {"b_enc"}, "topk": {"b_enc"}, "jumprelu": {"b_enc", "threshold"}, "gated": {"b_gate", "b_mag", "r_mag"},
+}  # fmt: skip
+SAVED_AS = {"relu": "standard", "gated": "gated", "jumprelu": "jumprelu", "topk": "topk", "batchtopk": "jumprelu"}
+METRICS = {"l0": 5.1, "dead": 0.25}
+
+
+def job(arch="jumprelu", site="resid", layer=9, model="gemma3_270m"):
+    """The config of a job, as far as cfg.json speaks of it."""
+    model, site = (OmegaConf.to_container(OmegaConf.load(CONF / f"{group}.yaml")) for group in (f"model/{model}", f"site/{site}"))
+    return {
+        "model": model, "site": site, "layer": layer, "context": 128, "text": {"name": "python_stdlib"}, "arch": {"name": arch},
+    }  # fmt: skip
+
+
+def folded(name):
+    """Every parameter away from where it starts, in the units of raw activations; with a batch of those."""
+    torch.manual_seed(3)
+    sae = MAKE[name]().requires_grad_(False)
+    for parameter in sae.parameters():
+        parameter += 0.1 * torch.randn_like(parameter)
+    sae.constrain_()
+    if name == "batchtopk":
+        sae.threshold.value.fill_(0.4)
+    mean, scale = 3 * torch.randn(D_IN), 7.0
+    sae.fold_(mean, scale)
+    return sae, mean + scale * torch.randn(200, D_IN) / D_IN**0.5
+
+
+def written(folder, name, **where):
+    sae, x = folded(name)
+    saelens.save(folder, sae, job(name, **where), METRICS)
+    return sae, x
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_the_weights_are_those_that_the_format_asks_for(name, tmp_path):
+    sae, _ = written(tmp_path, name)
+    with safe_open(tmp_path / "sae_weights.safetensors", "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    per_latent = dict.fromkeys(PER_LATENT[SAVED_AS[name]], (D_SAE,))
+    shapes = {"W_enc": (D_IN, D_SAE), "W_dec": (D_SAE, D_IN), "b_dec": (D_IN,)} | per_latent
+    assert {key: tuple(tensor.shape) for key, tensor in tensors.items()} == shapes
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    assert torch.equal(tensors["W_enc"], sae.W_enc) and torch.equal(tensors["W_dec"], sae.W_dec)
+    assert torch.allclose(tensors["W_dec"].norm(dim=1), torch.ones(D_SAE), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_the_description_says_how_to_compute_and_where_it_was_trained(name, tmp_path):
+    written(tmp_path, name)
+    cfg = json.loads((tmp_path / "cfg.json").read_text())
+    metadata = cfg.pop("metadata")
+    only_topk = {"k": K, "rescale_acts_by_decoder_norm": False} if name == "topk" else {}
+    assert cfg == only_topk | {
+        "architecture": SAVED_AS[name], "d_in": D_IN, "d_sae": D_SAE, "dtype": "float32", "device": "cpu",
+        "apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none",
+    }  # fmt: skip
+    assert metadata["training_architecture"] == name
+    assert metadata["hook_name"] == "blocks.9.hook_resid_post" and metadata["context_size"] == 128
+    assert metadata["l0"] == 5.1 and metadata["num_dead_features"] == 10 and metadata["prepend_bos"] is True
+
+
+@pytest.mark.parametrize(
+    "site, model, hook_name, reshaped, module",
+    [
+        ("mlp", "gemma3_270m", "blocks.9.hook_mlp_out", "none", "model.layers.9.post_feedforward_layernorm"),
+        ("attn", "gemma3_270m", "blocks.9.attn.hook_z", "hook_z", "model.layers.9.self_attn.o_proj"),
+        ("attn", "gpt2", "blocks.9.attn.hook_z", "hook_z", "transformer.h.9.attn.c_proj"),
+    ],
+)
+def test_the_place_is_written_in_the_words_of_both_worlds(site, model, hook_name, reshaped, module):
+    cfg = saelens.described(folded("relu")[0], job(site=site, model=model), METRICS)
+    assert cfg["metadata"]["hook_name"] == hook_name and cfg["reshape_activations"] == reshaped
+    assert module in cfg["metadata"]["hf_hook_name"]
+
+
+def test_a_model_of_the_hub_is_called_by_the_hubs_name():
+    name = saelens.described(folded("relu")[0], job(model="gpt2"), METRICS)["metadata"]["model_name"]
+    assert name == "openai-community/gpt2"
+    for model in ("gemma3_270m", "smollm2_135m"):  # the second could come from the hub, and does not
+        assert saelens.described(folded("relu")[0], job(model=model), METRICS)["metadata"]["model_name"] == model
+
+
+def test_saving_again_replaces_both_files_and_leaves_no_draft(tmp_path):
+    written(tmp_path, "topk")
+    written(tmp_path, "gated")
+    assert json.loads((tmp_path / "cfg.json").read_text())["architecture"] == "gated"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_saelens_encodes_and_decodes_the_same(name, tmp_path):
+    sae_lens = pytest.importorskip("sae_lens", reason="pip install sae-lens to compare with it")
+    ours, x = written(tmp_path, name)
+    theirs = sae_lens.SAE.load_from_disk(str(tmp_path), device="cpu")
+    f = ours.encode(x)
+    assert 0 < float((f > 0).float().mean()) < 1
+    assert torch.equal(theirs.encode(x) > 0, f > 0)
+    torch.testing.assert_close(theirs.encode(x), f, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs.decode(f), ours.decode(f), rtol=1e-5, atol=1e-5)
+
+
+def test_saelens_keeps_what_we_say_of_where_it_was_trained(tmp_path):
+    sae_lens = pytest.importorskip("sae_lens", reason="pip install sae-lens to compare with it")
+    written(tmp_path, "gated", model="smollm2_135m")
+    metadata = sae_lens.SAE.load_from_disk(str(tmp_path), device="cpu").cfg.metadata
+    assert metadata.hook_name == "blocks.9.hook_resid_post" and metadata.model_name == "smollm2_135m"
+    assert metadata.prepend_bos is False and metadata.context_size == 128 and metadata.l0 == 5.1
+
+
+def test_saelens_takes_heads_apart_or_concatenated_at_the_attention(tmp_path):
+    """Loaded, it expects [..., heads, head_dim], as its own models hand over; concatenated rows need one call."""
+    sae_lens = pytest.importorskip("sae_lens", reason="pip install sae-lens to compare with it")
+    ours, x = written(tmp_path, "jumprelu", site="attn")
+    theirs = sae_lens.SAE.load_from_disk(str(tmp_path), device="cpu")
+    heads = x.unflatten(-1, (3, D_IN // 3))
+    torch.testing.assert_close(theirs.encode(heads), ours.encode(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs(heads), ours(x).unflatten(-1, (3, -1)), rtol=1e-5, atol=1e-5)
+    theirs.turn_off_forward_pass_hook_z_reshaping()
+    torch.testing.assert_close(theirs.encode(x), ours.encode(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs(x), ours(x), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,424 @@
+"""A group of SAEs on one stream: none notices the others, all go on where they stopped, and leave what they promise."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import ARCHS, cfg, job, trained, untrained, words, write_text
+from standin.cli import ENV, ROOT
+
+from saesweep.metrics import dead_share
+from saesweep.sweep import run
+from saesweep.synthetic import recovery
+from saesweep.training import Member, SAESweep
+
+SECTION_6 = {
+    "l0", "fvu", "mse", "cosine", "relative_reconstruction_bias", "ce_clean", "ce_sae", "ce_zero", "ce_mean",
+    "delta_loss", "loss_recovered", "dead", "frequency_over_1pct", "frequency_over_10pct", "coefficient",
+}  # fmt: skip
+SPLICED = {"ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered"}
+LEFT = ("eval.json", "cfg.json", "sae_weights.safetensors")
+PLACES = {
+    "relu": ("resid", 1),
+    "gated": ("mlp", 0),
+    "jumprelu": ("resid", 1),
+    "topk": ("attn", 2),
+    "batchtopk": ("mlp", 1),
+}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+def mixed(text, *more):
+    """One job of each architecture, at four hook points."""
+    return [
+        job(text, f"arch={name}", f"site={site}", f"layer={layer}", *more) for name, (site, layer) in PLACES.items()
+    ]
+
+
+def curve(folder):
+    """The rows of its metrics.csv."""
+    return list(csv.DictReader((folder / "metrics.csv").open()))
+
+
+def state(member: Member):
+    """Weights, thresholds, counters, coefficient."""
+    return member.state_dict()
+
+
+def assert_same(found, wanted):
+    assert found.keys() == wanted.keys()
+    for key in wanted:
+        assert torch.equal(found[key], wanted[key]), key
+
+
+@pytest.fixture(scope="module")
+def together(text, tmp_path_factory):
+    return trained(mixed(text), tmp_path_factory.mktemp("together"))
+
+
+# Neighbours
+
+
+@pytest.mark.parametrize("index", range(len(PLACES)), ids=list(PLACES))
+def test_trained_together_and_alone_the_saes_are_bitwise_the_same(index, text, together, tmp_path):
+    alone = trained([mixed(text)[index]], tmp_path)
+    assert_same(state(alone.members[0]), state(together.members[index]))
+
+
+def test_the_same_seed_gives_the_same_sae_and_another_seed_another_one(text, tmp_path):
+    jobs = [job(text, "arch=jumprelu", f"seed={seed}", "tokens=640") for seed in (0, 1, 0)]
+    first, other, again = (state(member) for member in trained(jobs, tmp_path).members)
+    assert_same(again, first)
+    assert not torch.isclose(first["sae.W_dec"], other["sae.W_dec"]).any(1).all()
+    starts = [state(member)["sae.W_dec"] for member in untrained(jobs)[0].members]
+    assert torch.equal(starts[0], starts[2]) and not torch.allclose(starts[0], starts[1])
+
+
+def test_making_an_sae_leaves_the_global_random_state_alone(text):
+    before = torch.get_rng_state()
+    untrained(mixed(text))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Spoiled:
+    """Turns one number of a member to NaN once it has seen so many tokens, as a diverging training would."""
+
+    def __init__(self, index, tokens, parameter="b_dec"):
+        self.index, self.tokens, self.parameter = index, tokens, parameter
+
+    def __call__(self, module: SAESweep):
+        if module.tokens == self.tokens:
+            getattr(module.members[self.index].sae, self.parameter).data[3] = float("nan")
+
+
+@pytest.mark.parametrize("index", range(len(PLACES)), ids=list(PLACES))
+def test_a_member_that_turns_nan_is_stopped_with_its_token_count_and_the_others_do_not_notice(
+    index, text, together, tmp_path
+):
+    module = trained(mixed(text), tmp_path, progress=Spoiled(index, 1280))
+    failed = module.members[index].failed
+    assert failed.startswith(f"{ARCHS[index]}/4: ") and "fvu" in failed
+    assert failed.endswith("not finite after 1,920 tokens")
+    for i, (found, wanted) in enumerate(zip(module.members, together.members, strict=True)):
+        if i != index:
+            assert not found.failed
+            assert_same(state(found), state(wanted))
+    rows = curve(tmp_path / f"{index}")
+    assert rows[-1]["tokens"] == "1920" and rows[-1]["fvu"] == "nan"
+
+
+def test_a_single_latent_that_turns_nan_is_noticed_though_it_is_merely_never_active(text, tmp_path):
+    module = trained([job(text, "arch=relu")], tmp_path, progress=Spoiled(0, 1280, "b_enc"))
+    assert "b_enc not finite" in module.members[0].failed
+
+
+def test_a_group_whose_members_have_all_failed_ends(text, tmp_path):
+    module = trained([job(text, "arch=topk")], tmp_path, progress=Spoiled(0, 640))
+    assert module.members[0].failed and module.tokens < 3200
+
+
+# Resuming
+
+
+class Killed(RuntimeError):
+    pass
+
+
+class KillAfter:
+    def __init__(self, tokens):
+        self.tokens = tokens
+
+    def __call__(self, module):
+        if module.tokens >= self.tokens:
+            raise Killed
+
+
+@pytest.mark.parametrize("save_tokens", [512, 1088])
+def test_a_killed_training_goes_on_as_if_it_had_never_stopped(save_tokens, text, together, tmp_path):
+    """Windows of 1,024 tokens, saved somewhere within one, killed some steps later."""
+    jobs = mixed(text, f"save_tokens={save_tokens}")
+    with pytest.raises(Killed):
+        trained(jobs, tmp_path, progress=KillAfter(1920))
+    saved = torch.load(tmp_path / "0/checkpoint/last.ckpt", weights_only=True)
+    assert saved["global_step"] * 64 == 1920 // save_tokens * save_tokens
+    resumed = trained(jobs, tmp_path)
+    for found, wanted in zip(resumed.members, together.members, strict=True):
+        assert_same(state(found), state(wanted))
+    for i in range(len(jobs)):
+        tokens = [int(row["tokens"]) for row in curve(tmp_path / f"{i}")]
+        assert tokens == [640, 1280, 1920, 2560, 3200]
+
+
+def test_the_losses_do_not_repeat_a_batch_after_a_resume(text, tmp_path):
+    """The curve behind the resume is the curve of a run that never stopped."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    jobs = [job(text, "arch=topk", "save_tokens=1280")]
+    trained(jobs, whole)
+    with pytest.raises(Killed):
+        trained(jobs, broken, progress=KillAfter(1920))
+    trained(jobs, broken)
+    keys = ("tokens", "l0", "fvu", "loss_reconstruction", "dead", "lr")
+    one, other = ([[row[key] for key in keys] for row in curve(at / "0")] for at in (whole, broken))
+    assert one == other
+
+
+def test_a_member_that_failed_stays_failed_after_a_resume(text, together, tmp_path):
+    jobs = mixed(text, "save_tokens=1920")
+    spoil, kill = Spoiled(3, 640), KillAfter(2560)
+
+    def both(module):
+        spoil(module)
+        kill(module)
+
+    with pytest.raises(Killed):
+        trained(jobs, tmp_path, progress=both)
+    module = trained(jobs, tmp_path)
+    assert module.members[3].failed.endswith("after 1,280 tokens")
+    for i in (0, 1, 2, 4):
+        assert_same(state(module.members[i]), state(together.members[i]))
+
+
+# One step
+
+
+class Recorded(SAESweep):
+    """Notes what the optimizer is about to apply."""
+
+    def on_before_optimizer_step(self, optimizer):
+        self.raw = {key: p.grad.clone() for key, p in self.members.named_parameters() if p.grad is not None}
+
+    def configure_gradient_clipping(self, optimizer, *args, **kwargs):
+        self.before = {key: p.grad.clone() for key, p in self.members.named_parameters() if p.grad is not None}
+        super().configure_gradient_clipping(optimizer, *args, **kwargs)
+        self.after = {key: p.grad.clone() for key, p in self.members.named_parameters() if p.grad is not None}
+
+
+def one_step(text, tmp_path, *more):
+    """Two jumprelus with different clip; the gradients of the first step, before and after clipping."""
+    jobs = [job(text, "arch=jumprelu", "tokens=64", f"arch.optimizer.clip={clip}", *more) for clip in ("1e-3", "null")]
+    module, stream, _ = untrained(jobs)
+    module.__class__ = Recorded
+    run._fit(module, stream, run._logger(jobs, [tmp_path / "0", tmp_path / "1"]), jobs[0], [tmp_path])
+    return module
+
+
+def norm(gradients):
+    return float(torch.stack([g.norm() for g in gradients]).norm())
+
+
+def test_clipping_is_each_members_own_and_leaves_thresholds_out(text, tmp_path):
+    module = one_step(text, tmp_path, "arch.warm_start=0", "arch.coefficient=0.01", "arch.control.warmup=0")
+    clipped = [key for key in module.before if key.startswith("0.") and not key.endswith("threshold")]
+    assert norm(module.after[key] for key in clipped) == pytest.approx(1e-3, rel=1e-3)
+    threshold = "0.sae.threshold"
+    assert module.before[threshold].any() and torch.equal(module.after[threshold], module.before[threshold])
+    for key in module.before:
+        if key.startswith("1.") and not key.endswith("W_dec"):  # whose gradient is projected
+            assert torch.equal(module.after[key], module.before[key])
+            assert torch.equal(module.before[key], module.before["0" + key[1:]])
+
+
+def test_decoders_keep_unit_norm_and_their_gradients_are_tangent(text, tmp_path, together):
+    module = one_step(text, tmp_path)
+    for i in "01":
+        W_dec = dict(untrained([job(text, "arch=jumprelu")])[0].members.named_parameters())["0.sae.W_dec"]
+        along = (module.after[f"{i}.sae.W_dec"] * W_dec).sum(1)
+        assert along.abs().max() < 1e-6 < (module.before[f"{i}.sae.W_dec"] * W_dec).sum(1).abs().max()
+    for member in together.members:
+        torch.testing.assert_close(member.sae.W_dec.norm(dim=1), torch.ones(96))
+
+
+def test_the_loss_that_backward_sees_is_the_sum_of_the_terms_that_are_logged(text, tmp_path):
+    seen = []
+
+    class Watched(SAESweep):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            seen.append(float(loss))
+            return loss
+
+    jobs = mixed(text, "tokens=1280")
+    module, stream, _ = untrained(jobs)
+    module.__class__ = Watched
+    folders = [tmp_path / str(i) for i in range(len(jobs))]
+    run._fit(module, stream, run._logger(jobs, folders), jobs[0], folders)
+    logged = [0.0, 0.0]
+    for folder in folders:
+        for i, row in enumerate(curve(folder)):
+            terms = {key: float(value) for key, value in row.items() if key.startswith("loss_")}
+            assert terms["loss_reconstruction"] > 0
+            logged[i] += sum(terms.values())
+    assert [sum(seen[:10]) / 10, sum(seen[10:]) / 10] == pytest.approx(logged, rel=1e-5)
+
+
+def test_the_learning_rate_rises_over_its_warm_up_and_falls_to_nothing_over_its_decay(text):
+    member = untrained([job(text, "arch.optimizer={lr: 0.002, warmup: 0.1, decay: 0.2}")])[0].members[0]
+    points = {0.0: 0.0, 0.05: 1e-3, 0.1: 2e-3, 0.5: 2e-3, 0.8: 2e-3, 0.9: 1e-3, 1.0: 0.0}
+    assert [member.learning_rate(at) for at in points] == pytest.approx(list(points.values()))
+    constant = untrained([job(text, "arch.optimizer={lr: 0.002, warmup: 0.0, decay: 0.0}")])[0].members[0]
+    assert {constant.learning_rate(at) for at in points} == {0.002}
+
+
+def test_every_member_has_its_own_learning_rate_and_no_step_is_of_size_zero(text, tmp_path):
+    jobs = [job(text, "arch=topk", "log_tokens=64", f"arch.optimizer.lr={lr}") for lr in (1e-3, 4e-3)]
+    trained(jobs, tmp_path)
+    one, four = ([float(row["lr"]) for row in curve(tmp_path / f"{i}")] for i in range(2))
+    assert four == pytest.approx([4 * lr for lr in one]) and min(one) > 0 and max(one) == pytest.approx(1e-3)
+    assert one[:2] == pytest.approx([1e-3 / 51 / 0.03, 1e-3]) and one[-1] == pytest.approx(1e-3 / 51 / 0.2)
+
+
+# Counting
+
+
+def test_dead_is_counted_in_tokens_so_the_batch_size_does_not_change_what_it_means(text, tmp_path):
+    """Latents that can never fire are dead after dead_after tokens, in 10 steps of 64 as in 40 of 16."""
+    for batch in (16, 64):
+        words = ("arch=relu", f"batch_tokens={batch}", "tokens=1920", "log_tokens=320", "evaluation.dead_after=640")
+        jobs = [job(text, *words)]
+        module, stream, _ = untrained(jobs)
+        module.members[0].sae.b_enc.data[:24] = -1e6
+        folder = tmp_path / str(batch)
+        run._fit(module, stream, run._logger(jobs, [folder]), jobs[0], [folder])
+        since = module.members[0].sae.tokens_since_fired
+        assert (since[:24] == 1920).all()
+        rows = curve(folder)
+        assert [int(row["tokens"]) for row in rows] == list(range(320, 1921, 320))
+        dead = [float(row["dead"]) for row in rows]
+        assert min(dead) >= 0.25 and dead[-1] == pytest.approx(dead_share(since, 1920, 640))
+
+
+def test_a_latent_is_dead_once_its_last_firing_is_as_long_ago_as_the_window():
+    since = torch.tensor([0, 99, 100, 5000])
+    assert dead_share(since, 10_000, 100) == 0.5
+    assert dead_share(since, 10_000, 5001) == 0
+    assert dead_share(torch.tensor([0, 299, 300, 300]), 300, 10_000) == 0.5  # never fired in a shorter run
+
+
+# What is left
+
+
+@pytest.fixture(scope="module")
+def sweep(text, tmp_path_factory):
+    """A group through train_group: where it was trained, and what it returned."""
+    folders = [tmp_path_factory.mktemp(name) for name in ARCHS]
+    return folders, run.train_group([cfg(text, f"arch={name}") for name in ARCHS], folders)
+
+
+def test_a_training_leaves_its_curve_its_numbers_and_the_sae(sweep):
+    folders, results = sweep
+    for folder, result in zip(folders, results, strict=True):
+        found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        assert found == {"metrics.csv", "eval.json", "sae/cfg.json", "sae/sae_weights.safetensors"}
+        numbers = json.loads((folder / "eval.json").read_text())
+        assert numbers == result and numbers.keys() >= SECTION_6 | {"sinks", "d_in", "d_sae", "tokens"}
+        assert numbers["d_in"] == 48 and numbers["d_sae"] == 96 and numbers["tokens"] == 3200
+
+
+def test_every_sae_meets_its_sparsity_and_only_those_with_a_penalty_have_a_coefficient(sweep):
+    for name, numbers in zip(ARCHS, sweep[1], strict=True):
+        assert numbers["l0"] <= 4 if name == "topk" else numbers["l0"] == pytest.approx(4, rel=0.15)
+        assert (numbers["coefficient"] is None) == (name in ("topk", "batchtopk"))
+        assert 0 < numbers["fvu"] < 1.2 and 0 <= numbers["dead"] <= 1  # 50 steps
+
+
+def test_the_curve_has_a_row_every_log_tokens_and_one_at_the_end(text, tmp_path):
+    trained([job(text, "arch=gated", "tokens=3200", "log_tokens=1000")], tmp_path)
+    rows = curve(tmp_path / "0")
+    assert [int(row["tokens"]) for row in rows] == [960, 1920, 2880, 3200]
+    assert list(rows[0]) == [
+        "tokens", "l0", "fvu", "loss_reconstruction", "loss_sparsity", "loss_auxiliary", "coefficient", "dead", "lr",
+        "tokens_per_second",
+    ]  # fmt: skip
+    assert all(float(value) >= 0 for row in rows for value in row.values())
+
+
+def test_a_saved_sae_reconstructs_raw_activations_as_the_eval_says(sweep, text):
+    """From the file alone, by the equations of each format."""
+    matter = run._LanguageModel(job(text), [run._point(job(text))])
+    x = next(iter(matter.calibration_rows().values()))
+    for name, folder, numbers in zip(ARCHS, *sweep, strict=True):
+        w = load_file(folder / "sae/sae_weights.safetensors")
+        pi = (x - w["b_dec"]) @ w["W_enc"] + w.get("b_enc", torch.tensor(0.0))
+        if name == "gated":
+            f = (pi + w["b_gate"] > 0) * torch.relu(w["r_mag"].exp() * pi + w["b_mag"])
+        elif name == "topk":
+            f = torch.relu(pi) * (pi >= pi.topk(4).values[:, -1:])
+        else:
+            f = pi * (pi > w.get("threshold", 0.0))
+        fvu = (x - f @ w["W_dec"] - w["b_dec"]).square().sum() / (x - x.mean(0)).square().sum()
+        assert float(fvu) == pytest.approx(numbers["fvu"], rel=0.2)
+        assert float((f > 0).sum(1).float().mean()) == pytest.approx(4, rel=0.01)  # the rows that it was calibrated on
+
+
+def test_a_member_that_failed_is_returned_as_an_error_and_the_others_as_numbers(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "Progress", lambda: Spoiled(0, 640))
+    cfgs = [cfg(text, f"arch={name}") for name in ("topk", "relu")]
+    failed, numbers = run.train_group(cfgs, [tmp_path / "0", tmp_path / "1"])
+    assert isinstance(failed, RuntimeError) and "topk/4" in str(failed) and "1,280 tokens" in str(failed)
+    assert numbers["fvu"] < 1.2 and (tmp_path / "1/eval.json").exists()
+    assert not (tmp_path / "0/eval.json").exists() and not (tmp_path / "0/sae").exists()
+
+
+def test_a_training_killed_in_its_evaluation_goes_on_from_its_last_checkpoint(text, tmp_path, monkeypatch, sweep):
+    def killed(*_):
+        raise Killed
+
+    (tmp_path / "topk").mkdir()
+    job_of_it = cfg(text, "arch=topk", "save_tokens=1280")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run, "_finish", killed)
+        run.train_group([job_of_it], [tmp_path / "topk"])
+    assert (tmp_path / "topk/checkpoint/last.ckpt").exists()
+    steps = []
+    monkeypatch.setattr(run, "Progress", lambda: lambda module: steps.append(module.tokens))
+    assert run.train_group([job_of_it], [tmp_path / "topk"]) == [sweep[1][ARCHS.index("topk")]]
+    assert steps[0] > 2560 and not (tmp_path / "topk/checkpoint/last.ckpt").exists()
+
+
+def test_a_fixed_coefficient_is_kept_and_l0_is_left_where_it_falls(text, tmp_path):
+    words = ("arch=relu", "arch.coefficient=0.05")
+    (numbers,) = run.train_group([cfg(text, *words)], [tmp_path])
+    assert numbers["coefficient"] == pytest.approx(0.05)
+    assert numbers["l0"] > 6  # far from sparsity=4
+
+
+def test_on_synthetic_the_dictionary_is_recovered_better_than_by_chance_and_there_is_no_language_models_loss(tmp_path):
+    settings = ("arch=topk", "tokens=25_600", "width=400", "sparsity=10")
+    (numbers,) = run.train_group([cfg(None, *settings)], [tmp_path])
+    module, _, matter = untrained([job(None, *settings)])
+    assert numbers["recovery"] > recovery(matter.source.dictionary, module.members[0].sae.W_dec) + 0.03
+    assert {key for key in SECTION_6 if numbers[key] is None} == {*SPLICED, "coefficient"}
+
+
+# Through the command line
+
+
+def swept(text, folder, launcher):
+    """What six SAEs leave, by path."""
+    settings = [word for word in words(text) if not word.startswith("sparsity=")]
+    swept = ("arch=jumprelu,gated,topk", "sparsity=4,8", "tokens=1280", f"hydra/launcher={launcher}")
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *settings, *swept]
+    ended = subprocess.run(command, cwd=folder, env=ENV, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    place = folder / "outputs/default/tiny/resid.1"
+    return {str(file.relative_to(place)): file for file in place.rglob("*") if file.name in LEFT}
+
+
+def test_the_basic_launcher_and_the_grouping_one_make_bitwise_the_same_saes(text, tmp_path):
+    found = {}
+    for launcher in ("basic", "grouped"):
+        (tmp_path / launcher).mkdir()
+        found[launcher] = swept(text, tmp_path / launcher, launcher)
+    basic, grouped = found.values()
+    assert basic.keys() == grouped.keys() and len(basic) == 18
+    for name in basic:
+        assert basic[name].read_bytes() == grouped[name].read_bytes(), name
+    assert (tmp_path / "basic/outputs/default/pareto.csv").read_text().count("\n") == 7
