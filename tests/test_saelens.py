@@ -33,10 +33,10 @@ METRICS = {"l0": 5.1, "dead": 0.25}
 
 def job(arch="jumprelu", site="resid", layer=9, model="gemma3_270m"):
     """The config of a job, as far as cfg.json speaks of it."""
-    model, site = (OmegaConf.to_container(OmegaConf.load(CONF / f"{group}.yaml")) for group in (f"model/{model}", f"site/{site}"))
-    return {
-        "model": model, "site": site, "layer": layer, "context": 128, "text": {"name": "python_stdlib"}, "arch": {"name": arch},
-    }  # fmt: skip
+    files = (CONF / "model" / f"{model}.yaml", CONF / "site" / f"{site}.yaml")
+    model, site = (OmegaConf.to_container(OmegaConf.load(file)) for file in files)
+    text, arch = {"name": "python_stdlib"}, {"name": arch}
+    return {"model": model, "site": site, "layer": layer, "context": 128, "text": text, "arch": arch}
 
 
 def folded(name):

@@ -132,7 +132,7 @@ def test_the_standard_library_holds_its_modules_and_nothing_installed() -> None:
     everything = set(train + held_out)
     assert Path(json.__file__).read_bytes().decode() in everything
     assert Path(torch.__file__).read_bytes().decode() not in everything
-    assert 0.04 < len(held_out) / len(everything) < 0.06 and not set(train) & set(held_out)
+    assert 0.09 < len(held_out) / len(everything) < 0.11 and not set(train) & set(held_out)
     assert sum(map(len, everything)) > 10_000_000
 
 

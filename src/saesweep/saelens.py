@@ -38,7 +38,7 @@ def described(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[s
             "model_name": cfg["model"]["source"].get("hub") or cfg["model"]["name"],
             "hook_name": hook_name,
             "hook_head_index": None,
-            "hf_hook_name": str(hook_point(cfg["model"], cfg["site"]["name"], cfg["layer"])),
+            "hf_hook_name": hook_point(cfg["model"], cfg["site"]["name"], cfg["layer"]).module,
             "context_size": cfg["context"],
             "dataset_path": cfg["text"]["name"],
             "prepend_bos": bool(cfg["model"].get("bos", False)),

@@ -2,10 +2,11 @@
 
     x = sum over features of  a_i * d_i + noise        d_i unit vectors, a_i in [0.5, 1.5] with probability p_i, else 0
 
-The p_i fall from the first feature to the last by a factor of 200 and add up to l0.
+The p_i fall from the first feature to the last by the factor `spread` and add up to l0.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,12 +21,13 @@ from saesweep.sites import HookPoint
 
 class SyntheticSource:
     def __init__(
-        self, point: HookPoint, *, features: int, d_in: int, l0: float, noise: float, seed: int, window: int, stream_seed: int
+        self, point: HookPoint, *, features: int, d_in: int, l0: float, spread: float, noise: float, seed: int,
+        window: int, stream_seed: int,
     ):
         self.point, self.noise, self.rows, self.seed, self.number = point, noise, window, stream_seed, 0
         directions = torch.randn(features, d_in, generator=generator(seed))
         self.dictionary = directions / directions.norm(dim=1, keepdim=True)
-        falling = torch.logspace(0, -2.3, features)
+        falling = torch.logspace(0, -math.log10(spread), features)
         self.probability = (falling * l0 / falling.sum()).clamp(max=1.0)
 
     def window(self, rows: int) -> Rows:

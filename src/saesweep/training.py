@@ -1,7 +1,7 @@
 """N SAEs on one stream of activations.
 
-Their parameters are disjoint, so the gradient of the summed loss is each SAE's own: one backward and one optimizer with
-a group per member are exactly N trainings, and N = 1 is nothing special. Clipping, schedules and failures are a
+Their parameters are disjoint, so the gradient of the summed loss is each SAE's own: a backward per member and one
+optimizer with a group per member are exactly N trainings, and N = 1 is nothing special. Clipping, schedules and failures are a
 member's own; trained jointly or alone, on a CPU, the weights are bitwise the same.
 """
 from __future__ import annotations
@@ -108,17 +108,27 @@ class SAESweep(L.LightningModule):
         self._last_log = (self.tokens, time.monotonic())
 
     def training_step(self, batch: dict[HookPoint, Tensor], batch_idx: int) -> Float[Tensor, ""]:
+        """Backward member by member, so that the activations of one at a time are held."""
         progress = self.global_step / self.total_steps
-        losses = []
+        total = 0.0
         for member in self.running:
+            member.sae.zero_grad()
             x = batch[member.point]
             step = member.sae.step(x, member.coefficient.at(progress), progress)
             member.sums.add(x, step)
             member.sae.count_fired_(step.latents)
             if member.sae.penalised:
                 member.coefficient.update_(step.latents.l0, progress)
-            losses += step.losses.values()
-        return torch.stack(losses).sum()
+            loss = torch.stack(list(step.losses.values())).sum()
+            loss.backward()
+            total = total + loss.detach()
+        return total
+
+    def optimizer_zero_grad(self, *args: Any) -> None:
+        """Lightning asks for it between the step and its backward: each member has done both."""
+
+    def backward(self, loss: Float[Tensor, ""], *args: Any) -> None:
+        """As above."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         if not self.running:
