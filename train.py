@@ -6,8 +6,8 @@ import hydra
 from omegaconf import DictConfig
 
 os.environ["SAESWEEP_ROOT"] = str(Path(__file__).resolve().parent)  # where `sweeps=` is looked up, whatever the cwd
-# Read when torch is imported: threads that spin while they wait are 7 times slower beside one other busy process.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when torch is imported. Threads that spin for long while they wait are 7 times slower beside one other busy process.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

@@ -1,5 +1,5 @@
-"""Before torch is imported: threads that spin while they wait are many times slower beside any other busy process."""
+"""Before torch is imported: threads that spin for long while they wait are many times slower beside any other busy process."""
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from saesweep.arch.latents import Latents, decode, encode_at
+from saesweep.arch.latents import Latents, decode, encode_at, rough_preactivations
 
 
 class Step(NamedTuple):
@@ -70,9 +70,12 @@ class SparseAutoencoder(nn.Module, ABC):
         x: Float[Tensor, "batch d_in"],
         keep: Callable[[Tensor], Bool[Tensor, "batch d_sae"] | Int[Tensor, "batch k"]],
     ) -> Latents:
-        """pi where `keep` says that it matters (a mask, or k columns per row); elsewhere nothing, and no gradient."""
+        """pi where `keep` says that it matters (a mask, or k columns per row); elsewhere nothing, and no gradient.
+
+        `keep` sees pre-activations that may be rounded to bf16; the values that come back are not.
+        """
         with torch.no_grad():
-            z = torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
+            z = rough_preactivations(x - self.b_dec, self.W_enc_T, self.b_enc)
             kept = keep(z)
         return encode_at(x, self.W_enc_T, self.b_enc, self.b_dec, z, kept)
 

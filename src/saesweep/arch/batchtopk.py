@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from saesweep.arch.base import SparseAutoencoder, Step, squared_error
+from saesweep.arch.latents import Latents
 from saesweep.arch.topk import auxk
 
 
@@ -23,19 +24,19 @@ class RunningThreshold(nn.Module):
         super().__init__()
         self.register_buffer("value", torch.tensor(0.0, dtype=torch.float64))
 
-    def select(self, z: Float[Tensor, "batch d_sae"], k: int) -> Bool[Tensor, "batch d_sae"]:
-        """The mask of what is kept; ties at the smallest kept value are all kept."""
-        smallest = self._smallest(z, k * z.shape[0])
-        started = self.value > 0
-        self.value.copy_(torch.where(started, self.value.lerp(smallest.double(), self.RATE), smallest.double()))
-        return z >= smallest.clamp(min=torch.finfo(z.dtype).tiny)
+    def candidates(self, z: Float[Tensor, "batch d_sae"], k: int) -> Bool[Tensor, "batch d_sae"]:
+        """Those near last time's threshold or above, which are few; all positive ones where they might not suffice."""
+        near = z > 0.9 * float(self.value)
+        return near if int(near.sum()) >= 1.02 * k * len(z) else z > 0
 
-    def _smallest(self, z: Float[Tensor, "batch d_sae"], count: int) -> Float[Tensor, ""]:
-        """The count-th largest value. Looks first among those near last time's, which is faster and exact."""
-        near = z[z > 0.7 * float(self.value)]
-        if len(near) < count:
-            near = z.flatten()
-        return near.topk(min(count, len(near)), sorted=False).values.min()
+    def largest(self, pi: Latents, k: int) -> Latents:
+        """The k * batch largest of the candidates' values, the rest set to zero; moves the running mean."""
+        count = min(k * pi.shape[0], pi.values.numel())
+        smallest = pi.values.detach().flatten().topk(count, sorted=False).values.min()
+        smallest = smallest.clamp(min=torch.finfo(smallest.dtype).tiny)
+        new = smallest.to(self.value)
+        self.value.copy_(torch.where(self.value > 0, self.value.lerp(new, self.RATE), new))
+        return pi.like(torch.where(pi.values >= smallest, pi.values, 0.0))
 
 
 class BatchTopK(SparseAutoencoder):
@@ -51,7 +52,8 @@ class BatchTopK(SparseAutoencoder):
         return pi * (pi > self.threshold.value.to(pi))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
-        f = self.preactivations(x, keep=lambda z: self.threshold.select(z, self.sparsity))
+        pi = self.preactivations(x, keep=lambda z: self.threshold.candidates(z, self.sparsity))
+        f = self.threshold.largest(pi, self.sparsity)
         x_hat = self.reconstruct(f)
         losses = {"reconstruction": squared_error(x, x_hat)}
         return Step(f, x_hat, losses | {"auxiliary": auxk(self, x, x_hat)})

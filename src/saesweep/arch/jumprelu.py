@@ -96,7 +96,8 @@ class JumpReLU(SparseAutoencoder):
         })
 
     def _batch_step(self, x: Float[Tensor, "batch d_in"]) -> Step:
-        f = self.preactivations(x, keep=lambda z: self.batch_threshold.select(z, self.sparsity))
+        pi = self.preactivations(x, keep=lambda z: self.batch_threshold.candidates(z, self.sparsity))
+        f = self.batch_threshold.largest(pi, self.sparsity)
         self.threshold.data.fill_(self.batch_threshold.value)
         x_hat = self.reconstruct(f)
         zero = x.new_zeros(())

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 import torch.nn.functional as F
@@ -128,14 +128,34 @@ class Latents:
         return out.index_put((self.entries.rows, self.entries.columns), self.values)
 
 
+@torch.no_grad()
+def rough_preactivations(
+    u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"]
+) -> Float[Tensor, "batch d_sae"]:
+    """u W_enc + b_enc, good enough to choose entries by: in bf16 where the processor multiplies that much faster."""
+    if u.dtype == torch.float32 and u.device.type == "cpu" and _bf16_is_fast():
+        u, W_enc_T, b_enc = u.bfloat16(), W_enc_T.bfloat16(), b_enc.bfloat16()
+    return torch.addmm(b_enc, u, W_enc_T.T)
+
+
+@cache
+def _bf16_is_fast() -> bool:
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
 class _Encode(torch.autograd.Function):
-    """pi = (x - b_dec) W_enc + b_enc at the kept entries, where z, the dense value, has been computed already."""
+    """pi = (x - b_dec) W_enc + b_enc at the kept entries; z holds it already, unless it is a rough one."""
 
     @staticmethod
     def forward(ctx, x, W_enc_T, b_enc, b_dec, z, entries):
         ctx.save_for_backward(x, W_enc_T, b_dec)
         ctx.entries = entries
-        return z.clone() if entries is None else z[entries.rows, entries.columns]
+        rough = z.dtype != x.dtype
+        if entries is None:
+            return torch.addmm(b_enc, x - b_dec, W_enc_T.T) if rough else z.clone()
+        if rough:
+            return entries.products(x - b_dec, W_enc_T) + b_enc[entries.columns]
+        return z[entries.rows, entries.columns]
 
     @staticmethod
     def backward(ctx, grad):
