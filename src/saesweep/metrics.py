@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+UNCOUNTED = -100
 
 
 class Fidelity:
@@ -63,9 +66,10 @@ class CrossEntropy:
     def add(self, logits: Float[Tensor, "batch pos vocab"], tokens: Int[Tensor, "batch pos"], counted: Tensor) -> None:
         """`counted` [batch, pos]: the tokens whose prediction is scored."""
         counted = counted[:, 1:]
-        predicted, target = logits[:, :-1][counted], tokens[:, 1:][counted]
-        for part, wanted in zip(predicted.split(32), target.split(32), strict=True):  # fp32 logits that fit the cache
-            self.nats += float(torch.nn.functional.cross_entropy(part.float(), wanted, reduction="sum"))
+        targets = tokens[:, 1:].masked_fill(~counted, UNCOUNTED)
+        for predicted, target in zip(logits[:, :-1], targets, strict=True):  # views: logits are too large to be copied
+            for part, wanted in zip(predicted.split(32), target.split(32), strict=True):  # fp32 ones that fit the cache
+                self.nats += float(F.cross_entropy(part.float(), wanted, ignore_index=UNCOUNTED, reduction="sum"))
         self.tokens += int(counted.sum())
 
     def result(self) -> float:

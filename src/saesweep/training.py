@@ -47,7 +47,9 @@ class Member(nn.Module):
         """By the member's own norm; thresholds are left out of it, for their gradients carry 1 / bandwidth."""
         if self.optimizer["clip"] is not None:
             clipped = [p for name, p in self.sae.named_parameters() if name not in self.sae.unclipped]
-            nn.utils.clip_grad_norm_(clipped, self.optimizer["clip"])
+            norm = nn.utils.get_total_norm([p.grad for p in clipped if p.grad is not None])
+            if norm > self.optimizer["clip"]:
+                nn.utils.clip_grads_with_norm_(clipped, self.optimizer["clip"], norm)
 
     def stop_(self, reason: str) -> None:
         """The rest of the group goes on without it."""

@@ -32,6 +32,8 @@ class RunningThreshold(nn.Module):
     def largest(self, pi: Latents, k: int) -> Latents:
         """The k * batch largest of the candidates' values, the rest set to zero; moves the running mean."""
         count = min(k * pi.shape[0], pi.values.numel())
+        if count == 0:
+            return pi
         smallest = pi.values.detach().flatten().topk(count, sorted=False).values.min()
         smallest = smallest.clamp(min=torch.finfo(smallest.dtype).tiny)
         new = smallest.to(self.value)

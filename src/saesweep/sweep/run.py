@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from saesweep import evaluation, models, saelens, synthetic
 from saesweep.activations import ActivationStream, LanguageModelSource, Rows, generator, harvest
+from saesweep.allocator import keep_freed_memory
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.calibration import meet_l0_
 from saesweep.evaluation import Subject
@@ -34,6 +35,7 @@ Numbers = dict[str, float | None]
 
 def train_group(cfgs: Sequence[DictConfig], folders: Sequence[Path]) -> list[Numbers | Exception]:
     """Train the jobs' SAEs together; each folder gets metrics.csv, eval.json, sae/ and wandb/."""
+    keep_freed_memory()
     jobs = [OmegaConf.to_container(cfg, resolve=True) for cfg in cfgs]
     shared = jobs[0]
     points = [_point(job) for job in jobs]
