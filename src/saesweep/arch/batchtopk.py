@@ -23,10 +23,11 @@ class RunningThreshold(nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("value", torch.tensor(0.0, dtype=torch.float64))
+        self.register_buffer("last", torch.tensor(0.0, dtype=torch.float64))  # of the last batch: early on it moves fast
 
     def candidates(self, z: Float[Tensor, "batch d_sae"], k: int) -> Bool[Tensor, "batch d_sae"]:
-        """Those near last time's threshold or above, which are few; all positive ones where they might not suffice."""
-        near = z > 0.9 * float(self.value)
+        """Those near the last batch's smallest or above, which are few; all positive ones where they might not suffice."""
+        near = z > 0.9 * float(self.last)
         return near if int(near.sum()) >= 1.02 * k * len(z) else z > 0
 
     def largest(self, pi: Latents, k: int) -> Latents:
@@ -37,6 +38,7 @@ class RunningThreshold(nn.Module):
         smallest = pi.values.detach().flatten().topk(count, sorted=False).values.min()
         smallest = smallest.clamp(min=torch.finfo(smallest.dtype).tiny)
         new = smallest.to(self.value)
+        self.last.copy_(new)
         self.value.copy_(torch.where(self.value > 0, self.value.lerp(new, self.RATE), new))
         return pi.like(torch.where(pi.values >= smallest, pi.values, 0.0))
 
