@@ -130,7 +130,7 @@ def test_the_same_stream_seed_gives_the_same_batches_and_another_does_not(folder
 
 def test_another_stream_seed_draws_other_synthetic_tokens():
     place = HookPoint("synthetic", "output")
-    shape = {"features": 20, "d_in": 8, "l0": 2.0, "noise": 0.1, "seed": 0, "window": 64}
+    shape = {"features": 20, "d_in": 8, "l0": 2.0, "spread": 20.0, "noise": 0.1, "seed": 0, "window": 64}
     a, b = (SyntheticSource(place, **shape, stream_seed=seed) for seed in (0, 1))
     assert torch.equal(a.dictionary, b.dictionary)
     x, y = a.window(64)[place], b.window(64)[place]

@@ -228,7 +228,8 @@ def test_jumprelu_warm_starts_as_batchtopk_and_hands_its_threshold_over():
 @pytest.mark.parametrize("name", MAKE)
 def test_the_fused_optimizer_on_weights_stored_by_latent_equals_the_plain_one(name):
     saes = [made(name) for _ in range(2)]
-    optimizers = [torch.optim.Adam(sae.parameters(), lr=0.01, fused=fused) for sae, fused in zip(saes, (True, False), strict=True)]
+    both = zip(saes, (True, False), strict=True)
+    optimizers = [torch.optim.Adam(sae.parameters(), lr=0.01, fused=fused) for sae, fused in both]
     for seed in range(3):
         for sae, optimizer in zip(saes, optimizers, strict=True):
             sum(sae.step(data(seed), COEFFICIENT, 1.0).losses.values()).backward()

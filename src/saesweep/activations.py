@@ -174,7 +174,7 @@ class Statistics:
             return f"{seen}\n  the mean outweighs the spread: activations.center=true would spare the SAE from learning it"
         if top / median > 8 and self.largest == float("inf"):
             return f"{seen}\n  a few tokens dominate the squared error: activations.max_norm=8 would leave them out"
-        return f"{seen}\n  trained on (x - mean) / {self.scale:.4g}" if centred else f"{seen}\n  trained on x / {self.scale:.4g}"
+        return f"{seen}\n  trained on {'(x - mean)' if centred else 'x'} / {self.scale:.4g}"
 
 
 class ActivationStream:

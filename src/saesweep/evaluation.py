@@ -98,7 +98,7 @@ class _Passes:
     def __init__(self, lm: LanguageModel, points: Sequence[HookPoint], subjects: Sequence[Subject]):
         self.lm, self.subjects = lm, subjects
         self.statistics = {s.point: s.statistics for s in subjects}
-        self.means = {s.point: (s.fidelity.sum_x / s.fidelity.tokens * s.statistics.scale + s.statistics.mean).float() for s in subjects}
+        self.means = {s.point: _raw_mean(s) for s in subjects}
         self.clean = CrossEntropy()
         self.zero = {point: CrossEntropy() for point in points}
         self.mean = {point: CrossEntropy() for point in points}
@@ -135,3 +135,8 @@ class _Passes:
     def result(self, subject: Subject) -> Mapping[str, float]:
         zero, mean = self.zero[subject.point].result(), self.mean[subject.point].result()
         return spliced(self.clean.result(), subject.ce.result(), zero, mean)
+
+
+def _raw_mean(subject: Subject) -> Float[Tensor, " d_in"]:
+    """Of the evaluation tokens, in raw units."""
+    return subject.statistics.undo(subject.fidelity.sum_x / subject.fidelity.tokens).float()

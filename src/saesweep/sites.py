@@ -46,10 +46,7 @@ def edit(lm: nn.Module, point: HookPoint, fn: Callable[[Tensor], Tensor]) -> Ite
         module = lm.get_submodule(point.module)
     except AttributeError as e:
         raise UsageError(f"model.sites: the language model has no module {point.module!r} ({e})") from e
-    if point.tensor == "input":
-        handle = module.register_forward_pre_hook(before)
-    else:
-        handle = module.register_forward_hook(after)
+    handle = module.register_forward_pre_hook(before) if point.tensor == "input" else module.register_forward_hook(after)
     try:
         yield
     finally:

@@ -27,7 +27,9 @@ from saesweep.sparsity import Coefficient
 class Member(nn.Module):
     """One SAE of the group: where it reads, its coefficient, its optimizer's numbers, its latest metrics."""
 
-    def __init__(self, label: str, point: HookPoint, sae: SparseAutoencoder, coefficient: Coefficient, optimizer: Mapping[str, Any]):
+    def __init__(
+        self, label: str, point: HookPoint, sae: SparseAutoencoder, coefficient: Coefficient, optimizer: Mapping[str, Any]
+    ):
         super().__init__()
         self.label, self.point, self.sae, self.coefficient, self.optimizer = label, point, sae, coefficient, optimizer
         self.sums, self.latest, self.failed = _Sums(), dict[str, float](), ""

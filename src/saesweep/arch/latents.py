@@ -89,20 +89,20 @@ def _starts(index: Int[Tensor, " n"], size: int) -> Int[Tensor, " size"]:
 class Latents:
     """One value per entry: dense [batch, d_sae] where `entries` is None, else the list's [n]."""
 
-    values: Float[Tensor, "..."]
+    values: Float[Tensor, ...]
     shape: tuple[int, int]
     entries: Entries | None = None
 
-    def at(self, parameter: Float[Tensor, " d_sae"]) -> Float[Tensor, "..."]:
+    def at(self, parameter: Float[Tensor, " d_sae"]) -> Float[Tensor, ...]:
         """A per-latent parameter beside every value."""
         if self.entries is None:
             return parameter.expand(self.shape)
         return parameter.index_select(0, self.entries.columns)
 
-    def like(self, values: Float[Tensor, "..."]) -> Latents:
+    def like(self, values: Float[Tensor, ...]) -> Latents:
         return Latents(values, self.shape, self.entries)
 
-    def per_token(self, values: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+    def per_token(self, values: Float[Tensor, ...]) -> Float[Tensor, ""]:
         """Sum over latents, mean over tokens."""
         return values.sum() / self.shape[0]
 
