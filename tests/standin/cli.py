@@ -33,8 +33,9 @@ def train(*words: str) -> Ended:
     except SystemExit as end:
         return Ended(end.code or 0, "") if not isinstance(end.code, str) else Ended(1, end.code)
     finally:
-        sys.modules.pop("saesweep.sweep.run")
-        del saesweep.sweep.run
+        for name in ("run", "probe"):
+            sys.modules.pop(f"saesweep.sweep.{name}")
+            delattr(saesweep.sweep, name)
         GlobalHydra.instance().clear()
         os.environ.clear()
         os.environ.update(before[0])

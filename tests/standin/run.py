@@ -1,4 +1,4 @@
-"""Stands in for saesweep.sweep.run: leaves what a training leaves, in no time. As a script: train.py with it."""
+"""Stands in for saesweep.sweep.run and .probe: leaves what a training leaves, in no time. As a script: train.py with it."""
 
 import json
 import logging
@@ -40,10 +40,11 @@ def estimate(cfgs):
 
 
 def main(words):
-    sys.modules["saesweep.sweep.run"] = sys.modules[__name__]
     import saesweep.sweep
 
-    saesweep.sweep.run = sys.modules[__name__]
+    for name in ("run", "probe"):
+        sys.modules[f"saesweep.sweep.{name}"] = sys.modules[__name__]
+        setattr(saesweep.sweep, name, sys.modules[__name__])
     sys.argv = [str(ROOT / "train.py"), "--config-dir", str(ROOT / "tests/standin/conf"), *words]
     runpy.run_path(sys.argv[0], run_name="__main__")
 

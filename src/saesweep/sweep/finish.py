@@ -7,10 +7,10 @@ from saesweep.sweep.jobs import Job, shown
 
 
 def estimate(group: Sequence[Job]) -> dict[str, Any]:
-    from saesweep.sweep import run
+    from saesweep.sweep import probe
 
     quiet_lightning()
-    return run.estimate([job.cfg for job in group])
+    return probe.estimate([job.cfg for job in group])
 
 
 def show_pareto(job: Job, trained: bool) -> None:

@@ -9,7 +9,7 @@ LEFT = ("site", "arch", "folder")
 
 
 def describe(done: Sequence[Job], groups: Sequence[Sequence[Job]], estimates: Sequence[dict[str, Any]]) -> str:
-    """estimates: what `saesweep.sweep.run.estimate` says of each group."""
+    """estimates: what `saesweep.sweep.probe.estimate` says of each group."""
     count = sum(map(len, groups))
     parts = [f"{_many(count, 'SAE')} to train in {_many(len(groups), 'group')}, {len(done)} finished already"]
     for number, (group, estimate) in enumerate(zip(groups, estimates, strict=True), 1):

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from saesweep import evaluation, models, saelens, synthetic
-from saesweep.activations import ActivationStream, LanguageModelSource, Rows, generator, harvest
+from saesweep.activations import ActivationStream, LanguageModelSource, Rows, generator
 from saesweep.allocator import keep_freed_memory
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.calibration import meet_l0_
@@ -223,71 +222,3 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     draft = file.with_name(f".{file.name}.tmp")
     draft.write_text(json.dumps(finite, indent=1))
     draft.replace(file)
-
-
-def estimate(cfgs: Sequence[DictConfig]) -> dict[str, Any]:
-    """What a group will take, from a few forwards of the language model and a few steps of each kind of SAE."""
-    jobs = [OmegaConf.to_container(cfg, resolve=True) for cfg in cfgs]
-    rows, harvest_seconds = _probe_rows(jobs)
-    seconds = {}
-    sizes = []
-    for job in jobs:
-        x = rows[_point(job)]
-        key = (job["arch"]["name"], job["width"], x.shape[1])
-        if key not in seconds:
-            seconds[key] = _probe_step(job, x)
-        sizes.append(x.shape[1])
-    params = [_count(job, d_in) for job, d_in in zip(jobs, sizes, strict=True)]
-    per_token = harvest_seconds + sum(seconds[job["arch"]["name"], job["width"], d] for job, d in zip(jobs, sizes, strict=True))
-    return {
-        "d_in": sizes, "params": params, "optimizer_bytes": [8 * count for count in params],
-        "seconds": jobs[0]["tokens"] * per_token,
-    }
-
-
-def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor], float]:
-    """A few activation rows per hook point, and the seconds that a token takes to harvest."""
-    job, points = jobs[0], list(dict.fromkeys(map(_point, jobs)))
-    if not _has_lm(job):
-        source = _Synthetic(job, points).source
-        seconds, rows = _timed(lambda: source.window(4096))
-        return rows, seconds / 4096
-    lm = _loaded(json.dumps(job["model"]), str(_device(job)))
-    random = torch.Generator().manual_seed(0)
-    shape = (job["activations"]["lm_batch"], job["context"])
-    tokens = torch.randint(lm.tokenizer.vocab_size, shape, generator=random)
-    seconds, rows = _timed(lambda: harvest(lm, points, tokens))
-    return rows, seconds / tokens.numel()
-
-
-def _probe_step(job: Settings, x: torch.Tensor) -> float:
-    """Seconds per token of forward, backward and update of one SAE, at its target L0."""
-    sae = _sae(job, x.shape[1]).to(x.device)
-    x = (x.float() - x.float().mean(0))[: job["batch_tokens"]]
-    x /= x.square().sum(1).mean().sqrt()
-    sae.sparsity = min(job["sparsity"], job["width"])
-    optimizer = torch.optim.Adam(sae.parameters(), fused=True)
-
-    def step() -> None:
-        sum(sae.step(x, torch.tensor(0.0, device=x.device), 0.0).losses.values()).backward()
-        sae.project_gradient_()
-        optimizer.step()
-        optimizer.zero_grad()
-        sae.constrain_()
-
-    return _timed(step)[0] / len(x)
-
-
-def _timed(call: Any) -> tuple[float, Any]:
-    """The quickest of three calls, and what it returned."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        result = call()
-        times.append(time.perf_counter() - start)
-    return min(times), result
-
-
-def _count(job: Settings, d_in: int) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in _sae(job, d_in).parameters())
