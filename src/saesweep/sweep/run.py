@@ -1,8 +1,9 @@
-"""The jobs of one group, trained on one stream and evaluated together; and what that would cost."""
+"""The jobs of one group, trained on one stream and evaluated together."""
 from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +40,7 @@ def train_group(cfgs: Sequence[DictConfig], folders: Sequence[Path]) -> list[Num
     shared = jobs[0]
     points = [_point(job) for job in jobs]
     subject_matter = _LanguageModel(shared, points) if _has_lm(shared) else _Synthetic(shared, points)
-    steps = shared["tokens"] // shared["batch_tokens"]
+    steps = math.ceil(shared["tokens"] / shared["batch_tokens"])
     stream = _stream(shared, subject_matter.source, steps)
     for point, statistics in stream.statistics.items():
         log.info("%s", statistics.report(point))
