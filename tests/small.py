@@ -11,6 +11,7 @@ from standin.cli import composed
 from saesweep import models
 from saesweep.models import LanguageModel
 from saesweep.sweep import run
+from saesweep.sweep.matter import matter_of, point_of
 from saesweep.training import SAESweep
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -55,8 +56,8 @@ def tiny() -> LanguageModel:
 
 def untrained(jobs: list[dict], **more) -> tuple[SAESweep, object, object]:
     """The group, its stream and what it is trained on, as `train_group` makes them."""
-    shared, points = jobs[0], [run._point(job) for job in jobs]
-    matter = run._LanguageModel(shared, points) if run._has_lm(shared) else run._Synthetic(shared, points)
+    shared, points = jobs[0], [point_of(job) for job in jobs]
+    matter = matter_of(shared, points)
     steps = shared["tokens"] // shared["batch_tokens"]
     stream = run._stream(shared, matter.source, steps)
     members = [run._member(job, point, stream) for job, point in zip(jobs, points, strict=True)]

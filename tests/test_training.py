@@ -13,6 +13,7 @@ from standin.cli import ENV, ROOT
 
 from saesweep.metrics import dead_share
 from saesweep.sweep import run
+from saesweep.sweep.matter import matter_of, point_of
 from saesweep.synthetic import recovery
 from saesweep.training import Member, SAESweep
 
@@ -342,7 +343,7 @@ def test_the_curve_has_a_row_every_log_tokens_and_one_at_the_end(text, tmp_path)
 
 def test_a_saved_sae_reconstructs_raw_activations_as_the_eval_says(sweep, text):
     """From the file alone, by the equations of each format."""
-    matter = run._LanguageModel(job(text), [run._point(job(text))])
+    matter = matter_of(job(text), [point_of(job(text))])
     x = next(iter(matter.calibration_rows().values()))
     for name, folder, numbers in zip(ARCHS, *sweep, strict=True):
         w = load_file(folder / "sae/sae_weights.safetensors")

@@ -1,7 +1,6 @@
 """What a group would take: the probe behind the plan."""
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,18 +10,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from saesweep.activations import harvest
 from saesweep.sites import HookPoint
-from saesweep.sweep import run
-from saesweep.sweep.run import Settings
+from saesweep.sweep.matter import KnownDictionary, Settings, enough_text, has_lm, language_model, point_of
+from saesweep.sweep.run import build
 
 
 def estimate(cfgs: Sequence[DictConfig]) -> dict[str, Any]:
     """What a group will take, from a few forwards of the language model and a few steps of each kind of SAE."""
     jobs = [OmegaConf.to_container(cfg, resolve=True) for cfg in cfgs]
+    if has_lm(jobs[0]):
+        enough_text(jobs[0])  # before the weights
     rows, harvest_seconds = _probe_rows(jobs)
     seconds = {}
     sizes = []
     for job in jobs:
-        x = rows[run._point(job)]
+        x = rows[point_of(job)]
         key = (job["arch"]["name"], job["width"], x.shape[1])
         if key not in seconds:
             seconds[key] = _probe_step(job, x)
@@ -37,12 +38,12 @@ def estimate(cfgs: Sequence[DictConfig]) -> dict[str, Any]:
 
 def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor], float]:
     """A few activation rows per hook point, and the seconds that a token takes to harvest."""
-    job, points = jobs[0], list(dict.fromkeys(map(run._point, jobs)))
-    if not run._has_lm(job):
-        source = run._Synthetic(job, points).source
+    job, points = jobs[0], list(dict.fromkeys(map(point_of, jobs)))
+    if not has_lm(job):
+        source = KnownDictionary(job, points).source
         seconds, rows = _timed(lambda: source.window(4096))
         return rows, seconds / 4096
-    lm = run._loaded(json.dumps(job["model"]), str(run._device(job)))
+    lm = language_model(job)
     random = torch.Generator().manual_seed(0)
     shape = (job["activations"]["lm_batch"], job["context"])
     tokens = torch.randint(lm.tokenizer.vocab_size, shape, generator=random)
@@ -52,7 +53,7 @@ def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor]
 
 def _probe_step(job: Settings, x: torch.Tensor) -> float:
     """Seconds per token of forward, backward and update of one SAE, at its target L0."""
-    sae = run._sae(job, x.shape[1]).to(x.device)
+    sae = build(job, x.shape[1]).to(x.device)
     x = (x.float() - x.float().mean(0))[: job["batch_tokens"]]
     x /= x.square().sum(1).mean().sqrt()
     sae.sparsity = min(job["sparsity"], job["width"])
@@ -80,4 +81,4 @@ def _timed(call: Any) -> tuple[float, Any]:
 
 def _count(job: Settings, d_in: int) -> int:
     with torch.device("meta"):
-        return sum(p.numel() for p in run._sae(job, d_in).parameters())
+        return sum(p.numel() for p in build(job, d_in).parameters())

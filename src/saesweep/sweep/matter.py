@@ -1,0 +1,112 @@
+"""What the SAEs of a group are trained and evaluated on: a text read by a language model, or a known dictionary."""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from saesweep import evaluation, models, synthetic
+from saesweep.activations import LanguageModelSource, Rows, generator
+from saesweep.evaluation import Subject
+from saesweep.progress import Line
+from saesweep.sites import HookPoint, hook_point
+from saesweep.text import Corpus, require
+
+Settings = Mapping[str, Any]  # of one job: its config as plain containers
+Numbers = dict[str, float | None]  # of one SAE: what eval.json holds
+
+
+def has_lm(job: Settings) -> bool:
+    return "synthetic" not in job["model"]["source"]
+
+
+def point_of(job: Settings) -> HookPoint:
+    return hook_point(job["model"], job["site"]["name"], job["layer"])
+
+
+def _device_of(job: Settings) -> torch.device:
+    return torch.device("cuda" if job["trainer"]["accelerator"] in ("gpu", "cuda") else "cpu")
+
+
+class ReadText:
+    """A language model that reads a text."""
+
+    def __init__(self, job: Settings, points: Sequence[HookPoint]):
+        self.job = job
+        self.corpus = enough_text(job)
+        self.lm = language_model(job)
+        activations = job["activations"]
+        self.source = LanguageModelSource(
+            self.lm, self.corpus, list(dict.fromkeys(points)), context=job["context"], window=activations["window"],
+            lm_batch=activations["lm_batch"], documents_per_pool=activations["documents_per_pool"],
+            stream_seed=job["stream_seed"],
+        )
+
+    def calibration_rows(self) -> Rows:
+        tokens = self._held_out(evaluation.CALIBRATION, self.job["evaluation"]["calibration_tokens"])
+        return self.source.read(tokens)
+
+    def evaluate(self, subjects: Sequence[Subject]) -> list[Numbers]:
+        numbers = self.job["evaluation"]
+        return evaluation.evaluate(
+            self.lm, self._held_out(evaluation.EVALUATION, numbers["tokens"]), subjects,
+            lm_tokens=numbers["lm_tokens"], lm_batch=numbers["lm_batch"], progress=Line(),
+        )
+
+    def _held_out(self, purpose: int, tokens: int) -> torch.Tensor:
+        return evaluation.held_out_blocks(
+            self.corpus, self.lm, purpose, tokens=tokens, context=self.job["context"], stream_seed=self.job["stream_seed"]
+        )
+
+
+class KnownDictionary:
+    """No language model: a known dictionary."""
+
+    def __init__(self, job: Settings, points: Sequence[HookPoint]):
+        self.numbers = job["evaluation"]
+        self.source = synthetic.SyntheticSource(
+            points[0], **job["model"]["source"]["synthetic"],
+            window=job["activations"]["window"], stream_seed=job["stream_seed"],
+        )
+
+    def calibration_rows(self) -> Rows:
+        return {self.source.point: self.source.draw(self.numbers["calibration_tokens"], generator(self.source.seed, 5))}
+
+    def evaluate(self, subjects: Sequence[Subject]) -> list[Numbers]:
+        return synthetic.evaluate(self.source, subjects, self.numbers["tokens"])
+
+
+Matter = ReadText | KnownDictionary
+
+
+def matter_of(job: Settings, points: Sequence[HookPoint]) -> Matter:
+    """What the SAEs of a group are trained and evaluated on."""
+    return ReadText(job, points) if has_lm(job) else KnownDictionary(job, points)
+
+
+def enough_text(job: Settings) -> Corpus:
+    """The text of a job, which is long enough for it; no weight is loaded to know that."""
+    asked = {key: job[key] for key in ("text", "stream_seed", "model", "tokens", "context", "evaluation")}
+    return _enough_text(json.dumps(asked))
+
+
+@lru_cache(maxsize=1)
+def _enough_text(job: str) -> Corpus:
+    asked = json.loads(job)
+    corpus, tokenizer = Corpus(asked["text"], asked["stream_seed"]), models.load_tokenizer(asked["model"])
+    require(corpus, tokenizer, asked["tokens"], asked["context"])
+    require(corpus, tokenizer, asked["evaluation"]["tokens"], asked["context"], "held_out")
+    return corpus
+
+
+def language_model(job: Settings) -> models.LanguageModel:
+    """One load serves the plan's probe and the groups that follow."""
+    return _loaded(json.dumps(job["model"]), str(_device_of(job)))
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: str, device: str) -> models.LanguageModel:
+    return models.load(json.loads(model), device)
