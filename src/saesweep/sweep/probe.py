@@ -56,7 +56,6 @@ def _probe_step(job: Settings, x: torch.Tensor) -> float:
     sae = build(job, x.shape[1]).to(x.device)
     x = (x.float() - x.float().mean(0))[: job["batch_tokens"]]
     x /= x.square().sum(1).mean().sqrt()
-    sae.sparsity = min(job["sparsity"], job["width"])
     optimizer = torch.optim.Adam(sae.parameters(), fused=True)
 
     def step() -> None:
