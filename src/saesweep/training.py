@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.logging import SweepLogger
 from saesweep.metrics import dead_share
+from saesweep.optimizer import UnitRowAdam
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
 
@@ -34,10 +35,6 @@ class Member(nn.Module):
         self.label, self.point, self.sae, self.coefficient, self.optimizer = label, point, sae, coefficient, optimizer
         self.sums, self.latest, self.failed = _Sums(), dict[str, float](), ""
 
-    def parameter_group(self) -> dict[str, Any]:
-        numbers = {key: self.optimizer[key] for key in ("lr", "betas", "eps")}
-        return {"params": list(self.sae.parameters()), **numbers, "betas": tuple(numbers["betas"])}
-
     def learning_rate(self, progress: float) -> float:
         """Rises linearly over `warmup`, falls linearly to zero over `decay`: shares of the run."""
         warmup, decay = self.optimizer["warmup"], self.optimizer["decay"]
@@ -45,20 +42,21 @@ class Member(nn.Module):
         fall = min(1.0, (1 - progress) / decay) if decay > 0 else 1.0
         return self.optimizer["lr"] * rise * fall
 
-    def clip_(self) -> None:
-        """By the member's own norm; thresholds are left out of it, for their gradients carry 1 / bandwidth."""
-        if self.optimizer["clip"] is not None:
-            clipped = [p for name, p in self.sae.named_parameters() if name not in self.sae.unclipped]
-            norm = nn.utils.get_total_norm([p.grad for p in clipped if p.grad is not None])
-            if norm > self.optimizer["clip"]:
-                nn.utils.clip_grads_with_norm_(clipped, self.optimizer["clip"], norm)
-
     def stop_(self, reason: str) -> None:
         """The rest of the group goes on without it."""
         self.failed = reason
         for parameter in self.sae.parameters():
             parameter.grad = None
             parameter.requires_grad_(False)
+
+
+def parameter_group(sae: SparseAutoencoder, optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Of UnitRowAdam, with the numbers of conf/arch."""
+    names, parameters = zip(*sae.named_parameters(), strict=True)
+    numbers = {key: optimizer[key] for key in ("lr", "eps", "clip")}
+    unclipped = [i for i, name in enumerate(names) if name in sae.unclipped]
+    betas = tuple(optimizer["betas"])
+    return {"params": list(parameters), **numbers, "betas": betas, "unit": [names.index("W_dec")], "unclipped": unclipped}
 
 
 @dataclass
@@ -143,10 +141,8 @@ class SAESweep(L.LightningModule):
             group["lr"] = member.learning_rate(progress)
         return None
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        for member in self.running:
-            member.sae.project_gradient_()
-            member.clip_()
+    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+        """The optimizer clips every member by its own norm."""
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """With the constraint, for a checkpoint is written before `on_train_batch_end` of this module is called."""
@@ -159,7 +155,7 @@ class SAESweep(L.LightningModule):
             self._log()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam([member.parameter_group() for member in self.members], fused=True)
+        return UnitRowAdam([parameter_group(member.sae, member.optimizer) for member in self.members])
 
     def _log(self) -> None:
         now, (tokens, then) = time.monotonic(), self._last_log

@@ -6,14 +6,13 @@
     x_hat = f W_dec + b_dec                 rows of W_dec have unit norm
 """
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from saesweep.arch.latents import Latents, decode, encode_at, rough_preactivations
+from saesweep.arch.latents import Latents, encode, reconstruct
 
 
 class Step(NamedTuple):
@@ -32,6 +31,7 @@ class SparseAutoencoder(nn.Module, ABC):
     thresholded: ClassVar[bool] = True  # a latent is active by its own margin, not by its rank on the token
     latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)  # per-latent parameters in the units of the pre-activation
     unclipped: ClassVar[tuple[str, ...]] = ()  # parameters left out of the clipping: their gradients carry 1/bandwidth
+    dense = False  # every step by dense products and autograd alone: what the step over a list is measured against
 
     def __init__(self, d_in: int, d_sae: int, sparsity: int):
         super().__init__()
@@ -66,21 +66,23 @@ class SparseAutoencoder(nn.Module, ABC):
         return self.decode(self.encode(x))
 
     def preactivations(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        keep: Callable[[Tensor], Bool[Tensor, "batch d_sae"] | Int[Tensor, "batch k"]],
+        self, x: Float[Tensor, "batch d_in"], *, above: float | Float[Tensor, " d_sae"] | None = None, largest: int = 0
     ) -> Latents:
-        """pi where `keep` says that it matters (a mask, or k columns per row); elsewhere nothing, and no gradient.
+        """pi where it lies above a bound, or else the `largest` so many of each token; elsewhere zero, without gradient."""
+        if isinstance(above, float):
+            above = torch.full_like(self.b_enc, above)
+        above = None if above is None else above.detach()
+        return encode(x, self.W_enc_T, self.b_enc, self.b_dec, above, largest, self.dense)
 
-        `keep` sees pre-activations that may be rounded to bf16; the values that come back are not.
+    def reconstruct(
+        self, f: Latents, x: Float[Tensor, "batch d_in"], frozen: bool = False
+    ) -> tuple[Float[Tensor, "batch d_in"], Float[Tensor, ""]]:
+        """x_hat = f W_dec + b_dec, and ||x - x_hat||^2: summed over d_in, averaged over the batch.
+
+        The gradient is the error's; x_hat has none. `frozen`: W_dec and b_dec are held constant.
         """
-        with torch.no_grad():
-            z = rough_preactivations(x - self.b_dec, self.W_enc_T, self.b_enc)
-            kept = keep(z)
-        return encode_at(x, self.W_enc_T, self.b_enc, self.b_dec, z, kept)
-
-    def reconstruct(self, f: Latents) -> Float[Tensor, "batch d_in"]:
-        return decode(f, self.W_dec) + self.b_dec
+        W_dec, b_dec = (p.detach() if frozen else p for p in (self.W_dec, self.b_dec))
+        return reconstruct(f, W_dec, b_dec, x)
 
     @torch.no_grad()
     def count_fired_(self, latents: Latents) -> None:
@@ -89,15 +91,8 @@ class SparseAutoencoder(nn.Module, ABC):
         self.tokens_since_fired[latents.fired] = 0
 
     @torch.no_grad()
-    def project_gradient_(self) -> None:
-        """Before the optimizer: drop what would only change the norms of the decoder's rows."""
-        g, w = self.W_dec.grad, self.W_dec
-        g.addcmul_((g * w).sum(1, keepdim=True), w, value=-1)
-
-    @torch.no_grad()
     def constrain_(self) -> None:
-        """After the optimizer: decoder rows back to norm one."""
-        self.W_dec /= self.W_dec.norm(dim=1, keepdim=True)
+        """After the optimizer, which keeps the rows of W_dec at norm one by itself."""
 
     def margin(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         """How far each pre-activation lies above where its latent becomes active."""
@@ -119,8 +114,3 @@ class SparseAutoencoder(nn.Module, ABC):
         """The tensors of the SAELens format (section `saved_as` of it), on the CPU, contiguous, fp32."""
         names = ("W_enc", "W_dec", "b_dec", *self.latent_units)
         return {name: getattr(self, name).detach().float().cpu().contiguous() for name in names}
-
-
-def squared_error(x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
-    """||x - x_hat||^2: summed over d_in, averaged over the batch."""
-    return (x - x_hat).square().sum(-1).mean()

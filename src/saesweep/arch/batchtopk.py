@@ -7,16 +7,16 @@
 After training it is a JumpReLU with one threshold, and is saved as that.
 """
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from saesweep.arch.base import SparseAutoencoder, Step, squared_error
+from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.latents import Latents
 from saesweep.arch.topk import auxk
 
 
 class RunningThreshold(nn.Module):
-    """Keeps the k * batch largest positive pre-activations, and the running mean of the smallest one kept."""
+    """Keeps the sparsity * batch largest positive pre-activations, and the running mean of the smallest one kept."""
 
     RATE = 0.02  # of the running mean: about the last 50 batches
 
@@ -25,17 +25,16 @@ class RunningThreshold(nn.Module):
         self.register_buffer("value", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("last", torch.tensor(0.0, dtype=torch.float64))  # of the last batch: early on it moves fast
 
-    def candidates(self, z: Float[Tensor, "batch d_sae"], k: int) -> Bool[Tensor, "batch d_sae"]:
-        """Those near the last batch's smallest or above, which are few; all positive ones where they might not suffice."""
-        near = z > 0.9 * float(self.last)
-        return near if int(near.sum()) >= 1.02 * k * len(z) else z > 0
-
-    def largest(self, pi: Latents, k: int) -> Latents:
-        """The k * batch largest of the candidates' values, the rest set to zero; moves the running mean."""
-        count = min(k * pi.shape[0], pi.values.numel())
+    def largest(self, sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"]) -> Latents:
+        """The sparsity * batch largest pre-activations, the rest zero; moves the running mean."""
+        count = sae.sparsity * len(x)
+        pi = sae.preactivations(x, above=0.9 * float(self.last))  # those near the last batch's smallest, which are few
+        if int((pi.values > 0).sum()) < count:
+            pi = sae.preactivations(x, above=0.0)
+        count = min(count, pi.values.numel())
         if count == 0:
             return pi
-        smallest = pi.values.detach().flatten().topk(count, sorted=False).values.min()
+        smallest = pi.values.detach().flatten().kthvalue(pi.values.numel() - count + 1).values
         smallest = smallest.clamp(min=torch.finfo(smallest.dtype).tiny)
         new = smallest.to(self.value)
         self.last.copy_(new)
@@ -56,11 +55,9 @@ class BatchTopK(SparseAutoencoder):
         return pi * (pi > self.threshold.value.to(pi))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
-        pi = self.preactivations(x, keep=lambda z: self.threshold.candidates(z, self.sparsity))
-        f = self.threshold.largest(pi, self.sparsity)
-        x_hat = self.reconstruct(f)
-        losses = {"reconstruction": squared_error(x, x_hat)}
-        return Step(f, x_hat, losses | {"auxiliary": auxk(self, x, x_hat)})
+        f = self.threshold.largest(self, x)
+        x_hat, error = self.reconstruct(f, x)
+        return Step(f, x_hat, {"reconstruction": error, "auxiliary": auxk(self, x, x_hat)})
 
     def margin(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         return super().margin(x) - self.threshold.value.to(x)

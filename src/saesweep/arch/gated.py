@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saesweep.arch.base import SparseAutoencoder, Step, squared_error
-from saesweep.arch.latents import decode
+from saesweep.arch.base import SparseAutoencoder, Step
 
 
 class Gated(SparseAutoencoder):
@@ -32,16 +31,16 @@ class Gated(SparseAutoencoder):
         return self.r_mag.exp() * (pi - self.b_enc) + self.b_mag
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
-        pi = self.preactivations(x, keep=lambda z: z > 0)
+        pi = self.preactivations(x, above=0.0)
         gate = torch.relu(pi.values)
         magnitude = pi.at(self.r_mag).exp() * (pi.values - pi.at(self.b_enc)) + pi.at(self.b_mag)
         f = pi.like(torch.relu(magnitude) * (gate > 0))
-        x_hat = self.reconstruct(f)
-        x_frozen = decode(pi.like(gate), self.W_dec.detach()) + self.b_dec.detach()
+        x_hat, error = self.reconstruct(f, x)
+        _, gate_error = self.reconstruct(pi.like(gate), x, frozen=True)
         return Step(f, x_hat, {
-            "reconstruction": squared_error(x, x_hat),
+            "reconstruction": error,
             "sparsity": coefficient * pi.per_token(gate),
-            "auxiliary": squared_error(x, x_frozen),
+            "auxiliary": gate_error,
         })
 
     def margin(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saesweep.arch.base import SparseAutoencoder, Step, squared_error
+from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.batchtopk import RunningThreshold
 
 
@@ -85,23 +85,21 @@ class JumpReLU(SparseAutoencoder):
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         if progress < self.warm_start:
             return self._batch_step(x)
-        pi = self.preactivations(x, keep=lambda z: z > self.threshold - self.bandwidth / 2)
+        pi = self.preactivations(x, above=self.threshold - self.bandwidth / 2)
         theta = pi.at(self.threshold)
         f = pi.like(jumprelu(pi.values, theta, self.bandwidth))
         active = step(pi.values, theta, self.bandwidth)
-        x_hat = self.reconstruct(f)
+        x_hat, error = self.reconstruct(f, x)
         return Step(f, x_hat, {
-            "reconstruction": squared_error(x, x_hat),
+            "reconstruction": error,
             "sparsity": coefficient * f.per_token(active),
         })
 
     def _batch_step(self, x: Float[Tensor, "batch d_in"]) -> Step:
-        pi = self.preactivations(x, keep=lambda z: self.batch_threshold.candidates(z, self.sparsity))
-        f = self.batch_threshold.largest(pi, self.sparsity)
+        f = self.batch_threshold.largest(self, x)
         self.threshold.data.fill_(self.batch_threshold.value)
-        x_hat = self.reconstruct(f)
-        zero = x.new_zeros(())
-        return Step(f, x_hat, {"reconstruction": squared_error(x, x_hat), "sparsity": zero})
+        x_hat, error = self.reconstruct(f, x)
+        return Step(f, x_hat, {"reconstruction": error, "sparsity": x.new_zeros(())})
 
     def margin(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         return super().margin(x) - self.threshold
@@ -112,5 +110,4 @@ class JumpReLU(SparseAutoencoder):
 
     @torch.no_grad()
     def constrain_(self) -> None:
-        super().constrain_()
         self.threshold.clamp_(min=self.bandwidth / 2)

@@ -9,25 +9,22 @@ reconstruction nor to any gradient. So a batch of latents is either
 and decoding, as well as every weight gradient, is a weighted sum of rows of one matrix over that list:
 
     x_hat[b]    = sum over entries of row b     of  f * W_dec[column]
-    dW_dec[i]   = sum over entries of column i  of  f * g[row]            g = dL/dx_hat
+    dW_dec[i]   = sum over entries of column i  of  f * g[row]            g = dL/dx_hat = 2 (x_hat - x) / batch
     df          = g[row] . W_dec[column]
     dW_enc[:,i] = sum over entries of column i  of  dpi * u[row]          u = x - b_dec
 """
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# A list costs more per entry than a dense product does: with fewer latents per active one than this, dense is faster.
-# Measured on 2 cores (AVX-512); on a GPU the crossover lies higher.
-DENSE_BELOW = 16
-warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")  # one product of it is used
+from saesweep.arch import kernels
+from saesweep.arch.choose import choose, kept, starts_of
 
 
 @dataclass(frozen=True)
@@ -38,51 +35,50 @@ class Entries:
     columns: Int[Tensor, " n"]
     shape: tuple[int, int]
 
-    @staticmethod
-    def of(kept: Bool[Tensor, "batch d_sae"] | Int[Tensor, "batch k"], d_sae: int) -> Entries:
-        """From a mask, or from k columns for every row."""
-        batch = kept.shape[0]
-        if kept.dtype == torch.bool:
-            rows, columns = kept.nonzero(as_tuple=True)
-            return Entries(rows, columns, (batch, d_sae))
-        rows = torch.arange(batch, device=kept.device).repeat_interleave(kept.shape[1])
-        return Entries(rows, kept.flatten(), (batch, d_sae))
+    @cached_property
+    def row_starts(self) -> Int[Tensor, " batch_1"]:
+        return starts_of(torch.bincount(self.rows, minlength=self.shape[0]))
 
     @cached_property
-    def row_starts(self) -> Int[Tensor, " batch"]:
-        return _starts(self.rows, self.shape[0])
-
-    @cached_property
-    def column_starts(self) -> Int[Tensor, " d_sae"]:
-        return _starts(self.columns, self.shape[1])
-
-    @cached_property
-    def by_column(self) -> Int[Tensor, " n"]:
-        """The order that sorts the entries by column."""
-        return self.columns.argsort(stable=True)
-
-    def sum_rows(self, weights: Float[Tensor, " n"], matrix: Float[Tensor, "d_sae d"]) -> Float[Tensor, "batch d"]:
-        """For every row of the list, the sum of weight * matrix[column]."""
-        return F.embedding_bag(self.columns, matrix, self.row_starts, mode="sum", per_sample_weights=weights)
+    def by_column(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " d_sae_1"]]:
+        """The order that sorts the entries by column, and where each column begins in it."""
+        if self.rows.device.type != "cpu":
+            counts = torch.bincount(self.columns, minlength=self.shape[1])
+            return self.columns.argsort(stable=True), starts_of(counts)
+        order, starts = torch.empty_like(self.columns), torch.empty(self.shape[1] + 1, dtype=torch.int64)
+        kernels.sort_by_column(self.columns.numpy(), starts.numpy(), order.numpy())
+        return order, starts
 
     def sum_columns(self, weights: Float[Tensor, " n"], matrix: Float[Tensor, "batch d"]) -> Float[Tensor, "d_sae d"]:
         """For every column of the list, the sum of weight * matrix[row]."""
-        order = self.by_column
+        order, starts = self.by_column
         rows, weights = self.rows[order], weights[order]
-        return F.embedding_bag(rows, matrix, self.column_starts, mode="sum", per_sample_weights=weights)
+        if not _compiled(matrix):
+            return F.embedding_bag(rows, matrix, starts[:-1], mode="sum", per_sample_weights=weights)
+        out = torch.empty(self.shape[1], matrix.shape[1])
+        kernels.gather_sum(*_arrays(starts, rows, weights, matrix, out))
+        return out
 
-    def products(self, left: Float[Tensor, "batch d"], right: Float[Tensor, "d_sae d"]) -> Float[Tensor, " n"]:
-        """left[row] . right[column] for every entry."""
-        ends = self.row_starts.new_tensor([len(self.rows)])
-        pointers = torch.cat([self.row_starts, ends])
-        zeros = left.new_zeros(len(self.rows))
-        pattern = torch.sparse_csr_tensor(pointers, self.columns, zeros, self.shape, check_invariants=False)
-        return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
+    def reconstruct(
+        self, f: Float[Tensor, " n"], W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"],
+        x: Float[Tensor, "batch d_in"],
+    ) -> tuple[Float[Tensor, "batch d_in"], Float[Tensor, " n"]]:
+        """The residual f W_dec + b_dec - x, and residual[row] . W_dec[column] for every entry."""
+        if not _compiled(x):
+            sums = F.embedding_bag(self.columns, W_dec, self.row_starts[:-1], mode="sum", per_sample_weights=f)
+            residual = sums + b_dec - x
+            return residual, (residual[self.rows] * W_dec[self.columns]).sum(1)
+        residual, products = torch.empty_like(x), torch.empty_like(f)
+        kernels.reconstruct(*_arrays(self.row_starts, self.columns, f, W_dec, b_dec, x, residual, products))
+        return residual, products
 
 
-def _starts(index: Int[Tensor, " n"], size: int) -> Int[Tensor, " size"]:
-    counts = torch.bincount(index, minlength=size)
-    return counts.cumsum(0) - counts
+def _compiled(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32
+
+
+def _arrays(*tensors: Tensor) -> tuple:
+    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
 
 
 @dataclass(frozen=True)
@@ -128,86 +124,71 @@ class Latents:
         return out.index_put((self.entries.rows, self.entries.columns), self.values)
 
 
-@torch.no_grad()
-def rough_preactivations(
-    u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"]
-) -> Float[Tensor, "batch d_sae"]:
-    """u W_enc + b_enc, good enough to choose entries by: in bf16 where the processor multiplies that much faster."""
-    if u.dtype == torch.float32 and u.device.type == "cpu" and _bf16_is_fast():
-        u, W_enc_T, b_enc = u.bfloat16(), W_enc_T.bfloat16(), b_enc.bfloat16()
-    return torch.addmm(b_enc, u, W_enc_T.T)
-
-
-@cache
-def _bf16_is_fast() -> bool:
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-
-
 class _Encode(torch.autograd.Function):
-    """pi = (x - b_dec) W_enc + b_enc at the kept entries; z holds it already, unless it is a rough one."""
+    """pi = (x - b_dec) W_enc + b_enc at the entries of the list, whose values are known already."""
 
     @staticmethod
-    def forward(ctx, x, W_enc_T, b_enc, b_dec, z, entries):
+    def forward(ctx, x, W_enc_T, b_enc, b_dec, values, entries):
         ctx.save_for_backward(x, W_enc_T, b_dec)
         ctx.entries = entries
-        rough = z.dtype != x.dtype
-        if entries is None:
-            return torch.addmm(b_enc, x - b_dec, W_enc_T.T) if rough else z.clone()
-        if rough:
-            return entries.products(x - b_dec, W_enc_T) + b_enc[entries.columns]
-        return z[entries.rows, entries.columns]
+        return values.clone()
 
     @staticmethod
     def backward(ctx, grad):
         x, W_enc_T, b_dec = ctx.saved_tensors
-        u, entries = x - b_dec, ctx.entries
-        if entries is None:
-            dW_enc_T, db_enc = grad.T @ u, grad.sum(0)
-        else:
-            dW_enc_T = entries.sum_columns(grad, u)
-            db_enc = grad.new_zeros(entries.shape[1]).index_add_(0, entries.columns, grad)
+        dW_enc_T = ctx.entries.sum_columns(grad, x - b_dec)
+        db_enc = grad.new_zeros(ctx.entries.shape[1]).index_add_(0, ctx.entries.columns, grad)
         return None, dW_enc_T, db_enc, -(db_enc @ W_enc_T), None, None
 
 
-class _Decode(torch.autograd.Function):
-    """f W_dec over the list."""
+class _Reconstruct(torch.autograd.Function):
+    """The residual of f W_dec + b_dec from x, and its squared norm, over the list; the first has no gradient."""
 
     @staticmethod
-    def forward(ctx, f, W_dec, entries):
-        ctx.save_for_backward(f, W_dec)
+    def forward(ctx, f, W_dec, b_dec, x, entries):
+        residual, products = entries.reconstruct(f, W_dec, b_dec, x)
+        ctx.save_for_backward(f, residual, products)
         ctx.entries = entries
-        return entries.sum_rows(f, W_dec)
+        ctx.mark_non_differentiable(residual)
+        return residual, residual.square().sum() / len(x)
 
     @staticmethod
-    def backward(ctx, grad):
-        f, W_dec = ctx.saved_tensors
-        df = ctx.entries.products(grad, W_dec)
-        dW_dec = ctx.entries.sum_columns(f, grad) if ctx.needs_input_grad[1] else None
-        return df, dW_dec, None
+    def backward(ctx, _, grad):
+        f, residual, products = ctx.saved_tensors
+        factor = 2 * grad / len(residual)
+        dW_dec = ctx.entries.sum_columns(f * factor, residual) if ctx.needs_input_grad[1] else None
+        db_dec = residual.sum(0) * factor if ctx.needs_input_grad[2] else None
+        return products * factor, dW_dec, db_dec, None, None
 
 
-def encode_at(
+def encode(
     x: Float[Tensor, "batch d_in"],
     W_enc_T: Float[Tensor, "d_sae d_in"],
     b_enc: Float[Tensor, " d_sae"],
     b_dec: Float[Tensor, " d_in"],
-    z: Float[Tensor, "batch d_sae"],
-    kept: Bool[Tensor, "batch d_sae"] | Int[Tensor, "batch k"],
+    above: Float[Tensor, " d_sae"] | None,
+    k: int,
+    dense: bool,
 ) -> Latents:
-    """Pre-activations at the kept entries, as a list, or dense where too many are kept for a list to pay.
+    """Pre-activations above their bound, or else the k largest of each token: as a list, or dense where that is asked for
+    or too many are kept for a list to pay.
 
-    Dense values outside `kept` are zero, and no gradient passes there: both layouts give the same numbers.
+    Dense values that are not kept are zero, and no gradient passes there: both layouts give the same numbers.
     """
-    n = int(kept.sum()) if kept.dtype == torch.bool else kept.numel()
-    if n * DENSE_BELOW <= z.numel():
-        entries = Entries.of(kept, z.shape[1])
-        return Latents(_Encode.apply(x, W_enc_T, b_enc, b_dec, z, entries), tuple(z.shape), entries)
-    if kept.dtype != torch.bool:
-        kept = torch.zeros_like(z, dtype=torch.bool).scatter_(1, kept, True)
-    values = _Encode.apply(x, W_enc_T, b_enc, b_dec, z, None)
-    return Latents(values.masked_fill(~kept, 0.0), tuple(z.shape))
+    shape = (len(x), len(W_enc_T))
+    if not dense and (chosen := choose(x - b_dec, W_enc_T, b_enc, above, k)) is not None:
+        entries = Entries(*chosen[:2], shape)
+        return Latents(_Encode.apply(x, W_enc_T, b_enc, b_dec, chosen[2], entries), shape, entries)
+    pi = F.linear(x - b_dec, W_enc_T, b_enc)
+    return Latents(pi.masked_fill(~kept(pi.detach(), above, k), 0.0), shape)
 
 
-def decode(f: Latents, W_dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "batch d_in"]:
-    """f W_dec."""
-    return f.values @ W_dec if f.entries is None else _Decode.apply(f.values, W_dec, f.entries)
+def reconstruct(
+    f: Latents, W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"], x: Float[Tensor, "batch d_in"]
+) -> tuple[Float[Tensor, "batch d_in"], Float[Tensor, ""]]:
+    """x_hat = f W_dec + b_dec, without gradient, and the squared error: summed over d_in, averaged over the batch."""
+    if f.entries is None:
+        x_hat = f.values @ W_dec + b_dec
+        return x_hat.detach(), (x - x_hat).square().sum(-1).mean()
+    residual, error = _Reconstruct.apply(f.values, W_dec, b_dec, x, f.entries)
+    return x + residual, error

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saesweep.arch.base import SparseAutoencoder, Step, squared_error
+from saesweep.arch.base import SparseAutoencoder, Step
 
 
 class ReLU(SparseAutoencoder):
@@ -17,11 +17,11 @@ class ReLU(SparseAutoencoder):
         return torch.relu(pi)
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
-        pi = self.preactivations(x, keep=lambda z: z > 0)
+        pi = self.preactivations(x, above=0.0)
         f = pi.like(torch.relu(pi.values))
-        x_hat = self.reconstruct(f)
+        x_hat, error = self.reconstruct(f, x)
         norms = f.at(self.W_dec.norm(dim=1))
         return Step(f, x_hat, {
-            "reconstruction": squared_error(x, x_hat),
+            "reconstruction": error,
             "sparsity": coefficient * f.per_token(f.values * norms),
         })

@@ -7,11 +7,12 @@ e = x - x_hat is held constant, e_hat decodes the k_aux largest pi among the dea
 left out while no latent is dead. In training units E||x - mean||^2 = 1, so both terms are shares of a variance.
 """
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
-from saesweep.arch.base import SparseAutoencoder, Step, squared_error
-from saesweep.arch.latents import decode
+from saesweep.arch.base import SparseAutoencoder, Step
+from saesweep.arch.choose import kept
 
 
 class TopK(SparseAutoencoder):
@@ -30,23 +31,20 @@ class TopK(SparseAutoencoder):
         return torch.zeros_like(pi).scatter(1, columns, torch.relu(values))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
-        pi = self.preactivations(x, keep=self._largest)
+        pi = self.preactivations(x, largest=self.k)
         f = pi.like(torch.relu(pi.values))
-        x_hat = self.reconstruct(f)
-        losses = {"reconstruction": squared_error(x, x_hat)}
-        return Step(f, x_hat, losses | {"auxiliary": auxk(self, x, x_hat)})
-
-    def _largest(self, z: Float[Tensor, "batch d_sae"]) -> Int[Tensor, "batch k"]:
-        return z.topk(self.k, sorted=False).indices
+        x_hat, error = self.reconstruct(f, x)
+        return Step(f, x_hat, {"reconstruction": error, "auxiliary": auxk(self, x, x_hat)})
 
 
 def auxk(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
     """alpha times the share of the residual that the dead latents' best k_aux leave unexplained; 0 with none dead."""
-    dead = sae.tokens_since_fired > sae.aux_tokens
-    k = min(sae.k_aux, int(dead.sum()))
+    dead = (sae.tokens_since_fired > sae.aux_tokens).nonzero().squeeze(1)
+    k = min(sae.k_aux, len(dead))
     if k == 0 or sae.alpha == 0:
         return x.new_zeros(())
-    pi = sae.preactivations(x, keep=lambda z: z.masked_fill(~dead, -torch.inf).topk(k, sorted=False).indices)
-    residual = (x - x_hat).detach()
-    e_hat = decode(pi.like(torch.relu(pi.values)), sae.W_dec)
-    return sae.alpha * squared_error(residual, e_hat) / residual.square().sum(-1).mean()
+    W_enc_T, W_dec, b_enc = F.embedding(dead, sae.W_enc_T), F.embedding(dead, sae.W_dec), sae.b_enc[dead]
+    pi = torch.relu(F.linear(x - sae.b_dec, W_enc_T, b_enc))
+    f = pi if k == len(dead) else pi * kept(pi.detach(), None, k)
+    residual = x - x_hat
+    return sae.alpha * (residual - f @ W_dec).square().sum() / residual.square().sum()

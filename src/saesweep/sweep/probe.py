@@ -9,9 +9,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from saesweep.activations import harvest
+from saesweep.optimizer import UnitRowAdam
 from saesweep.sites import HookPoint
 from saesweep.sweep.matter import KnownDictionary, Settings, enough_text, has_lm, language_model, point_of
 from saesweep.sweep.run import build
+from saesweep.training import parameter_group
 
 
 def estimate(cfgs: Sequence[DictConfig]) -> dict[str, Any]:
@@ -56,11 +58,10 @@ def _probe_step(job: Settings, x: torch.Tensor) -> float:
     sae = build(job, x.shape[1]).to(x.device)
     x = (x.float() - x.float().mean(0))[: job["batch_tokens"]]
     x /= x.square().sum(1).mean().sqrt()
-    optimizer = torch.optim.Adam(sae.parameters(), fused=True)
+    optimizer = UnitRowAdam([parameter_group(sae, job["arch"]["optimizer"])])
 
     def step() -> None:
         sum(sae.step(x, torch.tensor(0.0, device=x.device), 0.0).losses.values()).backward()
-        sae.project_gradient_()
         optimizer.step()
         optimizer.zero_grad()
         sae.constrain_()

@@ -1,0 +1,296 @@
+"""The loops that PyTorch has no fast form for on a CPU, compiled by numba on first use and cached on disk.
+
+All are fp32 and own their output row by row, so no result depends on the number of threads. Lists of entries are in
+row-major order: entry e belongs to the row r with starts[r] <= e < starts[r + 1].
+"""
+import inspect
+from collections.abc import Callable
+
+import numba
+import numpy as np
+import torch
+from numba import njit, prange
+
+# Sums may be reordered into vectors; NaN and infinity keep their meaning.
+MATH = {"reassoc", "contract", "nsz"}
+ZERO, ONE = np.float32(0), np.float32(1)
+
+
+def compiled(function: Callable, parallel: bool = True) -> Callable:
+    options = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": MATH}
+    return njit(parallel=parallel, **options)(inspect.unwrap(function))  # less what a type checker has put around it
+
+
+def inlined(function: Callable) -> Callable:
+    return compiled(function, parallel=False)
+
+
+numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+numba.set_parallel_chunksize(32)  # rows: some have many entries, so none is dealt out before a thread is free for it
+
+
+@inlined
+def _dot(a, b):
+    total = np.float32(0)
+    for j in range(len(a)):
+        total += a[j] * b[j]
+    return total
+
+
+@inlined
+def _float(bits):
+    """The float of these bits."""
+    one = np.empty(1, np.int32)
+    one[0] = bits
+    return one.view(np.float32)[0]
+
+
+@compiled
+def quantise(x, q, scale, norm):
+    """x [n, d] ~ scale [n] * q [n, d] in int8; and the rows' norms."""
+    n, d = x.shape
+    for r in prange(n):
+        row, bits = x[r], x[r].view(np.int32)
+        largest = np.int32(0)
+        for j in range(d):  # of the magnitudes' bits: as integers they have the same order, and a vector maximum
+            largest = max(largest, bits[j] & np.int32(0x7FFFFFFF))
+        scale[r] = max(_float(largest), np.float32(1e-30)) / np.float32(127)
+        norm[r] = np.sqrt(_dot(row, row))
+        inverse = np.float32(1) / scale[r]
+        for j in range(d):
+            q[r, j] = np.int8(np.int32(np.floor(row[j] * inverse + np.float32(0.5))))
+
+
+@compiled
+def scan_above(score, row_scale, row_error, bound, error, slots, counts):
+    """Where (score + error) * row_scale + row_error > bound: the columns, per row, and their number.
+
+    The number is right even where a row's slots do not hold them all.
+    """
+    batch, d_sae = score.shape
+    room = slots.shape[1]
+    for r in prange(batch):
+        found = 0
+        row, out, scale, slack = score[r], slots[r], row_scale[r], row_error[r]
+        for at in range(0, d_sae, 64):
+            z, e, least = row[at : at + 64], error[at : at + 64], bound[at : at + 64]
+            count = ZERO  # a narrow sum is a vector sum
+            for j in range(len(z)):
+                count += ONE if (np.float32(z[j]) + e[j]) * scale + slack > least[j] else ZERO
+            hits = int(count)
+            if hits and found + hits <= room:
+                for j in range(len(z)):
+                    if (np.float32(z[j]) + e[j]) * scale + slack > least[j]:
+                        out[found] = at + j
+                        found += 1
+            else:
+                found += hits
+        counts[r] = found
+
+
+@inlined
+def _order(bits):
+    """The bits of a float as an integer of the same order."""
+    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+@inlined
+def _kth_largest(bits, n, k):
+    """Of n floats, given by their bits, as an `_order` integer; for n < k the smallest there is."""
+    low, high = np.int64(-(2**31)), np.int64(2**31 - 1)
+    while low < high:
+        middle = low + (high - low + 1) // 2
+        least = np.int32(middle)
+        above = np.float32(0)
+        for i in range(n):
+            above += ONE if _order(bits[i]) >= least else ZERO
+        if above >= k:
+            low = middle
+        else:
+            high = middle - 1
+    return np.int32(low)
+
+
+@compiled
+def scan_largest(score, row_scale, row_error, scale, bias, k, slots, counts):
+    """Columns of each row that may be among its k largest of score * row_scale * scale + bias, give or take row_error.
+
+    The columns are dealt out to groups; the k-th largest of the groups' maxima is a close lower bound of the k-th
+    largest of all.
+    """
+    batch, d_sae = score.shape
+    room = slots.shape[1]
+    groups = d_sae
+    while groups >= 8 * k and groups >= 128:
+        groups = (groups + 1) // 2
+    rounds = (d_sae + groups - 1) // groups
+    for r in prange(batch):
+        row, out, factor = score[r], slots[r], row_scale[r]
+        z = np.full(rounds * groups, np.float32(-np.inf), np.float32)
+        largest = np.full(groups, np.float32(-np.inf), np.float32)
+        for at in range(0, d_sae, groups):
+            part, q, t, b = z[at : at + groups], row[at : at + groups], scale[at : at + groups], bias[at : at + groups]
+            for g in range(len(q)):
+                part[g] = np.float32(q[g]) * factor * t[g] + b[g]
+                largest[g] = part[g] if part[g] > largest[g] else largest[g]
+        least = _float(_order(_kth_largest(largest.view(np.int32), groups, k)))  # _order is its own inverse
+        least -= np.float32(2) * row_error[r]
+        found = 0
+        for g in range(groups):
+            if largest[g] >= least:
+                for j in range(g, d_sae, groups):
+                    if z[j] >= least:
+                        if found < room:
+                            out[found] = j
+                        found += 1
+        counts[r] = found
+
+
+@inlined
+def _dots(left, right, index, out):
+    """out[i] = left . right[index[i]]; two at a time, so that left is loaded half as often."""
+    n = len(index)
+    for i in range(0, n - 1, 2):
+        a, b = right[index[i]], right[index[i + 1]]
+        first, second = ZERO, ZERO
+        for j in range(len(left)):
+            first += left[j] * a[j]
+            second += left[j] * b[j]
+        out[i], out[i + 1] = first, second
+    if n % 2:
+        out[n - 1] = _dot(left, right[index[n - 1]])
+
+
+@compiled
+def keep_above(slots, values, counts, u, W_enc_T, b_enc, bound):
+    """Exact pre-activations of the candidates; those not above their bound leave the slots."""
+    for r in prange(len(counts)):
+        columns, pi = slots[r, : counts[r]], values[r, : counts[r]]
+        _dots(u[r], W_enc_T, columns, pi)
+        kept = 0
+        for i in range(len(columns)):
+            j = columns[i]
+            z = pi[i] + b_enc[j]
+            if z > bound[j]:
+                columns[kept], pi[kept] = j, z
+                kept += 1
+        counts[r] = kept
+
+
+@compiled
+def keep_largest(slots, values, counts, u, W_enc_T, b_enc, k):
+    """Exact pre-activations of the candidates; all but the k largest leave the slots."""
+    for r in prange(len(counts)):
+        columns, pi = slots[r, : counts[r]], values[r, : counts[r]]
+        _dots(u[r], W_enc_T, columns, pi)
+        for i in range(len(columns)):
+            pi[i] += b_enc[columns[i]]
+        if len(columns) <= k:
+            continue
+        bits = pi.view(np.int32)
+        least = _kth_largest(bits, len(bits), k)
+        ties = k
+        for i in range(len(bits)):
+            ties -= _order(bits[i]) > least
+        kept = 0
+        for i in range(len(bits)):
+            order = _order(bits[i])
+            if order > least or (order == least and ties > 0):
+                ties -= order == least
+                columns[kept], pi[kept] = columns[i], pi[i]
+                kept += 1
+        counts[r] = kept
+
+
+@compiled
+def flatten(slots, values, starts, rows, columns, out):
+    for r in prange(len(starts) - 1):
+        start = starts[r]
+        for i in range(starts[r + 1] - start):
+            rows[start + i], columns[start + i], out[start + i] = r, slots[r, i], values[r, i]
+
+
+@inlined
+def _add_rows(total, matrix, index, weights):
+    """total += sum of weight * matrix[index]; four at a time, so that the sum is read and written less often."""
+    four = np.empty(4, np.int64)
+    n = 0
+    for e in range(len(index)):
+        if weights[e] != ZERO:
+            four[n] = e
+            n += 1
+        if n == 4 or (e == len(index) - 1 and n > 0):
+            for i in range(n, 4):
+                four[i] = four[0]
+            a, b, c, d = matrix[index[four[0]]], matrix[index[four[1]]], matrix[index[four[2]]], matrix[index[four[3]]]
+            wa, wb, wc, wd = weights[four[0]], weights[four[1]], weights[four[2]], weights[four[3]]
+            wb, wc, wd = wb if n > 1 else ZERO, wc if n > 2 else ZERO, wd if n > 3 else ZERO
+            for j in range(len(total)):
+                total[j] += wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j]
+            n = 0
+
+
+@compiled
+def gather_sum(starts, index, weights, matrix, out):
+    """For every row of the list the sum of weight * matrix[index]."""
+    for r in prange(len(out)):
+        own = slice(starts[r], starts[r + 1])
+        out[r] = ZERO
+        _add_rows(out[r], matrix, index[own], weights[own])
+
+
+@compiled
+def reconstruct(starts, columns, f, W_dec, b_dec, x, residual, products):
+    """residual = f W_dec + b_dec - x, and residual[row] . W_dec[column] for every entry, while its row is in the cache."""
+    for r in prange(len(residual)):
+        own = slice(starts[r], starts[r + 1])
+        residual[r] = b_dec - x[r]
+        _add_rows(residual[r], W_dec, columns[own], f[own])
+        _dots(residual[r], W_dec, columns[own], products[own])
+
+
+@inlined
+def sort_by_column(columns, starts, order):
+    """order: the entries column by column, rows ascending within each; starts [d_sae + 1]: where each column begins."""
+    starts[:] = 0
+    for column in columns:
+        starts[column + 1] += 1
+    for i in range(1, len(starts)):
+        starts[i] += starts[i - 1]
+    filled = starts[:-1].copy()
+    for e in range(len(columns)):
+        order[filled[columns[e]]] = e
+        filled[columns[e]] += 1
+
+
+@compiled
+def gradient_norms(grad, weight, unit, out):
+    """Squared norm of each row of the gradient; where rows have unit norm, of its part tangent to the sphere."""
+    for r in prange(len(out)):
+        out[r] = _dot(grad[r], grad[r])
+        if unit:
+            along = _dot(grad[r], weight[r])
+            out[r] -= along * along
+
+
+@compiled
+def adam_rows(weight, grad, mean, square, clip, step_size, beta1, beta2, bias2, eps, unit):
+    """One Adam step, row by row: the gradient is projected and clipped on the way in, unit rows are renormalised.
+
+    step_size = lr / (1 - beta1^t), bias2 = sqrt(1 - beta2^t); all scalars are fp32.
+    """
+    n, d = weight.shape
+    for r in prange(n):
+        w, g, m, v = weight[r], grad[r], mean[r], square[r]
+        along = _dot(w, g) if unit else np.float32(0)
+        norm = np.float32(0)
+        for j in range(d):
+            h = (g[j] - along * w[j]) * clip
+            m[j] = beta1 * m[j] + (np.float32(1) - beta1) * h
+            v[j] = beta2 * v[j] + (np.float32(1) - beta2) * h * h
+            w[j] -= step_size * m[j] / (np.sqrt(v[j]) / bias2 + eps)
+            norm += w[j] * w[j]
+        if unit:
+            inverse = np.float32(1) / np.sqrt(norm)
+            for j in range(d):
+                w[j] *= inverse

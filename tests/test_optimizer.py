@@ -1,0 +1,86 @@
+"""The update of the SAEs: project, clip, Adam, renormalise; in one compiled pass and as written."""
+import pytest
+import torch
+
+from saesweep.optimizer import UnitRowAdam, clip_factor, tangent
+
+SHAPES = {"unit": (30, 17), "matrix": (30, 17), "bias": (30,), "threshold": (30,)}
+
+
+def group(dtype=torch.float32, clip=None, lr=0.01, seed=0):
+    torch.manual_seed(seed)
+    params = [torch.nn.Parameter(torch.randn(shape, dtype=torch.float64).to(dtype)) for shape in SHAPES.values()]
+    params[0].data /= params[0].data.norm(dim=1, keepdim=True)
+    numbers = {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-8, "clip": clip}
+    return {"params": params, "unit": [0], "unclipped": [3], **numbers}
+
+
+def give_gradients(params, seed):
+    random = torch.Generator().manual_seed(100 + seed)
+    for p in params:
+        p.grad = torch.randn(p.shape, generator=random, dtype=torch.float64).to(p.dtype)
+
+
+@pytest.mark.parametrize("clip", [None, 0.5, 1e6])
+def test_the_compiled_update_equals_torchs_adam_on_projected_and_clipped_gradients(clip):
+    ours, theirs = group(clip=clip), group(torch.float64)
+    optimizer = UnitRowAdam([ours])
+    adam = torch.optim.Adam(theirs["params"], lr=0.01)
+    for seed in range(5):
+        for params in (ours["params"], theirs["params"]):
+            give_gradients(params, seed)
+        unit, *_, threshold = theirs["params"]
+        unit.grad = tangent(unit.grad, unit.data)
+        if clip:
+            torch.nn.utils.clip_grad_norm_([p for p in theirs["params"] if p is not threshold], clip)
+        optimizer.step()
+        adam.step()
+        unit.data /= unit.data.norm(dim=1, keepdim=True)
+        for p, q in zip(ours["params"], theirs["params"], strict=True):
+            torch.testing.assert_close(p.data.double(), q.data, rtol=1e-4, atol=1e-5)
+
+
+def test_the_plain_update_is_the_compiled_one_in_another_precision():
+    plain, compiled = group(torch.float64, clip=0.5), group(clip=0.5)
+    optimizers = [UnitRowAdam([plain]), UnitRowAdam([compiled])]
+    for seed in range(5):
+        for one, optimizer in zip((plain, compiled), optimizers, strict=True):
+            give_gradients(one["params"], seed)
+            optimizer.step()
+    for p, q in zip(plain["params"], compiled["params"], strict=True):
+        torch.testing.assert_close(p.data, q.data.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_groups_do_not_touch_each_other_and_one_without_gradients_stays_as_it_is():
+    alone, together, idle = group(clip=0.1), group(clip=0.1), group(seed=1)
+    before = [p.detach().clone() for p in idle["params"]]
+    one, both = UnitRowAdam([alone]), UnitRowAdam([idle, together])
+    for seed in range(3):
+        for optimizer, own in ((one, alone), (both, together)):
+            give_gradients(own["params"], seed)
+            optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(alone["params"], together["params"], strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(before, idle["params"], strict=True))
+
+
+def test_a_gradient_that_is_not_finite_is_not_hidden_by_the_clipping():
+    bad = group(clip=1.0)
+    give_gradients(bad["params"], 0)
+    bad["params"][1].grad[3, 4] = float("nan")
+    assert clip_factor(bad) != clip_factor(bad)
+    UnitRowAdam([bad]).step()
+    assert not bad["params"][1].isfinite().all() and bad["params"][3].isfinite().all()
+
+
+def test_its_state_goes_on_after_being_saved():
+    first, second = group(clip=1.0), group(clip=1.0)
+    whole, broken = UnitRowAdam([first]), UnitRowAdam([second])
+    for seed in range(4):
+        give_gradients(first["params"], seed)
+        whole.step()
+        give_gradients(second["params"], seed)
+        broken.step()
+        state = broken.state_dict()
+        broken = UnitRowAdam([second])
+        broken.load_state_dict(state)
+    assert all(torch.equal(p, q) for p, q in zip(first["params"], second["params"], strict=True))
