@@ -130,7 +130,7 @@ def test_the_compiled_step_over_a_list_equals_the_dense_one_with_autograd(name, 
 def test_candidates_hold_all_that_is_chosen_even_where_rows_differ_in_size_by_far():
     torch.manual_seed(0)
     u = torch.randn(256, 64) * torch.logspace(-0.5, 0.5, 256)[:, None]
-    u[:, 5] *= 30  # one coordinate dominates the scale of every row
+    u[:, 5] *= 4  # one coordinate dominates the scale of every row
     W_enc_T, b_enc = torch.randn(2048, 64) * torch.rand(2048, 1), torch.randn(2048) * 0.01
     pi = (u.double() @ W_enc_T.double().T + b_enc).float()
     bound = pi.quantile(0.99, dim=0)

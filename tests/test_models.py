@@ -23,7 +23,7 @@ from torch import Tensor
 
 from saesweep import converted
 from saesweep.errors import UsageError
-from saesweep.models import load, load_tokenizer
+from saesweep.models import dtype_of, load, load_tokenizer
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
 MODELS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -134,6 +134,15 @@ def test_bytes_are_tokens_and_special_tokens_are_none_of_them() -> None:
 
 def test_dtype_is_the_one_of_the_file() -> None:
     assert load(config("tiny", dtype="bfloat16")).module.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("amx", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_is_bfloat16_unless_the_processor_multiplies_it_slowly(
+    amx: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert load(config("tiny", dtype="auto")).module.dtype == dtype
+    assert dtype_of("auto", "cuda") == torch.bfloat16 and dtype_of("float16", "cpu") == torch.float16
 
 
 def test_a_wrong_number_of_layers_is_refused() -> None:
@@ -334,7 +343,7 @@ def test_the_default_model_reads_python_source_and_needs_bos() -> None:
 
     with_bos = torch.nn.functional.pad(pieces, (1, 0), value=language_model.tokenizer.bos)
     assert loss(with_bos) < 3.0 < 4.0 < loss(pieces)
-    assert language_model.module.dtype == torch.bfloat16
+    assert language_model.module.dtype == dtype_of("auto", "cpu")
 
 
 @installed

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from small import CONF, tiny
 
 from saesweep.errors import UsageError
-from saesweep.sites import HookPoint, edit, hook_point, read
+from saesweep.sites import HookPoint, blocks_before, edit, hook_point, read, recorded, replayed
 
 MODEL = OmegaConf.to_container(OmegaConf.load(CONF / "model/tiny.yaml"))
 PLACES = [(site, layer) for site in MODEL["sites"] for layer in range(MODEL["layers"])]
@@ -50,6 +50,31 @@ def test_an_edit_is_undone_where_the_block_ends_in_an_error():
     with pytest.raises(KeyError), edit(LM, POINTS[0], torch.zeros_like):
         raise KeyError
     assert torch.equal(logits(), clean)
+
+
+@pytest.mark.parametrize("point", POINTS, ids=str)
+def test_replaying_what_comes_before_a_point_changes_no_logit_and_computes_none_of_it(point):
+    before = blocks_before(LM, point)
+    with recorded(before) as outputs, edit(LM, point, torch.zeros_like):
+        wanted = logits()
+    counts = {}
+    handles = [b.mlp.register_forward_pre_hook(lambda *_, b=b: counts.update({b: 1})) for b in LM.model.layers]
+    with replayed(before, outputs), edit(LM, point, torch.zeros_like):
+        assert torch.equal(logits(), wanted)
+    assert list(counts) == [block for block in LM.model.layers if block not in before]
+    for handle in handles:
+        handle.remove()
+    clean = logits()
+    assert list(counts) != [*LM.model.layers] or not before
+    assert not torch.equal(clean, wanted)
+
+
+def test_what_comes_before_a_point_is_known_of_stacks_of_blocks_alone():
+    blocks = list(LM.model.layers)
+    assert blocks_before(LM, HookPoint("model.layers.1", "output")) == blocks[:2]
+    assert blocks_before(LM, HookPoint("model.layers.1", "input")) == blocks[:1]
+    assert blocks_before(LM, HookPoint("model.layers.1.self_attn.o_proj", "input")) == blocks[:1]
+    assert blocks_before(LM, HookPoint("model.norm", "output")) == []
 
 
 @pytest.mark.parametrize("layer", range(MODEL["layers"]))

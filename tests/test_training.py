@@ -261,6 +261,14 @@ def test_every_member_has_its_own_learning_rate_and_no_step_is_of_size_zero(text
     assert one[:2] == pytest.approx([1e-3 / 51 / 0.03, 1e-3]) and one[-1] == pytest.approx(1e-3 / 51 / 0.2)
 
 
+@pytest.mark.parametrize("name", ARCHS)
+def test_the_fast_step_and_the_dense_definition_train_to_the_same_sae(name, text, tmp_path):
+    jobs = [job(text, f"arch={name}", "width=400", f"dense={dense}") for dense in ("false", "true")]
+    trained(jobs, tmp_path)
+    fast, dense = ([(float(row["l0"]), float(row["fvu"])) for row in curve(tmp_path / f"{i}")] for i in range(2))
+    assert fast[-1] == pytest.approx(dense[-1], rel=0.01)
+
+
 # Counting
 
 

@@ -6,8 +6,8 @@ zero- and mean-ablated ones of each hook point) is computed once and shared by a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +19,7 @@ from saesweep.arch.base import SparseAutoencoder
 from saesweep.errors import UsageError
 from saesweep.metrics import CrossEntropy, Fidelity, spliced
 from saesweep.models import LanguageModel
-from saesweep.sites import HookPoint, edit, read
+from saesweep.sites import HookPoint, blocks_before, edit, read, recorded, replayed
 from saesweep.text import Corpus, blocks
 
 Progress = Callable[[str], None]
@@ -99,6 +99,7 @@ class _Passes:
         self.lm, self.subjects = lm, subjects
         self.statistics = {s.point: s.statistics for s in subjects}
         self.means = {s.point: _raw_mean(s) for s in subjects}
+        self.unchanged = {point: blocks_before(lm.module, point) for point in points}
         self.clean = CrossEntropy()
         self.zero = {point: CrossEntropy() for point in points}
         self.mean = {point: CrossEntropy() for point in points}
@@ -106,7 +107,8 @@ class _Passes:
     def add(self, tokens: Int[Tensor, "batch context"]) -> None:
         ordinary = trainable(tokens, self.lm.tokenizer)
         tokens = tokens.clamp(min=0)
-        self.clean.add(self._logits(tokens), tokens, ordinary)
+        with recorded(max(self.unchanged.values(), key=len)) as self.outputs:
+            self.clean.add(self._logits(tokens), tokens, ordinary)
         for point, mean in self.means.items():
             with self._replaced(point, ordinary, torch.zeros_like):
                 self.zero[point].add(self._logits(tokens), tokens, ordinary)
@@ -119,9 +121,11 @@ class _Passes:
     def _logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
         return self.lm.module(input_ids=tokens, use_cache=False).logits
 
+    @contextmanager
     def _replaced(
         self, point: HookPoint, ordinary: Bool[Tensor, "batch pos"], fn: Callable[[Tensor], Tensor]
-    ) -> AbstractContextManager[None]:
+    ) -> Iterator[None]:
+        """A forward of the same tokens as the clean one: what comes before the hook point is not computed again."""
         statistics = self.statistics[point]
 
         def splice(x: Float[Tensor, "batch pos d_in"]) -> Float[Tensor, "batch pos d_in"]:
@@ -130,7 +134,8 @@ class _Passes:
             x[at] = fn(x[at].float()).to(x.dtype)
             return x
 
-        return edit(self.lm.module, point, splice)
+        with replayed(self.unchanged[point], self.outputs), edit(self.lm.module, point, splice):
+            yield
 
     def result(self, subject: Subject) -> Mapping[str, float]:
         zero, mean = self.zero[subject.point].result(), self.mean[subject.point].result()

@@ -4,6 +4,7 @@
     hub: google/gemma-2-9b, revision: main            a repository of the Hugging Face hub, or its copy on this machine
     package: .., install: .., parts: [..], sha256: .. a GGUF file inside pip packages, converted once (converted.py)
     random: {model_type: .., seed: 0, ..}             weights drawn in a second, and a tokenizer of bytes: for tests
+`dtype: auto` is bfloat16, but float32 on a processor without AMX, which multiplies bfloat16 at half that speed.
 No pickle is read, no code of a repository is run, and what is on this machine needs no network.
 """
 
@@ -43,7 +44,7 @@ class LanguageModel:
 def load(model: Mapping[str, Any], device: str = "cpu") -> LanguageModel:
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model)
-    module = _module(model)
+    module = _module(model, dtype_of(model["dtype"], device))
     layers = module.config.num_hidden_layers
     if layers != model["layers"]:
         raise UsageError(f"model.layers={model['layers']}: {model['name']} has {layers}; correct conf/model")
@@ -62,9 +63,16 @@ def load_tokenizer(model: Mapping[str, Any]) -> Tokenizer:
     return _tokenizer(model, *converted.tokenizer(model))
 
 
-def _module(model: Mapping[str, Any]) -> transformers.PreTrainedModel:
+def dtype_of(name: str, device: str) -> torch.dtype:
+    if name != "auto":
+        return getattr(torch, name)
+    slow = torch.device(device).type == "cpu" and not torch.cpu._is_amx_tile_supported()
+    return torch.float32 if slow else torch.bfloat16
+
+
+def _module(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTrainedModel:
     source = model["source"]
-    options = {"dtype": getattr(torch, model["dtype"]), "attn_implementation": "sdpa"}
+    options = {"dtype": dtype, "attn_implementation": "sdpa"}
     if source.get("random"):
         return _random(source["random"], **options)
     if source.get("hub"):

@@ -1,4 +1,5 @@
 """Where in a language model we read: a module of it, and that module's input or output."""
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple
@@ -51,6 +52,39 @@ def edit(lm: nn.Module, point: HookPoint, fn: Callable[[Tensor], Tensor]) -> Ite
         yield
     finally:
         handle.remove()
+
+
+def blocks_before(lm: nn.Module, point: HookPoint) -> list[nn.Module]:
+    """The blocks of the language model that have run once the tensor at `point` is there: no edit of it reaches them."""
+    found = re.fullmatch(r"(.+?)\.(\d+)(\..+)?", point.module)
+    stack = lm.get_submodule(found[1]) if found else None
+    if not isinstance(stack, nn.ModuleList):
+        return []
+    whole_block = found[3] is None and point.tensor == "output"
+    return list(stack[: int(found[2]) + whole_block])
+
+
+@contextmanager
+def recorded(blocks: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Any]]:
+    """What the blocks returned in the last forward inside."""
+    outputs: dict[nn.Module, Any] = {}
+    with ExitStack() as stack:
+        for block in blocks:
+            handle = block.register_forward_hook(lambda block, args, out: outputs.update({block: out}))
+            stack.callback(handle.remove)
+        yield outputs
+
+
+@contextmanager
+def replayed(blocks: Sequence[nn.Module], outputs: Mapping[nn.Module, Any]) -> Iterator[None]:
+    """The blocks are not computed: they return what was recorded, for the same tokens."""
+    for block in blocks:
+        block.forward = lambda *_, out=outputs[block], **__: out
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward  # the class's own is seen again
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from saesweep.errors import UsageError
 from saesweep.sweep.check import check
 
 # What the SAEs of one group may differ in. Everything else must be equal, so that a new key is safe.
-PER_SAE = ("arch", "sparsity", "width", "site", "layer", "seed", "name", "plan", "overwrite")
+PER_SAE = ("arch", "sparsity", "width", "dense", "site", "layer", "seed", "name", "plan", "overwrite")
 
 
 @dataclass(frozen=True)

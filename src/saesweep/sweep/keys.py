@@ -57,6 +57,7 @@ class Train:
     context: Annotated[int, Range(2)]
     log_tokens: Count
     save_tokens: Count
+    dense: bool
     plan: bool
     overwrite: bool
     activations: Activations

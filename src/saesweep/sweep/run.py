@@ -75,10 +75,12 @@ def build(job: Settings, d_in: int) -> SparseAutoencoder:
     """An untrained SAE from its own seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job["seed"])
-        return instantiate(
+        sae = instantiate(
             job["arch"], leave=("name", "coefficient", "control", "optimizer"),
             d_in=d_in, d_sae=job["width"], sparsity=job["sparsity"],
         )
+    sae.dense = job["dense"]
+    return sae
 
 
 def _logger(jobs: Sequence[Settings], folders: Sequence[Path]) -> SweepLogger:
