@@ -136,7 +136,7 @@ def test_candidates_hold_all_that_is_chosen_even_where_rows_differ_in_size_by_fa
     bound = pi.quantile(0.99, dim=0)
     missed = {}
     for name, above, k in (("above", bound, 0), ("largest", None, 20)):
-        rows, columns, values = choose.choose(u, W_enc_T, b_enc, above, k)
+        _, rows, columns, values = choose.choose(u, W_enc_T, b_enc, above, k)
         wanted, mask = choose.kept(pi, above, k), torch.zeros_like(pi, dtype=torch.bool)
         mask[rows, columns] = True
         missed[name] = int((mask != wanted).sum()) / int(wanted.sum())

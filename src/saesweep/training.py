@@ -42,6 +42,18 @@ class Member(nn.Module):
         fall = min(1.0, (1 - progress) / decay) if decay > 0 else 1.0
         return self.optimizer["lr"] * rise * fall
 
+    def step_(self, x: Float[Tensor, "batch d_in"], progress: float) -> Float[Tensor, ""]:
+        """Forward, backward, counters and coefficient for one batch; the optimizer's part is the group's."""
+        self.sae.zero_grad()
+        step = self.sae.step(x, self.coefficient.at(progress), progress)
+        self.sums.add(x, step)
+        self.sae.count_fired_(step.latents)
+        if self.sae.penalised:
+            self.coefficient.update_(step.latents.l0, progress)
+        loss = torch.stack(list(step.losses.values())).sum()
+        loss.backward()
+        return loss.detach()
+
     def stop_(self, reason: str) -> None:
         """The rest of the group goes on without it."""
         self.failed = reason
@@ -73,8 +85,8 @@ class _Sums:
     def add(self, x: Float[Tensor, "batch d_in"], step: Step) -> None:
         self.tokens, self.steps = self.tokens + len(x), self.steps + 1
         self.active += step.latents.l0.double() * len(x)
-        self.error += (x - step.x_hat.detach()).square().sum().double()
-        self.variance += (x - x.mean(0)).square().sum().double()
+        self.error += step.losses["reconstruction"].detach().double() * len(x)
+        self.variance += x.var(0, correction=0).sum().double() * len(x)
         for name, loss in step.losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + loss.detach().double()
 
@@ -112,19 +124,7 @@ class SAESweep(L.LightningModule):
     def training_step(self, batch: dict[HookPoint, Tensor], batch_idx: int) -> Float[Tensor, ""]:
         """Backward member by member, so that the activations of one at a time are held."""
         progress = self.global_step / self.total_steps
-        total = 0.0
-        for member in self.running:
-            member.sae.zero_grad()
-            x = batch[member.point]
-            step = member.sae.step(x, member.coefficient.at(progress), progress)
-            member.sums.add(x, step)
-            member.sae.count_fired_(step.latents)
-            if member.sae.penalised:
-                member.coefficient.update_(step.latents.l0, progress)
-            loss = torch.stack(list(step.losses.values())).sum()
-            loss.backward()
-            total = total + loss.detach()
-        return total
+        return torch.stack([member.step_(batch[member.point], progress) for member in self.running]).sum()
 
     def optimizer_zero_grad(self, *args: Any) -> None:
         """Lightning asks for it between the step and its backward: each member has done both."""

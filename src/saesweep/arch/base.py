@@ -16,7 +16,10 @@ from saesweep.arch.latents import Latents, encode, reconstruct
 
 
 class Step(NamedTuple):
-    """What one training forward hands back. Backward sees sum(losses.values()), the logs show the same terms."""
+    """What one training forward hands back. Backward sees sum(losses.values()), the logs show the same terms.
+
+    losses["reconstruction"] is ||x - x_hat||^2: summed over d_in, averaged over the batch.
+    """
 
     latents: Latents
     x_hat: Float[Tensor, "batch d_in"]

@@ -25,7 +25,7 @@ from saesweep.arch import kernels
 # Measured on 2 cores (AVX-512); on a GPU the crossover lies higher.
 DENSE_BELOW = 16
 MARGIN = 4.0
-Chosen = tuple[Tensor, Tensor, Tensor]  # rows, columns, values: one each per entry, in row-major order
+Chosen = tuple[Tensor, Tensor, Tensor, Tensor]  # where rows start; row, column and value of each entry, in row-major order
 
 
 def kept(pi: Float[Tensor, "batch d_sae"], above: Float[Tensor, " d_sae"] | None, k: int) -> Bool[Tensor, "batch d_sae"]:
@@ -64,7 +64,7 @@ def choose(
         return None
     rows, columns, out = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.int64), torch.empty(n)
     kernels.flatten(*_arrays(slots, values, starts, rows, columns, out))
-    return rows, columns, out
+    return starts, rows, columns, out
 
 
 def starts_of(counts: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def _choose_plain(u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | Non
     if DENSE_BELOW * int(mask.sum()) > mask.numel():
         return None
     rows, columns = mask.nonzero(as_tuple=True)
-    return rows, columns, pi[rows, columns]
+    return starts_of(mask.sum(1)), rows, columns, pi[rows, columns]
 
 
 def _scan(

@@ -211,15 +211,16 @@ def flatten(slots, values, starts, rows, columns, out):
 
 
 @inlined
-def _add_rows(total, matrix, index, weights):
-    """total += sum of weight * matrix[index]; four at a time, so that the sum is read and written less often."""
+def _add_rows(total, matrix, index, weights, entries):
+    """total += sum of weight * matrix[index] over these entries; four at a time, so that the sum is written less often."""
     four = np.empty(4, np.int64)
-    n = 0
-    for e in range(len(index)):
+    n, left = 0, len(entries)
+    for e in entries:
+        left -= 1
         if weights[e] != ZERO:
             four[n] = e
             n += 1
-        if n == 4 or (e == len(index) - 1 and n > 0):
+        if n == 4 or (left == 0 and n > 0):
             for i in range(n, 4):
                 four[i] = four[0]
             a, b, c, d = matrix[index[four[0]]], matrix[index[four[1]]], matrix[index[four[2]]], matrix[index[four[3]]]
@@ -231,12 +232,11 @@ def _add_rows(total, matrix, index, weights):
 
 
 @compiled
-def gather_sum(starts, index, weights, matrix, out):
-    """For every row of the list the sum of weight * matrix[index]."""
-    for r in prange(len(out)):
-        own = slice(starts[r], starts[r + 1])
-        out[r] = ZERO
-        _add_rows(out[r], matrix, index[own], weights[own])
+def sum_columns(order, starts, rows, weights, matrix, out):
+    """For every column of the list the sum of weight * matrix[row]; order, starts: as `sort_by_column` leaves them."""
+    for c in prange(len(out)):
+        out[c] = ZERO
+        _add_rows(out[c], matrix, rows, weights, order[starts[c] : starts[c + 1]])
 
 
 @compiled
@@ -245,7 +245,7 @@ def reconstruct(starts, columns, f, W_dec, b_dec, x, residual, products):
     for r in prange(len(residual)):
         own = slice(starts[r], starts[r + 1])
         residual[r] = b_dec - x[r]
-        _add_rows(residual[r], W_dec, columns[own], f[own])
+        _add_rows(residual[r], W_dec, columns, f, range(starts[r], starts[r + 1]))
         _dots(residual[r], W_dec, columns[own], products[own])
 
 
@@ -261,6 +261,13 @@ def sort_by_column(columns, starts, order):
     for e in range(len(columns)):
         order[filled[columns[e]]] = e
         filled[columns[e]] += 1
+
+
+@inlined
+def mark_fired(columns, values, fired):
+    for e in range(len(columns)):
+        if values[e] > ZERO:
+            fired[columns[e]] = True
 
 
 @compiled

@@ -31,13 +31,10 @@ from saesweep.arch.choose import choose, kept, starts_of
 class Entries:
     """Which entries of a [batch, d_sae] matrix are kept: n of them, sorted by row."""
 
+    row_starts: Int[Tensor, " batch_1"]
     rows: Int[Tensor, " n"]
     columns: Int[Tensor, " n"]
     shape: tuple[int, int]
-
-    @cached_property
-    def row_starts(self) -> Int[Tensor, " batch_1"]:
-        return starts_of(torch.bincount(self.rows, minlength=self.shape[0]))
 
     @cached_property
     def by_column(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " d_sae_1"]]:
@@ -52,11 +49,11 @@ class Entries:
     def sum_columns(self, weights: Float[Tensor, " n"], matrix: Float[Tensor, "batch d"]) -> Float[Tensor, "d_sae d"]:
         """For every column of the list, the sum of weight * matrix[row]."""
         order, starts = self.by_column
-        rows, weights = self.rows[order], weights[order]
         if not _compiled(matrix):
-            return F.embedding_bag(rows, matrix, starts[:-1], mode="sum", per_sample_weights=weights)
+            bags = (self.rows[order], matrix, starts[:-1])
+            return F.embedding_bag(*bags, mode="sum", per_sample_weights=weights[order])
         out = torch.empty(self.shape[1], matrix.shape[1])
-        kernels.gather_sum(*_arrays(starts, rows, weights, matrix, out))
+        kernels.sum_columns(*_arrays(order, starts, self.rows, weights, matrix, out))
         return out
 
     def reconstruct(
@@ -110,12 +107,13 @@ class Latents:
     @property
     def fired(self) -> Bool[Tensor, " d_sae"]:
         """Whether each latent was > 0 on any token."""
-        active = self.values.detach() > 0
         if self.entries is None:
-            return active.any(0)
-        return torch.zeros(self.shape[1], dtype=torch.bool, device=active.device).index_fill_(
-            0, self.entries.columns[active], True
-        )
+            return (self.values.detach() > 0).any(0)
+        fired = torch.zeros(self.shape[1], dtype=torch.bool, device=self.values.device)
+        if _compiled(self.values):
+            kernels.mark_fired(*_arrays(self.entries.columns, self.values, fired))
+            return fired
+        return fired.index_fill_(0, self.entries.columns[self.values.detach() > 0], True)
 
     def dense(self) -> Float[Tensor, "batch d_sae"]:
         if self.entries is None:
@@ -177,8 +175,9 @@ def encode(
     """
     shape = (len(x), len(W_enc_T))
     if not dense and (chosen := choose(x - b_dec, W_enc_T, b_enc, above, k)) is not None:
-        entries = Entries(*chosen[:2], shape)
-        return Latents(_Encode.apply(x, W_enc_T, b_enc, b_dec, chosen[2], entries), shape, entries)
+        *where, values = chosen
+        entries = Entries(*where, shape)
+        return Latents(_Encode.apply(x, W_enc_T, b_enc, b_dec, values, entries), shape, entries)
     pi = F.linear(x - b_dec, W_enc_T, b_enc)
     return Latents(pi.masked_fill(~kept(pi.detach(), above, k), 0.0), shape)
 

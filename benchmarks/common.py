@@ -1,0 +1,85 @@
+"""Contestants side by side in one process, and what the machine can do."""
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as train.py does; read when torch is imported
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+
+import torch
+
+from saesweep.allocator import keep_freed_memory
+from saesweep.progress import Line
+
+Times = dict[str, list[float]]
+progress = Line()
+
+
+def round_robin(contestants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> Times:
+    """Seconds per call: every round calls each contestant once, so that a drift of the machine meets all alike."""
+    for name, call in contestants.items():
+        progress(f"warming up {name}")
+        for _ in range(warm_up):
+            call()
+    times: Times = {name: [] for name in contestants}
+    for number in range(rounds):
+        for name, call in contestants.items():
+            progress(f"round {number + 1} of {rounds}: {name}")
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def median(times: Times, name: str) -> float:
+    return statistics.median(times[name])
+
+
+def rates(times: Times, tokens: int) -> list[str]:
+    """A line each: milliseconds (smallest, largest) and tokens/s."""
+    width = max(map(len, times))
+    return [
+        f"| {name.ljust(width)} | {1e3 * median(times, name):8.1f} ({1e3 * min(all_):.0f}, {1e3 * max(all_):.0f}) "
+        f"| {tokens / median(times, name):9,.0f} |"
+        for name, all_ in times.items()
+    ]
+
+
+def machine() -> str:
+    model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
+    has = [name for name, there in (("AMX", torch.cpu._is_amx_tile_supported()), ("VNNI", torch.cpu._is_vnni_supported())) if there]
+    return (
+        f"{date.today()}, {model or platform.processor()}, {torch.get_num_threads()} threads, "
+        f"{' and '.join(has) or 'neither AMX nor VNNI'}, torch {torch.__version__}"
+    )
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        with open(file) as lines:
+            return lines.read().splitlines()
+    except OSError:
+        return []
+
+
+def peak(batch: int, d_in: int, d_sae: int) -> dict[str, float]:
+    """FLOP/s of the encoder's product [batch, d_in] x [d_in, d_sae], by precision: the best of several."""
+    x, w = torch.randn(batch, d_in), torch.randn(d_sae, d_in)
+    q_x, q_w = (torch.randint(-127, 127, t.shape, dtype=torch.int8) for t in (x, w))
+    calls = {
+        "fp32": lambda: x @ w.T,
+        "bf16": lambda x=x.bfloat16(), w=w.bfloat16(): x @ w.T,
+        "int8": lambda: torch._int_mm(q_x, q_w.T),
+    }
+    times = round_robin(calls, rounds=5)
+    return {name: 2 * batch * d_in * d_sae / min(seconds) for name, seconds in times.items()}
+
+
+def prepare() -> None:
+    """The allocator of ours is everybody's here: what is compared is the work, not page faults."""
+    keep_freed_memory()

@@ -1,0 +1,93 @@
+"""One training step of each peer on ready activations, as its own trainer takes it: pip install -e '.[bench]'."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+warnings.filterwarnings("ignore")
+Step = Callable[[Tensor], None]
+
+
+def contestants(arch: str, x: Tensor, d_sae: int, k: int, threshold: float) -> Iterator[tuple[str, Step]]:
+    """Each peer that has the architecture, in fp32 and with bf16 autocast; `threshold` gives an L0 of k at the start."""
+    makers = {
+        "SAELens": {"jumprelu": sae_lens, "topk": sae_lens, "gated": sae_lens},
+        "dictionary_learning": {"jumprelu": dictionary_learning, "topk": dictionary_learning, "gated": dictionary_learning},
+        "sparsify": {"topk": sparsify},
+    }
+    for peer, known in makers.items():
+        if arch in known:
+            for precision in ("fp32", "bf16"):
+                yield f"{peer} {precision}", known[arch](arch, x.shape[1], d_sae, k, threshold, precision == "bf16")
+
+
+def sae_lens(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: bool) -> Step:
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.saes.gated_sae import GatedTrainingSAE, GatedTrainingSAEConfig
+    from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
+    from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    torch.manual_seed(0)
+    if arch == "jumprelu":
+        sae = JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(d_in=d_in, d_sae=d_sae, jumprelu_init_threshold=threshold))
+    elif arch == "topk":
+        sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=d_in, d_sae=d_sae, k=k))
+    else:
+        sae = GatedTrainingSAE(GatedTrainingSAEConfig(d_in=d_in, d_sae=d_sae))
+    cfg = SAETrainerConfig(total_training_samples=10**12, train_batch_size_samples=2048, lr_end=3e-5, autocast=bf16)
+    trainer = SAETrainer(cfg, sae, data_provider=iter(()))
+
+    def step(x: Tensor) -> None:
+        trainer.step(x)
+        trainer.n_training_steps += 1
+
+    return step
+
+
+def dictionary_learning(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: bool) -> Step:
+    """It turns autocast off on a CPU: bf16 is put around it."""
+    from dictionary_learning.trainers.gdm import GatedSAETrainer
+    from dictionary_learning.trainers.jumprelu import JumpReluTrainer
+    from dictionary_learning.trainers.top_k import TopKTrainer
+
+    torch.manual_seed(0)
+    common = {"steps": 10**9, "activation_dim": d_in, "dict_size": d_sae, "layer": 0, "lm_name": "none", "device": "cpu"}
+    if arch == "jumprelu":
+        trainer = JumpReluTrainer(**common, target_l0=k)
+        trainer.ae.threshold.data.fill_(threshold)
+    else:
+        trainer = TopKTrainer(**common, k=k) if arch == "topk" else GatedSAETrainer(**common)
+    steps = iter(range(10**9))
+
+    def step(x: Tensor) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            trainer.update(next(steps), x)
+
+    return step
+
+
+def sparsify(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: bool) -> Step:
+    """The steps of its trainer's hook and loop, with Adam: its embedding bags need no Triton."""
+    from sparsify import SparseCoder, SparseCoderConfig
+
+    torch.manual_seed(0)
+    sae = SparseCoder(d_in, SparseCoderConfig(num_latents=d_sae, k=k))
+    optimizer = torch.optim.Adam(sae.parameters(), lr=2e-4)
+    fired = torch.zeros(d_sae, dtype=torch.bool)
+
+    def step(x: Tensor) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            sae.set_decoder_norm_to_unit_norm()
+            variance = (x - x.mean(0)).pow(2).sum()
+            out = sae(x=x, y=x, dead_mask=None, total_variance=variance)
+            fired[out.latent_indices.flatten()] = True
+            out.fvu.backward()
+        sae.remove_gradient_parallel_to_decoder_directions()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step

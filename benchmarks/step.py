@@ -1,0 +1,106 @@
+"""The training step against the peers': python -m benchmarks.step [--width 4096 16384] [--arch jumprelu topk gated].
+
+Activations are ready; all take the same batches, with an L0 of k: a sparse sum of known directions, as in
+conf/model/synthetic.yaml but larger. A step is forward, backward, clipping, optimizer, constraints, dead counters.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from itertools import cycle
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from benchmarks import common, peers
+from saesweep.instantiate import instantiate
+from saesweep.optimizer import UnitRowAdam
+from saesweep.sites import HookPoint
+from saesweep.sparsity import Coefficient
+from saesweep.synthetic import SyntheticSource
+from saesweep.training import Member, parameter_group
+
+POINT = HookPoint("synthetic", "output")
+
+
+def batches(d_in: int, batch: int, count: int) -> list[Tensor]:
+    source = SyntheticSource(
+        POINT, features=2048, d_in=d_in, l0=24, spread=20.0, noise=0.01, seed=0, window=batch * count, stream_seed=0
+    )
+    x = source.window(batch * count)[POINT]
+    x -= x.mean(0)
+    x /= x.square().sum(1).mean().sqrt()
+    return list(x.split(batch))
+
+
+def start_threshold(x: Tensor, W_enc_T: Tensor, k: int) -> float:
+    """With which k latents per token are active on average, before any training."""
+    pi = (x[:512] @ W_enc_T.T).flatten()
+    return float(pi.kthvalue(int(pi.numel() * (1 - k / len(W_enc_T)))).values)
+
+
+def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member, Callable[[Tensor], None]]:
+    """A member as training has it, started at its target L0, its coefficient held."""
+    node = OmegaConf.to_container(OmegaConf.load(f"conf/arch/{arch}.yaml"))
+    torch.manual_seed(0)
+    leave = ("name", "coefficient", "control", "optimizer")
+    sae = instantiate(node, leave=leave, d_in=x.shape[1], d_sae=d_sae, sparsity=k)
+    threshold = start_threshold(x, sae.W_enc_T.detach(), k)
+    with torch.no_grad():
+        if arch == "jumprelu":
+            sae.threshold.fill_(threshold)
+        elif arch == "gated":
+            sae.b_enc.fill_(-threshold)
+            sae.b_mag.fill_(-threshold / 2)
+    sae.dense = dense
+    coefficient = Coefficient(k, fixed=1e-3, **node["control"])
+    member = Member(arch, POINT, sae, coefficient, node["optimizer"])
+    group = parameter_group(sae, node["optimizer"]) | {"lr": 1e-5}  # so slow that L0 stays where it is
+    optimizer = UnitRowAdam([group])
+
+    def step(x: Tensor) -> None:
+        member.step_(x, 1.0)
+        optimizer.step()
+        sae.constrain_()
+
+    return member, step
+
+
+def compare(arch: str, d_in: int, d_sae: int, batch: int, k: int, rounds: int) -> None:
+    data = batches(d_in, batch, 4)
+    member, step = ours(arch, data[0], d_sae, k, dense=False)
+    _, dense = ours(arch, data[0], d_sae, k, dense=True)
+    threshold = start_threshold(data[0], member.sae.W_enc_T.detach(), k)
+    steps = {"saesweep": step, "saesweep dense=true": dense, **dict(peers.contestants(arch, data[0], d_sae, k, threshold))}
+    feeds = {name: cycle(data) for name in steps}
+    times = common.round_robin({name: lambda n=name: steps[n](next(feeds[n])) for name in steps}, rounds)
+    print(f"\n**{arch}**, width {d_sae:,}, d_in {d_in}, batch {batch:,}, L0 {member.sums.means()['l0']:.0f}, {rounds} rounds\n")
+    print("| step | ms (smallest, largest) | tokens/s |\n| --- | --- | --- |", *common.rates(times, batch), sep="\n")
+    for peer in dict.fromkeys(name.split()[0] for name in times if not name.startswith("saesweep")):
+        best = min((name for name in times if name.startswith(peer)), key=lambda name: common.median(times, name))
+        print(f"\n{common.median(times, best) / common.median(times, 'saesweep'):.1f} times {best}, its best", end="")
+    dense_flop = 10 * batch * d_in * d_sae  # five products of the dense step
+    print(f"\n\n{dense_flop / common.median(times, 'saesweep') / 1e9:,.0f} GFLOP/s of the dense step's five products", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, nargs="+", default=[4096, 16384])
+    parser.add_argument("--arch", nargs="+", default=["jumprelu", "topk", "gated"])
+    parser.add_argument("--d-in", type=int, default=640)
+    parser.add_argument("--batch", type=int, default=2048)
+    parser.add_argument("--k", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    common.prepare()
+    print(common.machine())
+    for width in args.width:
+        reached = common.peak(args.batch, args.d_in, width)
+        print(f"\nencoder product at width {width:,}: " + ", ".join(f"{k} {v / 1e9:,.0f} GFLOP/s" for k, v in reached.items()))
+        for arch in args.arch:
+            compare(arch, args.d_in, width, args.batch, args.k, args.rounds)
+
+
+if __name__ == "__main__":
+    main()
