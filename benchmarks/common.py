@@ -52,7 +52,8 @@ def rates(times: Times, tokens: int) -> list[str]:
 
 def machine() -> str:
     model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
-    has = [name for name, there in (("AMX", torch.cpu._is_amx_tile_supported()), ("VNNI", torch.cpu._is_vnni_supported())) if there]
+    there = {"AMX": torch.cpu._is_amx_tile_supported(), "VNNI": torch.cpu._is_vnni_supported()}
+    has = [name for name in there if there[name]]
     return (
         f"{date.today()}, {model or platform.processor()}, {torch.get_num_threads()} threads, "
         f"{' and '.join(has) or 'neither AMX nor VNNI'}, torch {torch.__version__}"
@@ -71,9 +72,10 @@ def peak(batch: int, d_in: int, d_sae: int) -> dict[str, float]:
     """FLOP/s of the encoder's product [batch, d_in] x [d_in, d_sae], by precision: the best of several."""
     x, w = torch.randn(batch, d_in), torch.randn(d_sae, d_in)
     q_x, q_w = (torch.randint(-127, 127, t.shape, dtype=torch.int8) for t in (x, w))
+    half_x, half_w = x.bfloat16(), w.bfloat16()
     calls = {
         "fp32": lambda: x @ w.T,
-        "bf16": lambda x=x.bfloat16(), w=w.bfloat16(): x @ w.T,
+        "bf16": lambda: half_x @ half_w.T,
         "int8": lambda: torch._int_mm(q_x, q_w.T),
     }
     times = round_robin(calls, rounds=5)

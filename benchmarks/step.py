@@ -81,7 +81,8 @@ def compare(arch: str, d_in: int, d_sae: int, batch: int, k: int, rounds: int) -
         best = min((name for name in times if name.startswith(peer)), key=lambda name: common.median(times, name))
         print(f"\n{common.median(times, best) / common.median(times, 'saesweep'):.1f} times {best}, its best", end="")
     dense_flop = 10 * batch * d_in * d_sae  # five products of the dense step
-    print(f"\n\n{dense_flop / common.median(times, 'saesweep') / 1e9:,.0f} GFLOP/s of the dense step's five products", flush=True)
+    rate = dense_flop / common.median(times, "saesweep") / 1e9
+    print(f"\n\n{rate:,.0f} GFLOP/s of the dense step's five products", flush=True)
 
 
 def main() -> None:
