@@ -46,17 +46,18 @@ def _float(bits):
 
 
 @compiled
-def quantise(x, q, scale, norm):
-    """x [n, d] ~ scale [n] * q [n, d] in int8; and the rows' norms."""
+def quantise(x, factor, q, scale, norm):
+    """x [n, d] * factor [d] ~ scale [n] * q [n, d] in int8; and the norms of its rows."""
     n, d = x.shape
     for r in prange(n):
-        row, bits = x[r], x[r].view(np.int32)
+        row = x[r] * factor
+        bits = row.view(np.int32)
         largest = np.int32(0)
         for j in range(d):  # of the magnitudes' bits: as integers they have the same order, and a vector maximum
             largest = max(largest, bits[j] & np.int32(0x7FFFFFFF))
         scale[r] = max(_float(largest), np.float32(1e-30)) / np.float32(127)
         norm[r] = np.sqrt(_dot(row, row))
-        inverse = np.float32(1) / scale[r]
+        inverse = ONE / scale[r]
         for j in range(d):
             q[r, j] = np.int8(np.int32(np.floor(row[j] * inverse + np.float32(0.5))))
 
@@ -134,7 +135,7 @@ def scan_largest(score, row_scale, row_error, scale, bias, k, slots, counts):
                 part[g] = np.float32(q[g]) * factor * t[g] + b[g]
                 largest[g] = part[g] if part[g] > largest[g] else largest[g]
         least = _float(_order(_kth_largest(largest.view(np.int32), groups, k)))  # _order is its own inverse
-        least -= np.float32(2) * row_error[r]
+        least -= row_error[r]
         found = 0
         for g in range(groups):
             if largest[g] >= least:
