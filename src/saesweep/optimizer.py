@@ -49,7 +49,7 @@ class UnitRowAdam(torch.optim.Optimizer):
                 state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
             state["step"] += 1
             factor, unit = 1.0 if i in group["unclipped"] else clip, i in group["unit"]
-            update = _fused if p.ndim == 2 and _compiled(p) else _plain
+            update = _fused if _compiled(p) else _plain
             update(p, p.grad, state, group, factor, unit)
 
 
@@ -80,6 +80,11 @@ def _square(p: Tensor, unit: bool) -> float:
     return float(tangent(p.grad, p).double().square().sum() if unit else p.grad.double().square().sum())
 
 
+def as_rows(x: Tensor) -> Tensor:
+    """A vector as a matrix of one row."""
+    return x.view(-1, x.shape[-1])
+
+
 def tangent(grad: Tensor, weight: Tensor) -> Tensor:
     """The rows of the gradient without their part along the rows of the weight, which have norm one."""
     return torch.addcmul(grad, (grad * weight).sum(1, keepdim=True), weight, value=-1)
@@ -91,7 +96,7 @@ def _corrections(state: dict[str, Any], group: dict[str, Any]) -> tuple[float, f
 
 
 def _fused(p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any], factor: float, unit: bool) -> None:
-    arrays = (p.detach(), grad, state["exp_avg"], state["exp_avg_sq"])
+    arrays = (as_rows(tensor.detach()) for tensor in (p, grad, state["exp_avg"], state["exp_avg_sq"]))
     step_size, bias2 = _corrections(state, group)
     scalars = (factor, step_size, *group["betas"], bias2, group["eps"])
     kernels.adam_rows(*(array.numpy() for array in arrays), *map(np.float32, scalars), unit)

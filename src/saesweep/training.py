@@ -86,7 +86,7 @@ class _Sums:
         self.tokens, self.steps = self.tokens + len(x), self.steps + 1
         self.active += step.latents.l0.double() * len(x)
         self.error += step.losses["reconstruction"].detach().double() * len(x)
-        self.variance += x.var(0, correction=0).sum().double() * len(x)
+        self.variance += (x - x.mean(0)).square().sum().double()
         for name, loss in step.losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + loss.detach().double()
 
