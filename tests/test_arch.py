@@ -158,7 +158,7 @@ def test_a_list_that_would_be_longer_than_a_dense_matrix_is_worth_is_not_made():
     u, W_enc_T = data().float(), torch.randn(D_SAE, D_IN)
     zero = torch.zeros(D_SAE)
     assert choose.choose(u, W_enc_T, zero, zero, 0) is None  # half of the latents
-    assert choose.choose(u, W_enc_T, zero, None, D_SAE // 15 + 1) is None
+    assert choose.choose(u, W_enc_T, zero, None, D_SAE // choose.DENSE_BELOW + 1) is None
     assert choose.choose(u, W_enc_T, zero, zero + 100.0, 0) is not None
 
 

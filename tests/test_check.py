@@ -100,13 +100,13 @@ def test_a_sweep_without_loggers_passes():
 
 def test_the_checked_keys_are_those_of_the_menu():
     menu = yaml.safe_load((ROOT / "conf/train.yaml").read_text())
-    groups = {"model", "site", "text", "arch", "trainer", "logger"}
+    groups = {"model", "site", "text", "cache", "arch", "trainer", "logger"}
     assert Train.__dataclass_fields__.keys() == (menu.keys() - {"defaults", "hydra"}) | groups
     assert Activations.__dataclass_fields__.keys() == menu["activations"].keys()
     assert Evaluation.__dataclass_fields__.keys() == menu["evaluation"].keys()
 
 
-@pytest.mark.parametrize("file", [file for group in ("site", "trainer") for file in (ROOT / "conf" / group).iterdir()])
+@pytest.mark.parametrize("file", [file for group in ("site", "trainer", "cache") for file in (ROOT / "conf" / group).iterdir()])
 def test_a_file_of_a_group_is_named_as_it_calls_itself(file: Path):
     assert OmegaConf.load(file).name == file.stem
 

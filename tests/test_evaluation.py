@@ -1,6 +1,7 @@
 """Every number of an evaluation against its definition, with SAEs whose right answer is known."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def held_out(text):
     settings = {"name": "files", "kind": "files", "glob": text, "field": "text", "held_out": 0.2, "repeat": False}
-    return held_out_blocks(Corpus(settings, 0), tiny(), EVALUATION, tokens=600, context=CONTEXT, stream_seed=0)
+    return held_out_blocks(Corpus(settings, 0), tiny().tokenizer, EVALUATION, tokens=600, context=CONTEXT, stream_seed=0)
 
 
 def rows(held_out, point=RESID):
@@ -64,7 +65,9 @@ def statistics(held_out, max_norm=None, point=RESID):
 
 
 def evaluate(held_out, *subjects, lm_tokens=300, lm_batch=4):
-    return evaluation.evaluate(tiny(), held_out, subjects, lm_tokens=lm_tokens, lm_batch=lm_batch)
+    points = list(dict.fromkeys(s.point for s in subjects))
+    read = partial(harvest, tiny(), points)
+    return evaluation.evaluate(tiny, read, held_out, subjects, lm_tokens=lm_tokens, lm_batch=lm_batch)
 
 
 def subject(held_out, fn, **more):
@@ -231,7 +234,7 @@ def split(folder, purpose, tokens, documents=40, length=40, share=0.5, seed=0):
     text = corpus(folder, [length] * documents, seed)
     text._split._held_out, text._split._train = _cut(text._split._held_out + text._split._train, share)
     lm = traced_lm()
-    found = held_out_blocks(text, lm, purpose, tokens=tokens, context=CONTEXT, stream_seed=seed)
+    found = held_out_blocks(text, lm.tokenizer, purpose, tokens=tokens, context=CONTEXT, stream_seed=seed)
     trained_on = torch.stack(list(blocks(text.one_pass("train"), lm.tokenizer, CONTEXT)))
     return found, set(found[trainable(found, lm.tokenizer)].tolist()), set(trained_on[trained_on > 2].tolist())
 

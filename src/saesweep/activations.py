@@ -43,22 +43,26 @@ class LanguageModelSource:
         context: int, window: int, lm_batch: int, documents_per_pool: int, stream_seed: int,
     ):
         self.lm, self.corpus, self.points, self.context = lm, corpus, tuple(points), context
-        self.blocks_per_window, self.lm_batch = max(1, window // context), lm_batch
+        self.window_tokens, self.lm_batch = window, lm_batch
         self.documents_per_pool, self.seed = documents_per_pool, stream_seed
         self.load_state_dict({"pool": 0, "position": 0})
 
     def window(self, rows: int) -> Rows:
         """The next window; a smaller one where no more than `rows` are wanted."""
-        wanted = math.ceil(1.03 * rows / (self.context - 1))  # where padding leaves less, another window follows
-        return self.read(self._next_blocks(min(self.blocks_per_window, wanted)))
+        return self.read(self.next_blocks(blocks_wanted(rows, self.context, self.window_tokens))[0])
 
-    def read(self, tokens: Int[Tensor, "blocks context"]) -> Rows:
+    def read(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint] | None = None) -> Rows:
         """Activations at the ordinary positions of these blocks."""
-        parts = [harvest(self.lm, self.points, part) for part in tokens.split(self.lm_batch)]
-        return {point: torch.cat([part[point] for part in parts]) for point in self.points}
+        points = self.points if points is None else points
+        parts = [harvest(self.lm, points, part) for part in tokens.split(self.lm_batch)]
+        return {point: torch.cat([part[point] for part in parts]) for point in points}
 
-    def _next_blocks(self, count: int) -> Int[Tensor, "count context"]:
-        taken = []
+    def trainable(self, tokens: Int[Tensor, "blocks context"]) -> Bool[Tensor, "blocks context"]:
+        return trainable(tokens, self.lm.tokenizer)
+
+    def next_blocks(self, count: int) -> tuple[Int[Tensor, "taken context"], list[tuple[int, int]]]:
+        """So many blocks, fewer where the text ends; and, after each of them, the pool and position of the next one."""
+        taken, ends = [], []
         while count > 0:
             if self._pool is None:
                 try:
@@ -70,10 +74,12 @@ class LanguageModelSource:
             part = self._pool[self.position : self.position + count]
             taken.append(part)
             count -= len(part)
+            ends += [(self.pool_number, self.position + i) for i in range(1, len(part) + 1)]
             self.position += len(part)
             if self.position == len(self._pool):
                 self.pool_number, self.position, self._pool = self.pool_number + 1, 0, None
-        return torch.cat(taken)
+                ends[-1] = (self.pool_number, 0)
+        return torch.cat(taken), ends
 
     def _read_pool(self, number: int) -> Int[Tensor, "blocks context"]:
         if self._documents is None:
@@ -99,6 +105,11 @@ class LanguageModelSource:
         self.pool_number, self.position = state["pool"], state["position"]
         self._documents: Iterator[str] | None = None
         self._pool: Int[Tensor, "blocks context"] | None = None
+
+
+def blocks_wanted(rows: int, context: int, window: int) -> int:
+    """For so many rows, at most a window; where padding leaves fewer rows, another window follows."""
+    return min(max(1, window // context), math.ceil(1.03 * rows / (context - 1)))
 
 
 def generator(*numbers: int) -> torch.Generator:

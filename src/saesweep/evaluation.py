@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.activations import Statistics, generator, trainable
+from saesweep.activations import Rows, Statistics, generator, trainable
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.errors import UsageError
-from saesweep.metrics import CrossEntropy, Fidelity, spliced
-from saesweep.models import LanguageModel
-from saesweep.sites import HookPoint, blocks_before, edit, read, recorded, replayed
+from saesweep.metrics import NOT_SPLICED, CrossEntropy, Fidelity, spliced
+from saesweep.models import LanguageModel, Tokenizer
+from saesweep.sites import HookPoint, blocks_before, edit, recorded, replayed
 from saesweep.text import Corpus, blocks
 
 Progress = Callable[[str], None]
@@ -51,13 +51,13 @@ EVALUATION, CALIBRATION = 0, 1  # the held-out documents are dealt out in turn
 
 
 def held_out_blocks(
-    corpus: Corpus, lm: LanguageModel, purpose: int, *, tokens: int, context: int, stream_seed: int
+    corpus: Corpus, tokenizer: Tokenizer, purpose: int, *, tokens: int, context: int, stream_seed: int
 ) -> Int[Tensor, "n context"]:
     """At least `tokens` ordinary tokens in blocks drawn from all over the held-out documents of this purpose."""
     documents = itertools.islice(corpus.documents("held_out"), purpose, None, 2)
     found = torch.empty(0, context, dtype=torch.long)
-    while (there := int(trainable(found, lm.tokenizer).sum())) < tokens:
-        more = list(blocks(itertools.islice(documents, 256), lm.tokenizer, context))
+    while (there := int(trainable(found, tokenizer).sum())) < tokens:
+        more = list(blocks(itertools.islice(documents, 256), tokenizer, context))
         if not more:
             key = ("evaluation.tokens", "evaluation.calibration_tokens")[purpose]
             raise UsageError(
@@ -66,23 +66,28 @@ def held_out_blocks(
             )
         found = torch.cat([found, torch.stack(more)])
     found = found[torch.randperm(len(found), generator=generator(stream_seed, 2, purpose))]
-    counts = trainable(found, lm.tokenizer).sum(1).cumsum(0)
+    counts = trainable(found, tokenizer).sum(1).cumsum(0)
     return found[: int((counts < tokens).sum()) + 1]
 
 
 @torch.no_grad()
 def evaluate(
-    lm: LanguageModel, held_out: Int[Tensor, "n context"], subjects: Sequence[Subject], *,
-    lm_tokens: int, lm_batch: int, progress: Progress = lambda line: None,
-) -> list[dict[str, float]]:
-    """The numbers of section "Metrics" of the README for every SAE, but for those that training knows."""
-    points = list(dict.fromkeys(s.point for s in subjects))
+    lm: Callable[[], LanguageModel], rows: Callable[[Tensor], Rows], held_out: Int[Tensor, "n context"],
+    subjects: Sequence[Subject], *, lm_tokens: int, lm_batch: int, progress: Progress = lambda line: None,
+) -> list[dict[str, float | None]]:
+    """The numbers of section "Metrics" of the README for every SAE, but for those that training knows.
+
+    `rows` gives the activations of some blocks; the language model is asked for only where lm_tokens is above 0.
+    """
     for i, part in enumerate(held_out.split(16)):
         progress(f"fidelity: {i * 16 * held_out.shape[1]:,} of {held_out.numel():,} held-out tokens")
-        keep = trainable(part, lm.tokenizer)
-        for point, x in read(lm.module, points, part.clamp(min=0)).items():
+        for point, x in rows(part).items():
             for subject in (s for s in subjects if s.point == point):
-                subject.measure(x[keep])
+                subject.measure(x)
+    if lm_tokens == 0:
+        return [s.fidelity.result() | NOT_SPLICED | {"sinks": s.sinks} for s in subjects]
+    lm = lm()
+    points = list(dict.fromkeys(s.point for s in subjects))
     counts = trainable(held_out, lm.tokenizer).sum(1).cumsum(0)
     passes = _Passes(lm, points, subjects)
     some = held_out[: int((counts < lm_tokens).sum()) + 1]

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 UNCOUNTED = -100
+NOT_SPLICED = dict.fromkeys(("ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered"))  # without an LM
 
 
 class Fidelity:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from saesweep.activations import Rows, generator
 from saesweep.evaluation import Subject
+from saesweep.metrics import NOT_SPLICED
 from saesweep.sites import HookPoint
 
 
@@ -58,7 +59,9 @@ def evaluate(source: SyntheticSource, subjects: Sequence[Subject], tokens: int) 
     x = source.draw(tokens, generator(source.seed, 4))
     for subject in subjects:
         subject.measure(x)
-    no_lm = dict.fromkeys(("ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered"))
     return [
-        s.fidelity.result() | no_lm | {"sinks": s.sinks, "recovery": recovery(source.dictionary, s.sae.W_dec)} for s in subjects
+        s.fidelity.result()
+        | NOT_SPLICED
+        | {"sinks": s.sinks, "recovery": recovery(source.dictionary, s.sae.W_dec)}
+        for s in subjects
     ]

@@ -32,12 +32,18 @@ PADDING = -1
 class Corpus:
     def __init__(self, text: Mapping[str, Any], stream_seed: int) -> None:
         self.name, self.repeat, self.finite = text["name"], text["repeat"], text["kind"] != "hub"
+        self._settings = dict(text)
         if text["kind"] == "stdlib":
             self._split = _Finite(text, readers.stdlib(), stream_seed)
         elif text["kind"] == "files":
             self._split = _Finite(text, readers.files(text), stream_seed)
         else:
             self._split = _Streamed(text, readers.hub(text, stream_seed))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What it is known by: its settings and, of a finite one, a digest of all documents."""
+        return self._settings | {"digest": getattr(self._split, "digest", None)}
 
     def documents(self, split: Split, start: int = 0) -> Iterator[str]:
         """From number `start` of the split on. Training documents start over if text.repeat, else end in an error."""
@@ -68,6 +74,7 @@ class _Finite:
         if not 0 < share < 1:
             raise UsageError(f"text.held_out={share}: it is a share of the documents, between 0 and 1; write 0.05")
         numbers = {_digest(document): number for number, document in enumerate(texts) if document and document.strip()}
+        self.digest = hashlib.sha256(b"".join(numbers)).hexdigest()
         unique = list(numbers.values())
         if len(unique) < 2:
             raise UsageError(f"text={text['name']} has {len(unique)} different documents: one is held out, give more")

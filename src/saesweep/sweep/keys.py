@@ -36,9 +36,15 @@ class Activations:
 
 
 @dataclass
+class Cache:
+    name: str
+    folder: str | None
+
+
+@dataclass
 class Evaluation:
     tokens: Count
-    lm_tokens: Count
+    lm_tokens: Index
     calibration_tokens: Count
     lm_batch: Count
     dead_after: Count
@@ -65,6 +71,7 @@ class Train:
     model: Mapping
     site: Mapping
     text: Mapping
+    cache: Cache
     arch: Mapping
     trainer: Mapping
     logger: Any = None  # absent where nobody is told

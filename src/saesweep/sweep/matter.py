@@ -3,13 +3,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from saesweep import evaluation, models, synthetic
 from saesweep.activations import LanguageModelSource, Rows, generator
+from saesweep.cache import CachedSource
 from saesweep.evaluation import Subject
 from saesweep.progress import Line
 from saesweep.sites import HookPoint, hook_point
@@ -35,14 +37,30 @@ class ReadText:
     """A language model that reads a text."""
 
     def __init__(self, job: Settings, points: Sequence[HookPoint]):
-        self.job = job
+        self.job, self.points = job, list(dict.fromkeys(points))
         self.corpus = enough_text(job)
-        self.lm = language_model(job)
-        activations = job["activations"]
-        self.source = LanguageModelSource(
-            self.lm, self.corpus, list(dict.fromkeys(points)), context=job["context"], window=activations["window"],
+        self.source: LanguageModelSource | CachedSource = self._cached() if job["cache"]["folder"] else self._read_now()
+
+    def _read_now(self) -> LanguageModelSource:
+        job, activations = self.job, self.job["activations"]
+        return LanguageModelSource(
+            language_model(job), self.corpus, self.points, context=job["context"], window=activations["window"],
             lm_batch=activations["lm_batch"], documents_per_pool=activations["documents_per_pool"],
             stream_seed=job["stream_seed"],
+        )
+
+    def _cached(self) -> CachedSource:
+        """Known by all that determines the activations, but the places where they are read."""
+        job, activations = self.job, self.job["activations"]
+        model = {key: job["model"][key] for key in ("name", "source", "bos")}
+        determined_by = {
+            "model": model | {"dtype": str(models.dtype_of(job["model"]["dtype"], str(_device_of(job))))},
+            "text": self.corpus.identity, "context": job["context"], "stream_seed": job["stream_seed"],
+            **{key: activations[key] for key in ("window", "documents_per_pool", "lm_batch")},
+        }
+        return CachedSource(
+            Path(job["cache"]["folder"]), determined_by, self.points, cache(self._read_now),
+            context=job["context"], window=activations["window"],
         )
 
     def calibration_rows(self) -> Rows:
@@ -51,14 +69,16 @@ class ReadText:
 
     def evaluate(self, subjects: Sequence[Subject]) -> list[Numbers]:
         numbers = self.job["evaluation"]
+        held_out = self._held_out(evaluation.EVALUATION, numbers["tokens"])
         return evaluation.evaluate(
-            self.lm, self._held_out(evaluation.EVALUATION, numbers["tokens"]), subjects,
+            lambda: language_model(self.job), self.source.read, held_out, subjects,
             lm_tokens=numbers["lm_tokens"], lm_batch=numbers["lm_batch"], progress=Line(),
         )
 
     def _held_out(self, purpose: int, tokens: int) -> torch.Tensor:
+        tokenizer = models.load_tokenizer(self.job["model"])
         return evaluation.held_out_blocks(
-            self.corpus, self.lm, purpose, tokens=tokens, context=self.job["context"], stream_seed=self.job["stream_seed"]
+            self.corpus, tokenizer, purpose, tokens=tokens, context=self.job["context"], stream_seed=self.job["stream_seed"]
         )
 
 

@@ -9,9 +9,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from saesweep.activations import harvest
+from saesweep.cache import CachedSource
 from saesweep.optimizer import UnitRowAdam
 from saesweep.sites import HookPoint
-from saesweep.sweep.matter import KnownDictionary, Settings, enough_text, has_lm, language_model, point_of
+from saesweep.sweep.matter import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
 from saesweep.sweep.run import build
 from saesweep.training import parameter_group
 
@@ -45,6 +46,9 @@ def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor]
         source = KnownDictionary(job, points).source
         seconds, rows = _timed(lambda: source.window(4096))
         return rows, seconds / 4096
+    source = ReadText(job, points).source
+    if isinstance(source, CachedSource) and source.holds_next():
+        return source.window(4096), 0.0
     lm = language_model(job)
     random = torch.Generator().manual_seed(0)
     shape = (job["activations"]["lm_batch"], job["context"])

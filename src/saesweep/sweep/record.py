@@ -20,7 +20,7 @@ GROUP = ".hydra/group.json"  # in the first folder of a group: the SAEs that its
 RESULTS = ("eval.json", "sae", "checkpoint/last.ckpt")  # what took the work
 OURS = ("eval.json", "sae", "checkpoint", "metrics.csv", "wandb")  # removed where a job starts anew
 # These say nothing about the SAE. Of the trainer only the precision does: a sweep may go on on another machine.
-NOT_SETTINGS = ("name", "plan", "overwrite", "log_tokens", "save_tokens", "logger", "trainer")
+NOT_SETTINGS = ("name", "plan", "overwrite", "log_tokens", "save_tokens", "logger", "trainer", "cache")
 
 
 def finished(job: Job) -> dict[str, Any] | None:

@@ -1,0 +1,134 @@
+"""Activations on disk, so that a second sweep needs no language model: `cache=disk`.
+
+    outputs/.activations/<digest>/    the digest of all that determines the activations
+      header.json                     what that is, to read
+      <place>.json                    a run of blocks: its rows per block, where each ends in the text, its files
+      <place>.<n>.bin                 the rows of one hook point, raw, in the language model's dtype
+
+A place is where the run begins in the text (pool and position), or the digest of held-out tokens. The files of a run are
+written before its JSON, under other names first: a run is there whole or not at all, and another sweep adds the hook
+points that it lacks.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from saesweep.activations import LanguageModelSource, Rows, blocks_wanted
+from saesweep.errors import UsageError
+from saesweep.sites import HookPoint
+
+log = logging.getLogger(__name__)
+
+
+def digest(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+class CachedSource:
+    """The windows of a LanguageModelSource, bit for bit; `make` loads the language model, once something is missing."""
+
+    def __init__(
+        self, folder: Path, determined_by: Mapping[str, Any], points: Sequence[HookPoint],
+        make: Callable[[], LanguageModelSource], *, context: int, window: int,
+    ):
+        self.folder, self.points, self.make = folder / digest(determined_by), tuple(points), make
+        self.context, self.window_tokens, self.state = context, window, {"pool": 0, "position": 0}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self.folder / "header.json", json.dumps(determined_by, indent=1, default=str).encode())
+
+    def window(self, rows: int) -> Rows:
+        blocks = blocks_wanted(rows, self.context, self.window_tokens)
+        place = self._place()
+        run = self._run(place)
+        if run is None or (len(run["rows"]) < blocks and not run["text_ended"]):
+            run = self._harvest_run(place, blocks)
+        run = self._with_all_points(place, run)
+        blocks = min(blocks, len(run["rows"]))
+        self.state = dict(zip(("pool", "position"), run["ends"][blocks - 1], strict=True))
+        return self._rows(run, sum(run["rows"][:blocks]))
+
+    def holds_next(self) -> bool:
+        """Whether the next window, or a part of it, is on disk for all hook points."""
+        run = self._run(self._place())
+        return run is not None and not self._lacking(run)
+
+    def read(self, tokens: Int[Tensor, "blocks context"]) -> Rows:
+        """Of blocks that are no run of the training text."""
+        place = "held_out-" + hashlib.sha256(tokens.numpy().tobytes()).hexdigest()[:16]
+        run = self._run(place) or {"points": {}, "rows": None}
+        lacking = self._lacking(run)
+        if lacking:
+            run = self._add(place, run, self.make().read(tokens, lacking))
+        return self._rows(run, None)
+
+    def _place(self) -> str:
+        return f"{self.state['pool']:06}-{self.state['position']:06}"
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.state = dict(state)
+
+    def _harvest_run(self, place: str, blocks: int) -> dict[str, Any]:
+        source = self.make()
+        source.load_state_dict(self.state)
+        tokens, ends = source.next_blocks(blocks)
+        per_block = source.trainable(tokens).sum(1).tolist()
+        run = {"rows": per_block, "ends": ends, "text_ended": len(tokens) < blocks, "points": {}}
+        return self._add(place, run, source.read(tokens, self.points))
+
+    def _with_all_points(self, place: str, run: dict[str, Any]) -> dict[str, Any]:
+        lacking = self._lacking(run)
+        if not lacking:
+            return run
+        source = self.make()
+        source.load_state_dict(self.state)
+        tokens, _ = source.next_blocks(len(run["rows"]))
+        return self._add(place, run, source.read(tokens, lacking))
+
+    def _lacking(self, run: Mapping[str, Any]) -> list[HookPoint]:
+        return [point for point in self.points if str(point) not in run["points"]]
+
+    def _run(self, place: str) -> dict[str, Any] | None:
+        file = self.folder / f"{place}.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def _add(self, place: str, run: dict[str, Any], rows: Rows) -> dict[str, Any]:
+        for point, x in rows.items():
+            name = f"{place}.{digest(str(point))}.bin"
+            content = x.contiguous().view(torch.uint8).numpy()
+            _write(self.folder / name, content)
+            dtype = str(x.dtype).removeprefix("torch.")
+            run["points"][str(point)] = {"file": name, "dtype": dtype, "d_in": x.shape[1], "crc32": zlib.crc32(content)}
+        _write(self.folder / f"{place}.json", json.dumps(run).encode())
+        return run
+
+    def _rows(self, run: Mapping[str, Any], count: int | None) -> Rows:
+        return {point: self._read(run["points"][str(point)])[:count] for point in self.points}
+
+    def _read(self, entry: Mapping[str, Any]) -> Tensor:
+        file = self.folder / entry["file"]
+        content = np.fromfile(file, dtype=np.uint8) if file.is_file() else np.empty(0, np.uint8)
+        if zlib.crc32(content) != entry["crc32"]:
+            raise UsageError(f"cache=disk: {file} is damaged or missing; delete {self.folder}, it is made again")
+        return torch.from_numpy(content).view(getattr(torch, entry["dtype"])).view(-1, entry["d_in"])
+
+
+def _write(file: Path, content: Any) -> None:
+    """Whole or not at all, whatever ends the program."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    draft.write_bytes(content)
+    draft.replace(file)

@@ -1,0 +1,165 @@
+"""Activations on disk: what is read is what would be harvested, bit for bit, and nothing is harvested twice."""
+import json
+import os
+from functools import cache as once
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import cfg, job, write_text
+
+from saesweep import models
+from saesweep.cache import CachedSource
+from saesweep.errors import UsageError
+from saesweep.sites import HookPoint
+from saesweep.sweep import matter, run
+from saesweep.sweep.matter import matter_of, point_of
+
+MLP = HookPoint("model.layers.0.post_feedforward_layernorm", "output")
+SIZES = (1000, 1000, 1000, 300)  # rows that are asked for: windows of 1,024 tokens, and a smaller one at the end
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+def settings(text, folder, *more):
+    return job(text, "cache=disk", f"cache.folder={folder}", *more)
+
+
+class Counted:
+    """Stands for the function that loads the language model and makes the source of the activations."""
+
+    def __init__(self, inner):
+        self.inner, self.calls = once(inner), 0
+
+    def __call__(self):
+        self.calls += 1
+        return self.inner()
+
+
+def source(text, folder, *points, more=()):
+    made = matter_of(settings(text, folder, *more), points or [point_of(job(text))]).source
+    assert isinstance(made, CachedSource)
+    made.make = Counted(made.make)
+    return made
+
+
+def windows(source, sizes=SIZES):
+    return [source.window(rows) for rows in sizes]
+
+
+def assert_same(found, wanted):
+    for one, other in zip(found, wanted, strict=True):
+        assert one.keys() == other.keys()
+        for point in other:
+            assert one[point].dtype == other[point].dtype and torch.equal(one[point], other[point])
+
+
+def test_windows_from_disk_are_those_of_the_language_model_and_none_is_harvested_twice(text, tmp_path):
+    points = [point_of(job(text)), MLP]
+    wanted = windows(matter_of(job(text), points).source)
+    first, second = source(text, tmp_path, *points), source(text, tmp_path, *points)
+    assert_same(windows(first), wanted)
+    assert first.make.calls == len(SIZES)
+    assert_same(windows(second), wanted)
+    assert second.make.calls == 0 and second.state_dict() == first.state_dict()
+
+
+def test_a_longer_run_goes_on_where_a_shorter_one_ended_in_a_smaller_window(text, tmp_path):
+    wanted = windows(matter_of(job(text), [point_of(job(text))]).source, (1000, 1000, 1000))
+    windows(source(text, tmp_path), (1000, 300))
+    longer = source(text, tmp_path)
+    assert_same(windows(longer, (1000, 1000, 1000)), wanted)
+    assert longer.make.calls == 2  # all but the first
+    shorter = source(text, tmp_path)
+    assert_same(windows(shorter, (1000, 300)), windows(matter_of(job(text), [point_of(job(text))]).source, (1000, 300)))
+    assert shorter.make.calls == 0
+
+
+def test_any_position_can_be_gone_back_to(text, tmp_path):
+    one = source(text, tmp_path)
+    before = windows(one, (1000, 1000))
+    state = one.state_dict()
+    after = windows(one, (1000,))
+    other = source(text, tmp_path)
+    other.load_state_dict(state)
+    assert_same(windows(other, (1000,)), after)
+    assert other.make.calls == 0 and len(before) == 2
+
+
+def test_another_hook_point_is_added_beside_those_that_are_there(text, tmp_path):
+    resid = point_of(job(text))
+    windows(source(text, tmp_path, resid))
+    written = {file: os.stat(file).st_mtime_ns for file in tmp_path.rglob("*.bin")}
+    both = source(text, tmp_path, MLP, resid)
+    assert_same(windows(both), windows(matter_of(job(text), [MLP, resid]).source))
+    assert all(os.stat(file).st_mtime_ns == at for file, at in written.items())
+    assert len(list(tmp_path.rglob("*.bin"))) == 2 * len(written)
+    again = source(text, tmp_path, MLP)
+    windows(again)
+    assert again.make.calls == 0
+
+
+@pytest.mark.parametrize("more", [("context=16",), ("stream_seed=1",), ("model.bos=false",), ("text.held_out=0.3",)])
+def test_other_settings_of_the_stream_have_a_folder_of_their_own(text, tmp_path, more):
+    folder = source(text, tmp_path).folder
+    assert source(text, tmp_path, more=more).folder != folder
+    assert source(text, tmp_path, more=("width=64", "seed=3", "site=mlp", "tokens=640")).folder == folder
+
+
+def test_another_text_of_the_same_name_has_a_folder_of_its_own(tmp_path):
+    text = write_text(tmp_path, seed=0)
+    first = source(text, tmp_path / "cache").folder
+    write_text(tmp_path, seed=1)
+    matter._enough_text.cache_clear()
+    assert source(text, tmp_path / "cache").folder != first
+
+
+def test_a_window_whose_writing_was_interrupted_is_harvested_again(text, tmp_path):
+    one = source(text, tmp_path)
+    wanted = windows(one)
+    (one.folder / "000000-000000.json").unlink()  # it is written last
+    again = source(text, tmp_path)
+    assert_same(windows(again), wanted)
+    assert again.make.calls == 1
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-4], lambda content: b"x" + content[1:], None])
+def test_a_damaged_file_is_refused_by_name(text, tmp_path, damage):
+    one = source(text, tmp_path)
+    windows(one, (1000,))
+    (file,) = one.folder.glob("*.bin")
+    file.unlink() if damage is None else file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UsageError, match=rf"cache=disk: .*{file.name} is damaged or missing; delete"):
+        windows(source(text, tmp_path), (1000,))
+
+
+def test_the_header_says_what_determined_the_activations(text, tmp_path):
+    header = json.loads((source(text, tmp_path).folder / "header.json").read_text())
+    assert header["model"]["dtype"] == "torch.float32" and header["text"]["glob"] == text and header["context"] == 32
+
+
+def test_trained_from_disk_the_saes_are_bitwise_the_same_and_the_second_time_no_weights_are_loaded(
+    text, tmp_path, monkeypatch
+):
+    archs = ("jumprelu", "topk")
+    without = ("evaluation.lm_tokens=0", "tokens=1280")
+
+    def weights(name, *more):
+        folders = [tmp_path / name / arch for arch in archs]
+        for folder in folders:
+            folder.mkdir(parents=True)
+        results = run.train_group([cfg(text, f"arch={arch}", *without, *more) for arch in archs], folders)
+        assert all(r["delta_loss"] is None and 0 < r["fvu"] < 1.2 for r in results)
+        return [load_file(folder / "sae/sae_weights.safetensors") for folder in folders], results
+
+    disk = ("cache=disk", f"cache.folder={tmp_path / 'cache'}")
+    plain, first = weights("plain"), weights("first", *disk)
+    matter._loaded.cache_clear()
+    monkeypatch.setattr(models, "_module", lambda *_: pytest.fail("weights were loaded"))
+    second = weights("second", *disk)
+    assert plain[1] == first[1] == second[1]
+    for one, other, third in zip(plain[0], first[0], second[0], strict=True):
+        assert all(torch.equal(one[key], other[key]) and torch.equal(one[key], third[key]) for key in one)
