@@ -6,14 +6,16 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from saesweep.arch import choose, latents
+from saesweep.arch import latents, ops
 from saesweep.arch.batchtopk import BatchTopK
 from saesweep.arch.gated import Gated
 from saesweep.arch.jumprelu import JumpReLU
+from saesweep.arch.ops import cpu
+from saesweep.arch.ops.plain import kept, tangent
 from saesweep.arch.relu import ReLU
 from saesweep.arch.topk import TopK
 from saesweep.instantiate import locate
-from saesweep.optimizer import UnitRowAdam, tangent
+from saesweep.optimizer import UnitRowAdam
 from saesweep.training import parameter_group
 
 D_IN, D_SAE, K, BATCH = 12, 96, 5, 64
@@ -84,7 +86,7 @@ def gradients(sae, loss):  # of all but thresholds: theirs are pseudo-gradients
 @pytest.mark.parametrize("layout", ["list", "dense"])
 @pytest.mark.parametrize("name", MAKE)
 def test_the_step_is_the_equation_in_value_and_gradient(name, layout, monkeypatch):
-    monkeypatch.setattr(choose, "DENSE_BELOW", 0)
+    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
     sae, x = made(name), data()
     sae.dense = layout == "dense"
     coefficient = torch.zeros_like(COEFFICIENT) if name == "jumprelu" else COEFFICIENT
@@ -100,13 +102,23 @@ def test_the_step_is_the_equation_in_value_and_gradient(name, layout, monkeypatc
     torch.testing.assert_close(step.x_hat, step.latents.dense() @ sae.W_dec + sae.b_dec)
 
 
-@pytest.mark.parametrize("int8", [True, False])
-@pytest.mark.parametrize(("d_in", "d_sae", "batch", "k"), [(12, 96, 64, 5), (64, 999, 100, 7), (96, 2048, 33, 64)])
+SIZES = [(12, 96, 64, 5), (64, 999, 100, 7), (96, 2048, 33, 64)]  # d_in, d_sae, batch, k
+
+
 @pytest.mark.parametrize("name", MAKE)
-def test_the_compiled_step_over_a_list_equals_the_dense_one_with_autograd(name, d_in, d_sae, batch, k, int8, monkeypatch):
-    """In fp32, where the kernels are; entries chosen by a rough product in int8 and by one in fp32."""
-    monkeypatch.setattr(choose, "DENSE_BELOW", 0)
-    monkeypatch.setattr(choose, "int8_is_fast", lambda: int8)
+@pytest.mark.parametrize(
+    ("how", "d_in", "d_sae", "batch", "k"),
+    [(how, *size) for how in ("int8", "fp32") for size in SIZES] + [("gpu", 12, 96, 16, 5)],  # the interpreter is slow
+)
+def test_the_compiled_step_over_a_list_equals_the_dense_one_with_autograd(name, d_in, d_sae, batch, k, how, monkeypatch):
+    """In fp32, where the kernels are: numba's, entries chosen in int8 and in fp32, and Triton's in its interpreter."""
+    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
+    monkeypatch.setattr(cpu, "int8_is_fast", lambda: how == "int8")
+    if how == "gpu":
+        pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
+        from saesweep.arch.ops import gpu
+
+        monkeypatch.setattr(latents, "ops_for", lambda x: gpu)
     for key, value in (("D_IN", d_in), ("D_SAE", d_sae), ("K", k)):
         monkeypatch.setitem(globals(), key, value)
     sae = made(name).float()
@@ -136,8 +148,8 @@ def test_candidates_hold_all_that_is_chosen_even_where_rows_differ_in_size_by_fa
     bound = pi.quantile(0.99, dim=0)
     missed = {}
     for name, above, k in (("above", bound, 0), ("largest", None, 20)):
-        _, rows, columns, values = choose.choose(u, W_enc_T, b_enc, above, k)
-        wanted, mask = choose.kept(pi, above, k), torch.zeros_like(pi, dtype=torch.bool)
+        _, rows, columns, values = cpu.choose(u, W_enc_T, b_enc, above, k)
+        wanted, mask = kept(pi, above, k), torch.zeros_like(pi, dtype=torch.bool)
         mask[rows, columns] = True
         missed[name] = int((mask != wanted).sum()) / int(wanted.sum())
         torch.testing.assert_close(values, pi[rows, columns], rtol=1e-3, atol=1e-4 * float(values.abs().max()))
@@ -157,9 +169,9 @@ def test_where_pre_activations_are_all_alike_every_row_still_has_k_latents():
 def test_a_list_that_would_be_longer_than_a_dense_matrix_is_worth_is_not_made():
     u, W_enc_T = data().float(), torch.randn(D_SAE, D_IN)
     zero = torch.zeros(D_SAE)
-    assert choose.choose(u, W_enc_T, zero, zero, 0) is None  # half of the latents
-    assert choose.choose(u, W_enc_T, zero, None, D_SAE // choose.DENSE_BELOW + 1) is None
-    assert choose.choose(u, W_enc_T, zero, zero + 100.0, 0) is not None
+    assert cpu.choose(u, W_enc_T, zero, zero, 0) is None  # half of the latents
+    assert cpu.choose(u, W_enc_T, zero, None, D_SAE // ops.DENSE_BELOW + 1) is None
+    assert cpu.choose(u, W_enc_T, zero, zero + 100.0, 0) is not None
 
 
 @pytest.mark.parametrize("name", MAKE)

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from small import ARCHS, cfg, job, trained, untrained, words, write_text
 from standin.cli import ENV, ROOT
 
+from saesweep.arch.ops.plain import tangent
 from saesweep.metrics import dead_share
-from saesweep.optimizer import tangent
 from saesweep.sweep import run
 from saesweep.sweep.matter import matter_of, point_of
 from saesweep.synthetic import recovery

@@ -156,7 +156,7 @@ class Statistics:
         norms = (x - centre).norm(dim=1)
         mean = centre if center else torch.zeros_like(centre)
         scale = float((kept - mean).square().sum(1).mean().sqrt())
-        levels = torch.tensor([0.01, 0.5, 0.99, 1.0], dtype=torch.float64)
+        levels = torch.tensor([0.01, 0.5, 0.99, 1.0], dtype=torch.float64, device=norms.device)
         quantiles = tuple(norms.quantile(levels).tolist())
         return Statistics(mean.float(), scale, centre.float(), largest, quantiles, float((norms > largest).double().mean()))
 

@@ -110,8 +110,9 @@ class _Passes:
         self.mean = {point: CrossEntropy() for point in points}
 
     def add(self, tokens: Int[Tensor, "batch context"]) -> None:
-        ordinary = trainable(tokens, self.lm.tokenizer)
-        tokens = tokens.clamp(min=0)
+        device = next(self.lm.module.parameters()).device
+        ordinary = trainable(tokens, self.lm.tokenizer).to(device)
+        tokens = tokens.clamp(min=0).to(device)
         with recorded(max(self.unchanged.values(), key=len)) as self.outputs:
             self.clean.add(self._logits(tokens), tokens, ordinary)
         for point, mean in self.means.items():

@@ -5,7 +5,7 @@
     w <- Adam(w, g)
     w <- w / |w|                for rows of norm one
 
-On a CPU the four are one pass over each matrix.
+On a CPU and a GPU the four are one pass over each matrix (arch/ops).
 """
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from saesweep.arch import kernels
+from saesweep.arch.ops import Adam, ops_for
 
 
 class UnitRowAdam(torch.optim.Optimizer):
@@ -48,13 +47,14 @@ class UnitRowAdam(torch.optim.Optimizer):
             if not state:
                 state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
             state["step"] += 1
-            factor, unit = 1.0 if i in group["unclipped"] else clip, i in group["unit"]
-            update = _fused if _compiled(p) else _plain
-            update(p, p.grad, state, group, factor, unit)
+            factor = 1.0 if i in group["unclipped"] else clip
+            rows = (as_rows(tensor) for tensor in (p.detach(), p.grad, state["exp_avg"], state["exp_avg_sq"]))
+            ops_for(p).adam(*rows, _numbers(group, state["step"], factor), i in group["unit"])
 
 
-def _compiled(p: Tensor) -> bool:
-    return p.device.type == "cpu" and p.dtype == torch.float32 and p.is_contiguous() and p.grad.is_contiguous()
+def _numbers(group: dict[str, Any], step: int, factor: float) -> Adam:
+    beta1, beta2 = group["betas"]
+    return Adam(factor, group["lr"] / (1 - beta1**step), beta1, beta2, math.sqrt(1 - beta2**step), group["eps"])
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def clip_factor(group: dict[str, Any]) -> float:
     if group["clip"] is None:
         return 1.0
     squares = [
-        _square(p, i in group["unit"])
+        float(ops_for(p).row_squares(as_rows(p.grad), as_rows(p.detach()), i in group["unit"]).double().sum())
         for i, p in enumerate(group["params"])
         if p.grad is not None and i not in group["unclipped"]
     ]
@@ -71,45 +71,6 @@ def clip_factor(group: dict[str, Any]) -> float:
     return min(1.0, group["clip"] / norm) if norm > 0 else 1.0 if norm == 0 else float("nan")
 
 
-def _square(p: Tensor, unit: bool) -> float:
-    """Squared norm of the gradient, where rows have unit norm of its part that is tangent to the sphere."""
-    if p.ndim == 2 and _compiled(p):
-        rows = torch.empty(len(p))
-        kernels.gradient_norms(p.grad.numpy(), p.detach().numpy(), unit, rows.numpy())
-        return float(rows.double().sum())
-    return float(tangent(p.grad, p).double().square().sum() if unit else p.grad.double().square().sum())
-
-
 def as_rows(x: Tensor) -> Tensor:
     """A vector as a matrix of one row."""
-    return x.view(-1, x.shape[-1])
-
-
-def tangent(grad: Tensor, weight: Tensor) -> Tensor:
-    """The rows of the gradient without their part along the rows of the weight, which have norm one."""
-    return torch.addcmul(grad, (grad * weight).sum(1, keepdim=True), weight, value=-1)
-
-
-def _corrections(state: dict[str, Any], group: dict[str, Any]) -> tuple[float, float]:
-    beta1, beta2 = group["betas"]
-    return group["lr"] / (1 - beta1 ** state["step"]), math.sqrt(1 - beta2 ** state["step"])
-
-
-def _fused(p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any], factor: float, unit: bool) -> None:
-    arrays = (as_rows(tensor.detach()) for tensor in (p, grad, state["exp_avg"], state["exp_avg_sq"]))
-    step_size, bias2 = _corrections(state, group)
-    scalars = (factor, step_size, *group["betas"], bias2, group["eps"])
-    kernels.adam_rows(*(array.numpy() for array in arrays), *map(np.float32, scalars), unit)
-
-
-def _plain(p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any], factor: float, unit: bool) -> None:
-    """The definition, for every device and precision."""
-    beta1, beta2 = group["betas"]
-    step_size, bias2 = _corrections(state, group)
-    grad = (tangent(grad, p) if unit else grad) * factor
-    mean, square = state["exp_avg"], state["exp_avg_sq"]
-    mean.lerp_(grad, 1 - beta1)
-    square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    p.addcdiv_(mean, square.sqrt() / bias2 + group["eps"], value=-step_size)
-    if unit:
-        p /= p.norm(dim=1, keepdim=True)
+    return x.reshape(-1, x.shape[-1])

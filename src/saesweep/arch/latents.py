@@ -17,14 +17,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.arch import kernels
-from saesweep.arch.choose import choose, kept, starts_of
+from saesweep.arch.ops import ops_for
+from saesweep.arch.ops.plain import kept
 
 
 @dataclass(frozen=True)
@@ -35,47 +36,16 @@ class Entries:
     rows: Int[Tensor, " n"]
     columns: Int[Tensor, " n"]
     shape: tuple[int, int]
+    ops: ModuleType
 
     @cached_property
     def by_column(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " d_sae_1"]]:
         """The order that sorts the entries by column, and where each column begins in it."""
-        if self.rows.device.type != "cpu":
-            counts = torch.bincount(self.columns, minlength=self.shape[1])
-            return self.columns.argsort(stable=True), starts_of(counts)
-        order, starts = torch.empty_like(self.columns), torch.empty(self.shape[1] + 1, dtype=torch.int64)
-        kernels.sort_by_column(self.columns.numpy(), starts.numpy(), order.numpy())
-        return order, starts
+        return self.ops.sort_by_column(self.columns, self.shape[1])
 
     def sum_columns(self, weights: Float[Tensor, " n"], matrix: Float[Tensor, "batch d"]) -> Float[Tensor, "d_sae d"]:
         """For every column of the list, the sum of weight * matrix[row]."""
-        order, starts = self.by_column
-        if not _compiled(matrix):
-            bags = (self.rows[order], matrix, starts[:-1])
-            return F.embedding_bag(*bags, mode="sum", per_sample_weights=weights[order])
-        out = torch.empty(self.shape[1], matrix.shape[1])
-        kernels.sum_columns(*_arrays(order, starts, self.rows, weights, matrix, out))
-        return out
-
-    def reconstruct(
-        self, f: Float[Tensor, " n"], W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"],
-        x: Float[Tensor, "batch d_in"],
-    ) -> tuple[Float[Tensor, "batch d_in"], Float[Tensor, " n"]]:
-        """The residual f W_dec + b_dec - x, and residual[row] . W_dec[column] for every entry."""
-        if not _compiled(x):
-            sums = F.embedding_bag(self.columns, W_dec, self.row_starts[:-1], mode="sum", per_sample_weights=f)
-            residual = sums + b_dec - x
-            return residual, (residual[self.rows] * W_dec[self.columns]).sum(1)
-        residual, products = torch.empty_like(x), torch.empty_like(f)
-        kernels.reconstruct(*_arrays(self.row_starts, self.columns, f, W_dec, b_dec, x, residual, products))
-        return residual, products
-
-
-def _compiled(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32
-
-
-def _arrays(*tensors: Tensor) -> tuple:
-    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
+        return self.ops.sum_columns(*self.by_column, self.rows, weights, matrix)
 
 
 @dataclass(frozen=True)
@@ -107,13 +77,10 @@ class Latents:
     @property
     def fired(self) -> Bool[Tensor, " d_sae"]:
         """Whether each latent was > 0 on any token."""
+        values = self.values.detach()
         if self.entries is None:
-            return (self.values.detach() > 0).any(0)
-        fired = torch.zeros(self.shape[1], dtype=torch.bool, device=self.values.device)
-        if _compiled(self.values):
-            kernels.mark_fired(*_arrays(self.entries.columns, self.values, fired))
-            return fired
-        return fired.index_fill_(0, self.entries.columns[self.values.detach() > 0], True)
+            return (values > 0).any(0)
+        return self.entries.ops.fired(self.entries.columns, values, self.shape[1])
 
     def dense(self) -> Float[Tensor, "batch d_sae"]:
         if self.entries is None:
@@ -144,7 +111,8 @@ class _Reconstruct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, f, W_dec, b_dec, x, entries):
-        residual, products = entries.reconstruct(f, W_dec, b_dec, x)
+        where = (entries.row_starts, entries.rows, entries.columns)
+        residual, products = entries.ops.reconstruct(*where, f, W_dec, b_dec, x)
         ctx.save_for_backward(f, residual, products)
         ctx.entries = entries
         ctx.mark_non_differentiable(residual)
@@ -174,9 +142,10 @@ def encode(
     Dense values that are not kept are zero, and no gradient passes there: both layouts give the same numbers.
     """
     shape = (len(x), len(W_enc_T))
-    if not dense and (chosen := choose(x - b_dec, W_enc_T, b_enc, above, k)) is not None:
+    ops = ops_for(x)
+    if not dense and (chosen := ops.choose(x - b_dec, W_enc_T, b_enc, above, k)) is not None:
         *where, values = chosen
-        entries = Entries(*where, shape)
+        entries = Entries(*where, shape, ops)
         return Latents(_Encode.apply(x, W_enc_T, b_enc, b_dec, values, entries), shape, entries)
     pi = F.linear(x - b_dec, W_enc_T, b_enc)
     return Latents(pi.masked_fill(~kept(pi.detach(), above, k), 0.0), shape)

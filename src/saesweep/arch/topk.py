@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder, Step
-from saesweep.arch.choose import kept
+from saesweep.arch.ops.plain import kept
 
 
 class TopK(SparseAutoencoder):

@@ -29,7 +29,7 @@ def point_of(job: Settings) -> HookPoint:
     return hook_point(job["model"], job["site"]["name"], job["layer"])
 
 
-def _device_of(job: Settings) -> torch.device:
+def device_of(job: Settings) -> torch.device:
     return torch.device("cuda" if job["trainer"]["accelerator"] in ("gpu", "cuda") else "cpu")
 
 
@@ -54,7 +54,7 @@ class ReadText:
         job, activations = self.job, self.job["activations"]
         model = {key: job["model"][key] for key in ("name", "source", "bos")}
         determined_by = {
-            "model": model | {"dtype": str(models.dtype_of(job["model"]["dtype"], str(_device_of(job))))},
+            "model": model | {"dtype": str(models.dtype_of(job["model"]["dtype"], str(device_of(job))))},
             "text": self.corpus.identity, "context": job["context"], "stream_seed": job["stream_seed"],
             **{key: activations[key] for key in ("window", "documents_per_pool", "lm_batch")},
         }
@@ -124,7 +124,7 @@ def _enough_text(job: str) -> Corpus:
 
 def language_model(job: Settings) -> models.LanguageModel:
     """One load serves the plan's probe and the groups that follow."""
-    return _loaded(json.dumps(job["model"]), str(_device_of(job)))
+    return _loaded(json.dumps(job["model"]), str(device_of(job)))
 
 
 @lru_cache(maxsize=1)

@@ -24,7 +24,7 @@ from saesweep.metrics import dead_share
 from saesweep.progress import Progress
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
-from saesweep.sweep.matter import Matter, Numbers, Settings, matter_of, point_of
+from saesweep.sweep.matter import Matter, Numbers, Settings, device_of, matter_of, point_of
 from saesweep.training import Member, SAESweep
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ def _finish(
     """Fold, evaluate, write; a member that failed in training is reported, the others go on."""
     done = [member for member in module.members if not member.failed]
     subjects = []
+    module.members.to(device_of(jobs[0]))  # where the language model is; Lightning leaves them on the CPU
     _calibrate(jobs, module, stream, matter)
     for member in done:
         statistics = stream.statistics[member.point]

@@ -1,7 +1,7 @@
-"""Which entries of pi = u W_enc + b_enc are worth having: those above a bound, or the k largest of each token.
+"""fp32 on a CPU: numba's loops, and entries chosen in two stages.
 
-On a CPU they are found in two stages. A rough product ranks all d_sae latents: in int8 where the processor multiplies
-that natively (a third of the time of fp32), with rows scaled to their largest value s * 127. It is off by
+A rough product ranks all d_sae latents: in int8 where the processor multiplies that natively (a third of the time of
+fp32), with rows scaled to their largest value s * 127. It is off by
 
     pi - rough ~ normal(0, (s_u |w|)^2 / 12 + (s_w |u|)^2 / 12)         s_u, s_w: the steps of u's and w's rows
 
@@ -16,24 +16,13 @@ from __future__ import annotations
 import math
 from functools import cache
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from saesweep.arch import kernels
-
-# A list costs more per entry than a dense product does: with fewer latents per active one than this, dense is faster.
-# Measured on 2 cores without AMX: level at 7 to 8 for widths of 4,096 and 16,384, ReLU, Gated and TopK alike.
-DENSE_BELOW = 8
-Chosen = tuple[Tensor, Tensor, Tensor, Tensor]  # where rows start; row, column and value of each entry, in row-major order
-
-
-def kept(pi: Float[Tensor, "batch d_sae"], above: Float[Tensor, " d_sae"] | None, k: int) -> Bool[Tensor, "batch d_sae"]:
-    """The definition: what lies above its bound, or else the k largest of each row."""
-    if above is not None:
-        return pi > above
-    return torch.zeros_like(pi, dtype=torch.bool).scatter_(1, pi.topk(k, sorted=False).indices, True)
+from saesweep.arch import ops
+from saesweep.arch.ops import Adam, Chosen, kernels, starts_of
 
 
 @torch.no_grad()
@@ -41,17 +30,14 @@ def choose(
     u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"],
     above: Float[Tensor, " d_sae"] | None, k: int,
 ) -> Chosen | None:
-    """The entries that `kept` says, with their pre-activations; None where they are too many for a list to pay."""
-    if u.device.type != "cpu" or u.dtype != torch.float32:
-        return _choose_plain(u, W_enc_T, b_enc, above, k)
     batch, d_sae = len(u), len(W_enc_T)
-    if above is None and DENSE_BELOW * k > d_sae:
+    if above is None and ops.DENSE_BELOW * k > d_sae:
         return None
     room = d_sae // 2 + 1
     slots = torch.empty(batch, room, dtype=torch.int32)
     counts = torch.empty(batch, dtype=torch.int64)
     _scan(u, W_enc_T, b_enc, above, k, slots, counts)
-    if int(counts.max()) > room or DENSE_BELOW * int(counts.sum()) > 2 * batch * d_sae:
+    if int(counts.max()) > room or ops.DENSE_BELOW * int(counts.sum()) > 2 * batch * d_sae:
         return None
     values = torch.empty(batch, room)
     exact = (slots, values, counts, u, W_enc_T, b_enc)
@@ -61,30 +47,52 @@ def choose(
         kernels.keep_largest(*_arrays(*exact), k)
     starts = starts_of(counts)
     n = int(starts[-1])
-    if DENSE_BELOW * n > batch * d_sae:
+    if ops.DENSE_BELOW * n > batch * d_sae:
         return None
     rows, columns, out = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.int64), torch.empty(n)
     kernels.flatten(*_arrays(slots, values, starts, rows, columns, out))
     return starts, rows, columns, out
 
 
-def starts_of(counts: Tensor) -> Tensor:
-    """[n] -> [n + 1]: where each of n runs begins, and where the last one ends."""
-    return F.pad(counts.cumsum(0), (1, 0))
+def sort_by_column(columns: Tensor, d_sae: int) -> tuple[Tensor, Tensor]:
+    order, starts = torch.empty_like(columns), torch.empty(d_sae + 1, dtype=torch.int64)
+    kernels.sort_by_column(*_arrays(columns, starts, order))
+    return order, starts
+
+
+def reconstruct(
+    starts: Tensor, rows: Tensor, columns: Tensor, f: Tensor, W_dec: Tensor, b_dec: Tensor, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    residual, products = torch.empty(x.shape), torch.empty(f.shape)
+    kernels.reconstruct(*_arrays(starts, columns, f, W_dec, b_dec, x, residual, products))
+    return residual, products
+
+
+def sum_columns(order: Tensor, starts: Tensor, rows: Tensor, weights: Tensor, matrix: Tensor) -> Tensor:
+    out = torch.empty(len(starts) - 1, matrix.shape[1])
+    kernels.sum_columns(*_arrays(order, starts, rows, weights, matrix, out))
+    return out
+
+
+def fired(columns: Tensor, values: Tensor, d_sae: int) -> Tensor:
+    out = torch.zeros(d_sae, dtype=torch.bool)
+    kernels.mark_fired(*_arrays(columns, values, out))
+    return out
+
+
+def row_squares(grad: Tensor, weight: Tensor, unit: bool) -> Tensor:
+    out = torch.empty(len(grad))
+    kernels.row_squares(*_arrays(grad, weight), unit, out.numpy())
+    return out
+
+
+def adam(weight: Tensor, grad: Tensor, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
+    assert weight.is_contiguous() and mean.is_contiguous() and square.is_contiguous(), "they are written in place"
+    kernels.adam_rows(*_arrays(weight, grad, mean, square), *map(np.float32, numbers), unit)
 
 
 def _arrays(*tensors: Tensor) -> tuple:
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
-
-
-def _choose_plain(u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: int) -> Chosen | None:
-    """By PyTorch alone: what other devices and precisions take."""
-    pi = F.linear(u, W_enc_T, b_enc)
-    mask = kept(pi, above, k)
-    if DENSE_BELOW * int(mask.sum()) > mask.numel():
-        return None
-    rows, columns = mask.nonzero(as_tuple=True)
-    return starts_of(mask.sum(1)), rows, columns, pi[rows, columns]
 
 
 def _scan(

@@ -272,7 +272,7 @@ def mark_fired(columns, values, fired):
 
 
 @compiled
-def gradient_norms(grad, weight, unit, out):
+def row_squares(grad, weight, unit, out):
     """Squared norm of each row of the gradient; where rows have unit norm, of its part tangent to the sphere."""
     for r in prange(len(out)):
         out[r] = _dot(grad[r], grad[r])

@@ -1,0 +1,96 @@
+"""The README's sweep against SAELens, which trains the same nine SAEs one by one: python -m benchmarks.sweep.
+
+Ours is the command itself, from start to figure, evaluation included. SAELens' time is put together from its own parts
+on the same model, tokens, width and batch: its ActivationsStore's rate and its trainer's rate for each architecture, in
+series as its runner has them, for as many tokens as ours; loading and evaluation are not counted against it.
+"""
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from benchmarks import common, peers
+from benchmarks.step import start_threshold
+from saesweep import models
+from saesweep.models import LanguageModel
+from saesweep.text import Corpus, blocks
+
+ARCHS, SPARSITIES = ("jumprelu", "gated", "topk"), (16, 32, 64)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def ours(words: list[str]) -> float:
+    """Seconds of the command, in an empty folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        command = [sys.executable, str(ROOT / "train.py"), "-m", *words]
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+
+
+def store(lm: LanguageModel, layer: int, batch: int, context: int):
+    """SAELens' activations of the same text, already tokenised, in a buffer that is small enough to be timed."""
+    from datasets import Dataset
+    from sae_lens.load_model import HookedProxyLM
+    from sae_lens.training.activations_store import ActivationsStore
+
+    text = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/text/python_stdlib.yaml"))
+    whole = (block for block in blocks(Corpus(text, 0).documents("train"), lm.tokenizer, context) if block.min() >= 0)
+    dataset = Dataset.from_dict({"input_ids": [block.tolist() for block in islice(whole, 2000)]})
+    hook = f"model.layers.{layer}"
+    return ActivationsStore(
+        HookedProxyLM(lm.module, _NoTokenizer(), hook_names=[hook]), dataset,
+        streaming=False, hook_name=hook, hook_head_index=None, context_size=context, d_in=lm.module.config.hidden_size,
+        n_batches_in_buffer=2, total_training_tokens=10**7, store_batch_size_prompts=16, train_batch_size_tokens=batch,
+        prepend_bos=False, normalize_activations="none", device=torch.device("cpu"), dtype="float32",
+    )
+
+
+class _NoTokenizer:
+    """The text is tokens already."""
+
+    bos_token_id = eos_token_id = sep_token_id = None
+
+
+def theirs(tokens: int, width: int, batch: int, context: int) -> float:
+    """Seconds for the nine SAEs, put together from the parts."""
+    model = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/model/gemma3_270m.yaml"))
+    source = store(models.load(model), model["layer"], batch, context)
+    reading = common.round_robin({"SAELens harvest": lambda: source.get_activations(source.get_batch_tokens())}, rounds=5)
+    harvest = common.median(reading, "SAELens harvest") / (16 * context)
+    x = torch.randn(batch, 640)
+    total = 0.0
+    for arch in ARCHS:
+        for k in SPARSITIES:
+            threshold = start_threshold(x, torch.nn.functional.normalize(torch.randn(width, 640)), k)
+            steps = {p: peers.sae_lens(arch, 640, width, k, threshold, p == "bf16") for p in ("fp32", "bf16")}
+            times = common.round_robin({p: lambda s=s: s(x) for p, s in steps.items()}, rounds=5)
+            step = min(common.median(times, p) for p in steps) / batch
+            total += tokens * (harvest + step)
+            print(f"SAELens {arch}, L0 {k}: harvest {1 / harvest:,.0f} tokens/s, step {1 / step:,.0f} tokens/s", flush=True)
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", default=["arch=jumprelu,gated,topk", "sparsity=16,32,64"])
+    args = parser.parse_args()
+    cfg = OmegaConf.load(ROOT / "conf/train.yaml")
+    common.prepare()
+    print(common.machine(), flush=True)
+    mine = ours(args.words)
+    print(f"saesweep: {mine:,.0f} s for nine SAEs, evaluated", flush=True)
+    others = theirs(cfg.tokens, cfg.width, cfg.batch_tokens, cfg.context)
+    print(f"SAELens, one by one: {others:,.0f} s for nine SAEs\n{others / mine:.1f} times faster")
+
+
+if __name__ == "__main__":
+    main()

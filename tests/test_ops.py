@@ -1,0 +1,97 @@
+"""The operations over a list: numba's on the CPU and Triton's (in its interpreter) give what PyTorch alone gives."""
+import pytest
+import torch
+
+from saesweep.arch import ops
+from saesweep.arch.ops import Adam, cpu, plain, starts_of
+
+SIZES = [(33, 12, 96), (16, 48, 257)]  # batch, d_in, d_sae
+BACKENDS = ["cpu", "gpu"]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    if request.param == "cpu":
+        return cpu
+    pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
+    from saesweep.arch.ops import gpu
+
+    return gpu
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(params=SIZES, ids=str)
+def lists(request):
+    """A list of a tenth of all entries, one row of it and one column empty; its values, a quarter of them zero; x, W_dec."""
+    batch, d_in, d_sae = request.param
+    mask = torch.rand(batch, d_sae, generator=torch.Generator().manual_seed(1)) < 0.1
+    mask[3], mask[:, 5] = False, False
+    rows, columns = mask.nonzero(as_tuple=True)
+    f = drawn(len(rows)).relu()
+    f[::7] = 0
+    return starts_of(mask.sum(1)), rows, columns, f, drawn(batch, d_in, seed=2), drawn(d_sae, d_in, seed=3), drawn(d_in, seed=4)
+
+
+def test_the_residual_and_its_products_with_the_decoders_rows(backend, lists):
+    starts, rows, columns, f, x, W_dec, b_dec = lists
+    found = backend.reconstruct(starts, rows, columns, f, W_dec, b_dec, x)
+    torch.testing.assert_close(found, plain.reconstruct(starts, rows, columns, f, W_dec, b_dec, x), rtol=1e-4, atol=1e-4)
+    dense = torch.zeros(len(x), len(W_dec)).index_put((rows, columns), f)
+    torch.testing.assert_close(found[0], dense @ W_dec + b_dec - x, rtol=1e-4, atol=1e-4)
+
+
+def test_the_sums_over_columns(backend, lists):
+    _, rows, columns, f, x, W_dec, _ = lists
+    order, starts = backend.sort_by_column(columns, len(W_dec))
+    for one, other in zip((order, starts), plain.sort_by_column(columns, len(W_dec)), strict=True):
+        assert torch.equal(one, other)
+    found = backend.sum_columns(order, starts, rows, f, x)
+    dense = torch.zeros(len(x), len(W_dec)).index_put((rows, columns), f)
+    torch.testing.assert_close(found, dense.T @ x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, plain.sum_columns(order, starts, rows, f, x), rtol=1e-4, atol=1e-4)
+
+
+def test_which_columns_fired(backend, lists):
+    _, _, columns, f, _, W_dec, _ = lists
+    assert torch.equal(backend.fired(columns, f, len(W_dec)), plain.fired(columns, f, len(W_dec)))
+
+
+@pytest.mark.parametrize("k", [0, 7])
+def test_the_chosen_entries_are_those_of_the_definition_and_in_its_order(backend, k, monkeypatch):
+    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
+    u, W_enc_T, b_enc = drawn(40, 24), drawn(300, 24, seed=1), drawn(300, seed=2)
+    above = None if k else torch.full((300,), 9.0) + drawn(300, seed=3)
+    starts, rows, columns, values = backend.choose(u, W_enc_T, b_enc, above, k)
+    wanted = plain.choose(u, W_enc_T, b_enc, above, k)
+    assert torch.equal(starts, wanted[0]) and torch.equal(rows, wanted[1]) and len(rows) > 40
+    dense = [torch.zeros(40, 300).index_put((rows, c), v) for c, v in ((columns, values), wanted[2:])]
+    torch.testing.assert_close(*dense, rtol=1e-4, atol=1e-4)
+
+
+def test_too_many_entries_are_no_list(backend):
+    u, W_enc_T, zero = drawn(40, 24), drawn(300, 24, seed=1), torch.zeros(300)
+    for chosen in (backend.choose(u, W_enc_T, zero, zero, 0), backend.choose(u, W_enc_T, zero, None, 200)):
+        assert chosen is None
+
+
+@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("shape", [(30, 17), (1, 40)], ids=str)
+def test_the_update_of_the_rows(backend, shape, unit):
+    weight, grad = drawn(*shape), drawn(*shape, seed=1)
+    weight /= weight.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(backend.row_squares(grad, weight, unit), plain.row_squares(grad, weight, unit))
+    state = [weight, drawn(*shape, seed=2), drawn(*shape, seed=3).square()]
+    numbers = Adam(clip=0.3, step_size=0.01, beta1=0.9, beta2=0.99, bias2=0.5, eps=1e-8)
+    found, wanted = [t.clone() for t in state], [t.clone() for t in state]
+    backend.adam(found[0], grad, *found[1:], numbers, unit)
+    plain.adam(wanted[0], grad, *wanted[1:], numbers, unit)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(found[0], weight)
+
+
+def test_fp32_on_a_cpu_is_compiled_and_fp64_is_plain():
+    assert ops.ops_for(torch.zeros(1)) is cpu and ops.ops_for(torch.zeros(1, dtype=torch.float64)) is plain
