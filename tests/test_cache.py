@@ -1,7 +1,9 @@
 """Activations on disk: what is read is what would be harvested, bit for bit, and nothing is harvested twice."""
+import errno
 import json
 import os
 from functools import cache as once
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,6 +136,18 @@ def test_a_damaged_file_is_refused_by_name(text, tmp_path, damage):
     file.unlink() if damage is None else file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(UsageError, match=rf"cache=disk: .*{file.name} is damaged or missing; delete"):
         windows(source(text, tmp_path), (1000,))
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_file(text, tmp_path, monkeypatch):
+    def full(self, content):
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    one = source(text, tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UsageError, match=r"cache=disk: cannot write .*\.bin: No space left on device; make room"):
+        windows(one, (1000,))
+    assert [file.name for file in one.folder.iterdir()] == ["header.json"]
 
 
 def test_the_header_says_what_determined_the_activations(text, tmp_path):

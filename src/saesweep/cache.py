@@ -130,5 +130,9 @@ class CachedSource:
 def _write(file: Path, content: Any) -> None:
     """Whole or not at all, whatever ends the program."""
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    draft.write_bytes(content)
-    draft.replace(file)
+    try:
+        draft.write_bytes(content)
+        draft.replace(file)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UsageError(f"cache=disk: cannot write {file}: {error.strerror}; make room, or write cache=none") from error

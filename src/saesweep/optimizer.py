@@ -52,23 +52,22 @@ class UnitRowAdam(torch.optim.Optimizer):
             ops_for(p).adam(*rows, _numbers(group, state["step"], factor), i in group["unit"])
 
 
-def _numbers(group: dict[str, Any], step: int, factor: float) -> Adam:
+def _numbers(group: dict[str, Any], step: int, factor: float | Tensor) -> Adam:
     beta1, beta2 = group["betas"]
     return Adam(factor, group["lr"] / (1 - beta1**step), beta1, beta2, math.sqrt(1 - beta2**step), group["eps"])
 
 
 @torch.no_grad()
-def clip_factor(group: dict[str, Any]) -> float:
-    """What the group's gradients are multiplied by; without a clip, or below it, 1."""
-    if group["clip"] is None:
-        return 1.0
+def clip_factor(group: dict[str, Any]) -> float | Tensor:
+    """What the group's gradients are multiplied by: 1 without a clip or below it. On a GPU nobody waits for it."""
     squares = [
-        float(ops_for(p).row_squares(as_rows(p.grad), as_rows(p.detach()), i in group["unit"]).double().sum())
+        ops_for(p).row_squares(as_rows(p.grad), as_rows(p.detach()), i in group["unit"]).sum(dtype=torch.float64)
         for i, p in enumerate(group["params"])
         if p.grad is not None and i not in group["unclipped"]
     ]
-    norm = math.sqrt(sum(squares)) if squares else 0.0
-    return min(1.0, group["clip"] / norm) if norm > 0 else 1.0 if norm == 0 else float("nan")
+    if group["clip"] is None or not squares:
+        return 1.0
+    return (group["clip"] / torch.stack(squares).sum().sqrt()).clamp(max=1.0)
 
 
 def as_rows(x: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ Chosen = tuple[Tensor, Tensor, Tensor, Tensor]  # where rows start; row, column 
 class Adam(NamedTuple):
     """The scalars of one step: step_size = lr / (1 - beta1^t), bias2 = sqrt(1 - beta2^t); gradients are times clip."""
 
-    clip: float
+    clip: float | Tensor  # a tensor on a GPU: the host need not know it
     step_size: float
     beta1: float
     beta2: float

@@ -159,7 +159,7 @@ def _adam(
     w, g = _row(weight, r, d, lanes), _row(grad, r, d, lanes)
     if UNIT:
         g -= tl.sum(g * w) * w
-    g *= clip
+    g *= tl.load(clip)
     m = beta1 * _row(mean, r, d, lanes) + (1 - beta1) * g
     v = beta2 * _row(square, r, d, lanes) + (1 - beta2) * g * g
     w -= step_size * m / (tl.sqrt(v) / bias2 + eps)
@@ -174,5 +174,6 @@ def adam(weight: Tensor, grad: Tensor, mean: Tensor, square: Tensor, numbers: Ad
     if len(weight) == 1:  # a vector: one program would do all of it
         return plain.adam(weight, grad, mean, square, numbers, unit)
     d = weight.shape[1]
-    _adam[(len(weight),)](weight, grad.contiguous(), mean, square, d, *numbers, UNIT=unit, **_block(d))
+    clip = torch.as_tensor(numbers.clip, dtype=torch.float32, device=weight.device)
+    _adam[(len(weight),)](weight, grad.contiguous(), mean, square, d, clip, *numbers[1:], UNIT=unit, **_block(d))
     return None
