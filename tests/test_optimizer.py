@@ -64,6 +64,16 @@ def test_groups_do_not_touch_each_other_and_one_without_gradients_stays_as_it_is
     assert all(torch.equal(p, q) for p, q in zip(before, idle["params"], strict=True))
 
 
+def test_a_step_drops_the_gradients_so_that_none_is_used_twice():
+    one = group()
+    give_gradients(one["params"], 0)
+    optimizer = UnitRowAdam([one])
+    optimizer.step_group(0)
+    once = [p.detach().clone() for p in one["params"]]
+    optimizer.step()
+    assert all(torch.equal(p, q) and p.grad is None for p, q in zip(one["params"], once, strict=True))
+
+
 def test_a_gradient_that_is_not_finite_is_not_hidden_by_the_clipping():
     bad = group(clip=1.0)
     give_gradients(bad["params"], 0)

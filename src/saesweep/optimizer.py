@@ -30,17 +30,15 @@ class UnitRowAdam(torch.optim.Optimizer):
 
     def step(self, closure: Any = None) -> Any:
         loss = closure() if closure is not None else None
-        with torch.no_grad():
-            self._step_all()
+        for index in range(len(self.param_groups)):
+            self.step_group(index)
         return loss
 
-    def _step_all(self) -> None:
-        for group in self.param_groups:
-            found = [(i, p) for i, p in enumerate(group["params"]) if p.grad is not None]
-            if found:
-                self._step(group, found)
-
-    def _step(self, group: dict[str, Any], found: list[tuple[int, Tensor]]) -> None:
+    @torch.no_grad()
+    def step_group(self, index: int) -> None:
+        """The step of one group, whose gradients are then dropped: those of all groups need never be there at once."""
+        group = self.param_groups[index]
+        found = [(i, p) for i, p in enumerate(group["params"]) if p.grad is not None]
         clip = clip_factor(group)
         for i, p in found:
             state = self.state[p]
@@ -50,6 +48,7 @@ class UnitRowAdam(torch.optim.Optimizer):
             factor = 1.0 if i in group["unclipped"] else clip
             rows = (as_rows(tensor) for tensor in (p.detach(), p.grad, state["exp_avg"], state["exp_avg_sq"]))
             ops_for(p).adam(*rows, _numbers(group, state["step"], factor), i in group["unit"])
+            p.grad = None
 
 
 def _numbers(group: dict[str, Any], step: int, factor: float | Tensor) -> Adam:
@@ -60,16 +59,16 @@ def _numbers(group: dict[str, Any], step: int, factor: float | Tensor) -> Adam:
 @torch.no_grad()
 def clip_factor(group: dict[str, Any]) -> float | Tensor:
     """What the group's gradients are multiplied by: 1 without a clip or below it. On a GPU nobody waits for it."""
+    clipped = [(i, p) for i, p in enumerate(group["params"]) if p.grad is not None and i not in group["unclipped"]]
+    if group["clip"] is None or not clipped:
+        return 1.0
     squares = [
         ops_for(p).row_squares(as_rows(p.grad), as_rows(p.detach()), i in group["unit"]).sum(dtype=torch.float64)
-        for i, p in enumerate(group["params"])
-        if p.grad is not None and i not in group["unclipped"]
+        for i, p in clipped
     ]
-    if group["clip"] is None or not squares:
-        return 1.0
     return (group["clip"] / torch.stack(squares).sum().sqrt()).clamp(max=1.0)
 
 
 def as_rows(x: Tensor) -> Tensor:
-    """A vector as a matrix of one row."""
-    return x.reshape(-1, x.shape[-1])
+    """A vector as a matrix of one row; never a copy."""
+    return x.view(-1, x.shape[-1])

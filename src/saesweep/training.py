@@ -1,8 +1,8 @@
 """N SAEs on one stream of activations.
 
-Their parameters are disjoint, so the gradient of the summed loss is each SAE's own: a backward per member and one
-optimizer with a group per member are exactly N trainings, and N = 1 is nothing special. Clipping, schedules and failures are a
-member's own; trained jointly or alone, on a CPU, the weights are bitwise the same.
+Their parameters are disjoint, so the gradient of the summed loss is each SAE's own: a backward and an update per member,
+in one optimizer with a group per member, are exactly N trainings, and N = 1 is nothing special. Clipping, schedules and
+failures are a member's own; trained jointly or alone, on a CPU, the weights are bitwise the same.
 """
 from __future__ import annotations
 
@@ -122,9 +122,15 @@ class SAESweep(L.LightningModule):
         self._last_log = (self.tokens, time.monotonic())
 
     def training_step(self, batch: dict[HookPoint, Tensor], batch_idx: int) -> Float[Tensor, ""]:
-        """Backward member by member, so that the activations of one at a time are held."""
-        progress = self.global_step / self.total_steps
-        return torch.stack([member.step_(batch[member.point], progress) for member in self.running]).sum()
+        """Member by member, update included: the activations and gradients of one at a time are held, and are in the cache."""
+        progress, losses = self.global_step / self.total_steps, []
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        for index, member in enumerate(self.members):
+            if not member.failed:
+                losses.append(member.step_(batch[member.point], progress))
+                optimizer.step_group(index)
+                member.sae.constrain_()
+        return torch.stack(losses).sum()
 
     def optimizer_zero_grad(self, *args: Any) -> None:
         """Lightning asks for it between the step and its backward: each member has done both."""
@@ -143,12 +149,6 @@ class SAESweep(L.LightningModule):
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         """The optimizer clips every member by its own norm."""
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """With the constraint, for a checkpoint is written before `on_train_batch_end` of this module is called."""
-        super().optimizer_step(*args, **kwargs)
-        for member in self.running:
-            member.sae.constrain_()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.global_step % self.log_steps == 0 or self.global_step == self.total_steps:

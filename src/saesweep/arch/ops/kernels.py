@@ -50,7 +50,9 @@ def quantise(x, factor, q, scale, norm):
     """x [n, d] * factor [d] ~ scale [n] * q [n, d] in int8; and the norms of its rows."""
     n, d = x.shape
     for r in prange(n):
-        row = x[r] * factor
+        row = np.empty(d, np.float32)  # no array expressions: each would be compiled as a parallel loop of its own
+        for j in range(d):
+            row[j] = x[r, j] * factor[j]
         bits = row.view(np.int32)
         largest = np.int32(0)
         for j in range(d):  # of the magnitudes' bits: as integers they have the same order, and a vector maximum
@@ -127,8 +129,9 @@ def scan_largest(score, row_scale, row_error, scale, bias, k, slots, counts):
     rounds = (d_sae + groups - 1) // groups
     for r in prange(batch):
         row, out, factor = score[r], slots[r], row_scale[r]
-        z = np.full(rounds * groups, np.float32(-np.inf), np.float32)
-        largest = np.full(groups, np.float32(-np.inf), np.float32)
+        z, largest = np.empty(rounds * groups, np.float32), np.empty(groups, np.float32)
+        for g in range(groups):
+            largest[g] = -np.inf
         for at in range(0, d_sae, groups):
             part, q, t, b = z[at : at + groups], row[at : at + groups], scale[at : at + groups], bias[at : at + groups]
             for g in range(len(q)):
@@ -236,7 +239,8 @@ def _add_rows(total, matrix, index, weights, entries):
 def sum_columns(order, starts, rows, weights, matrix, out):
     """For every column of the list the sum of weight * matrix[row]; order, starts: as `sort_by_column` leaves them."""
     for c in prange(len(out)):
-        out[c] = ZERO
+        for j in range(out.shape[1]):
+            out[c, j] = ZERO
         _add_rows(out[c], matrix, rows, weights, order[starts[c] : starts[c + 1]])
 
 
@@ -245,7 +249,8 @@ def reconstruct(starts, columns, f, W_dec, b_dec, x, residual, products):
     """residual = f W_dec + b_dec - x, and residual[row] . W_dec[column] for every entry, while its row is in the cache."""
     for r in prange(len(residual)):
         own = slice(starts[r], starts[r + 1])
-        residual[r] = b_dec - x[r]
+        for j in range(len(b_dec)):
+            residual[r, j] = b_dec[j] - x[r, j]
         _add_rows(residual[r], W_dec, columns, f, range(starts[r], starts[r + 1]))
         _dots(residual[r], W_dec, columns[own], products[own])
 
