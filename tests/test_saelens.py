@@ -45,7 +45,7 @@ def folded(name):
     sae = MAKE[name]().requires_grad_(False)
     for parameter in sae.parameters():
         parameter += 0.1 * torch.randn_like(parameter)
-    sae.constrain_()
+    sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)  # as the optimizer does
     if name == "batchtopk":
         sae.threshold.value.fill_(0.4)
     mean, scale = 3 * torch.randn(D_IN), 7.0
