@@ -46,6 +46,7 @@ def folded(name):
     for parameter in sae.parameters():
         parameter += 0.1 * torch.randn_like(parameter)
     sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)  # as the optimizer does
+    sae.constrain_()
     if name == "batchtopk":
         sae.threshold.value.fill_(0.4)
     mean, scale = 3 * torch.randn(D_IN), 7.0
