@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from saesweep.activations import harvest
 from saesweep.cache import CachedSource
+from saesweep.calibration import meet_l0_
 from saesweep.optimizer import UnitRowAdam
 from saesweep.sites import HookPoint
 from saesweep.sweep.matter import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
@@ -23,20 +24,36 @@ def estimate(cfgs: Sequence[DictConfig]) -> dict[str, Any]:
     if has_lm(jobs[0]):
         enough_text(jobs[0])  # before the weights
     rows, harvest_seconds = _probe_rows(jobs)
-    seconds = {}
-    sizes = []
-    for job in jobs:
-        x = rows[point_of(job)]
-        key = (job["arch"]["name"], job["width"], x.shape[1])
-        if key not in seconds:
-            seconds[key] = _probe_step(job, x)
-        sizes.append(x.shape[1])
+    sizes = [rows[point_of(job)].shape[1] for job in jobs]
+    seconds: dict[tuple, float] = {}
+    for job, d_in in zip(jobs, sizes, strict=True):
+        if _kind(job, d_in) not in seconds:
+            seconds[_kind(job, d_in)] = _probe_step(job, rows[point_of(job)])
+    per_token = harvest_seconds + sum(seconds[_kind(job, d_in)] for job, d_in in zip(jobs, sizes, strict=True))
     params = [_count(job, d_in) for job, d_in in zip(jobs, sizes, strict=True)]
-    per_token = harvest_seconds + sum(seconds[job["arch"]["name"], job["width"], d] for job, d in zip(jobs, sizes, strict=True))
     return {
         "d_in": sizes, "params": params, "optimizer_bytes": [8 * count for count in params],
-        "seconds": jobs[0]["tokens"] * per_token,
+        "seconds": jobs[0]["tokens"] * per_token + _evaluation_seconds(jobs, harvest_seconds),
     }
+
+
+def _kind(job: Settings, d_in: int) -> tuple:
+    """SAEs of one kind take the same time."""
+    return job["arch"]["name"], job["width"], job["sparsity"], job["dense"], d_in
+
+
+def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float) -> float:
+    """The language model's part of it: the activations, and a pass with logits per SAE, per ablation and one clean."""
+    numbers = jobs[0]["evaluation"]
+    seconds = (numbers["tokens"] + numbers["calibration_tokens"]) * harvest_seconds
+    if not has_lm(jobs[0]) or numbers["lm_tokens"] == 0:
+        return seconds
+    lm = language_model(jobs[0])
+    tokens = torch.zeros(1, jobs[0]["context"], dtype=torch.long, device=next(lm.module.parameters()).device)
+    with torch.no_grad():
+        a_pass, _ = _timed(lambda: lm.module(input_ids=tokens, use_cache=False).logits)
+    passes = 1 + 2 * len(set(map(point_of, jobs))) + len(jobs)
+    return seconds + passes * a_pass * numbers["lm_tokens"] / tokens.numel()
 
 
 def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor], float]:
@@ -62,12 +79,13 @@ def _probe_step(job: Settings, x: torch.Tensor) -> float:
     sae = build(job, x.shape[1]).to(x.device)
     x = (x.float() - x.float().mean(0))[: job["batch_tokens"]]
     x /= x.square().sum(1).mean().sqrt()
+    if sae.thresholded:
+        meet_l0_(sae, x)
     optimizer = UnitRowAdam([parameter_group(sae, job["arch"]["optimizer"])])
 
     def step() -> None:
-        sum(sae.step(x, torch.tensor(0.0, device=x.device), 0.0).losses.values()).backward()
+        sum(sae.step(x, torch.tensor(0.0, device=x.device), 1.0).losses.values()).backward()
         optimizer.step()
-        optimizer.zero_grad()
         sae.constrain_()
 
     return _timed(step)[0] / len(x)
