@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,14 @@ class ReadText:
             lm_tokens=numbers["lm_tokens"], lm_batch=numbers["lm_batch"], progress=Line(),
         )
 
+    @cached_property
+    def _tokenizer(self) -> models.Tokenizer:
+        return models.load_tokenizer(self.job["model"])
+
     def _held_out(self, purpose: int, tokens: int) -> torch.Tensor:
-        tokenizer = models.load_tokenizer(self.job["model"])
         return evaluation.held_out_blocks(
-            self.corpus, tokenizer, purpose, tokens=tokens, context=self.job["context"], stream_seed=self.job["stream_seed"]
+            self.corpus, self._tokenizer, purpose, tokens=tokens,
+            context=self.job["context"], stream_seed=self.job["stream_seed"],
         )
 
 
