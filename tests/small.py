@@ -10,6 +10,7 @@ from standin.cli import composed
 
 from saesweep import models
 from saesweep.models import LanguageModel
+from saesweep.saves import Cohort, cohorts
 from saesweep.sweep import run
 from saesweep.sweep.matter import matter_of, point_of
 from saesweep.training import SAESweep
@@ -54,20 +55,18 @@ def tiny() -> LanguageModel:
     return models.load(OmegaConf.to_container(OmegaConf.load(CONF / "model/tiny.yaml")))
 
 
-def untrained(jobs: list[dict], **more) -> tuple[SAESweep, object, object]:
-    """The group, its stream and what it is trained on, as `train_group` makes them."""
-    shared, points = jobs[0], [point_of(job) for job in jobs]
-    matter = matter_of(shared, points)
-    steps = shared["tokens"] // shared["batch_tokens"]
-    stream = run._stream(shared, matter.source, steps)
-    members = [run._member(job, point, stream) for job, point in zip(jobs, points, strict=True)]
-    sizes = {"log_tokens": shared["log_tokens"], "dead_after": shared["evaluation"]["dead_after"]}
-    return SAESweep(members, steps=steps, batch_tokens=shared["batch_tokens"], **(sizes | more)), stream, matter
+def untrained(jobs: list[dict], folders: list[Path] | None = None, **more) -> tuple[SAESweep, object, object]:
+    """The group, its stream and what it is trained on, as `train_group` makes them: new, or as they were saved."""
+    points = [point_of(job) for job in jobs]
+    matter = matter_of(jobs[0], points)
+    (cohort,) = cohorts(folders) if folders else [Cohort(0, list(range(len(jobs))), [None] * len(jobs))]
+    module, stream = run.prepared(jobs, points, matter, cohort, **({"progress": lambda module: None} | more))
+    return module, stream, matter
 
 
 def trained(jobs: list[dict], folder: Path, **more) -> SAESweep:
-    """A group trained to its end, or until something raises; the same call goes on from its checkpoint."""
-    module, stream, _ = untrained(jobs, **more)
+    """A group trained to its end, or until something raises; the same call goes on from what was saved."""
     folders = [folder / str(i) for i in range(len(jobs))]
-    run._fit(module, stream, run._logger(jobs, folders), jobs[0], folders)
+    module, stream, _ = untrained(jobs, folders, **more)
+    run.fit(module, stream, run._logger(jobs, folders), jobs[0], folders)
     return module

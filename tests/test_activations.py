@@ -14,7 +14,7 @@ import torch
 import transformers
 from small import tiny, write_text
 
-from saesweep.activations import ActivationStream, LanguageModelSource, Statistics
+from saesweep.activations import ActivationStream, LanguageModelSource, Position, Statistics
 from saesweep.errors import UsageError
 from saesweep.models import LanguageModel, Tokenizer
 from saesweep.sites import HookPoint
@@ -98,7 +98,7 @@ def handed_out(folder, lm):
     """The tokens of each of 60 batches: 72% of the text, in 4 windows of 4 pools."""
     s = stream(lm, corpus(folder, LENGTHS), 60)
     batches = tokens_of(s, lm, s)
-    assert s.window_number >= 3 and s.source.pool_number >= 2
+    assert s.position.window >= 3 and s.source.pool_number >= 2
     return batches
 
 
@@ -200,30 +200,32 @@ def test_a_stream_goes_on_bitwise_from_any_step(folder, lm):
         return stream(lm, corpus(folder, LENGTHS), 40, (EMBEDDING, NORMED), window=320, pool=5)
 
     s = made()
-    states, batches = [s.state_dict()], []
+    positions, batches = [s.position], []
     for batch in s:
         batches.append(batch)
-        states.append(s.state_dict())
-    assert s.window_number >= 5 and s.source.pool_number >= 5
+        positions.append(s.position)
+        assert [s.position_after(step) for step in (len(batches) - 1, len(batches))] == positions[-2:]
+    assert s.position.window >= 5 and s.source.pool_number >= 5
     for stop in range(0, 41, 3):
         again = made()
-        again.load_state_dict(states[stop])
+        again.resume(positions[stop], s.statistics)
+        assert len(again) == 40 - stop
         rest = list(again)
-        assert len(rest) == 40 - stop
+        assert len(rest) == 40 - stop and len(again) == 0
         for found, wanted in zip(rest, batches[stop:], strict=True):
-            assert torch.equal(found[EMBEDDING], wanted[EMBEDDING]) and torch.equal(found[NORMED], wanted[NORMED])
+            assert torch.equal(found[EMBEDDING], wanted[EMBEDDING]), (stop, positions[stop])
+            assert torch.equal(found[NORMED], wanted[NORMED])
 
 
-def test_a_saved_position_is_plain_data_of_a_few_bytes_that_later_steps_do_not_change(folder, lm, tmp_path):
-    s = stream(lm, corpus(folder, LENGTHS), 40, window=320)
-    state = s.state_dict()
-    torch.save(state, tmp_path / "state")
+def test_a_position_and_statistics_come_back_from_json_and_tensors_as_they_were(folder, lm):
+    s = stream(lm, corpus(folder, LENGTHS), 40, window=320, max_norm=8.0)
+    next(iter(s))
+    position, statistics = s.position, s.statistics[EMBEDDING]
     list(s)
-    assert (tmp_path / "state").stat().st_size < 10_000
-    saved = torch.load(tmp_path / "state", weights_only=True)
-    assert {key: saved[key] for key in ("step", "window", "offset", "source")} == {
-        key: state[key] for key in ("step", "window", "offset", "source")
-    }
+    assert position.step == 1 and Position(**json.loads(json.dumps(position._asdict()))) == position
+    tensors, numbers = statistics.saved()
+    again = Statistics.restored(tensors, json.loads(json.dumps(numbers)))
+    assert again == statistics and len(json.dumps(numbers)) < 1000
 
 
 def test_where_padding_leaves_fewer_tokens_than_wanted_another_window_follows(folder, lm):
@@ -231,7 +233,7 @@ def test_where_padding_leaves_fewer_tokens_than_wanted_another_window_follows(fo
     s = stream(lm, corpus(folder, short), 12, pool=64)
     batches = tokens_of(s, lm, s)
     assert [len(set(batch)) for batch in batches] == [BATCH] * 12
-    assert s.window_number > math.ceil(12 * BATCH / 1024)
+    assert s.position.window > math.ceil(12 * BATCH / 1024)
 
 
 def test_a_window_smaller_than_a_batch_is_filled_up(folder, lm):
@@ -242,14 +244,18 @@ def test_a_window_smaller_than_a_batch_is_filled_up(folder, lm):
 
 def test_no_window_is_larger_than_the_rest_of_the_run_needs(folder, lm):
     text = corpus(folder, [31] * 100, end="")  # blocks without padding
-    s = stream(lm, text, 5, window=4096)
-    harvested = len(s._rows[EMBEDDING])
-    assert 5 * BATCH <= harvested < 5 * BATCH * 1.03 + CONTEXT
-    list(s)
-    assert s.window_number == 0
-    s = stream(lm, text, 20, window=1024)
-    list(s)
-    assert s.window_number == 1 and len(s._rows[EMBEDDING]) < 6 * BATCH * 1.03 + CONTEXT
+    for steps, window, windows in ((5, 4096, 1), (20, 1024, 2)):
+        s, sizes = stream(lm, text, steps, window=window), []
+        read = s.source.window
+        s.source.window = lambda rows, read=read, sizes=sizes: _noted(read(rows), sizes)
+        list(s)
+        assert len(sizes) == windows
+        assert steps * BATCH <= sum(sizes) < steps * BATCH * 1.03 + windows * CONTEXT + (windows - 1) * BATCH
+
+
+def _noted(rows, sizes):
+    sizes.append(len(rows[EMBEDDING]))
+    return rows
 
 
 @pytest.mark.parametrize("pool", [7, 16, 1000])

@@ -69,8 +69,7 @@ def test_jobs_are_trained_as_one_group_and_leave_a_folder_each(capsys):
 def test_a_group_leaves_the_files_that_the_basic_launcher_leaves():
     assert train("-m", "arch=flat,round", "sparsity=16", "name=together").code == 0
     assert train("-m", "arch=flat,round", "sparsity=16", "name=alone", "hydra/launcher=basic").code == 0
-    alone = files("outputs/alone") - {"standin/resid.1/round/16/.hydra/group.json"}  # who shares its checkpoint
-    assert files("outputs/together") == alone
+    assert files("outputs/together") == files("outputs/alone")
     records = [Path(f"outputs/{name}/standin/resid.1/round/16/.hydra") for name in ("together", "alone")]
     for file in ("config.yaml", "resolved.yaml"):
         together, alone = ((record / file).read_text() for record in records)
@@ -144,20 +143,19 @@ def test_loggers_and_devices_are_not_settings_of_an_sae():
     assert train("-m", "arch=flat", "sparsity=16", "trainer.accelerator=auto", "logger.csv.name=other").code == 0
 
 
-def test_an_interrupted_group_keeps_its_checkpoint_and_another_group_does_not_take_it():
+def test_what_was_saved_is_kept_for_the_same_settings_whoever_else_is_in_the_group():
     train("-m", "arch=flat", "sparsity=16,32")
-    checkpoint = PLACE / "flat/16/checkpoint/last.ckpt"
-    for sparsities, kept in (("16,32", True), ("16,32,64", False)):
-        for folder in (PLACE / "flat").iterdir():
-            shutil.rmtree(folder / "sae")
-            (folder / "eval.json").unlink()
-            (folder / "metrics.csv").write_text("so far")
-        checkpoint.parent.mkdir(exist_ok=True)
-        checkpoint.write_text("half way")
-        assert train("-m", "arch=flat", "sparsity=16,32", "tokens=2000").code == 1
-        assert train("-m", "arch=flat", f"sparsity={sparsities}").code == 0
-        assert checkpoint.exists() == kept
-        assert ("so far" in (PLACE / "flat/32/metrics.csv").read_text()) == kept
+    save = PLACE / "flat/16/checkpoint/7-00000000.safetensors"
+    for words, kept in ((["sparsity=16,64"], True), (["sparsity=16", "tokens=2000", "overwrite=true"], False)):
+        (PLACE / "flat/16/eval.json").unlink()
+        shutil.rmtree(PLACE / "flat/16/sae")
+        (PLACE / "flat/16/metrics.csv").write_text("so far")
+        save.parent.mkdir(exist_ok=True)
+        save.write_text("half way")
+        assert train("-m", "arch=flat", "sparsity=16", "tokens=2000").code == 1
+        assert train("-m", "arch=flat", *words).code == 0
+        assert save.exists() == kept
+        assert ("so far" in (PLACE / "flat/16/metrics.csv").read_text()) == kept
 
 
 def test_overwrite_replaces_our_results_and_leaves_the_users_files():

@@ -7,11 +7,13 @@ import sys
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from small import ARCHS, cfg, job, trained, untrained, words, write_text
 from standin.cli import ENV, ROOT
 
 from saesweep.metrics import dead_share
+from saesweep.saves import cohorts
 from saesweep.sweep import run
 from saesweep.sweep.matter import matter_of, point_of
 from saesweep.synthetic import recovery
@@ -148,8 +150,7 @@ def test_a_killed_training_goes_on_as_if_it_had_never_stopped(save_tokens, text,
     jobs = mixed(text, f"save_tokens={save_tokens}")
     with pytest.raises(Killed):
         trained(jobs, tmp_path, progress=KillAfter(1920))
-    saved = torch.load(tmp_path / "0/checkpoint/last.ckpt", weights_only=True)
-    assert saved["global_step"] * 64 == 1920 // save_tokens * save_tokens
+    assert [c.step * 64 for c in cohorts([tmp_path / "0"])] == [1920 // save_tokens * save_tokens]
     resumed = trained(jobs, tmp_path)
     for found, wanted in zip(resumed.members, together.members, strict=True):
         assert_same(state(found), state(wanted))
@@ -171,20 +172,17 @@ def test_the_losses_do_not_repeat_a_batch_after_a_resume(text, tmp_path):
     assert one == other
 
 
-def test_a_member_that_failed_stays_failed_after_a_resume(text, together, tmp_path):
-    jobs = mixed(text, "save_tokens=1920")
-    spoil, kill = Spoiled(3, 640), KillAfter(2560)
-
-    def both(module):
-        spoil(module)
-        kill(module)
-
-    with pytest.raises(Killed):
-        trained(jobs, tmp_path, progress=both)
-    module = trained(jobs, tmp_path)
-    assert module.members[3].failed.endswith("after 1,280 tokens")
-    for i in (0, 1, 2, 4):
-        assert_same(state(module.members[i]), state(together.members[i]))
+def test_a_member_that_failed_is_tried_again_from_its_last_save_and_the_others_do_not_notice(text, together, tmp_path):
+    jobs, folders = mixed(text, "save_tokens=640"), [tmp_path / str(i) for i in range(len(PLACES))]
+    module = trained(jobs, tmp_path, progress=Spoiled(3, 1280))
+    assert module.members[3].failed.endswith("after 1,280 tokens")  # looked at before it is saved
+    first, second = cohorts(folders)
+    assert (first.step, first.members) == (50, [0, 1, 2, 4]) and (second.step, second.members) == (10, [3])
+    run.train_group([OmegaConf.create(job) for job in jobs], folders)
+    alone = tmp_path / "alone"
+    run.train_group([OmegaConf.create(jobs[3])], [alone])
+    for name in LEFT[:1]:
+        assert (folders[3] / name).read_bytes() == (alone / name).read_bytes()
 
 
 # One step
@@ -195,7 +193,8 @@ def one_step(text, tmp_path, *more):
     jobs = [job(text, "arch=jumprelu", "tokens=64", f"arch.optimizer.clip={clip}", *more) for clip in ("1e-3", "null")]
     module, stream, _ = untrained(jobs)
     before = {key: value.clone() for key, value in module.members.state_dict().items()}
-    run._fit(module, stream, run._logger(jobs, [tmp_path / "0", tmp_path / "1"]), jobs[0], [tmp_path])
+    folders = [tmp_path / "0", tmp_path / "1"]
+    run.fit(module, stream, run._logger(jobs, folders), jobs[0], folders)
     return module, before
 
 
@@ -233,7 +232,7 @@ def test_the_loss_that_backward_sees_is_the_sum_of_the_terms_that_are_logged(tex
     module, stream, _ = untrained(jobs)
     module.__class__ = Watched
     folders = [tmp_path / str(i) for i in range(len(jobs))]
-    run._fit(module, stream, run._logger(jobs, folders), jobs[0], folders)
+    run.fit(module, stream, run._logger(jobs, folders), jobs[0], folders)
     logged = [0.0, 0.0]
     for folder in folders:
         for i, row in enumerate(curve(folder)):
@@ -278,7 +277,7 @@ def test_dead_is_counted_in_tokens_so_the_batch_size_does_not_change_what_it_mea
         module, stream, _ = untrained(jobs)
         module.members[0].sae.b_enc.data[:24] = -1e6
         folder = tmp_path / str(batch)
-        run._fit(module, stream, run._logger(jobs, [folder]), jobs[0], [folder])
+        run.fit(module, stream, run._logger(jobs, [folder]), jobs[0], [folder])
         since = module.members[0].sae.tokens_since_fired
         assert (since[:24] == 1920).all()
         rows = curve(folder)
@@ -359,7 +358,7 @@ def test_a_member_that_failed_is_returned_as_an_error_and_the_others_as_numbers(
     assert not (tmp_path / "0/eval.json").exists() and not (tmp_path / "0/sae").exists()
 
 
-def test_a_training_killed_in_its_evaluation_goes_on_from_its_last_checkpoint(text, tmp_path, monkeypatch, sweep):
+def test_a_training_killed_in_its_evaluation_is_not_trained_again(text, tmp_path, monkeypatch, sweep):
     def killed(*_):
         raise Killed
 
@@ -368,11 +367,10 @@ def test_a_training_killed_in_its_evaluation_goes_on_from_its_last_checkpoint(te
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(run, "_finish", killed)
         run.train_group([job_of_it], [tmp_path / "topk"])
-    assert (tmp_path / "topk/checkpoint/last.ckpt").exists()
     steps = []
     monkeypatch.setattr(run, "Progress", lambda: lambda module: steps.append(module.tokens))
     assert run.train_group([job_of_it], [tmp_path / "topk"]) == [sweep[1][ARCHS.index("topk")]]
-    assert steps[0] > 2560 and not (tmp_path / "topk/checkpoint/last.ckpt").exists()
+    assert not steps and not (tmp_path / "topk/checkpoint").exists()
 
 
 def test_a_fixed_coefficient_is_kept_and_l0_is_left_where_it_falls(text, tmp_path):

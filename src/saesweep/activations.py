@@ -10,9 +10,9 @@ pool or window alone, so a position in the stream is three numbers, and any SAE 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -160,6 +160,16 @@ class Statistics:
         quantiles = tuple(norms.quantile(levels).tolist())
         return Statistics(mean.float(), scale, centre.float(), largest, quantiles, float((norms > largest).double().mean()))
 
+    def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Its tensors, and the rest as JSON knows it."""
+        numbers = {"scale": self.scale, "largest": self.largest, "quantiles": list(self.quantiles), "sinks": self.sinks}
+        return {"statistics.mean": self.mean, "statistics.centre": self.centre}, numbers
+
+    @staticmethod
+    def restored(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Statistics:
+        mean, centre = tensors["statistics.mean"], tensors["statistics.centre"]
+        return Statistics(**(dict(numbers) | {"mean": mean, "centre": centre, "quantiles": tuple(numbers["quantiles"])}))
+
     def ordinary(self, x: Float[Tensor, "*tokens d_in"]) -> Bool[Tensor, "*tokens"]:
         """Which tokens are no sinks."""
         return (x.float() - self.centre.to(x.device)).norm(dim=-1) <= self.largest
@@ -188,50 +198,73 @@ class Statistics:
         return f"{seen}\n  trained on {'(x - mean)' if centred else 'x'} / {self.scale:.4g}"
 
 
+class Position(NamedTuple):
+    """`offset` rows into window number `window`, which begins at `source`; `step` batches were handed out so far."""
+
+    step: int
+    window: int
+    offset: int
+    source: dict[str, Any]
+
+
 class ActivationStream:
-    """`steps` batches: {hook point: rows without sinks, centred and scaled}. Its state is the same on every rank."""
+    """`steps` batches: {hook point: rows without sinks, centred and scaled}, from the start or from a saved position.
+
+    What it hands out depends on its arguments and the position alone, so its state is the same on every rank.
+    """
 
     def __init__(
         self, source: Source, *, steps: int, batch_tokens: int, stream_seed: int,
         center: bool, max_norm: float | None, statistics: int,
     ):
         self.source, self.steps, self.batch_tokens, self.seed = source, steps, batch_tokens, stream_seed
-        self.step, self.window_number, self.offset = 0, 0, 0
-        self._at = source.state_dict()  # where the current window begins in the source
-        self._rows = self._shuffled()
-        self.statistics = {
-            point: Statistics.of(x[:statistics], center=center, max_norm=max_norm) for point, x in self._rows.items()
-        }
+        self.position = self._before = Position(0, 0, 0, source.state_dict())
+        self._rows: Rows = {}
+        self._measure = lambda x: Statistics.of(x[:statistics], center=center, max_norm=max_norm)
+        self._statistics: dict[HookPoint, Statistics] = {}
 
     def __len__(self) -> int:
-        return self.steps
+        """Of the batches that are left."""
+        return self.steps - self.position.step
 
     def __iter__(self) -> Iterator[dict[HookPoint, Float[Tensor, "_ _"]]]:
-        while self.step < self.steps:
-            rows = self._next_rows()
-            self.step += 1
-            yield {point: self._clean(point, x) for point, x in rows.items()}
+        while self.position.step < self.steps:
+            yield {point: self._clean(point, x) for point, x in self._next_rows().items()}
+
+    @property
+    def statistics(self) -> dict[HookPoint, Statistics]:
+        """Of the first rows, unless they were saved."""
+        if not self._statistics:
+            self._begin_window()
+        return self._statistics
 
     def _clean(self, point: HookPoint, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "_ d_in"]:
         statistics = self.statistics[point]
         return statistics.apply(x[statistics.ordinary(x)])
 
     def _next_rows(self) -> Rows:
-        while self.offset + self.batch_tokens > len(next(iter(self._rows.values()))):
-            self.window_number, self.offset = self.window_number + 1, 0
-            self._at = self.source.state_dict()
+        if not self._rows:
+            self._begin_window()
+        at = self._before = self.position
+        end = at.offset + self.batch_tokens
+        rows = {point: x[at.offset : end] for point, x in self._rows.items()}
+        if end + self.batch_tokens <= len(next(iter(self._rows.values()))):
+            self.position = Position(at.step + 1, at.window, end, at.source)
+        else:
+            self.position = Position(at.step + 1, at.window + 1, 0, self._after)
             self._rows = {}  # before the next window is harvested
-            self._rows = self._shuffled()
-        start, self.offset = self.offset, self.offset + self.batch_tokens
-        return {point: x[start : self.offset] for point, x in self._rows.items()}
+        return rows
 
-    def _shuffled(self) -> Rows:
-        """The next window, no larger than the rest of the run needs, its rows in random order."""
-        left = self.steps - self.step + self.offset // self.batch_tokens
+    def _begin_window(self) -> None:
+        """The window at the position, no larger than the rest of the run needs, its rows in random order."""
+        at = self.position
+        left = self.steps - at.step + at.offset // self.batch_tokens
         rows = self._at_least_a_batch(left * self.batch_tokens)
+        self._after = self.source.state_dict()
         count = len(next(iter(rows.values())))
-        order = torch.randperm(count, generator=generator(self.seed, 1, self.window_number))
-        return {point: x[order.to(x.device)] for point, x in rows.items()}
+        order = torch.randperm(count, generator=generator(self.seed, 1, at.window))
+        self._rows = {point: x[order.to(x.device)] for point, x in rows.items()}
+        self._statistics = self._statistics or {point: self._measure(x) for point, x in self._rows.items()}
 
     def _at_least_a_batch(self, wanted: int) -> Rows:
         """Blocks that are mostly padding, or a small window, may hold less."""
@@ -241,16 +274,13 @@ class ActivationStream:
             rows = {point: torch.cat([x, more[point]]) for point, x in rows.items()}
         return rows
 
-    def state_dict(self) -> dict[str, Any]:
-        statistics = {str(point): asdict(value) for point, value in self.statistics.items()}
-        return {
-            "step": self.step, "window": self.window_number, "offset": self.offset, "source": self._at,
-            "statistics": statistics,
-        }
+    def position_after(self, step: int) -> Position:
+        """Of the last batch that was handed out, or of the one before it: the last may not have been trained on."""
+        at = self.position if step == self.position.step else self._before
+        assert at.step == step, f"the stream stands at step {self.position.step}, and forgot about step {step}"
+        return at
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, self.window_number, self.offset = state["step"], state["window"], state["offset"]
-        self.statistics = {point: Statistics(**state["statistics"][str(point)]) for point in self.statistics}
-        self._at = state["source"]
-        self.source.load_state_dict(self._at)
-        self._rows = self._shuffled()
+    def resume(self, position: Position, statistics: Mapping[HookPoint, Statistics]) -> None:
+        self.position = self._before = position
+        self.source.load_state_dict(position.source)
+        self._rows, self._statistics = {}, dict(statistics)

@@ -33,7 +33,7 @@ class Progress:
         left = (total - module.tokens) / max(module.tokens_per_second, 1e-9)
         head = f"{module.tokens / total:4.0%}  {module.tokens:,} tokens  {module.tokens_per_second:,.0f}/s  {left:.0f} s left"
         text = "  ".join([head, "L0 (FVU):", *(_short(member) for member in module.members)])
-        self.line(text, final=module.global_step == module.total_steps)
+        self.line(text, final=module.steps_done == module.total_steps)
 
 
 def _short(member: Member) -> str:

@@ -6,6 +6,7 @@ failures are a member's own; trained jointly or alone, on a CPU, the weights are
 """
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -17,12 +18,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from saesweep import signals
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.logging import SweepLogger
 from saesweep.metrics import dead_share
 from saesweep.optimizer import UnitRowAdam
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
+
+log = logging.getLogger(__name__)
+OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Member(nn.Module):
@@ -44,7 +50,6 @@ class Member(nn.Module):
 
     def step_(self, x: Float[Tensor, "batch d_in"], progress: float) -> Float[Tensor, ""]:
         """Forward, backward, counters and coefficient for one batch; the optimizer's part is the group's."""
-        self.sae.zero_grad()
         step = self.sae.step(x, self.coefficient.at(progress), progress)
         self.sums.add(x, step)
         self.sae.count_fired_(step.latents)
@@ -80,7 +85,7 @@ class _Sums:
     active: float | Tensor = 0.0
     error: float | Tensor = 0.0
     variance: float | Tensor = 0.0
-    losses: dict[str, Tensor] = field(default_factory=dict)
+    losses: dict[str, float | Tensor] = field(default_factory=dict)
 
     def add(self, x: Float[Tensor, "batch d_in"], step: Step) -> None:
         self.tokens, self.steps = self.tokens + len(x), self.steps + 1
@@ -94,6 +99,12 @@ class _Sums:
         losses = {f"loss_{name}": float(total) / self.steps for name, total in self.losses.items()}
         return {"l0": float(self.active) / self.tokens, "fvu": float(self.error / self.variance), **losses}
 
+    def plain(self) -> dict[str, Any]:
+        """fp64 all of them, so that they come back from JSON as they were."""
+        numbers = {key: float(getattr(self, key)) for key in ("active", "error", "variance")}
+        losses = {name: float(total) for name, total in self.losses.items()}
+        return {"tokens": self.tokens, "steps": self.steps, **numbers, "losses": losses}
+
 
 class SAESweep(L.LightningModule):
     """Members with disjoint parameters on one stream of {hook point: activations} batches."""
@@ -101,12 +112,15 @@ class SAESweep(L.LightningModule):
     def __init__(
         self, members: list[Member], *, steps: int, batch_tokens: int, log_tokens: int, dead_after: int,
         progress: Callable[[SAESweep], None] = lambda module: None,
+        after_step: Callable[[SAESweep], None] = lambda module: None,
     ):
         super().__init__()
-        self.progress = progress
+        self.progress, self.after_step = progress, after_step
         self.members = nn.ModuleList(members)
         self.total_steps, self.batch_tokens, self.dead_after = steps, batch_tokens, dead_after
         self.log_steps = max(1, log_tokens // batch_tokens)
+        self.optimizer = UnitRowAdam([parameter_group(member.sae, member.optimizer) for member in members])
+        self.steps_done = 0
         self._last_log = (0, time.monotonic())
         self.tokens_per_second = 0.0
 
@@ -116,21 +130,47 @@ class SAESweep(L.LightningModule):
 
     @property
     def tokens(self) -> int:
-        return self.global_step * self.batch_tokens
+        return self.steps_done * self.batch_tokens
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer
 
     def on_train_start(self) -> None:
         self._last_log = (self.tokens, time.monotonic())
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        if not self.running:
+            self.trainer.should_stop = True
+            return -1  # nothing is left to train in this epoch
+        return None
+
     def training_step(self, batch: dict[HookPoint, Tensor], batch_idx: int) -> Float[Tensor, ""]:
-        """Member by member, update included: the activations and gradients of one at a time are held, and are in the cache."""
-        progress, losses = self.global_step / self.total_steps, []
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        for index, member in enumerate(self.members):
-            if not member.failed:
-                losses.append(member.step_(batch[member.point], progress))
-                optimizer.step_group(index)
-                member.sae.constrain_()
+        """Member by member, update included: the activations and gradients of one at a time are held, and are in the cache.
+
+        All members take the step or none, and what is due after it is done: a signal waits for that.
+        """
+        with signals.deferred():
+            losses = [self._step(index, member, batch) for index, member in enumerate(self.members) if not member.failed]
+            self.steps_done += 1
+            if self.steps_done % self.log_steps == 0 or self.steps_done == self.total_steps:
+                self._log()
+            self.after_step(self)
         return torch.stack(losses).sum()
+
+    def _step(self, index: int, member: Member, batch: dict[HookPoint, Tensor]) -> Float[Tensor, ""]:
+        x = batch[member.point]
+        self.optimizer.param_groups[index]["lr"] = member.learning_rate((self.steps_done + 1) / (self.total_steps + 1))
+        try:
+            loss = member.step_(x, self.steps_done / self.total_steps)
+            self.optimizer.step_group(index)
+            member.sae.constrain_()
+        except OUT_OF_MEMORY:
+            raise
+        except Exception as error:
+            log.exception("%s", member.label)
+            member.stop_(f"{member.label}: {type(error).__name__}: {error} after {self.tokens:,} tokens")
+            return x.new_zeros(())
+        return loss
 
     def optimizer_zero_grad(self, *args: Any) -> None:
         """Lightning asks for it between the step and its backward: each member has done both."""
@@ -138,24 +178,8 @@ class SAESweep(L.LightningModule):
     def backward(self, loss: Float[Tensor, ""], *args: Any) -> None:
         """As above."""
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
-        if not self.running:
-            self.trainer.should_stop = True
-            return -1  # nothing is left to train in this epoch
-        progress = (self.global_step + 1) / (self.total_steps + 1)
-        for group, member in zip(self.optimizers().param_groups, self.members, strict=True):
-            group["lr"] = member.learning_rate(progress)
-        return None
-
-    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
-        """The optimizer clips every member by its own norm."""
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.global_step % self.log_steps == 0 or self.global_step == self.total_steps:
-            self._log()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return UnitRowAdam([parameter_group(member.sae, member.optimizer) for member in self.members])
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable) -> None:
+        optimizer_closure()  # every member's update is a part of its step
 
     def _log(self) -> None:
         now, (tokens, then) = time.monotonic(), self._last_log
@@ -165,30 +189,43 @@ class SAESweep(L.LightningModule):
                 continue
             member.latest = self._metrics(member)
             member.sums = _Sums()
-            if bad := _not_finite(member):
-                member.stop_(f"{member.label}: {', '.join(bad)} not finite after {self.tokens:,} tokens")
+            self.stop_where_not_finite_(member)
             if isinstance(self.logger, SweepLogger):
-                self.logger.log_member(index, member.latest, self.tokens)
+                try:
+                    self.logger.log_member(index, member.latest, self.tokens)
+                except OSError as error:
+                    member.stop_(f"{member.label}: {error} after {self.tokens:,} tokens")
         self.progress(self)
+
+    def stop_where_not_finite_(self, member: Member) -> None:
+        """Weights are looked at as well: a latent whose pre-activation is NaN is merely never active."""
+        bad = [key for key, value in member.latest.items() if not math.isfinite(value)]
+        bad += [name for name, p in member.sae.named_parameters() if not bool(p.sum().isfinite())]
+        if bad:
+            member.stop_(f"{member.label}: {', '.join(bad)} not finite after {self.tokens:,} tokens")
 
     def _metrics(self, member: Member) -> dict[str, float]:
         extra = {"coefficient": float(member.coefficient.value)} if member.sae.penalised else {}
         return member.sums.means() | extra | {
             "dead": dead_share(member.sae.tokens_since_fired, self.tokens, self.dead_after),
-            "lr": self.optimizers().param_groups[list(self.members).index(member)]["lr"],
+            "lr": self.optimizer.param_groups[list(self.members).index(member)]["lr"],
             "tokens_per_second": self.tokens_per_second,
         }
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["failed"] = [member.failed for member in self.members]
+    def state_of(self, member: Member) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Its tensors, and the rest as JSON knows it: with `restore_`, the member goes on as if it had never stopped."""
+        tensors = {f"member.{key}": tensor for key, tensor in member.state_dict().items()}
+        steps = {}
+        for name, p in member.sae.named_parameters():
+            if state := self.optimizer.state.get(p):
+                steps[name] = state["step"]
+                tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
+        return tensors, {"steps": steps, "sums": member.sums.plain()}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for member, reason in zip(self.members, checkpoint["failed"], strict=True):
-            if reason:
-                member.stop_(reason)
-
-
-def _not_finite(member: Member) -> list[str]:
-    """Weights are looked at as well: a latent whose pre-activation is NaN is merely never active."""
-    metrics = [key for key, value in member.latest.items() if not math.isfinite(value)]
-    return metrics + [name for name, p in member.sae.named_parameters() if not bool(p.isfinite().all())]
+    def restore_(self, member: Member, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        member.load_state_dict({key.removeprefix("member."): t for key, t in tensors.items() if key.startswith("member.")})
+        for name, p in member.sae.named_parameters():
+            if name in state["steps"]:
+                moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
+                self.optimizer.state[p] = {"step": state["steps"][name], **moments}
+        member.sums = _Sums(**state["sums"])

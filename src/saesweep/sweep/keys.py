@@ -63,6 +63,7 @@ class Train:
     context: Annotated[int, Range(2)]
     log_tokens: Count
     save_tokens: Count
+    save_minutes: Positive
     dense: bool
     plan: bool
     overwrite: bool

@@ -17,10 +17,11 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from saesweep import signals
 from saesweep.errors import UsageError
 from saesweep.instantiate import locate
 from saesweep.sweep import record
-from saesweep.sweep.ending import mistakes_told, signals_obeyed
+from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.finish import estimate, quiet_lightning, show_pareto
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
 from saesweep.sweep.plan import describe
@@ -52,7 +53,7 @@ def launch(hydra: Setup, overrides: Sequence[Sequence[str]], first: int) -> list
     configs = compose(hydra.context, hydra.config, overrides, first)
     if hydra.run is None:
         return _plain_jobs(hydra, configs)
-    with mistakes_told(), signals_obeyed():
+    with mistakes_told(), signals.obeyed():
         returns = _sweep(hydra, [job_of(composed, single=False) for composed in configs])
     hydra.log_as_hydra()
     return returns
@@ -68,7 +69,7 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]
     returns = {job.folder: _without_running(job, done[job.folder]) for job in jobs if job.folder in done}
     for group in todo:
-        with signals_obeyed():  # of its own, so that no further group starts where a library swallows the signal
+        with signals.obeyed():  # of its own, so that no further group starts where a library swallows the signal
             returns |= zip([job.folder for job in group], _run_group(hydra, group), strict=True)
     return _report(jobs, [returns[job.folder] for job in jobs], trained=bool(todo))
 

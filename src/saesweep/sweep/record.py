@@ -1,7 +1,6 @@
 """What stands in a job folder already: which settings made it, and whether it is finished."""
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from saesweep import saves
 from saesweep.errors import UsageError
 from saesweep.sweep.jobs import Job, shown
 
@@ -16,11 +16,10 @@ log = logging.getLogger(__name__)
 
 RESOLVED = ".hydra/resolved.yaml"  # what made the SAE; Hydra writes its own files before anybody can object
 COMPOSED = ".hydra/config.yaml"
-GROUP = ".hydra/group.json"  # in the first folder of a group: the SAEs that its checkpoint is of
-RESULTS = ("eval.json", "sae", "checkpoint/last.ckpt")  # what took the work
-OURS = ("eval.json", "sae", "checkpoint", "metrics.csv", "wandb")  # removed where a job starts anew
+RESULTS = ("eval.json", "sae", saves.FOLDER)  # what took the work
+OURS = ("eval.json", "sae", saves.FOLDER, "metrics.csv", "wandb")  # removed where a job starts anew
 # These say nothing about the SAE. Of the trainer only the precision does: a sweep may go on on another machine.
-NOT_SETTINGS = ("name", "plan", "overwrite", "log_tokens", "save_tokens", "logger", "trainer", "cache")
+NOT_SETTINGS = ("name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "logger", "trainer", "cache")
 
 
 def finished(job: Job) -> dict[str, Any] | None:
@@ -67,21 +66,14 @@ def made_with(job: Job) -> dict | None:
 
 
 def begin(group: Sequence[Job]) -> None:
-    """Write down the settings; remove what an earlier attempt left, unless that was a checkpoint of this very group."""
-    first = group[0].folder
-    members = json.dumps([[os.path.relpath(job.folder, first), _comparable(job.settings)] for job in group])
-    there = (first / "checkpoint/last.ckpt").is_file() and (first / GROUP).is_file()
-    resumes = there and (first / GROUP).read_text() == members
+    """Write down the settings; remove what an earlier attempt left, unless it was saved and can go on."""
     for job in group:
-        if not resumes:
+        if differences(job) or not saves.exist(job.folder):
             _clear(job)
         _write(job.folder / RESOLVED, OmegaConf.to_yaml(job.cfg))
-    _write(first / GROUP, members)
 
 
 def _clear(job: Job) -> None:
-    if (job.folder / "checkpoint/last.ckpt").is_file():
-        log.warning(f"{shown(job.folder)}/checkpoint is of SAEs that were trained together otherwise: starting anew")
     for name in OURS:
         path = job.folder / name
         if path.is_dir() and not path.is_symlink():

@@ -4,16 +4,17 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 
-from saesweep import saelens
-from saesweep.activations import ActivationStream, Rows
+from saesweep import saelens, saves, signals
+from saesweep.activations import ActivationStream, Position, Rows, Statistics
 from saesweep.allocator import keep_freed_memory
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.calibration import meet_l0_
@@ -22,6 +23,7 @@ from saesweep.instantiate import instantiate
 from saesweep.logging import MemberInfo, SweepLogger
 from saesweep.metrics import dead_share
 from saesweep.progress import Progress
+from saesweep.saves import Cohort, Save
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
 from saesweep.sweep.matter import Matter, Numbers, Settings, device_of, matter_of, point_of
@@ -31,29 +33,54 @@ log = logging.getLogger(__name__)
 
 
 def train_group(cfgs: Sequence[DictConfig], folders: Sequence[Path]) -> list[Numbers | Exception]:
-    """Train the jobs' SAEs together; each folder gets metrics.csv, eval.json, sae/ and wandb/."""
+    """Train the jobs' SAEs together; each folder gets metrics.csv, eval.json, sae/ and wandb/.
+
+    What was saved goes on from there: SAEs that were saved after different numbers of steps go on one after the other.
+    """
     keep_freed_memory()
     jobs = [OmegaConf.to_container(cfg, resolve=True) for cfg in cfgs]
-    shared = jobs[0]
+    results: dict[int, Numbers | Exception] = {}
+    for cohort in saves.cohorts(list(map(Path, folders))):
+        mine = [jobs[i] for i in cohort.members], [Path(folders[i]) for i in cohort.members]
+        results |= zip(cohort.members, _train(*mine, cohort), strict=True)
+    return [results[i] for i in range(len(jobs))]
+
+
+def _train(jobs: Sequence[Settings], folders: Sequence[Path], cohort: Cohort) -> list[Numbers | Exception]:
     points = [point_of(job) for job in jobs]
-    matter = matter_of(shared, points)
-    steps = math.ceil(shared["tokens"] / shared["batch_tokens"])
-    stream = _stream(shared, matter.source, steps)
+    matter = matter_of(jobs[0], points)
+    module, stream = prepared(jobs, points, matter, cohort)
+    if cohort.step:
+        log.info("%s goes on from %s tokens", ", ".join(m.label for m in module.members), f"{module.tokens:,}")
     for point, statistics in stream.statistics.items():
         log.info("%s", statistics.report(point))
-
-    members = [_member(job, point, stream) for job, point in zip(jobs, points, strict=True)]
-    module = SAESweep(
-        members, steps=steps, batch_tokens=shared["batch_tokens"],
-        log_tokens=shared["log_tokens"], dead_after=shared["evaluation"]["dead_after"], progress=Progress(),
-    )
     logger = _logger(jobs, folders)
-    _fit(module, stream, logger, shared, folders)
-    results = _finish(jobs, [Path(folder) for folder in folders], module, stream, matter)
-    for index, (member, result) in enumerate(zip(members, results, strict=True)):
+    fit(module, stream, logger, jobs[0], folders)
+    results = _finish(jobs, folders, module, stream, matter)
+    for index, (member, result) in enumerate(zip(module.members, results, strict=True)):
         logger.finish(index, None if member.failed else result, member.failed or None)
-    (Path(folders[0]) / "checkpoint" / "last.ckpt").unlink(missing_ok=True)  # from here on there is nothing to resume
+        if not member.failed:
+            saves.remove(folders[index])
     return results
+
+
+def prepared(
+    jobs: Sequence[Settings], points: Sequence[HookPoint], matter: Matter, cohort: Cohort, **more: Any
+) -> tuple[SAESweep, ActivationStream]:
+    """The group and its stream, new or as they were saved."""
+    shared = jobs[0]
+    stream = _stream(shared, matter.source, math.ceil(shared["tokens"] / shared["batch_tokens"]))
+    found = [save for save in cohort.saves if save is not None]
+    if found:
+        statistics = {point: _statistics(save) for point, save in zip(points, found, strict=True)}
+        stream.resume(Position(**found[0].state["position"]), statistics)
+    members = [_member(job, point, stream) for job, point in zip(jobs, points, strict=True)]
+    sizes = {"log_tokens": shared["log_tokens"], "dead_after": shared["evaluation"]["dead_after"], "progress": Progress()}
+    module = SAESweep(members, steps=stream.steps, batch_tokens=shared["batch_tokens"], **(sizes | more))
+    module.steps_done = cohort.step
+    for member, save in zip(members, found):  # noqa: B905
+        module.restore_(member, *save)
+    return module, stream
 
 
 def _stream(job: Settings, source: Any, steps: int) -> ActivationStream:
@@ -95,17 +122,54 @@ def _logger(jobs: Sequence[Settings], folders: Sequence[Path]) -> SweepLogger:
     return SweepLogger(infos, csv="csv" in chosen, wandb=chosen.get("wandb"))
 
 
-def _fit(module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Settings, folders: Sequence[Path]) -> None:
-    """The whole group is saved every `save_tokens`; the same command continues from there."""
-    place = Path(folders[0]) / "checkpoint"
-    every = max(1, job["save_tokens"] // job["batch_tokens"])
-    saves = ModelCheckpoint(dirpath=place, filename="last", every_n_train_steps=every, enable_version_counter=False)
-    trainer = instantiate(
-        job["trainer"], logger=logger, callbacks=[saves], max_steps=module.total_steps, max_epochs=-1,
-        enable_progress_bar=False, log_every_n_steps=module.log_steps,
-    )
-    last = place / "last.ckpt"
-    trainer.fit(module, stream, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+def fit(module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Settings, folders: Sequence[Path]) -> None:
+    """Train to the end. All members are saved every `save_tokens` and `save_minutes`, at the end, and on a signal."""
+    saver = Saver(stream, folders, max(1, job["save_tokens"] // job["batch_tokens"]), 60 * job["save_minutes"])
+    module.after_step = saver
+    if len(stream):
+        trainer = instantiate(
+            job["trainer"], logger=logger, max_steps=len(stream), max_epochs=-1,
+            enable_progress_bar=False, enable_checkpointing=False, log_every_n_steps=module.log_steps,
+        )
+        try:
+            trainer.fit(module, stream)
+        except (KeyboardInterrupt, SystemExit):
+            saver.save(module)
+            raise
+
+
+class Saver:
+    """Called after every step: saves all members once that is due."""
+
+    def __init__(self, stream: ActivationStream, folders: Sequence[Path], every_steps: int, every_seconds: float):
+        self.stream, self.folders = stream, folders
+        self.every_steps, self.every_seconds, self.last = every_steps, every_seconds, time.monotonic()
+
+    def __call__(self, module: SAESweep) -> None:
+        late = time.monotonic() - self.last > self.every_seconds
+        if late or module.steps_done % self.every_steps == 0 or module.steps_done == module.total_steps:
+            self.save(module)
+
+    def save(self, module: SAESweep) -> None:
+        position = self.stream.position_after(module.steps_done)
+        with signals.deferred():
+            for member, folder in zip(module.members, self.folders, strict=True):
+                if not member.failed:
+                    module.stop_where_not_finite_(member)
+                if member.failed:
+                    continue
+                statistics, numbers = self.stream.statistics[member.point].saved()
+                tensors, state = module.state_of(member)
+                state |= {"position": position._asdict(), "statistics": numbers}
+                try:
+                    saves.write(folder, module.steps_done, Save(tensors | statistics, state))
+                except (OSError, SafetensorError) as error:
+                    member.stop_(f"{member.label}: cannot be saved: {error}, after {module.tokens:,} tokens")
+        self.last = time.monotonic()
+
+
+def _statistics(save: Save) -> Statistics:
+    return Statistics.restored(save.tensors, save.state["statistics"])
 
 
 def _finish(

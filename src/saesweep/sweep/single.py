@@ -6,9 +6,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from saesweep import signals
 from saesweep.errors import UsageError
 from saesweep.sweep import record
-from saesweep.sweep.ending import mistakes_told, signals_obeyed
+from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.finish import estimate, show_pareto
 from saesweep.sweep.jobs import Job, job_of, refuse
 from saesweep.sweep.launch import train_group
@@ -19,7 +20,7 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
     """A group of one; what it returns is the job's return value for Hydra's sweepers."""
     hydra = HydraConfig.instance().cfg
     job = job_of(OmegaConf.merge({"hydra": hydra.hydra}, cfg), single=hydra.hydra.mode != RunMode.MULTIRUN)
-    with mistakes_told(), signals_obeyed():
+    with mistakes_told(), signals.obeyed():
         try:
             todo = prepare(job)
         except UsageError:

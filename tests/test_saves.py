@@ -1,0 +1,151 @@
+"""Saves: whole or not at all, damage is noticed, and any part of a group goes on."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from small import words, write_text
+from standin.cli import ENV, ROOT
+
+from saesweep import saves
+from saesweep.saves import Save, cohorts
+
+LEFT = ("eval.json", "cfg.json", "sae_weights.safetensors", "metrics.csv")
+GROUP = ("arch=jumprelu,gated,topk", "sparsity=4,8", "tokens=25_600", "text.repeat=true", "save_tokens=640", "log_tokens=320")
+
+
+def save(number):
+    return Save({"a": torch.full((3,), float(number))}, {"number": number, "third": 1 / 3})
+
+
+def written(folder, *steps):
+    for step in steps:
+        saves.write(folder, step, save(step))
+    return folder
+
+
+def test_a_save_comes_back_as_it_was(tmp_path):
+    (found,) = cohorts([written(tmp_path, 7)])
+    assert (found.step, found.members) == (7, [0])
+    assert torch.equal(found.saves[0].tensors["a"], torch.full((3,), 7.0))
+    assert found.saves[0].state == {"number": 7, "third": 1 / 3}
+
+
+def test_the_last_two_are_kept(tmp_path):
+    written(tmp_path, 5, 10, 15, 100)
+    assert sorted(int(f.name.split("-")[0]) for f in (tmp_path / "checkpoint").iterdir()) == [15, 100]
+
+
+def test_a_damaged_save_is_reported_and_the_one_before_is_used(tmp_path, caplog):
+    written(tmp_path, 5, 10)
+    (newest,) = (tmp_path / "checkpoint").glob("10-*")
+    content = bytearray(newest.read_bytes())
+    content[-3] ^= 1
+    newest.write_bytes(content)
+    assert [c.step for c in cohorts([tmp_path])] == [5]
+    assert f"{newest} is damaged" in caplog.text
+    newest.write_bytes(content[:50])
+    assert [c.step for c in cohorts([tmp_path])] == [5]
+
+
+def test_a_group_that_was_killed_while_it_was_saved_goes_on_together_from_the_save_before(tmp_path):
+    folders = [written(tmp_path / "a", 5, 10), written(tmp_path / "b", 5, 10), written(tmp_path / "c", 5), tmp_path / "d"]
+    found = cohorts(folders)
+    assert [(c.step, c.members) for c in found] == [(5, [0, 1, 2]), (0, [3])]
+    assert found[1].saves == [None]
+
+
+def test_saes_that_never_were_saved_together_go_on_one_after_the_other(tmp_path):
+    folders = [written(tmp_path / "a", 5), written(tmp_path / "b", 20), tmp_path / "c", written(tmp_path / "d", 5)]
+    assert [(c.step, c.members) for c in cohorts(folders)] == [(5, [0, 3]), (20, [1]), (0, [2])]
+
+
+def test_only_what_was_saved_is_removed(tmp_path):
+    written(tmp_path, 5)
+    saves.remove(tmp_path)
+    assert not (tmp_path / "checkpoint").exists() and not saves.exist(tmp_path)
+    written(tmp_path, 5)
+    (tmp_path / "checkpoint/notes.txt").write_text("mine")
+    saves.remove(tmp_path)
+    assert [f.name for f in (tmp_path / "checkpoint").iterdir()] == ["notes.txt"]
+
+
+# Through the command line
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+def command(text):
+    settings = [word for word in words(text) if word.split("=")[0] not in ("sparsity", "tokens", "log_tokens")]
+    return [sys.executable, str(ROOT / "train.py"), "-m", *settings, *GROUP]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    began = time.monotonic()
+    ended = subprocess.run(command(text), cwd=folder, env=ENV, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return folder, time.monotonic() - began
+
+
+def results(folder: Path):
+    """Of every SAE: its files, but for the tokens per second in metrics.csv."""
+    found = {}
+    for file in sorted((folder / "outputs").rglob("*")):
+        if file.name in LEFT:
+            content = file.read_bytes()
+            if file.name == "metrics.csv":
+                content = b"\n".join(line.rpartition(b",")[0] for line in content.splitlines())
+            found[str(file.relative_to(folder))] = content
+    return found
+
+
+def assert_undisturbed(folder, undisturbed):
+    found, wanted = results(folder), results(undisturbed)
+    assert found.keys() == wanted.keys() and len(wanted) == 24
+    for name in wanted:
+        assert found[name] == wanted[name], name
+    assert (folder / "outputs/default/pareto.csv").read_bytes() == (undisturbed / "outputs/default/pareto.csv").read_bytes()
+    assert not list(folder.rglob("checkpoint"))
+
+
+def test_a_sweep_killed_at_20_random_moments_leaves_what_an_undisturbed_one_leaves(text, undisturbed, tmp_path):
+    """Whenever it has reached its end, it is started anew, until it was killed so often."""
+    whole, seconds = undisturbed
+    random, kills, ends = torch.Generator().manual_seed(0), 0, 0
+    while kills < 20 or ends == 0:
+        share = 0.3 + 0.7 * float(torch.rand((), generator=random))  # the first third is its start
+        with subprocess.Popen(command(text), cwd=tmp_path, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as p:
+            try:
+                _, err = p.communicate(timeout=share * seconds if kills < 20 else None)
+                assert p.returncode == 0, err.decode()[-3000:]
+                assert_undisturbed(tmp_path, whole)
+                shutil.rmtree(tmp_path / "outputs")
+                ends += 1
+            except subprocess.TimeoutExpired:
+                p.send_signal(signal.SIGKILL)
+                kills += 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_ends_with_its_code_and_the_same_command_goes_on(number, code, text, undisturbed, tmp_path):
+    words = [word if not word.startswith("save_tokens") else "save_tokens=1_000_000" for word in command(text)]
+    with subprocess.Popen(words, cwd=tmp_path, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
+        while not list(tmp_path.rglob("metrics.csv")):
+            time.sleep(0.05)
+        p.send_signal(number)
+        _, err = p.communicate(timeout=30)
+    assert p.returncode == code and "interrupted" in err and "Traceback" not in err
+    assert len(list(tmp_path.rglob("checkpoint/*.safetensors"))) == 6
+    ended = subprocess.run(words, cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    assert ended.returncode == 0 and "goes on from" in ended.stdout + ended.stderr
+    assert_undisturbed(tmp_path, undisturbed[0])
