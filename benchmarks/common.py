@@ -13,7 +13,7 @@ from datetime import date
 
 import torch
 
-from saesweep.allocator import keep_freed_memory
+from saesweep.memory import keep_freed_memory
 from saesweep.progress import Line
 
 Times = dict[str, list[float]]

@@ -312,7 +312,7 @@ def test_a_dead_latent_is_counted_in_tokens(name):
     sae = made(name)
     sae.tokens_since_fired.zero_()
     step = sae.step(data(), COEFFICIENT, 1.0)
-    sae.count_fired_(step.latents)
+    sae.count_fired_(step.latents.fired, step.latents.shape[0])
     assert torch.equal(sae.tokens_since_fired == BATCH, ~step.latents.fired)
     assert torch.equal(sae.tokens_since_fired == 0, step.latents.fired)
 

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saesweep import distributed
 from saesweep.errors import UsageError
 from saesweep.models import LanguageModel, Tokenizer
 from saesweep.sites import HookPoint, read
@@ -52,10 +53,12 @@ class LanguageModelSource:
         return self.read(self.next_blocks(blocks_wanted(rows, self.context, self.window_tokens))[0])
 
     def read(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint] | None = None) -> Rows:
-        """Activations at the ordinary positions of these blocks."""
+        """Activations at the ordinary positions of these blocks; every rank reads its share of them, and has all."""
         points = self.points if points is None else points
-        parts = [harvest(self.lm, points, part) for part in tokens.split(self.lm_batch)]
-        return {point: torch.cat([part[point] for part in parts]) for point in points}
+        parts = tokens.split(self.lm_batch)
+        mine = range(distributed.rank(), len(parts), distributed.world()) or range(1)  # the first for its shape alone
+        read = {i: harvest(self.lm, points, parts[i]) for i in mine}
+        return distributed.exchanged(read, [int(self.trainable(part).sum()) for part in parts])
 
     def trainable(self, tokens: Int[Tensor, "blocks context"]) -> Bool[Tensor, "blocks context"]:
         return trainable(tokens, self.lm.tokenizer)

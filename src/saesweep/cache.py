@@ -12,6 +12,7 @@ points that it lacks.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from saesweep import distributed
 from saesweep.activations import LanguageModelSource, Rows, blocks_wanted
 from saesweep.errors import UsageError
 from saesweep.sites import HookPoint
@@ -52,7 +54,7 @@ class CachedSource:
         blocks = blocks_wanted(rows, self.context, self.window_tokens)
         place = self._place()
         run = self._run(place)
-        if run is None or (len(run["rows"]) < blocks and not run["text_ended"]):
+        if distributed.agreed(run is None or (len(run["rows"]) < blocks and not run["text_ended"])):
             run = self._harvest_run(place, blocks)
         run = self._with_all_points(place, run)
         blocks = min(blocks, len(run["rows"]))
@@ -100,7 +102,10 @@ class CachedSource:
         return self._add(place, run, source.read(tokens, lacking))
 
     def _lacking(self, run: Mapping[str, Any]) -> list[HookPoint]:
-        return [point for point in self.points if str(point) not in run["points"]]
+        """The same on all ranks: what one of them has not seen on disk yet, all harvest."""
+        mine = [point for point in self.points if str(point) not in run["points"]]
+        anybodys = set(itertools.chain(*distributed.collected(mine)))
+        return [point for point in self.points if point in anybodys]
 
     def _run(self, place: str) -> dict[str, Any] | None:
         file = self.folder / f"{place}.json"

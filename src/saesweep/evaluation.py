@@ -6,6 +6,7 @@ zero- and mean-ablated ones of each hook point) is computed once and shared by a
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,11 +18,13 @@ from torch import Tensor
 from saesweep.activations import Rows, Statistics, generator, trainable
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.errors import UsageError
+from saesweep.memory import out_of_memory
 from saesweep.metrics import NOT_SPLICED, CrossEntropy, Fidelity, spliced
 from saesweep.models import LanguageModel, Tokenizer
 from saesweep.sites import HookPoint, blocks_before, edit, recorded, replayed
 from saesweep.text import Corpus, blocks
 
+log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
 
 
@@ -35,9 +38,21 @@ class Subject:
     fidelity: Fidelity = field(init=False)
     ce: CrossEntropy = field(default_factory=CrossEntropy)
     sinks: int = 0
+    failed: Exception | None = None
 
     def __post_init__(self) -> None:
         self.fidelity = Fidelity(self.sae.d_in, self.sae.d_sae, self.statistics.mean, self.statistics.scale)
+
+    @contextmanager
+    def failing_alone(self) -> Iterator[None]:
+        """What goes wrong with one SAE is not the others' concern; memory is everybody's."""
+        try:
+            yield
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            log.exception("the evaluation of an SAE at %s failed", self.point)
+            self.failed = error
 
     def measure(self, x: Float[Tensor, "tokens d_in"]) -> None:
         ordinary = self.statistics.ordinary(x)
@@ -74,27 +89,28 @@ def held_out_blocks(
 def evaluate(
     lm: Callable[[], LanguageModel], rows: Callable[[Tensor], Rows], held_out: Int[Tensor, "n context"],
     subjects: Sequence[Subject], *, lm_tokens: int, lm_batch: int, progress: Progress = lambda line: None,
-) -> list[dict[str, float | None]]:
-    """The numbers of section "Metrics" of the README for every SAE, but for those that training knows.
+) -> list[dict[str, float | None] | Exception]:
+    """The numbers of section "Metrics" of the README for every SAE, but for those that training knows; or what went wrong.
 
     `rows` gives the activations of some blocks; the language model is asked for only where lm_tokens is above 0.
     """
     for i, part in enumerate(held_out.split(16)):
         progress(f"fidelity: {i * 16 * held_out.shape[1]:,} of {held_out.numel():,} held-out tokens")
         for point, x in rows(part).items():
-            for subject in (s for s in subjects if s.point == point):
-                subject.measure(x)
-    if lm_tokens == 0:
-        return [s.fidelity.result() | NOT_SPLICED | {"sinks": s.sinks} for s in subjects]
-    lm = lm()
-    points = list(dict.fromkeys(s.point for s in subjects))
-    counts = trainable(held_out, lm.tokenizer).sum(1).cumsum(0)
-    passes = _Passes(lm, points, subjects)
+            for subject in (s for s in subjects if s.point == point and s.failed is None):
+                with subject.failing_alone():
+                    subject.measure(x)
+    able = [s for s in subjects if s.failed is None]
+    if lm_tokens == 0 or not able:
+        return [s.failed or s.fidelity.result() | NOT_SPLICED | {"sinks": s.sinks} for s in subjects]
+    model = lm()
+    counts = trainable(held_out, model.tokenizer).sum(1).cumsum(0)
+    passes = _Passes(model, list(dict.fromkeys(s.point for s in able)), able)
     some = held_out[: int((counts < lm_tokens).sum()) + 1]
     for i, part in enumerate(some.split(lm_batch)):
         progress(f"language model's loss: {i * lm_batch * some.shape[1]:,} of {some.numel():,} tokens")
         passes.add(part)
-    return [s.fidelity.result() | passes.result(s) | {"sinks": s.sinks} for s in subjects]
+    return [s.failed or s.fidelity.result() | passes.result(s) | {"sinks": s.sinks} for s in subjects]
 
 
 class _Passes:
@@ -120,8 +136,8 @@ class _Passes:
                 self.zero[point].add(self._logits(tokens), tokens, ordinary)
             with self._replaced(point, ordinary, lambda x, mean=mean: mean.expand_as(x)):
                 self.mean[point].add(self._logits(tokens), tokens, ordinary)
-        for subject in self.subjects:
-            with self._replaced(subject.point, ordinary, subject.sae):
+        for subject in (s for s in self.subjects if s.failed is None):
+            with subject.failing_alone(), self._replaced(subject.point, ordinary, subject.sae):
                 subject.ce.add(self._logits(tokens), tokens, ordinary)
 
     def _logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:

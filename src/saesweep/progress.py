@@ -4,6 +4,7 @@ from __future__ import annotations
 import sys
 import time
 
+from saesweep import distributed
 from saesweep.training import Member, SAESweep
 
 
@@ -15,6 +16,8 @@ class Line:
 
     def __call__(self, text: str, final: bool = False) -> None:
         now = time.monotonic()
+        if distributed.rank() > 0:
+            return
         if self.live:
             print(f"\r\x1b[2K{text[:250]}", end="\n" if final else "", file=sys.stderr, flush=True)
         elif final or now - self.last >= self.every:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FOLDER, KEPT = "checkpoint", 2
+FOLDER, KEPT, TOGETHER = "checkpoint", 2, "together.txt"
 
 
 class Save(NamedTuple):
@@ -68,10 +68,21 @@ def cohorts(jobs: Sequence[Path]) -> list[Cohort]:
     return found
 
 
+def write_together(job: Path, most: int) -> None:
+    """With how many others at most it fits into memory, itself counted."""
+    (job / FOLDER).mkdir(parents=True, exist_ok=True)
+    (job / FOLDER / TOGETHER).write_text(str(most))
+
+
+def together(job: Path) -> int | None:
+    file = job / FOLDER / TOGETHER
+    return int(file.read_text()) if file.is_file() else None
+
+
 def remove(job: Path) -> None:
     """Of a job that has ended, or that starts anew."""
     folder = job / FOLDER
-    for file in [*_files(job), folder / ".draft"]:
+    for file in [*_files(job), folder / ".draft", folder / TOGETHER]:
         file.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

@@ -4,10 +4,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 _received: list[int] = []
 _deferring = 0
+_stop_file: Path | None = None
 
 
 @contextmanager
@@ -40,6 +42,16 @@ def deferred() -> Iterator[None]:
         _deferring -= 1
     if not _deferring and len(_received) > before:
         _unwind(_received[-1])
+
+
+def asked_to_stop() -> bool:
+    """Of a rank that another process has started: that process leaves a file where `watch` looks."""
+    return _stop_file is not None and _stop_file.exists()
+
+
+def watch(stop_file: Path) -> None:
+    global _stop_file
+    _stop_file = stop_file
 
 
 def _receive(number: int, frame: FrameType | None) -> None:

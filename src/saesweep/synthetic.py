@@ -7,7 +7,7 @@ The p_i fall from the first feature to the last by the factor `spread` and add u
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,14 +54,15 @@ def recovery(dictionary: Float[Tensor, "features d_in"], W_dec: Float[Tensor, "d
 
 
 @torch.no_grad()
-def evaluate(source: SyntheticSource, subjects: Sequence[Subject], tokens: int) -> list[Mapping[str, float | None]]:
+def evaluate(source: SyntheticSource, subjects: Sequence[Subject], tokens: int) -> list[dict[str, float | None] | Exception]:
     """As evaluation.evaluate, but with no language model's loss, and with the recovery of the dictionary."""
     x = source.draw(tokens, generator(source.seed, 4))
     for subject in subjects:
-        subject.measure(x)
-    return [
-        s.fidelity.result()
-        | NOT_SPLICED
-        | {"sinks": s.sinks, "recovery": recovery(source.dictionary, s.sae.W_dec)}
-        for s in subjects
-    ]
+        with subject.failing_alone():
+            subject.measure(x)
+    return [s.failed or _numbers(source, s) for s in subjects]
+
+
+def _numbers(source: SyntheticSource, subject: Subject) -> dict[str, float | None]:
+    found = {"sinks": subject.sinks, "recovery": recovery(source.dictionary, subject.sae.W_dec)}
+    return subject.fidelity.result() | NOT_SPLICED | found

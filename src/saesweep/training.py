@@ -18,16 +18,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saesweep import signals
+from saesweep import distributed, signals
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.logging import SweepLogger
+from saesweep.memory import out_of_memory
 from saesweep.metrics import dead_share
 from saesweep.optimizer import UnitRowAdam
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
 
 log = logging.getLogger(__name__)
-OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -48,15 +48,22 @@ class Member(nn.Module):
         fall = min(1.0, (1 - progress) / decay) if decay > 0 else 1.0
         return self.optimizer["lr"] * rise * fall
 
-    def step_(self, x: Float[Tensor, "batch d_in"], progress: float) -> Float[Tensor, ""]:
+    def step_(self, batch: Float[Tensor, "batch d_in"], progress: float) -> Float[Tensor, ""]:
         """Forward, backward, counters and coefficient for one batch; the optimizer's part is the group's."""
+        x = distributed.own(batch)
         step = self.sae.step(x, self.coefficient.at(progress), progress)
-        self.sums.add(x, step)
-        self.sae.count_fired_(step.latents)
-        if self.sae.penalised:
-            self.coefficient.update_(step.latents.l0, progress)
-        loss = torch.stack(list(step.losses.values())).sum()
+        share = len(x) / len(batch)
+        loss = torch.stack(list(step.losses.values())).sum() * share
         loss.backward()
+        fired, l0 = step.latents.fired, step.latents.l0 * share
+        if distributed.world() > 1:
+            votes = fired.to(l0)
+            distributed.sum_([l0, votes, *(p.grad for p in self.sae.parameters() if p.grad is not None)])
+            fired = votes > 0
+        self.sums.add(batch, x, l0, step, share)
+        self.sae.count_fired_(fired, len(batch))
+        if self.sae.penalised:
+            self.coefficient.update_(l0, progress)
         return loss.detach()
 
     def stop_(self, reason: str) -> None:
@@ -78,7 +85,7 @@ def parameter_group(sae: SparseAutoencoder, optimizer: Mapping[str, Any]) -> dic
 
 @dataclass
 class _Sums:
-    """What the steps since the last log line add up to."""
+    """What the steps since the last log line add up to: tokens, steps and active are of all ranks, the rest of this one."""
 
     tokens: int = 0
     steps: int = 0
@@ -87,17 +94,34 @@ class _Sums:
     variance: float | Tensor = 0.0
     losses: dict[str, float | Tensor] = field(default_factory=dict)
 
-    def add(self, x: Float[Tensor, "batch d_in"], step: Step) -> None:
-        self.tokens, self.steps = self.tokens + len(x), self.steps + 1
-        self.active += step.latents.l0.double() * len(x)
+    def add(
+        self, batch: Float[Tensor, "batch d_in"], x: Float[Tensor, "own d_in"], l0: Float[Tensor, ""], step: Step, share: float
+    ) -> None:
+        self.tokens, self.steps = self.tokens + len(batch), self.steps + 1
+        self.active += l0.double() * len(batch)
         self.error += step.losses["reconstruction"].detach().double() * len(x)
-        self.variance += (x - x.mean(0)).square().sum().double()
+        self.variance += (x - batch.mean(0)).square().sum().double()
         for name, loss in step.losses.items():
-            self.losses[name] = self.losses.get(name, 0.0) + loss.detach().double()
+            self.losses[name] = self.losses.get(name, 0.0) + loss.detach().double() * share
+
+    def reduce_(self) -> None:
+        """Rank 0 then has the sums of all, the others nothing."""
+        if distributed.world() > 1:
+            like = torch.as_tensor(self.active).double()
+            sums = torch.stack([torch.as_tensor(x).to(like) for x in (self.error, self.variance, *self.losses.values())])
+            distributed.sum_([sums])
+            self.error, self.variance, *losses = sums
+            self.losses = dict(zip(self.losses, losses, strict=True))
+            self.only_on_rank_0_()
+
+    def only_on_rank_0_(self) -> None:
+        if distributed.rank() > 0:
+            self.error, self.variance, self.losses = 0.0, 0.0, dict.fromkeys(self.losses, 0.0)
 
     def means(self) -> dict[str, float]:
+        self.reduce_()
         losses = {f"loss_{name}": float(total) / self.steps for name, total in self.losses.items()}
-        return {"l0": float(self.active) / self.tokens, "fvu": float(self.error / self.variance), **losses}
+        return {"l0": float(self.active) / self.tokens, "fvu": float(self.error) / (float(self.variance) or math.nan), **losses}
 
     def plain(self) -> dict[str, Any]:
         """fp64 all of them, so that they come back from JSON as they were."""
@@ -164,9 +188,9 @@ class SAESweep(L.LightningModule):
             loss = member.step_(x, self.steps_done / self.total_steps)
             self.optimizer.step_group(index)
             member.sae.constrain_()
-        except OUT_OF_MEMORY:
-            raise
         except Exception as error:
+            if out_of_memory(error) or distributed.world() > 1:
+                raise  # the other ranks are in the middle of this step
             log.exception("%s", member.label)
             member.stop_(f"{member.label}: {type(error).__name__}: {error} after {self.tokens:,} tokens")
             return x.new_zeros(())
@@ -184,18 +208,25 @@ class SAESweep(L.LightningModule):
     def _log(self) -> None:
         now, (tokens, then) = time.monotonic(), self._last_log
         self._last_log, self.tokens_per_second = (self.tokens, now), (self.tokens - tokens) / (now - then)
-        for index, member in enumerate(self.members):
-            if member.failed:
-                continue
-            member.latest = self._metrics(member)
+        running = {index: member for index, member in enumerate(self.members) if not member.failed}
+        for member in running.values():
+            member.latest = distributed.told(self._metrics(member))
             member.sums = _Sums()
             self.stop_where_not_finite_(member)
-            if isinstance(self.logger, SweepLogger):
-                try:
-                    self.logger.log_member(index, member.latest, self.tokens)
-                except OSError as error:
-                    member.stop_(f"{member.label}: {error} after {self.tokens:,} tokens")
+        for index, reason in distributed.told(self._write(running)).items():
+            self.members[index].stop_(reason)
         self.progress(self)
+
+    def _write(self, running: Mapping[int, Member]) -> dict[int, str]:
+        """Which members' rows could not be written, and why."""
+        problems = {}
+        for index, member in running.items():
+            try:
+                if isinstance(self.logger, SweepLogger):
+                    self.logger.log_member(index, member.latest, self.tokens)
+            except OSError as error:
+                problems[index] = f"{member.label}: {error} after {self.tokens:,} tokens"
+        return problems
 
     def stop_where_not_finite_(self, member: Member) -> None:
         """Weights are looked at as well: a latent whose pre-activation is NaN is merely never active."""
@@ -214,6 +245,7 @@ class SAESweep(L.LightningModule):
 
     def state_of(self, member: Member) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Its tensors, and the rest as JSON knows it: with `restore_`, the member goes on as if it had never stopped."""
+        member.sums.reduce_()
         tensors = {f"member.{key}": tensor for key, tensor in member.state_dict().items()}
         steps = {}
         for name, p in member.sae.named_parameters():
@@ -229,3 +261,4 @@ class SAESweep(L.LightningModule):
                 moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
                 self.optimizer.state[p] = {"step": state["steps"][name], **moments}
         member.sums = _Sums(**state["sums"])
+        member.sums.only_on_rank_0_()

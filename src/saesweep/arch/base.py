@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from saesweep.arch.latents import Latents, encode, reconstruct
@@ -88,10 +88,10 @@ class SparseAutoencoder(nn.Module, ABC):
         return reconstruct(f, W_dec, b_dec, x)
 
     @torch.no_grad()
-    def count_fired_(self, latents: Latents) -> None:
-        """Tokens since each latent was last active, on the whole."""
-        self.tokens_since_fired += latents.shape[0]
-        self.tokens_since_fired[latents.fired] = 0
+    def count_fired_(self, fired: Bool[Tensor, " d_sae"], tokens: int) -> None:
+        """After a batch of so many tokens: how many each latent has not been active for."""
+        self.tokens_since_fired += tokens
+        self.tokens_since_fired[fired] = 0
 
     @torch.no_grad()
     def constrain_(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from saesweep import distributed
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.latents import Latents
 from saesweep.arch.topk import auxk
@@ -27,15 +28,16 @@ class RunningThreshold(nn.Module):
 
     def largest(self, sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"]) -> Latents:
         """The sparsity * batch largest pre-activations, the rest zero; moves the running mean."""
-        count = sae.sparsity * len(x)
+        count = sae.sparsity * int(distributed.total(len(x)))
         pi = sae.preactivations(x, above=0.9 * float(self.last))  # those near the last batch's smallest, which are few
-        if int((pi.values > 0).sum()) < count:
+        if distributed.total(int((pi.values > 0).sum())) < count:
             pi = sae.preactivations(x, above=0.0)
-        count = min(count, pi.values.numel())
+        values = pi.values.detach().flatten()
+        values = distributed.gathered(values[values > 0])  # the batch of all ranks
+        count = min(count, values.numel())
         if count == 0:
             return pi
-        smallest = pi.values.detach().flatten().kthvalue(pi.values.numel() - count + 1).values
-        smallest = smallest.clamp(min=torch.finfo(smallest.dtype).tiny)
+        smallest = values.kthvalue(values.numel() - count + 1).values
         new = smallest.to(self.value)
         self.last.copy_(new)
         self.value.copy_(torch.where(self.value > 0, self.value.lerp(new, self.RATE), new))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from saesweep import distributed
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.ops.plain import kept
 
@@ -47,4 +48,4 @@ def auxk(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], x_hat: Float[Te
     pi = torch.relu(F.linear(x - sae.b_dec, W_enc_T, b_enc))
     f = pi if k == len(dead) else pi * kept(pi.detach(), None, k)
     residual = x - x_hat
-    return sae.alpha * (residual - f @ W_dec).square().sum() / residual.square().sum()
+    return sae.alpha * (residual - f @ W_dec).square().sum(1).mean() / distributed.mean(residual.square().sum(1))

@@ -141,10 +141,20 @@ def _place(cfg: dict) -> None:
 
 
 def _world(trainer: Mapping) -> None:
-    for key in ("devices", "num_nodes"):
-        value = trainer.get(key, 1)
-        if value != 1 and not (key == "devices" and isinstance(value, list) and len(value) == 1):
-            raise UsageError(f"trainer.{key}={value}: several devices are not supported yet; use trainer.{key}=1")
+    """One device, or several whose gradients are summed."""
+    if (nodes := trainer.get("num_nodes", 1)) != 1:
+        raise UsageError(f"trainer.num_nodes={nodes}: several nodes are not supported yet; use trainer.num_nodes=1")
+    devices = trainer.get("devices", 1)
+    if not (isinstance(devices, list) and devices) and not _is(devices, int):
+        raise UsageError(f"trainer.devices={_show(devices)}: must be how many, or a list of which")
+    count = len(devices) if isinstance(devices, list) else devices
+    if count < 1:
+        raise UsageError(f"trainer.devices={devices}: must be at least 1")
+    strategy = trainer.get("strategy", "auto")
+    target = strategy.get("_target_") if isinstance(strategy, Mapping) else strategy
+    if count > 1 and target != "saesweep.distributed.PerMember":
+        raise UsageError(f"trainer.devices={devices}: several devices need trainer=ddp trainer.devices={count}; "
+                         "the strategy of this trainer would not sum the gradients of each SAE")  # fmt: skip
 
 
 def _arch(arch: Mapping) -> None:

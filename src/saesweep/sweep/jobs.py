@@ -12,6 +12,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from saesweep import saves
 from saesweep.errors import UsageError
 from saesweep.sweep.check import check
 
@@ -97,7 +98,14 @@ def groups(jobs: Sequence[Job]) -> list[list[Job]]:
     for job in jobs:
         shared = {key: value for key, value in job.settings.items() if key not in PER_SAE}
         by_key.setdefault(json.dumps(shared, sort_keys=True, default=str), []).append(job)
-    return list(by_key.values())
+    return [part for group in by_key.values() for part in _that_fit(group)]
+
+
+def _that_fit(group: Sequence[Job]) -> Iterator[list[Job]]:
+    """Fewer at a time where more ran out of memory."""
+    most = min([len(group), *(known for job in group if (known := saves.together(job.folder)))])
+    for first in range(0, len(group), most):
+        yield list(group[first : first + most])
 
 
 def shown(path: Path) -> str:

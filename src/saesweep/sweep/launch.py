@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from saesweep import signals
 from saesweep.errors import UsageError
 from saesweep.instantiate import locate
-from saesweep.sweep import record
+from saesweep.sweep import ranks, record
 from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.finish import estimate, quiet_lightning, show_pareto
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
@@ -127,9 +127,11 @@ def _run_group(hydra: Setup, group: Sequence[Job]) -> list[JobReturn]:
 def train_group(run: str, group: Sequence[Job]) -> list[Result]:
     """Each job's numbers, or what ended it; an exception of the group as a whole is that of each of its jobs."""
     try:
-        function = locate(run, "hydra.launcher.run")
         quiet_lightning()
-        results = function([job.cfg for job in group], [job.folder for job in group])
+        if ranks.world(group[0].settings["trainer"]) > 1:
+            results = ranks.train(run, group)
+        else:
+            results = locate(run, "hydra.launcher.run")([job.cfg for job in group], [job.folder for job in group])
         assert len(results) == len(group), f"{run} returned {len(results)} results for {len(group)} jobs"
     except Exception as error:
         results = [error] * len(group)

@@ -1,6 +1,7 @@
 """The jobs of one group, trained on one stream and evaluated together."""
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -13,14 +14,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 
-from saesweep import saelens, saves, signals
+from saesweep import distributed, saelens, saves, signals
 from saesweep.activations import ActivationStream, Position, Rows, Statistics
-from saesweep.allocator import keep_freed_memory
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.calibration import meet_l0_
 from saesweep.evaluation import Subject
 from saesweep.instantiate import instantiate
 from saesweep.logging import MemberInfo, SweepLogger
+from saesweep.memory import keep_freed_memory, out_of_memory
 from saesweep.metrics import dead_share
 from saesweep.progress import Progress
 from saesweep.saves import Cohort, Save
@@ -39,11 +40,32 @@ def train_group(cfgs: Sequence[DictConfig], folders: Sequence[Path]) -> list[Num
     """
     keep_freed_memory()
     jobs = [OmegaConf.to_container(cfg, resolve=True) for cfg in cfgs]
-    results: dict[int, Numbers | Exception] = {}
-    for cohort in saves.cohorts(list(map(Path, folders))):
+    results = dict[int, Numbers | Exception]()
+    waiting = saves.cohorts(list(map(Path, folders)))
+    while waiting:
+        cohort = waiting.pop(0)
         mine = [jobs[i] for i in cohort.members], [Path(folders[i]) for i in cohort.members]
-        results |= zip(cohort.members, _train(*mine, cohort), strict=True)
+        try:
+            results |= zip(cohort.members, _train(*mine, cohort), strict=True)
+        except Exception as error:
+            if not out_of_memory(error) or len(cohort.members) == 1 or distributed.world() > 1:
+                raise
+            waiting[:0] = _halves(cohort, mine[1])
     return [results[i] for i in range(len(jobs))]
+
+
+def _halves(cohort: Cohort, folders: Sequence[Path]) -> list[Cohort]:
+    """Fewer SAEs at a time, from what each of them has saved; the plan of the next launch knows."""
+    most = (len(folders) + 1) // 2
+    log.warning("out of memory with %d SAEs: they go on %d at a time", len(folders), most)
+    gc.collect()
+    for folder in folders:
+        saves.write_together(folder, most)
+    found = []
+    for first in range(0, len(folders), most):
+        for part in saves.cohorts(folders[first : first + most]):
+            found.append(part._replace(members=[cohort.members[first + i] for i in part.members]))
+    return found
 
 
 def _train(jobs: Sequence[Settings], folders: Sequence[Path], cohort: Cohort) -> list[Numbers | Exception]:
@@ -51,16 +73,17 @@ def _train(jobs: Sequence[Settings], folders: Sequence[Path], cohort: Cohort) ->
     matter = matter_of(jobs[0], points)
     module, stream = prepared(jobs, points, matter, cohort)
     if cohort.step:
-        log.info("%s goes on from %s tokens", ", ".join(m.label for m in module.members), f"{module.tokens:,}")
+        log.info("%s: from %s tokens on", ", ".join(m.label for m in module.members), f"{module.tokens:,}")
     for point, statistics in stream.statistics.items():
         log.info("%s", statistics.report(point))
     logger = _logger(jobs, folders)
     fit(module, stream, logger, jobs[0], folders)
-    results = _finish(jobs, folders, module, stream, matter)
-    for index, (member, result) in enumerate(zip(module.members, results, strict=True)):
-        logger.finish(index, None if member.failed else result, member.failed or None)
-        if not member.failed:
-            saves.remove(folders[index])
+    results = distributed.told(_finish(jobs, folders, module, stream, matter))
+    for index, (folder, result) in enumerate(zip(folders, results, strict=True)):
+        failed = str(result) if isinstance(result, Exception) else None
+        logger.finish(index, None if failed else result, failed)
+        if not failed and distributed.rank() == 0:
+            saves.remove(folder)
     return results
 
 
@@ -139,33 +162,49 @@ def fit(module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Se
 
 
 class Saver:
-    """Called after every step: saves all members once that is due."""
+    """Called after every step: saves all members once that is due, or once somebody wants to stop."""
+
+    AGREE = 16  # steps between two moments at which several ranks agree on what only one of them knows
 
     def __init__(self, stream: ActivationStream, folders: Sequence[Path], every_steps: int, every_seconds: float):
         self.stream, self.folders = stream, folders
         self.every_steps, self.every_seconds, self.last = every_steps, every_seconds, time.monotonic()
 
     def __call__(self, module: SAESweep) -> None:
-        late = time.monotonic() - self.last > self.every_seconds
-        if late or module.steps_done % self.every_steps == 0 or module.steps_done == module.total_steps:
+        due = module.steps_done % self.every_steps == 0 or module.steps_done == module.total_steps
+        stop = False
+        if distributed.world() == 1 or module.steps_done % self.AGREE == 0:
+            due |= distributed.agreed(time.monotonic() - self.last > self.every_seconds)
+            stop = distributed.agreed(signals.asked_to_stop())
+        if due or stop:
             self.save(module)
+        if stop:
+            raise SystemExit(0)
 
     def save(self, module: SAESweep) -> None:
-        position = self.stream.position_after(module.steps_done)
         with signals.deferred():
-            for member, folder in zip(module.members, self.folders, strict=True):
-                if not member.failed:
-                    module.stop_where_not_finite_(member)
-                if member.failed:
-                    continue
-                statistics, numbers = self.stream.statistics[member.point].saved()
-                tensors, state = module.state_of(member)
-                state |= {"position": position._asdict(), "statistics": numbers}
-                try:
-                    saves.write(folder, module.steps_done, Save(tensors | statistics, state))
-                except (OSError, SafetensorError) as error:
-                    member.stop_(f"{member.label}: cannot be saved: {error}, after {module.tokens:,} tokens")
+            for member in module.running:
+                module.stop_where_not_finite_(member)
+            problems = {}
+            for index, (member, folder) in enumerate(zip(module.members, self.folders, strict=True)):
+                if not member.failed and (problem := self._write(module, member, folder)):
+                    problems[index] = f"{member.label}: cannot be saved: {problem}, after {module.tokens:,} tokens"
+            for index, reason in distributed.told(problems).items():
+                module.members[index].stop_(reason)
         self.last = time.monotonic()
+
+    def _write(self, module: SAESweep, member: Member, folder: Path) -> str | None:
+        """What went wrong; rank 0 alone writes."""
+        tensors, state = module.state_of(member)
+        if distributed.rank() > 0:
+            return None
+        statistics, numbers = self.stream.statistics[member.point].saved()
+        state |= {"position": self.stream.position_after(module.steps_done)._asdict(), "statistics": numbers}
+        try:
+            saves.write(folder, module.steps_done, Save(tensors | statistics, state))
+        except (OSError, SafetensorError) as error:
+            return str(error)
+        return None
 
 
 def _statistics(save: Save) -> Statistics:
@@ -175,30 +214,50 @@ def _statistics(save: Save) -> Statistics:
 def _finish(
     jobs: Sequence[Settings], folders: Sequence[Path], module: SAESweep, stream: ActivationStream, matter: Matter
 ) -> list[Numbers | Exception]:
-    """Fold, evaluate, write; a member that failed in training is reported, the others go on."""
-    done = [member for member in module.members if not member.failed]
-    subjects = []
+    """Fold, evaluate, write; an SAE that fails is returned as an error, the others go on."""
     module.members.to(device_of(jobs[0]))  # where the language model is; Lightning leaves them on the CPU
     _calibrate(jobs, module, stream, matter)
-    for member in done:
+    done = [index for index, member in enumerate(module.members) if not member.failed]
+    subjects = []
+    for member in (module.members[index] for index in done):
         statistics = stream.statistics[member.point]
         member.sae.requires_grad_(False).fold_(statistics.mean.to(member.sae.b_dec.device), statistics.scale)
         subjects.append(Subject(member.sae, member.point, statistics))
-    measured = dict(zip(map(id, done), matter.evaluate(subjects) if subjects else [], strict=True))
+    measured = dict(zip(done, _measured(matter, subjects), strict=True))
     results: list[Numbers | Exception] = []
-    for job, folder, member in zip(jobs, folders, module.members, strict=True):
-        if member.failed:
-            results.append(RuntimeError(member.failed))
-            continue
-        numbers = measured[id(member)] | {
-            "dead": dead_share(member.sae.tokens_since_fired, module.tokens, module.dead_after),
-            "coefficient": float(member.coefficient.value) if member.sae.penalised else None,
-            "d_in": member.sae.d_in, "d_sae": member.sae.d_sae, "tokens": module.tokens,
-        }
+    for index, (job, folder, member) in enumerate(zip(jobs, folders, module.members, strict=True)):
+        result = RuntimeError(member.failed) if member.failed else measured[index]
+        if not isinstance(result, Exception):
+            result |= _known_from_training(module, member)
+            try:
+                _leave(job, folder, member, result)
+            except (OSError, SafetensorError) as error:
+                result = error
+        results.append(result)
+    return results
+
+
+def _measured(matter: Matter, subjects: Sequence[Subject]) -> list[Numbers | Exception]:
+    """Every rank evaluates its share of the SAEs."""
+    mine = range(distributed.rank(), len(subjects), distributed.world())
+    found = dict(zip(mine, matter.evaluate([subjects[i] for i in mine]), strict=True))
+    everybodys = {i: numbers for part in distributed.collected(found) for i, numbers in part.items()}
+    return [everybodys[i] for i in range(len(subjects))]
+
+
+def _known_from_training(module: SAESweep, member: Member) -> Numbers:
+    return {
+        "dead": dead_share(member.sae.tokens_since_fired, module.tokens, module.dead_after),
+        "coefficient": float(member.coefficient.value) if member.sae.penalised else None,
+        "d_in": member.sae.d_in, "d_sae": member.sae.d_sae, "tokens": module.tokens,
+    }
+
+
+def _leave(job: Settings, folder: Path, member: Member, numbers: Numbers) -> None:
+    """The SAE, then its numbers, which say that it is finished."""
+    if distributed.rank() == 0:
         saelens.save(folder / "sae", member.sae, job, numbers)
         _write_json(folder / "eval.json", numbers)
-        results.append(numbers)
-    return results
 
 
 def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStream, matter: Matter) -> None:

@@ -1,6 +1,11 @@
-"""glibc hands every large tensor back to the kernel and has each of its pages faulted in again the next time."""
+"""Memory: that glibc keeps what was freed, and how one tells that there is none left.
+
+glibc hands every large tensor back to the kernel and has each of its pages faulted in again the next time.
+"""
 import ctypes
 import sys
+
+import torch
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of malloc.h
 
@@ -19,3 +24,8 @@ def keep_freed_memory() -> None:
     mallopt(MMAP_MAX, 0)
     mallopt(TRIM_THRESHOLD, 2**31 - 1)
     mallopt(TOP_PAD, 64 * 2**20)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """The host's allocator has no exception of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: " in str(error)

@@ -1,0 +1,135 @@
+"""Several ranks that train one group together: the only file that knows torch.distributed. Alone, all is the identity.
+
+Every rank has the whole batch, since the activations are exchanged as they are harvested; each takes its own rows of
+it, and what it computes from them is summed over the ranks. So the number of ranks is no hyperparameter:
+
+    a mean over the tokens of a batch = sum over ranks of  share * (mean over the rank's rows),  share = rows / batch
+
+Every collective is called by all ranks in the same order. What only one of them knows (a full disk, the time, that
+somebody wants to stop) is therefore agreed on before anybody acts on it.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
+from torch import distributed as dist
+
+
+class PerMember(DDPStrategy):
+    """DDP whose gradients are summed member by member inside the step, where every member is updated."""
+
+    def configure_ddp(self) -> None:
+        """No wrapper: there is nothing left to reduce after the step."""
+
+
+def begin(accelerator: str) -> None:
+    """Join the ranks that torch.distributed.run has started."""
+    if accelerator in ("gpu", "cuda"):
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl", device_id=torch.device("cuda", int(os.environ["LOCAL_RANK"])))
+    else:
+        dist.init_process_group("gloo")
+
+
+def end() -> None:
+    dist.destroy_process_group()
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def own(batch: Float[Tensor, "batch d"]) -> Float[Tensor, "own d"]:
+    """This rank's rows of a batch that all ranks have."""
+    return batch.tensor_split(world())[rank()] if world() > 1 else batch
+
+
+def sum_(tensors: Sequence[Tensor]) -> None:
+    """Each becomes its sum over the ranks, in one exchange; all of one dtype."""
+    if world() == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
+
+
+def total(value: float) -> float:
+    """The sum over the ranks of a number that each of them has."""
+    if world() == 1:
+        return value
+    counted = torch.tensor(value, dtype=torch.float64, device=_device())
+    dist.all_reduce(counted)
+    return counted.item()
+
+
+def mean(per_token: Float[Tensor, " own"]) -> Float[Tensor, ""]:
+    """Over the tokens of all ranks; no gradient passes."""
+    per_token = per_token.detach()
+    if world() == 1:
+        return per_token.mean()
+    both = torch.stack([per_token.sum(), per_token.new_tensor(len(per_token))])
+    dist.all_reduce(both)
+    return both[0] / both[1]
+
+
+def gathered(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
+    """The values of all ranks, one after the other."""
+    if world() == 1:
+        return values
+    sizes = torch.zeros(world(), dtype=torch.long, device=values.device)
+    sizes[rank()] = len(values)
+    dist.all_reduce(sizes)
+    parts = [values.new_zeros(int(sizes.max())) for _ in range(world())]
+    dist.all_gather(parts, torch.nn.functional.pad(values, (0, len(parts[0]) - len(values))))
+    return torch.cat([part[:size] for part, size in zip(parts, sizes.tolist(), strict=True)])
+
+
+def exchanged(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int]) -> dict[Any, Tensor]:
+    """Part i of the rows is computed by rank i % world, which has it in `mine`; all get all parts, in order."""
+    like = next(iter(mine.values()))
+    found: dict[Any, list[Tensor]] = {key: [] for key in like}
+    for i, count in enumerate(rows):
+        for key, parts in found.items():
+            part = mine[i][key].contiguous() if i % world() == rank() else like[key].new_empty(count, like[key].shape[1])
+            if world() > 1:
+                dist.broadcast(part, i % world())
+            parts.append(part)
+    return {key: torch.cat(parts) for key, parts in found.items()}
+
+
+def agreed(flag: bool) -> bool:
+    """Whether any rank says so."""
+    return total(float(flag)) > 0
+
+
+def told(value: Any) -> Any:
+    """What rank 0 has, which must be plain data."""
+    if world() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, 0)
+    return box[0]
+
+
+def collected(mine: Any) -> list[Any]:
+    """The plain data of every rank, by rank."""
+    if world() == 1:
+        return [mine]
+    found = [None] * world()
+    dist.all_gather_object(found, mine)
+    return found
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

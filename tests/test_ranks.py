@@ -1,0 +1,164 @@
+"""Several ranks train what one trains, and nothing is left over, whatever ends them. Through the command line."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import ARCHS, words, write_text
+from standin.cli import ENV, ROOT
+
+PLACE = "outputs/default/tiny/resid.1"
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+def command(text, *more):
+    settings = [word for word in words(text) if word.split("=")[0] not in ("sparsity", "tokens")]
+    return [sys.executable, str(ROOT / "train.py"), "-m", *settings, "sparsity=4", "tokens=3200", *more]
+
+
+def swept(folder, words, code=0):
+    folder.mkdir(exist_ok=True)
+    ended = subprocess.run(words, cwd=folder, env=ENV, capture_output=True, text=True)
+    assert ended.returncode == code, ended.stdout[-3000:] + ended.stderr[-3000:]
+    return ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="module")
+def one(text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    swept(folder, command(text, f"arch={','.join(ARCHS)}"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    return folder, swept(folder, command(text, f"arch={','.join(ARCHS)}", "trainer=ddp_sim"))
+
+
+def left_processes(folder):
+    """Whatever still runs with this folder as its own."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.readlink(f"/proc/{pid}/cwd") == str(folder):
+                found.append(int(pid))
+        except OSError:
+            continue
+    return found
+
+
+def assert_nothing_is_left(folder):
+    for _ in range(100):
+        if not left_processes(folder):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"still there: {left_processes(folder)}")
+
+
+@pytest.mark.parametrize("name", ARCHS)
+def test_two_ranks_train_what_one_trains(name, one, two):
+    """50 steps: weights, thresholds, counters, coefficient, curve and evaluation, to rounding."""
+    folders = [at / PLACE / name / "4" for at in (one, two[0])]
+    weights = [load_file(folder / "sae/sae_weights.safetensors") for folder in folders]
+    assert weights[0].keys() == weights[1].keys()
+    for key in weights[0]:
+        torch.testing.assert_close(weights[1][key], weights[0][key], rtol=1e-5, atol=1e-5 * float(weights[0][key].abs().max()))
+    alone, together = (json.loads((folder / "eval.json").read_text()) for folder in folders)
+    assert (alone.pop("coefficient") is None) == (together.pop("coefficient") is None)  # its curve is in metrics.csv
+    assert together == pytest.approx(alone, rel=1e-5)
+    curves = [list(csv.DictReader((folder / "metrics.csv").open())) for folder in folders]
+    assert len(curves[0]) == len(curves[1]) == 5
+    for alone, together in zip(*curves, strict=True):
+        for key in alone.keys() - {"tokens_per_second"}:
+            assert float(together[key]) == pytest.approx(float(alone[key]), rel=1e-4, abs=1e-7), key
+
+
+def test_two_ranks_leave_the_files_that_one_leaves_and_tell_what_one_tells(one, two):
+    folder, said = two
+    found, wanted = ({str(f.relative_to(at)) for f in at.rglob("*") if f.is_file()} for at in (folder, one))
+    assert found == wanted
+    assert said.count("thresholds shifted") == 4 and "Traceback" not in said
+    assert "thresholds shifted" in (folder / PLACE / "gated/4/train.log").read_text()
+    assert_nothing_is_left(folder)
+
+
+def test_a_single_run_takes_the_same_way(text, two, tmp_path):
+    words = command(text, "arch=topk", "trainer=ddp_sim")
+    words.remove("-m")
+    swept(tmp_path, words)
+    files = [at / PLACE / "topk/4/sae/sae_weights.safetensors" for at in (tmp_path, two[0])]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def started(folder, words):
+    process = subprocess.Popen(words, cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not list(folder.rglob("metrics.csv")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    return process
+
+
+LONG = ("tokens=64_000", "text.repeat=true", "log_tokens=320", "trainer=ddp_sim")
+
+
+@pytest.mark.parametrize("trainer", ["ddp_sim", "cpu"])
+def test_ctrl_c_saves_and_any_number_of_ranks_goes_on(text, one, tmp_path, trainer):
+    """Interrupted with two ranks after some steps of the 50, ended with two or with one."""
+    words = command(text, "arch=jumprelu,batchtopk", "log_tokens=64")
+    process = started(tmp_path, [*words, "trainer=ddp_sim"])
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in out
+    assert_nothing_is_left(tmp_path)
+    steps = {int(file.name.split("-")[0]) for file in tmp_path.rglob("checkpoint/*.safetensors")}
+    assert max(steps) % 16 == 0 or max(steps) == 50
+    said = swept(tmp_path, [*words, f"trainer={trainer}"])
+    assert "tokens on" in said
+    for name in ("jumprelu", "batchtopk"):
+        found, wanted = (load_file(at / PLACE / name / "4/sae/sae_weights.safetensors") for at in (tmp_path, one))
+        for key in wanted:
+            torch.testing.assert_close(found[key], wanted[key], rtol=1e-5, atol=1e-5 * float(wanted[key].abs().max()))
+
+
+def ranks(folder):
+    """The process ids of the ranks."""
+    found = []
+    for pid in left_processes(folder):
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        if "saesweep.sweep.ranks" in words and "torch.distributed.run" not in words:
+            found.append(pid)
+    return found
+
+
+def test_a_rank_that_dies_ends_its_group_within_a_minute_and_the_sweep_goes_on(text, tmp_path):
+    words = command(text, "arch=topk", "stream_seed=0,1", "name=s${stream_seed}", *LONG)
+    process = started(tmp_path, words)
+    killed, began = ranks(tmp_path)[1], time.monotonic()
+    os.kill(killed, signal.SIGKILL)
+    while not list((tmp_path / "outputs").glob("s1/**/metrics.csv")):
+        assert time.monotonic() - began < 60 and process.poll() is None
+        time.sleep(0.2)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and "1 of 2 SAEs failed" in out and "rank" in out
+    assert not list(tmp_path.glob("outputs/s0/**/eval.json")) and list(tmp_path.glob("outputs/s1/**/eval.json"))
+    assert_nothing_is_left(tmp_path)
+
+
+def test_a_launcher_that_is_killed_leaves_no_process(text, tmp_path):
+    process = started(tmp_path, command(text, "arch=topk", *LONG))
+    process.kill()
+    process.communicate()
+    assert_nothing_is_left(tmp_path)
