@@ -138,6 +138,8 @@ def train_group(run: str, group: Sequence[Job]) -> list[Result]:
     for error in dict.fromkeys(r for r in results if isinstance(r, Exception)):
         folders = ", ".join(shown(job.folder) for job, r in zip(group, results, strict=True) if r is error)
         log.error(f"failed: {folders}: {_reason(error)}", exc_info=None if isinstance(error, UsageError) else error)
+    for job, result in zip(group, results, strict=True):
+        record.end(job, _reason(result) if isinstance(result, Exception) else None)
     return results
 
 

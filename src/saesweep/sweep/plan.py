@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from saesweep import saves
 from saesweep.sweep.jobs import Job, shown
 
 COLUMNS = ("site", "arch", "sparsity", "seed", "d_in", "d_sae", "parameters", "optimizer", "folder")
@@ -22,7 +23,9 @@ def describe(done: Sequence[Job], groups: Sequence[Sequence[Job]], estimates: Se
 
 def _shared(group: Sequence[Job]) -> str:
     cfg = group[0].settings
-    return (f"{cfg['model']['name']} reads {cfg['text']['name']} once for {_many(len(group), 'SAE')}, "
+    known = [most for job in group if (most := saves.together(job.folder))]
+    why = f" ({min(known)} at a time: more ran out of memory)" if known else ""
+    return (f"{cfg['model']['name']} reads {cfg['text']['name']} once for {_many(len(group), 'SAE')}{why}, "
             f"{cfg['tokens']:,} tokens in batches of {cfg['batch_tokens']:,}")  # fmt: skip
 
 

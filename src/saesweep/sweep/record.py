@@ -16,8 +16,9 @@ log = logging.getLogger(__name__)
 
 RESOLVED = ".hydra/resolved.yaml"  # what made the SAE; Hydra writes its own files before anybody can object
 COMPOSED = ".hydra/config.yaml"
+FAILED = "failed.txt"
 RESULTS = ("eval.json", "sae", saves.FOLDER)  # what took the work
-OURS = ("eval.json", "sae", saves.FOLDER, "metrics.csv", "wandb")  # removed where a job starts anew
+OURS = ("eval.json", "sae", saves.FOLDER, "metrics.csv", "wandb", FAILED)  # removed where a job starts anew
 # These say nothing about the SAE. Of the trainer only the precision does: a sweep may go on on another machine.
 NOT_SETTINGS = ("name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "logger", "trainer", "cache")
 
@@ -71,6 +72,17 @@ def begin(group: Sequence[Job]) -> None:
         if differences(job) or not saves.exist(job.folder):
             _clear(job)
         _write(job.folder / RESOLVED, OmegaConf.to_yaml(job.cfg))
+
+
+def end(job: Job, failed: str | None) -> None:
+    """Why an SAE has failed stands in its folder, until it is tried again."""
+    try:
+        if failed is None:
+            (job.folder / FAILED).unlink(missing_ok=True)
+        else:
+            _write(job.folder / FAILED, failed + "\n")
+    except OSError as error:
+        log.error(f"{shown(job.folder / FAILED)} cannot be written: {error}")
 
 
 def _clear(job: Job) -> None:

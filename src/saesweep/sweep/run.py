@@ -43,6 +43,7 @@ def train_group(cfgs: Sequence[DictConfig], folders: Sequence[Path]) -> list[Num
     results = dict[int, Numbers | Exception]()
     waiting = saves.cohorts(list(map(Path, folders)))
     while waiting:
+        gc.collect()  # of a group that did not fit into memory nothing is held any more
         cohort = waiting.pop(0)
         mine = [jobs[i] for i in cohort.members], [Path(folders[i]) for i in cohort.members]
         try:
@@ -58,7 +59,6 @@ def _halves(cohort: Cohort, folders: Sequence[Path]) -> list[Cohort]:
     """Fewer SAEs at a time, from what each of them has saved; the plan of the next launch knows."""
     most = (len(folders) + 1) // 2
     log.warning("out of memory with %d SAEs: they go on %d at a time", len(folders), most)
-    gc.collect()
     for folder in folders:
         saves.write_together(folder, most)
     found = []

@@ -1,0 +1,48 @@
+"""Architectures that go wrong at a known place: SAESWEEP_PACKAGES=faults arch._target_=faults.FailsInStep."""
+
+import gc
+
+import torch
+
+from saesweep.arch.topk import TopK
+
+AFTER = 20  # steps
+
+
+class FailsInStep(TopK):
+    steps = 0
+
+    def step(self, x, coefficient, progress):
+        self.steps += 1
+        if self.steps > AFTER:
+            raise RuntimeError("a bug in its step")
+        return super().step(x, coefficient, progress)
+
+
+class FailsInEvaluation(TopK):
+    def encode(self, x):
+        raise RuntimeError("a bug in its encode")
+
+
+class FailsWhenWritten(TopK):
+    def exported(self):
+        raise OSError(28, "No space left on device")
+
+
+class TurnsNaN(TopK):
+    steps = 0
+
+    def step(self, x, coefficient, progress):
+        self.steps += 1
+        if self.steps > AFTER:
+            self.W_dec.data[0, 0] = float("nan")
+        return super().step(x, coefficient, progress)
+
+
+class NeedsMemory(TopK):
+    """As if only two of its kind had room."""
+
+    def step(self, x, coefficient, progress):
+        if progress > 0.5 and sum(isinstance(thing, NeedsMemory) for thing in gc.get_objects()) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().step(x, coefficient, progress)

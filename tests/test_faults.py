@@ -1,0 +1,104 @@
+"""One SAE that goes wrong goes wrong alone: through the command line a user types."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from small import words, write_text
+from standin.cli import ENV, ROOT
+
+PLACE = "outputs/default/tiny/resid.1"
+ENV_WITH_FAULTS = ENV | {"SAESWEEP_PACKAGES": "faults", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    """An architecture in the user's own conf folder, named so that it is neither the first nor the last of its group."""
+
+    def write(target):
+        (tmp_path / "mine/arch").mkdir(parents=True, exist_ok=True)
+        topk = (ROOT / "conf/arch/topk.yaml").read_text()
+        faulty = topk.replace("name: topk", "name: faulty").replace("saesweep.arch.topk.TopK", target)
+        (tmp_path / "mine/arch/faulty.yaml").write_text(faulty)
+
+    return write
+
+
+def swept(folder, text, *more):
+    settings = [word for word in words(text) if word.split("=")[0] != "sparsity"]
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "--config-dir", "mine", *settings, *more]
+    ended = subprocess.run(command, cwd=folder, env=ENV_WITH_FAULTS, capture_output=True, text=True)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+GROUP = ("arch=topk,faulty,relu", "sparsity=4")
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("FailsInStep", "faulty/4: RuntimeError: a bug in its step after 1,280 tokens"),
+        ("TurnsNaN", "W_enc_T, b_enc not finite after 1,920 tokens"),
+        ("FailsInEvaluation", "RuntimeError: a bug in its encode"),
+        ("FailsWhenWritten", "No space left on device"),
+    ],
+)
+def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_only_it(fault, said, text, faulty, tmp_path):
+    faulty(f"faults.{fault}")
+    code, out = swept(tmp_path, text, *GROUP)
+    assert code == 1 and "1 of 3 SAEs failed" in out and said in out.split("SAEs failed")[1]
+    assert said in (tmp_path / PLACE / "faulty/4/failed.txt").read_text()
+    assert not (tmp_path / PLACE / "faulty/4/eval.json").exists()
+    others = [tmp_path / PLACE / f"{name}/4/eval.json" for name in ("topk", "relu")]
+    written = [file.stat().st_mtime_ns for file in others]
+    assert (tmp_path / "outputs/default/pareto.csv").read_text().count("\n") == 3
+    code, out = swept(tmp_path, text, *GROUP)
+    assert code == 1 and "1 SAE to train in 1 group, 2 finished already" in out and "1 of 3 SAEs failed" in out
+    assert [file.stat().st_mtime_ns for file in others] == written
+
+
+def test_what_failed_and_was_mended_goes_on_from_its_save(text, faulty, tmp_path):
+    """The mended class stands under the same name, so that the settings are the same."""
+    code, _ = 1, faulty("faults.mended.Mended")
+    mended = ROOT / "tests/faults/mended.py"
+    assert mended.exists()
+    (tmp_path / "broken").touch()
+    code, out = swept(tmp_path, text, "arch=topk,faulty", "sparsity=4", "save_tokens=640")
+    assert code == 1 and "1 of 2 SAEs failed" in out
+    (tmp_path / "broken").unlink()
+    code, out = swept(tmp_path, text, "arch=topk,faulty", "sparsity=4", "save_tokens=640")
+    assert code == 0 and "faulty/4: from 1,280 tokens on" in out
+    found, wanted = (json.loads((tmp_path / PLACE / f"{name}/4/eval.json").read_text()) for name in ("faulty", "topk"))
+    assert found == wanted
+    assert not (tmp_path / PLACE / "faulty/4/failed.txt").exists()
+
+
+def test_a_group_that_does_not_fit_into_memory_is_halved_and_the_next_plan_says_so(text, faulty, tmp_path):
+    faulty("faults.NeedsMemory")
+    words = ("arch=faulty", "sparsity=2,3,4,5", "save_tokens=640")
+    code, out = swept(tmp_path, text, *words)
+    assert code == 0, out
+    assert "out of memory with 4 SAEs: they go on 2 at a time" in out and "tokens on" in out
+    assert len(list((tmp_path / PLACE / "faulty").glob("*/eval.json"))) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file system of its own size")
+def test_a_full_disk_in_the_folder_of_one_sae_is_its_own_failure(text, tmp_path):
+    (tmp_path / "mine").mkdir()
+    small = tmp_path / PLACE / "topk/4"
+    small.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("only root can mount a file system")
+    try:
+        code, out = swept(tmp_path, text, "arch=topk,relu", "sparsity=4")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert code == 1 and "1 of 2 SAEs failed" in out
+    assert "topk/4: cannot be saved" in out and "tokens" in out.split("SAEs failed")[1]
+    assert (tmp_path / PLACE / "relu/4/eval.json").exists()
