@@ -12,6 +12,7 @@ from saesweep import models
 from saesweep.models import LanguageModel
 from saesweep.saves import Cohort, cohorts
 from saesweep.sweep import run
+from saesweep.sweep.fit import fit
 from saesweep.sweep.matter import matter_of, point_of
 from saesweep.training import SAESweep
 
@@ -57,10 +58,10 @@ def tiny() -> LanguageModel:
 
 def untrained(jobs: list[dict], folders: list[Path] | None = None, **more) -> tuple[SAESweep, object, object]:
     """The group, its stream and what it is trained on, as `train_group` makes them: new, or as they were saved."""
-    points = [point_of(job) for job in jobs]
-    matter = matter_of(jobs[0], points)
+    matter = matter_of(jobs[0], [point_of(job) for job in jobs])
     (cohort,) = cohorts(folders) if folders else [Cohort(0, list(range(len(jobs))), [None] * len(jobs))]
-    module, stream = run.prepared(jobs, points, matter, cohort, **({"progress": lambda module: None} | more))
+    part = run.Part(jobs, folders or [], jobs[0])
+    module, stream = run.prepared(part, matter, cohort, **({"progress": lambda module: None} | more))
     return module, stream, matter
 
 
@@ -68,5 +69,9 @@ def trained(jobs: list[dict], folder: Path, **more) -> SAESweep:
     """A group trained to its end, or until something raises; the same call goes on from what was saved."""
     folders = [folder / str(i) for i in range(len(jobs))]
     module, stream, _ = untrained(jobs, folders, **more)
-    run.fit(module, stream, run._logger(jobs, folders), jobs[0], folders)
+    fitted(module, stream, jobs, folders)
     return module
+
+
+def fitted(module: SAESweep, stream: object, jobs: list[dict], folders: list[Path]) -> None:
+    fit(module, stream, run.logger_of(run.Part(jobs, folders, jobs[0])), jobs[0], folders)

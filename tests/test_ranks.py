@@ -48,6 +48,25 @@ def two(text, tmp_path_factory):
     return folder, swept(folder, command(text, f"arch={','.join(ARCHS)}", "trainer=ddp_sim"))
 
 
+SWEEP_PARALLEL = ("trainer=sweep_parallel", "trainer.accelerator=cpu")
+
+
+def test_saes_that_are_dealt_out_to_ranks_are_bitwise_those_of_one_process(text, one, tmp_path):
+    swept(tmp_path, command(text, f"arch={','.join(ARCHS)}", *SWEEP_PARALLEL))
+    found, wanted = ({str(f.relative_to(at)): f for f in at.rglob("*") if f.is_file()} for at in (tmp_path, one))
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        if name.endswith(("safetensors", "eval.json", "pareto.csv")):
+            assert found[name].read_bytes() == wanted[name].read_bytes(), name
+    assert_nothing_is_left(tmp_path)
+
+
+def test_a_rank_without_saes_reads_for_the_others(text, one, tmp_path):
+    swept(tmp_path, command(text, "arch=gated", *SWEEP_PARALLEL))
+    file = f"{PLACE}/gated/4/sae/sae_weights.safetensors"
+    assert (tmp_path / file).read_bytes() == (one / file).read_bytes()
+
+
 def left_processes(folder):
     """Whatever still runs with this folder as its own."""
     found = []
@@ -131,6 +150,20 @@ def test_ctrl_c_saves_and_any_number_of_ranks_goes_on(text, one, tmp_path, train
         found, wanted = (load_file(at / PLACE / name / "4/sae/sae_weights.safetensors") for at in (tmp_path, one))
         for key in wanted:
             torch.testing.assert_close(found[key], wanted[key], rtol=1e-5, atol=1e-5 * float(wanted[key].abs().max()))
+
+
+def test_ctrl_c_ends_ranks_with_saes_of_their_own_and_one_process_goes_on_bitwise(text, tmp_path):
+    words = command(text, "arch=jumprelu,batchtopk", *LONG[:3])
+    swept(tmp_path / "whole", words)
+    (tmp_path / "broken").mkdir()
+    process = started(tmp_path / "broken", [*words, *SWEEP_PARALLEL])
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in out and len(list(tmp_path.rglob("checkpoint/*.safetensors"))) == 2
+    assert_nothing_is_left(tmp_path / "broken")
+    assert "tokens on" in swept(tmp_path / "broken", words)
+    for file in (tmp_path / "whole").rglob("*.safetensors"):
+        assert (tmp_path / "broken" / file.relative_to(tmp_path / "whole")).read_bytes() == file.read_bytes()
 
 
 def ranks(folder):

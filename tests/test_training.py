@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from small import ARCHS, cfg, job, trained, untrained, words, write_text
+from small import ARCHS, cfg, fitted, job, trained, untrained, words, write_text
 from standin.cli import ENV, ROOT
 
 from saesweep.metrics import dead_share
@@ -194,7 +194,7 @@ def one_step(text, tmp_path, *more):
     module, stream, _ = untrained(jobs)
     before = {key: value.clone() for key, value in module.members.state_dict().items()}
     folders = [tmp_path / "0", tmp_path / "1"]
-    run.fit(module, stream, run._logger(jobs, folders), jobs[0], folders)
+    fitted(module, stream, jobs, folders)
     return module, before
 
 
@@ -232,7 +232,7 @@ def test_the_loss_that_backward_sees_is_the_sum_of_the_terms_that_are_logged(tex
     module, stream, _ = untrained(jobs)
     module.__class__ = Watched
     folders = [tmp_path / str(i) for i in range(len(jobs))]
-    run.fit(module, stream, run._logger(jobs, folders), jobs[0], folders)
+    fitted(module, stream, jobs, folders)
     logged = [0.0, 0.0]
     for folder in folders:
         for i, row in enumerate(curve(folder)):
@@ -277,7 +277,7 @@ def test_dead_is_counted_in_tokens_so_the_batch_size_does_not_change_what_it_mea
         module, stream, _ = untrained(jobs)
         module.members[0].sae.b_enc.data[:24] = -1e6
         folder = tmp_path / str(batch)
-        run.fit(module, stream, run._logger(jobs, [folder]), jobs[0], [folder])
+        fitted(module, stream, jobs, [folder])
         since = module.members[0].sae.tokens_since_fired
         assert (since[:24] == 1920).all()
         rows = curve(folder)

@@ -10,7 +10,7 @@ pool or window alone, so a position in the stream is three numbers, and any SAE 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -53,10 +53,10 @@ class LanguageModelSource:
         return self.read(self.next_blocks(blocks_wanted(rows, self.context, self.window_tokens))[0])
 
     def read(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint] | None = None) -> Rows:
-        """Activations at the ordinary positions of these blocks; every rank reads its share of them, and has all."""
+        """Activations at the ordinary positions of these blocks; every reader reads its share of them, and has all."""
         points = self.points if points is None else points
         parts = tokens.split(self.lm_batch)
-        mine = range(distributed.rank(), len(parts), distributed.world()) or range(1)  # the first for its shape alone
+        mine = range(distributed.reader(), len(parts), distributed.readers()) or range(1)  # the first for its shape alone
         read = {i: harvest(self.lm, points, parts[i]) for i in mine}
         return distributed.exchanged(read, [int(self.trainable(part).sum()) for part in parts])
 
@@ -224,7 +224,7 @@ class ActivationStream:
         self.position = self._before = Position(0, 0, 0, source.state_dict())
         self._rows: Rows = {}
         self._measure = lambda x: Statistics.of(x[:statistics], center=center, max_norm=max_norm)
-        self._statistics: dict[HookPoint, Statistics] = {}
+        self._statistics: dict[HookPoint, Statistics] | None = None
 
     def __len__(self) -> int:
         """Of the batches that are left."""
@@ -232,14 +232,18 @@ class ActivationStream:
 
     def __iter__(self) -> Iterator[dict[HookPoint, Float[Tensor, "_ _"]]]:
         while self.position.step < self.steps:
-            yield {point: self._clean(point, x) for point, x in self._next_rows().items()}
+            yield {point: self._clean(point, x) for point, x in self._next_rows().items() if point in self._statistics}
 
     @property
     def statistics(self) -> dict[HookPoint, Statistics]:
         """Of the first rows, unless they were saved."""
-        if not self._statistics:
+        if self._statistics is None:
             self._begin_window()
         return self._statistics
+
+    def only(self, points: Collection[HookPoint]) -> None:
+        """What the SAEs of other ranks read is none of this one's business."""
+        self._statistics = {point: x for point, x in self.statistics.items() if point in points}
 
     def _clean(self, point: HookPoint, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "_ d_in"]:
         statistics = self.statistics[point]
@@ -267,7 +271,8 @@ class ActivationStream:
         count = len(next(iter(rows.values())))
         order = torch.randperm(count, generator=generator(self.seed, 1, at.window))
         self._rows = {point: x[order.to(x.device)] for point, x in rows.items()}
-        self._statistics = self._statistics or {point: self._measure(x) for point, x in self._rows.items()}
+        if self._statistics is None:
+            self._statistics = {point: self._measure(x) for point, x in self._rows.items()}
 
     def _at_least_a_batch(self, wanted: int) -> Rows:
         """Blocks that are mostly padding, or a small window, may hold less."""

@@ -1,9 +1,11 @@
 """Several ranks that train one group together: the only file that knows torch.distributed. Alone, all is the identity.
 
-Every rank has the whole batch, since the activations are exchanged as they are harvested; each takes its own rows of
-it, and what it computes from them is summed over the ranks. So the number of ranks is no hyperparameter:
+All ranks are readers: each harvests its share of every window, and all have all of it. Then, by the trainer's strategy,
 
-    a mean over the tokens of a batch = sum over ranks of  share * (mean over the rank's rows),  share = rows / batch
+    PerMember     every SAE is trained by all ranks (world > 1): each takes its own rows of a batch, and sums what it
+                  computes from them. The number of ranks is no hyperparameter:
+                  a mean over a batch = sum over ranks of  share * (mean over the rank's rows),  share = rows / batch
+    PerRank       every SAE is trained by one rank, which takes whole batches, as if it were alone (world = 1)
 
 Every collective is called by all ranks in the same order. What only one of them knows (a full disk, the time, that
 somebody wants to stop) is therefore agreed on before anybody acts on it.
@@ -28,8 +30,18 @@ class PerMember(DDPStrategy):
         """No wrapper: there is nothing left to reduce after the step."""
 
 
-def begin(accelerator: str) -> None:
+class PerRank(PerMember):
+    """Each rank has SAEs of its own, and exchanges activations, not gradients."""
+
+
+STRATEGIES = tuple(f"{__name__}.{strategy.__name__}" for strategy in (PerMember, PerRank))
+_members_are_shared = True
+
+
+def begin(accelerator: str, strategy: str) -> None:
     """Join the ranks that torch.distributed.run has started."""
+    global _members_are_shared
+    _members_are_shared = strategy == STRATEGIES[0]
     if accelerator in ("gpu", "cuda"):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl", device_id=torch.device("cuda", int(os.environ["LOCAL_RANK"])))
@@ -41,12 +53,22 @@ def end() -> None:
     dist.destroy_process_group()
 
 
-def world() -> int:
+def readers() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def rank() -> int:
+def reader() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """How many ranks train each SAE."""
+    return readers() if _members_are_shared else 1
+
+
+def rank() -> int:
+    """Which of them this one is."""
+    return reader() if _members_are_shared else 0
 
 
 def own(batch: Float[Tensor, "batch d"]) -> Float[Tensor, "own d"]:
@@ -96,21 +118,21 @@ def gathered(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
 
 
 def exchanged(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int]) -> dict[Any, Tensor]:
-    """Part i of the rows is computed by rank i % world, which has it in `mine`; all get all parts, in order."""
+    """Part i of the rows is computed by reader i % readers, which has it in `mine`; all get all parts, in order."""
     like = next(iter(mine.values()))
     found: dict[Any, list[Tensor]] = {key: [] for key in like}
     for i, count in enumerate(rows):
         for key, parts in found.items():
-            part = mine[i][key].contiguous() if i % world() == rank() else like[key].new_empty(count, like[key].shape[1])
-            if world() > 1:
-                dist.broadcast(part, i % world())
+            part = mine[i][key].contiguous() if i % readers() == reader() else like[key].new_empty(count, like[key].shape[1])
+            if readers() > 1:
+                dist.broadcast(part, i % readers())
             parts.append(part)
     return {key: torch.cat(parts) for key, parts in found.items()}
 
 
 def agreed(flag: bool) -> bool:
-    """Whether any rank says so."""
-    return total(float(flag)) > 0
+    """Whether any reader says so."""
+    return any(collected(flag))
 
 
 def told(value: Any) -> Any:
@@ -122,11 +144,16 @@ def told(value: Any) -> Any:
     return box[0]
 
 
+def told_by_any(value: Any) -> Any:
+    """What those readers have that have it, which is the same."""
+    return next((found for found in collected(value) if found is not None), None)
+
+
 def collected(mine: Any) -> list[Any]:
-    """The plain data of every rank, by rank."""
-    if world() == 1:
+    """The plain data of every reader, by rank."""
+    if readers() == 1:
         return [mine]
-    found = [None] * world()
+    found = [None] * readers()
     dist.all_gather_object(found, mine)
     return found
 

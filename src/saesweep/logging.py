@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import pandas as pd
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
 
+from saesweep import distributed
 from saesweep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class MemberInfo:
 
 
 class SweepLogger(Logger):
-    """Every member's own logs behind one Lightning logger; rank 0 alone writes, and opens each log on first use."""
+    """Every member's own logs behind one Lightning logger: opened on first use, by the first of the ranks that train it."""
 
     def __init__(self, members: Sequence[MemberInfo], csv: bool, wandb: Mapping | None) -> None:
         super().__init__()
@@ -63,15 +63,16 @@ class SweepLogger(Logger):
 
     @property
     def name(self) -> str:
-        return self.members[0].sweep
+        return self.members[0].sweep if self.members else ""
 
     @property
     def version(self) -> str:
         return ""
 
-    @rank_zero_only
     def log_member(self, index: int, metrics: Mapping[str, int | float], tokens: int) -> None:
         """One row of the member's training curve; the first call fixes the keys."""
+        if distributed.rank() > 0:
+            return
         if self._csv:
             if index not in self._curves:
                 self._curves[index] = Curve(self.members[index].folder / "metrics.csv", list(metrics), tokens)
@@ -79,9 +80,10 @@ class SweepLogger(Logger):
         if self._wandb is not None:
             self._run(index).log({"tokens": tokens, **{f"train/{key}": value for key, value in metrics.items()}})
 
-    @rank_zero_only
     def finish(self, index: int, summary: Mapping[str, int | float | None] | None, failed: str | None) -> None:
         """Close the member's logs: its final numbers under eval/*, or why it failed."""
+        if distributed.rank() > 0:
+            return
         if index in self._curves:
             self._curves.pop(index).close()
         if self._wandb is not None:
@@ -94,7 +96,7 @@ class SweepLogger(Logger):
 
     def log_metrics(self, metrics: Mapping[str, int | float], step: int | None = None) -> None:
         """Lightning's own, such as a callback's learning rate: of the group, so every member's run shows them."""
-        if self._wandb is not None and rank_zero_only.rank == 0:
+        if self._wandb is not None and distributed.rank() == 0:
             for index in range(len(self.members)):
                 self._run(index).log({f"group/{key}": float(value) for key, value in metrics.items()})
 

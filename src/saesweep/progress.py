@@ -16,7 +16,7 @@ class Line:
 
     def __call__(self, text: str, final: bool = False) -> None:
         now = time.monotonic()
-        if distributed.rank() > 0:
+        if distributed.reader() > 0:
             return
         if self.live:
             print(f"\r\x1b[2K{text[:250]}", end="\n" if final else "", file=sys.stderr, flush=True)

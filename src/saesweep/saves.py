@@ -35,7 +35,7 @@ class Cohort(NamedTuple):
 
     step: int
     members: list[int]
-    saves: list[Save | None]
+    saves: list[Path | None]  # for `read`
 
 
 def write(job: Path, step: int, save: Save) -> None:
@@ -52,6 +52,14 @@ def write(job: Path, step: int, save: Save) -> None:
         file.unlink()
 
 
+def read(file: Path) -> Save:
+    import safetensors
+
+    with safetensors.safe_open(file, "pt") as content:
+        metadata: Mapping[str, str] = content.metadata()
+        return Save({key: content.get_tensor(key) for key in content.keys()}, json.loads(metadata["state"]))  # noqa: SIM118
+
+
 def cohorts(jobs: Sequence[Path]) -> list[Cohort]:
     """The SAEs by the step from which they go on: the last one that most of them share, then the same for the rest.
 
@@ -63,7 +71,7 @@ def cohorts(jobs: Sequence[Path]) -> list[Cohort]:
         counts = Counter(step for i in left for step in saves[i] or [0])
         step = max(counts, key=lambda step: (counts[step], step))
         members = sorted(i for i in left if step in (saves[i] or [0]))
-        found.append(Cohort(step, members, [_read(saves[i][step]) if step else None for i in members]))
+        found.append(Cohort(step, members, [saves[i][step] if step else None for i in members]))
         left -= set(members)
     return found
 
@@ -115,11 +123,3 @@ def _is_whole(file: Path) -> bool:
         return True
     log.warning("%s is damaged, and is not used", file)
     return False
-
-
-def _read(file: Path) -> Save:
-    import safetensors
-
-    with safetensors.safe_open(file, "pt") as content:
-        metadata: Mapping[str, str] = content.metadata()
-        return Save({key: content.get_tensor(key) for key in content.keys()}, json.loads(metadata["state"]))  # noqa: SIM118

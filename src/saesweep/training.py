@@ -143,7 +143,8 @@ class SAESweep(L.LightningModule):
         self.members = nn.ModuleList(members)
         self.total_steps, self.batch_tokens, self.dead_after = steps, batch_tokens, dead_after
         self.log_steps = max(1, log_tokens // batch_tokens)
-        self.optimizer = UnitRowAdam([parameter_group(member.sae, member.optimizer) for member in members])
+        groups = [parameter_group(member.sae, member.optimizer) for member in members]
+        self.optimizer = UnitRowAdam(groups) if groups else None  # a rank without SAEs is a reader all the same
         self.steps_done = 0
         self._last_log = (0, time.monotonic())
         self.tokens_per_second = 0.0
@@ -163,7 +164,7 @@ class SAESweep(L.LightningModule):
         self._last_log = (self.tokens, time.monotonic())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
-        if not self.running:
+        if not self.running and distributed.readers() == distributed.world():  # else others need this one as a reader
             self.trainer.should_stop = True
             return -1  # nothing is left to train in this epoch
         return None
@@ -179,7 +180,7 @@ class SAESweep(L.LightningModule):
             if self.steps_done % self.log_steps == 0 or self.steps_done == self.total_steps:
                 self._log()
             self.after_step(self)
-        return torch.stack(losses).sum()
+        return torch.stack(losses or [torch.zeros((), device=self.device)]).sum()
 
     def _step(self, index: int, member: Member, batch: dict[HookPoint, Tensor]) -> Float[Tensor, ""]:
         x = batch[member.point]

@@ -152,9 +152,9 @@ def _world(trainer: Mapping) -> None:
         raise UsageError(f"trainer.devices={devices}: must be at least 1")
     strategy = trainer.get("strategy", "auto")
     target = strategy.get("_target_") if isinstance(strategy, Mapping) else strategy
-    if count > 1 and target != "saesweep.distributed.PerMember":
-        raise UsageError(f"trainer.devices={devices}: several devices need trainer=ddp trainer.devices={count}; "
-                         "the strategy of this trainer would not sum the gradients of each SAE")  # fmt: skip
+    if count > 1 and target not in ("saesweep.distributed.PerMember", "saesweep.distributed.PerRank"):
+        raise UsageError(f"trainer.devices={devices}: several devices need trainer=ddp trainer.devices={count}, which sums "
+                         "the gradients of every SAE, or trainer=sweep_parallel, which deals the SAEs out")  # fmt: skip
 
 
 def _arch(arch: Mapping) -> None:

@@ -127,11 +127,12 @@ def main(place: Path) -> None:
 def _rank(place: Path, request: Mapping[str, Any]) -> None:
     from saesweep import distributed
 
-    distributed.begin(request["configs"][0]["trainer"]["accelerator"])
-    _log_to(request["logs"] if distributed.rank() == 0 else None)
+    trainer = request["configs"][0]["trainer"]
+    distributed.begin(trainer["accelerator"], trainer["strategy"]["_target_"])
+    _log_to(request["logs"] if distributed.reader() == 0 else None)
     function = locate(request["run"], "hydra.launcher.run")
     results = function([OmegaConf.create(config) for config in request["configs"]], list(map(Path, request["folders"])))
-    if distributed.rank() == 0:
+    if distributed.reader() == 0:
         plain = [{"failed": str(result)} if isinstance(result, Exception) else result for result in results]
         (place / "results.draft").write_text(json.dumps(plain))
         (place / "results.draft").rename(place / "results.json")

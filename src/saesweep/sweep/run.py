@@ -5,17 +5,16 @@ import gc
 import json
 import logging
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 
-from saesweep import distributed, saelens, saves, signals
-from saesweep.activations import ActivationStream, Position, Rows, Statistics
+from saesweep import distributed, saelens, saves
+from saesweep.activations import ActivationStream, Position, Statistics
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.calibration import meet_l0_
 from saesweep.evaluation import Subject
@@ -27,10 +26,23 @@ from saesweep.progress import Progress
 from saesweep.saves import Cohort, Save
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
+from saesweep.sweep.fit import fit
 from saesweep.sweep.matter import Matter, Numbers, Settings, device_of, matter_of, point_of
 from saesweep.training import Member, SAESweep
 
 log = logging.getLogger(__name__)
+
+
+class Part(NamedTuple):
+    """The SAEs that this rank trains, of those that are trained together."""
+
+    jobs: list[Settings]
+    folders: list[Path]
+    shared: Settings  # of one of the group: what all have
+
+    def of(self, which: Iterable[int]) -> Part:
+        which = list(which)
+        return Part([self.jobs[i] for i in which], [self.folders[i] for i in which], self.shared)
 
 
 def train_group(cfgs: Sequence[DictConfig], folders: Sequence[Path]) -> list[Numbers | Exception]:
@@ -40,18 +52,19 @@ def train_group(cfgs: Sequence[DictConfig], folders: Sequence[Path]) -> list[Num
     """
     keep_freed_memory()
     jobs = [OmegaConf.to_container(cfg, resolve=True) for cfg in cfgs]
+    group = Part(jobs, list(map(Path, folders)), jobs[0])
     results = dict[int, Numbers | Exception]()
-    waiting = saves.cohorts(list(map(Path, folders)))
+    waiting = saves.cohorts(group.folders)
     while waiting:
         gc.collect()  # of a group that did not fit into memory nothing is held any more
         cohort = waiting.pop(0)
-        mine = [jobs[i] for i in cohort.members], [Path(folders[i]) for i in cohort.members]
+        part = group.of(cohort.members)
         try:
-            results |= zip(cohort.members, _train(*mine, cohort), strict=True)
+            results |= zip(cohort.members, _train(part, cohort), strict=True)
         except Exception as error:
-            if not out_of_memory(error) or len(cohort.members) == 1 or distributed.world() > 1:
+            if not out_of_memory(error) or len(cohort.members) == 1 or distributed.readers() > 1:
                 raise
-            waiting[:0] = _halves(cohort, mine[1])
+            waiting[:0] = _halves(cohort, part.folders)
     return [results[i] for i in range(len(jobs))]
 
 
@@ -68,18 +81,36 @@ def _halves(cohort: Cohort, folders: Sequence[Path]) -> list[Cohort]:
     return found
 
 
-def _train(jobs: Sequence[Settings], folders: Sequence[Path], cohort: Cohort) -> list[Numbers | Exception]:
-    points = [point_of(job) for job in jobs]
-    matter = matter_of(jobs[0], points)
-    module, stream = prepared(jobs, points, matter, cohort)
-    if cohort.step:
+def _train(group: Part, cohort: Cohort) -> list[Numbers | Exception]:
+    """Each rank its own SAEs where they are dealt out, else all of them."""
+    matter = matter_of(group.shared, list(map(point_of, group.jobs)))
+    mine = range(len(group.jobs))
+    if distributed.readers() > distributed.world():
+        mine = _dealt_out(group.jobs)[distributed.reader()]
+    part = group.of(mine)
+    module, stream = prepared(part, matter, cohort._replace(saves=[cohort.saves[i] for i in mine]))
+    found = dict(zip(mine, _trained(part, module, stream, matter), strict=True))
+    everybodys = {i: result for one in distributed.collected(found) for i, result in one.items()}
+    return [everybodys[i] for i in range(len(group.jobs))]
+
+
+def _dealt_out(jobs: Sequence[Settings]) -> list[list[int]]:
+    """The SAEs of each rank: the largest first, each to the rank that has least to do."""
+    ranks: list[list[int]] = [[] for _ in range(distributed.readers())]
+    for i in sorted(range(len(jobs)), key=lambda i: -jobs[i]["width"]):
+        min(ranks, key=lambda rank: sum(jobs[j]["width"] for j in rank)).append(i)
+    return [sorted(rank) for rank in ranks]
+
+
+def _trained(part: Part, module: SAESweep, stream: ActivationStream, matter: Matter) -> list[Numbers | Exception]:
+    if module.steps_done:
         log.info("%s: from %s tokens on", ", ".join(m.label for m in module.members), f"{module.tokens:,}")
     for point, statistics in stream.statistics.items():
         log.info("%s", statistics.report(point))
-    logger = _logger(jobs, folders)
-    fit(module, stream, logger, jobs[0], folders)
-    results = distributed.told(_finish(jobs, folders, module, stream, matter))
-    for index, (folder, result) in enumerate(zip(folders, results, strict=True)):
+    logger = logger_of(part)
+    fit(module, stream, logger, part.shared, part.folders)
+    results = distributed.told(_finish(part, module, stream, matter))
+    for index, (folder, result) in enumerate(zip(part.folders, results, strict=True)):
         failed = str(result) if isinstance(result, Exception) else None
         logger.finish(index, None if failed else result, failed)
         if not failed and distributed.rank() == 0:
@@ -87,23 +118,28 @@ def _train(jobs: Sequence[Settings], folders: Sequence[Path], cohort: Cohort) ->
     return results
 
 
-def prepared(
-    jobs: Sequence[Settings], points: Sequence[HookPoint], matter: Matter, cohort: Cohort, **more: Any
-) -> tuple[SAESweep, ActivationStream]:
-    """The group and its stream, new or as they were saved."""
-    shared = jobs[0]
+def prepared(part: Part, matter: Matter, cohort: Cohort, **more: Any) -> tuple[SAESweep, ActivationStream]:
+    """The SAEs and their stream, new or as they were saved."""
+    shared, points = part.shared, list(map(point_of, part.jobs))
     stream = _stream(shared, matter.source, math.ceil(shared["tokens"] / shared["batch_tokens"]))
-    found = [save for save in cohort.saves if save is not None]
-    if found:
+    found = [saves.read(file) for file in cohort.saves if file is not None]
+    if cohort.step:
+        position = distributed.told_by_any(found[0].state["position"] if found else None)
         statistics = {point: _statistics(save) for point, save in zip(points, found, strict=True)}
-        stream.resume(Position(**found[0].state["position"]), statistics)
-    members = [_member(job, point, stream) for job, point in zip(jobs, points, strict=True)]
+        stream.resume(Position(**position), statistics)
+    stream.only(points)
+    members = [_member(job, point, stream) for job, point in zip(part.jobs, points, strict=True)]
     sizes = {"log_tokens": shared["log_tokens"], "dead_after": shared["evaluation"]["dead_after"], "progress": Progress()}
     module = SAESweep(members, steps=stream.steps, batch_tokens=shared["batch_tokens"], **(sizes | more))
     module.steps_done = cohort.step
-    for member, save in zip(members, found):  # noqa: B905
-        module.restore_(member, *save)
+    if cohort.step:
+        for member, save in zip(members, found, strict=True):
+            module.restore_(member, *save)
     return module, stream
+
+
+def _statistics(save: Save) -> Statistics:
+    return Statistics.restored(save.tensors, save.state["statistics"])
 
 
 def _stream(job: Settings, source: Any, steps: int) -> ActivationStream:
@@ -133,90 +169,22 @@ def build(job: Settings, d_in: int) -> SparseAutoencoder:
     return sae
 
 
-def _logger(jobs: Sequence[Settings], folders: Sequence[Path]) -> SweepLogger:
-    chosen = jobs[0].get("logger") or {}
+def logger_of(part: Part) -> SweepLogger:
+    chosen = part.shared.get("logger") or {}
     infos = [
         MemberInfo(
-            Path(folder), job, job["name"], job["model"]["name"], job["site"]["name"], job["layer"],
+            folder, job, job["name"], job["model"]["name"], job["site"]["name"], job["layer"],
             job["arch"]["name"], job["sparsity"], job["seed"],
         )
-        for job, folder in zip(jobs, folders, strict=True)
+        for job, folder in zip(part.jobs, part.folders, strict=True)
     ]
     return SweepLogger(infos, csv="csv" in chosen, wandb=chosen.get("wandb"))
 
 
-def fit(module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Settings, folders: Sequence[Path]) -> None:
-    """Train to the end. All members are saved every `save_tokens` and `save_minutes`, at the end, and on a signal."""
-    saver = Saver(stream, folders, max(1, job["save_tokens"] // job["batch_tokens"]), 60 * job["save_minutes"])
-    module.after_step = saver
-    if len(stream):
-        trainer = instantiate(
-            job["trainer"], logger=logger, max_steps=len(stream), max_epochs=-1,
-            enable_progress_bar=False, enable_checkpointing=False, log_every_n_steps=module.log_steps,
-        )
-        try:
-            trainer.fit(module, stream)
-        except (KeyboardInterrupt, SystemExit):
-            saver.save(module)
-            raise
-
-
-class Saver:
-    """Called after every step: saves all members once that is due, or once somebody wants to stop."""
-
-    AGREE = 16  # steps between two moments at which several ranks agree on what only one of them knows
-
-    def __init__(self, stream: ActivationStream, folders: Sequence[Path], every_steps: int, every_seconds: float):
-        self.stream, self.folders = stream, folders
-        self.every_steps, self.every_seconds, self.last = every_steps, every_seconds, time.monotonic()
-
-    def __call__(self, module: SAESweep) -> None:
-        due = module.steps_done % self.every_steps == 0 or module.steps_done == module.total_steps
-        stop = False
-        if distributed.world() == 1 or module.steps_done % self.AGREE == 0:
-            due |= distributed.agreed(time.monotonic() - self.last > self.every_seconds)
-            stop = distributed.agreed(signals.asked_to_stop())
-        if due or stop:
-            self.save(module)
-        if stop:
-            raise SystemExit(0)
-
-    def save(self, module: SAESweep) -> None:
-        with signals.deferred():
-            for member in module.running:
-                module.stop_where_not_finite_(member)
-            problems = {}
-            for index, (member, folder) in enumerate(zip(module.members, self.folders, strict=True)):
-                if not member.failed and (problem := self._write(module, member, folder)):
-                    problems[index] = f"{member.label}: cannot be saved: {problem}, after {module.tokens:,} tokens"
-            for index, reason in distributed.told(problems).items():
-                module.members[index].stop_(reason)
-        self.last = time.monotonic()
-
-    def _write(self, module: SAESweep, member: Member, folder: Path) -> str | None:
-        """What went wrong; rank 0 alone writes."""
-        tensors, state = module.state_of(member)
-        if distributed.rank() > 0:
-            return None
-        statistics, numbers = self.stream.statistics[member.point].saved()
-        state |= {"position": self.stream.position_after(module.steps_done)._asdict(), "statistics": numbers}
-        try:
-            saves.write(folder, module.steps_done, Save(tensors | statistics, state))
-        except (OSError, SafetensorError) as error:
-            return str(error)
-        return None
-
-
-def _statistics(save: Save) -> Statistics:
-    return Statistics.restored(save.tensors, save.state["statistics"])
-
-
-def _finish(
-    jobs: Sequence[Settings], folders: Sequence[Path], module: SAESweep, stream: ActivationStream, matter: Matter
-) -> list[Numbers | Exception]:
+def _finish(part: Part, module: SAESweep, stream: ActivationStream, matter: Matter) -> list[Numbers | Exception]:
     """Fold, evaluate, write; an SAE that fails is returned as an error, the others go on."""
-    module.members.to(device_of(jobs[0]))  # where the language model is; Lightning leaves them on the CPU
-    _calibrate(jobs, module, stream, matter)
+    module.members.to(device_of(part.shared))  # where the language model is; Lightning leaves them on the CPU
+    _calibrate(part.jobs, module, stream, matter)
     done = [index for index, member in enumerate(module.members) if not member.failed]
     subjects = []
     for member in (module.members[index] for index in done):
@@ -225,7 +193,7 @@ def _finish(
         subjects.append(Subject(member.sae, member.point, statistics))
     measured = dict(zip(done, _measured(matter, subjects), strict=True))
     results: list[Numbers | Exception] = []
-    for index, (job, folder, member) in enumerate(zip(jobs, folders, module.members, strict=True)):
+    for index, (job, folder, member) in enumerate(zip(part.jobs, part.folders, module.members, strict=True)):
         result = RuntimeError(member.failed) if member.failed else measured[index]
         if not isinstance(result, Exception):
             result |= _known_from_training(module, member)
@@ -238,11 +206,12 @@ def _finish(
 
 
 def _measured(matter: Matter, subjects: Sequence[Subject]) -> list[Numbers | Exception]:
-    """Every rank evaluates its share of the SAEs."""
+    """Ranks that share SAEs evaluate some of them each."""
     mine = range(distributed.rank(), len(subjects), distributed.world())
     found = dict(zip(mine, matter.evaluate([subjects[i] for i in mine]), strict=True))
-    everybodys = {i: numbers for part in distributed.collected(found) for i, numbers in part.items()}
-    return [everybodys[i] for i in range(len(subjects))]
+    if distributed.world() > 1:
+        found = {i: numbers for part in distributed.collected(found) for i, numbers in part.items()}
+    return [found[i] for i in range(len(subjects))]
 
 
 def _known_from_training(module: SAESweep, member: Member) -> Numbers:
@@ -262,11 +231,14 @@ def _leave(job: Settings, folder: Path, member: Member, numbers: Numbers) -> Non
 
 def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStream, matter: Matter) -> None:
     """Where L0 has a target, the thresholds meet it on held-out text; a fixed coefficient leaves L0 where it falls."""
-    rows: Rows = {}
-    for job, member in zip(jobs, module.members, strict=True):
-        if member.failed or not member.sae.thresholded or job["arch"]["coefficient"] is not None:
-            continue
-        rows = rows or matter.calibration_rows()
+    concerned = [
+        member for job, member in zip(jobs, module.members, strict=True)
+        if not member.failed and member.sae.thresholded and job["arch"]["coefficient"] is None
+    ]
+    if not distributed.agreed(bool(concerned)):
+        return
+    rows = matter.calibration_rows()
+    for member in concerned:
         statistics = stream.statistics[member.point]
         x = rows[member.point]
         shift = meet_l0_(member.sae, statistics.apply(x[statistics.ordinary(x)]))

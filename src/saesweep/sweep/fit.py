@@ -1,0 +1,91 @@
+"""Lightning trains a group on its stream, and all of it is saved every now and then."""
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from saesweep import distributed, saves, signals
+from saesweep.activations import ActivationStream
+from saesweep.instantiate import instantiate
+from saesweep.logging import SweepLogger
+from saesweep.saves import Save
+from saesweep.sweep.matter import Settings, device_of
+from saesweep.training import Member, SAESweep
+
+
+def fit(module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Settings, folders: Sequence[Path]) -> None:
+    """Train to the end. All members are saved every `save_tokens` and `save_minutes`, at the end, and on a signal."""
+    saver = Saver(stream, folders, max(1, job["save_tokens"] // job["batch_tokens"]), 60 * job["save_minutes"])
+    module.after_step = saver
+    if not module.members:
+        for _ in stream:  # a reader for the other ranks
+            module.steps_done += 1
+            saver(module)
+    elif len(stream):
+        trainer = instantiate(
+            job["trainer"] | _alone(job["trainer"]), logger=logger, max_steps=len(stream), max_epochs=-1,
+            enable_progress_bar=False, enable_checkpointing=False, log_every_n_steps=module.log_steps,
+        )
+        try:
+            trainer.fit(module, stream)
+        except (KeyboardInterrupt, SystemExit):
+            saver.save(module)
+            raise
+
+
+def _alone(trainer: Settings) -> Settings:
+    """Where every rank has SAEs of its own, Lightning need not know of the others."""
+    if distributed.readers() == distributed.world():
+        return {}
+    on_gpu = device_of({"trainer": trainer}).type == "cuda"
+    return {"devices": [torch.cuda.current_device()] if on_gpu else 1, "strategy": "auto", "num_nodes": 1}
+
+
+class Saver:
+    """Called after every step: saves all members once that is due, or once somebody wants to stop."""
+
+    AGREE = 16  # steps between two moments at which several ranks agree on what only one of them knows
+
+    def __init__(self, stream: ActivationStream, folders: Sequence[Path], every_steps: int, every_seconds: float):
+        self.stream, self.folders = stream, folders
+        self.every_steps, self.every_seconds, self.last = every_steps, every_seconds, time.monotonic()
+
+    def __call__(self, module: SAESweep) -> None:
+        due = module.steps_done % self.every_steps == 0 or module.steps_done == module.total_steps
+        stop = False
+        if distributed.readers() == 1 or module.steps_done % self.AGREE == 0:
+            due |= distributed.agreed(time.monotonic() - self.last > self.every_seconds)
+            stop = distributed.agreed(signals.asked_to_stop())
+        if due or stop:
+            self.save(module)
+        if stop:
+            raise SystemExit(0)
+
+    def save(self, module: SAESweep) -> None:
+        with signals.deferred():
+            for member in module.running:
+                module.stop_where_not_finite_(member)
+            problems = {}
+            for index, (member, folder) in enumerate(zip(module.members, self.folders, strict=True)):
+                if not member.failed and (problem := self._write(module, member, folder)):
+                    problems[index] = f"{member.label}: cannot be saved: {problem}, after {module.tokens:,} tokens"
+            for index, reason in distributed.told(problems).items():
+                module.members[index].stop_(reason)
+        self.last = time.monotonic()
+
+    def _write(self, module: SAESweep, member: Member, folder: Path) -> str | None:
+        """What went wrong; rank 0 alone writes."""
+        tensors, state = module.state_of(member)
+        if distributed.rank() > 0:
+            return None
+        statistics, numbers = self.stream.statistics[member.point].saved()
+        state |= {"position": self.stream.position_after(module.steps_done)._asdict(), "statistics": numbers}
+        try:
+            saves.write(folder, module.steps_done, Save(tensors | statistics, state))
+        except (OSError, SafetensorError) as error:
+            return str(error)
+        return None
