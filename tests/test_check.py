@@ -65,7 +65,7 @@ def test_the_defaults_with_the_standins_pass():
         ("arch._target_=saesweep.arch.gated.Gate", ["arch._target_=saesweep.arch.gated.Gate"]),
         ("trainer.devices=2", ["trainer.devices=2", "trainer=ddp trainer.devices=2"]),
         ("trainer.devices=0", ["trainer.devices=0", "at least 1"]),
-        ("+trainer.num_nodes=2", ["trainer.num_nodes=2", "not supported yet"]),
+        ("+trainer.num_nodes=2", ["trainer=ddp"]),
         ("trainer.devices=auto", ["trainer.devices=auto"]),
         ("+trainer.num_nodes=2", ["trainer.num_nodes=2"]),
         ("+trainer.max_steps=10", ["trainer.max_steps=10", "use tokens"]),

@@ -10,6 +10,7 @@ from types import FrameType
 _received: list[int] = []
 _deferring = 0
 _stop_file: Path | None = None
+_asked = False
 
 
 @contextmanager
@@ -45,8 +46,13 @@ def deferred() -> Iterator[None]:
 
 
 def asked_to_stop() -> bool:
-    """Of a rank that another process has started: that process leaves a file where `watch` looks."""
-    return _stop_file is not None and _stop_file.exists()
+    """Of a rank that another process has started: it leaves a file where `watch` looks, or an engine sends a signal."""
+    return _asked or (_stop_file is not None and _stop_file.exists())
+
+
+def ask_to_stop() -> None:
+    global _asked
+    _asked = True
 
 
 def watch(stop_file: Path) -> None:

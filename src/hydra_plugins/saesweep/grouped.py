@@ -1,6 +1,7 @@
-"""`hydra/launcher=grouped`: jobs that can share an activation stream are trained together, in this process."""
-from collections.abc import Sequence
-from dataclasses import dataclass
+"""`hydra/launcher=grouped`, `pool`, `slurm`: jobs that can share an activation stream are trained together."""
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
@@ -13,14 +14,26 @@ from omegaconf import DictConfig
 class GroupedConf:
     _target_: str = "hydra_plugins.saesweep.grouped.GroupedLauncher"
     run: str | None = "saesweep.sweep.run.train_group"  # trains the jobs of one group; null: plain jobs, one by one
+    engine: Any = None  # where groups run (sweep/engines.py); null: here, one after the other
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="grouped", node=GroupedConf, provider="saesweep")
+@dataclass
+class PoolConf(GroupedConf):
+    engine: Any = field(default_factory=lambda: {"kind": "pool", "devices": "???"})  # such as [0,1,2,3]
+
+
+@dataclass
+class SlurmConf(GroupedConf):
+    engine: Any = field(default_factory=lambda: {"kind": "slurm", "poll": 5.0, "parameters": {"time": 1440}})
+
+
+for name, node in {"grouped": GroupedConf, "pool": PoolConf, "slurm": SlurmConf}.items():
+    ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="saesweep")
 
 
 class GroupedLauncher(Launcher):
-    def __init__(self, run: str | None):
-        self.run = run
+    def __init__(self, run: str | None, engine: Mapping[str, Any] | None):
+        self.run, self.engine = run, engine
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -28,5 +41,5 @@ class GroupedLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from saesweep.sweep.launch import Setup, launch
 
-        setup = Setup(self.run, self.hydra_context, self.task_function, self.config)
+        setup = Setup(self.run, self.engine, self.hydra_context, self.task_function, self.config)
         return launch(setup, job_overrides, initial_job_idx)

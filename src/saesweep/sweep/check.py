@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from saesweep.errors import UsageError
 from saesweep.instantiate import locate
-from saesweep.sweep.keys import Control, HookPoint, Optimizer, Positive, Train
+from saesweep.sweep.keys import Control, Count, HookPoint, Optimizer, Positive, Train
 
 NOT_TRAINER = {  # what the Trainer is told by us
     "max_steps": "use tokens", "max_epochs": "use tokens", "max_tokens": "use tokens", "logger": "use the group logger",
@@ -142,8 +142,7 @@ def _place(cfg: dict) -> None:
 
 def _world(trainer: Mapping) -> None:
     """One device, or several whose gradients are summed."""
-    if (nodes := trainer.get("num_nodes", 1)) != 1:
-        raise UsageError(f"trainer.num_nodes={nodes}: several nodes are not supported yet; use trainer.num_nodes=1")
+    _typed("trainer.num_nodes", trainer.get("num_nodes", 1), Count)
     devices = trainer.get("devices", 1)
     if not (isinstance(devices, list) and devices) and not _is(devices, int):
         raise UsageError(f"trainer.devices={_show(devices)}: must be how many, or a list of which")
@@ -152,7 +151,8 @@ def _world(trainer: Mapping) -> None:
         raise UsageError(f"trainer.devices={devices}: must be at least 1")
     strategy = trainer.get("strategy", "auto")
     target = strategy.get("_target_") if isinstance(strategy, Mapping) else strategy
-    if count > 1 and target not in ("saesweep.distributed.PerMember", "saesweep.distributed.PerRank"):
+    ours = ("saesweep.distributed.PerMember", "saesweep.distributed.PerRank")
+    if count * trainer.get("num_nodes", 1) > 1 and target not in ours:
         raise UsageError(f"trainer.devices={devices}: several devices need trainer=ddp trainer.devices={count}, which sums "
                          "the gradients of every SAE, or trainer=sweep_parallel, which deals the SAEs out")  # fmt: skip
 

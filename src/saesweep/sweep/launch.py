@@ -5,7 +5,7 @@ job of a group, the innermost call trains the group, and then all are left. So t
 """
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from saesweep import signals
 from saesweep.errors import UsageError
-from saesweep.instantiate import locate
-from saesweep.sweep import ranks, record
+from saesweep.sweep import record
 from saesweep.sweep.ending import mistakes_told
+from saesweep.sweep.engines import Engine, engine_of
 from saesweep.sweep.finish import estimate, quiet_lightning, show_pareto
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
 from saesweep.sweep.plan import describe
@@ -35,6 +35,7 @@ class Setup:
     """What Hydra gives a launcher."""
 
     run: str | None
+    engine: Mapping[str, Any] | None
     context: HydraContext
     task: TaskFunction
     config: DictConfig
@@ -64,13 +65,19 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
     record.refuse_others(jobs)
     done = {job.folder: numbers for job in jobs if (numbers := _kept(job)) is not None}
     todo = groups([job for job in jobs if job.folder not in done])
-    print(describe([job for job in jobs if job.folder in done], todo, [estimate(group) for group in todo]), flush=True)
+    engine = engine_of(hydra.engine)
+    costs = [estimate(group) if engine.is_here else None for group in todo]
+    print(describe([job for job in jobs if job.folder in done], todo, costs), flush=True)
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]
     returns = {job.folder: _without_running(job, done[job.folder]) for job in jobs if job.folder in done}
-    for group in todo:
-        with signals.obeyed():  # of its own, so that no further group starts where a library swallows the signal
-            returns |= zip([job.folder for job in group], _run_group(hydra, group), strict=True)
+    with engine:
+        for group in todo:
+            record.begin(group)
+        tickets = [engine.submit(hydra.run, group) for group in todo]
+        for group, ticket in zip(todo, tickets, strict=True):
+            with signals.obeyed():  # of its own, so that no further group starts where a library swallows the signal
+                returns |= zip([job.folder for job in group], _run_group(hydra, group, engine, ticket), strict=True)
     return _report(jobs, [returns[job.folder] for job in jobs], trained=bool(todo))
 
 
@@ -101,8 +108,8 @@ def _enter(task: Callable[[DictConfig], Any], composed: DictConfig, context: Hyd
                    job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir", **how)  # fmt: skip
 
 
-def _run_group(hydra: Setup, group: Sequence[Job]) -> list[JobReturn]:
-    """Enter `run_job` of every job, train in the innermost, leave them all."""
+def _run_group(hydra: Setup, group: Sequence[Job], engine: Engine, ticket: int) -> list[JobReturn]:
+    """Enter `run_job` of every job, get the results in the innermost, leave them all."""
     returns: list[JobReturn] = [JobReturn()] * len(group)
     results: list[Result] = []
 
@@ -111,28 +118,24 @@ def _run_group(hydra: Setup, group: Sequence[Job]) -> list[JobReturn]:
             if i + 1 < len(group):
                 enter(i + 1)
             else:
-                results.extend(train_group(hydra.run, group))
+                results.extend(trained(engine, ticket, group))
             if isinstance(results[i], Exception):
                 raise results[i]
             return results[i]
 
         returns[i] = _enter(task, group[i].composed, hydra.context, configure_logging=False)
 
-    record.begin(group)
     with _logs(group), _deep_enough(len(group)):
         enter(0)
     return returns
 
 
-def train_group(run: str, group: Sequence[Job]) -> list[Result]:
+def trained(engine: Engine, ticket: int, group: Sequence[Job]) -> list[Result]:
     """Each job's numbers, or what ended it; an exception of the group as a whole is that of each of its jobs."""
     try:
         quiet_lightning()
-        if ranks.world(group[0].settings["trainer"]) > 1:
-            results = ranks.train(run, group)
-        else:
-            results = locate(run, "hydra.launcher.run")([job.cfg for job in group], [job.folder for job in group])
-        assert len(results) == len(group), f"{run} returned {len(results)} results for {len(group)} jobs"
+        results = engine.results(ticket)
+        assert len(results) == len(group), f"{len(results)} results for {len(group)} jobs"
     except Exception as error:
         results = [error] * len(group)
     for error in dict.fromkeys(r for r in results if isinstance(r, Exception)):

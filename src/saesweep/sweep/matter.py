@@ -1,6 +1,7 @@
 """What the SAEs of a group are trained and evaluated on: a text read by a language model, or a known dictionary."""
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property, lru_cache
@@ -134,3 +135,11 @@ def language_model(job: Settings) -> models.LanguageModel:
 @lru_cache(maxsize=1)
 def _loaded(model: str, device: str) -> models.LanguageModel:
     return models.load(json.loads(model), device)
+
+
+def let_go() -> None:
+    """The language model is loaded again by whoever needs it next."""
+    _loaded.cache_clear()
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -9,12 +9,15 @@ COLUMNS = ("site", "arch", "sparsity", "seed", "d_in", "d_sae", "parameters", "o
 LEFT = ("site", "arch", "folder")
 
 
-def describe(done: Sequence[Job], groups: Sequence[Sequence[Job]], estimates: Sequence[dict[str, Any]]) -> str:
-    """estimates: what `saesweep.sweep.probe.estimate` says of each group."""
+def describe(done: Sequence[Job], groups: Sequence[Sequence[Job]], estimates: Sequence[dict[str, Any] | None]) -> str:
+    """estimates: what `saesweep.sweep.probe.estimate` says of each group; None where another machine would have to be asked."""
     count = sum(map(len, groups))
     parts = [f"{_many(count, 'SAE')} to train in {_many(len(groups), 'group')}, {len(done)} finished already"]
     for number, (group, estimate) in enumerate(zip(groups, estimates, strict=True), 1):
-        parts += ["", f"group {number}: {_shared(group)}; {_cost(estimate)}", *_table(group, estimate)]
+        if estimate is None:
+            parts += ["", f"group {number}: {_shared(group)}", *(f"  {shown(job.folder)}" for job in group)]
+        else:
+            parts += ["", f"group {number}: {_shared(group)}; {_cost(estimate)}", *_table(group, estimate)]
     if done:
         parts += ["", "finished: trained with the same settings, left as they are"]
         parts += [f"  {shown(job.folder)}" for job in done]

@@ -1,29 +1,29 @@
-"""A group on several devices: one process per device, started by torch.distributed.run; this process joins none of them.
+"""A group in processes of its own: one per device, the same on this machine, on others, and on an engine.
 
 Each rank gets the same composed configs from a file and calls the same function; rank 0 alone writes into the job
-folders. Whatever ends this process or one of the ranks ends all: they are a session of their own, and watch for it.
+folders. The place of a group is a folder that all ranks see:
 
-    python -m saesweep.sweep.ranks PLACE      what each rank runs; PLACE holds
-      group.json                              from the launcher: configs, folders, the function, its process id
-      stop                                    from the launcher: save and end
-      <rank>.error                            from a rank: what ended it
-      results.json                            from rank 0: the numbers of each SAE, or what ended it
+    group.json        from the launcher: configs, folders, logs, the function, and its process id if it watches over it
+    stop              from the launcher: save and end
+    <rank>.error      from a rank: what ended it
+    results.json      from rank 0: the numbers of each SAE, or what ended it
+
+    python -m saesweep.sweep.ranks PLACE      what each rank runs
 """
 from __future__ import annotations
 
 import json
 import logging
 import os
+import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -33,76 +33,45 @@ from saesweep.errors import UsageError
 from saesweep.instantiate import locate
 from saesweep.sweep.jobs import Job
 
-log = logging.getLogger(__name__)
-GRACE = 60.0  # seconds that ranks get to save once they were told to stop
-TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-
 
 class RankFailed(RuntimeError):
     """A rank ended otherwise than it should have."""
 
 
+def devices(trainer: Mapping[str, Any]) -> int:
+    """On each node."""
+    count = trainer.get("devices", 1)
+    return len(count) if isinstance(count, list) else count
+
+
 def world(trainer: Mapping[str, Any]) -> int:
     """How many ranks train a job."""
-    devices = trainer.get("devices", 1)
-    return len(devices) if isinstance(devices, list) else devices
+    return devices(trainer) * trainer.get("num_nodes", 1)
 
 
-def train(run: str, group: Sequence[Job]) -> list[dict[str, Any] | Exception]:
-    """As the function itself, but on as many ranks as the jobs' trainer has devices."""
-    with tempfile.TemporaryDirectory(prefix="saesweep-") as name:
-        place = Path(name)
-        request = {
-            "run": run, "configs": [job.settings for job in group], "folders": [str(job.folder) for job in group],
-            "launcher": os.getpid(), "logs": _log_files(),
-        }
-        (place / "group.json").write_text(json.dumps(request, default=str))
-        count = world(group[0].settings["trainer"])
-        command = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", __name__, str(place)]
-        process = subprocess.Popen([sys.executable, "-m", *command], env=_environment(count), start_new_session=True)
-        try:
-            process.wait()
-        except (KeyboardInterrupt, SystemExit):
-            (place / "stop").touch()
-            _wait(process, GRACE)
-            raise
-        finally:
-            _end(process)
-        return _results(place, process.returncode)
+def request(place: Path, run: str, group: Sequence[Job], watched: bool) -> None:
+    """Watched: the ranks are on this machine, and end with this process."""
+    content = {
+        "run": run, "configs": [job.settings for job in group], "folders": [str(job.folder) for job in group],
+        "logs": [str(job.folder / f"{job.composed.hydra.job.name}.log") for job in group],
+        "launcher": os.getpid() if watched else None,
+    }
+    for job in group:
+        job.folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    (place / "group.draft").write_text(json.dumps(content, default=str))
+    (place / "group.draft").rename(place / "group.json")
 
 
-def _environment(count: int) -> dict[str, str]:
-    """Of the ranks: nothing of another launch, and the cores shared out."""
-    kept = {key: value for key, value in os.environ.items() if key not in TORCHRUN}
-    threads = max(1, len(os.sched_getaffinity(0)) // count)
-    return {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)} | kept
-
-
-def _log_files() -> list[str]:
-    return [handler.baseFilename for handler in logging.root.handlers if isinstance(handler, logging.FileHandler)]
-
-
-def _wait(process: subprocess.Popen, seconds: float) -> None:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        log.warning("the ranks did not save within %.0f s: what was saved before is kept", seconds)
-
-
-def _end(process: subprocess.Popen) -> None:
-    """Nothing is left over."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _results(place: Path, code: int) -> list[dict[str, Any] | Exception]:
+def results(place: Path, how: str) -> list[dict[str, Any] | Exception]:
+    """Of ranks that have ended; how: in words, for those that could not say why."""
     if (place / "results.json").is_file():
         found = json.loads((place / "results.json").read_text())
         return [RuntimeError(result["failed"]) if "failed" in result else result for result in found]
     errors = sorted(place.glob("*.error"), key=lambda file: file.stat().st_mtime_ns)
     if not errors:
-        raise RankFailed(f"a rank was killed; torch.distributed.run ended with {code}")
+        raise RankFailed(f"a rank was killed: {how}")
     error = json.loads(errors[0].read_text())  # the others only noticed
     if error["usage"]:
         raise UsageError(error["what"])
@@ -110,37 +79,47 @@ def _results(place: Path, code: int) -> list[dict[str, Any] | Exception]:
 
 
 def main(place: Path) -> None:
-    request = json.loads((place / "group.json").read_text())
-    threading.Thread(target=_end_with, args=(request["launcher"], os.getppid()), daemon=True).start()
+    """One rank, from its environment: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT."""
+    group = json.loads((place / "group.json").read_text())
+    if group["launcher"] is not None:
+        threading.Thread(target=_end_with, args=(group["launcher"], os.getppid()), daemon=True).start()
     signals.watch(place / "stop")
+    signal.signal(signal.SIGTERM, _stop)  # an engine's: a rank that saves and ends at once leaves the others waiting
     try:
-        _rank(place, request)
+        _rank(place, group)
     except Exception as error:
         content = {"what": f"{type(error).__name__}: {error}", "usage": False, "traceback": traceback.format_exc()}
         if isinstance(error, UsageError):
             content |= {"what": str(error), "usage": True}
-        print(content["traceback"], file=sys.stderr, flush=True)
-        (place / f"{os.environ['RANK']}.error").write_text(json.dumps(content))
+        else:
+            print(content["traceback"], file=sys.stderr, flush=True)
+        (place / f"{os.environ.get('RANK', 0)}.error").write_text(json.dumps(content))
         os._exit(1)  # at once: others may wait for this rank
 
 
-def _rank(place: Path, request: Mapping[str, Any]) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
+    signals.ask_to_stop()
+
+
+def _rank(place: Path, group: Mapping[str, Any]) -> None:
     from saesweep import distributed
 
-    trainer = request["configs"][0]["trainer"]
-    distributed.begin(trainer["accelerator"], trainer["strategy"]["_target_"])
-    _log_to(request["logs"] if distributed.reader() == 0 else None)
-    function = locate(request["run"], "hydra.launcher.run")
-    results = function([OmegaConf.create(config) for config in request["configs"]], list(map(Path, request["folders"])))
+    trainer = group["configs"][0]["trainer"]
+    if world(trainer) > 1:
+        distributed.begin(trainer["accelerator"], trainer["strategy"]["_target_"])
+    _log_to(group["logs"] if distributed.reader() == 0 else None)
+    function = locate(group["run"], "hydra.launcher.run")
+    found = function([OmegaConf.create(config) for config in group["configs"]], list(map(Path, group["folders"])))
     if distributed.reader() == 0:
-        plain = [{"failed": str(result)} if isinstance(result, Exception) else result for result in results]
+        plain = [{"failed": str(result)} if isinstance(result, Exception) else result for result in found]
         (place / "results.draft").write_text(json.dumps(plain))
         (place / "results.draft").rename(place / "results.json")
-    distributed.end()
+    if world(trainer) > 1:
+        distributed.end()
 
 
 def _log_to(files: Sequence[str] | None) -> None:
-    """Rank 0 tells what a group in one process tells."""
+    """Rank 0 tells what a group in the launcher's own process tells."""
     from saesweep.sweep.finish import quiet_lightning
 
     quiet_lightning()

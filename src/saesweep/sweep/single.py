@@ -10,9 +10,10 @@ from saesweep import signals
 from saesweep.errors import UsageError
 from saesweep.sweep import record
 from saesweep.sweep.ending import mistakes_told
+from saesweep.sweep.engines import Here
 from saesweep.sweep.finish import estimate, show_pareto
 from saesweep.sweep.jobs import Job, job_of, refuse
-from saesweep.sweep.launch import train_group
+from saesweep.sweep.launch import trained
 from saesweep.sweep.plan import describe
 
 
@@ -44,7 +45,9 @@ def prepare(job: Job) -> bool:
 
 def _train(job: Job) -> dict[str, Any]:
     record.begin([job])
-    result = train_group("saesweep.sweep.run.train_group", [job])[0]
+    with Here() as engine:
+        ticket = engine.submit("saesweep.sweep.run.train_group", [job])
+        result = trained(engine, ticket, [job])[0]
     if isinstance(result, Exception):
         raise result
     return result

@@ -1,0 +1,84 @@
+"""A Slurm of one node on loopback, from Debian's packages slurm-wlm and munge, for the tests; needs root."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROGRAMS = ("sbatch", "slurmctld", "slurmd", "munged")
+CONF = """
+ClusterName=loopback
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+KillWait=30
+ReturnToService=2
+SchedulerParameters=sched_interval=1
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def why_not() -> str | None:
+    """Why it cannot be started here."""
+    if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
+        return f"{', '.join(missing)} not found: apt-get install slurm-wlm munge"
+    return None if os.geteuid() == 0 else "only root can start slurmd"
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[dict[str, str]]:
+    """What to add to the environment of those who use it."""
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    host = socket.gethostname().split(".")[0]
+    conf, environment = folder / "slurm.conf", {"SLURM_CONF": str(folder / "slurm.conf")}
+    conf.write_text(CONF.format(folder=folder, host=host, ports=[_free_port(), _free_port()]))
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
+    folder.chmod(0o755)
+    files = {"socket": "munge.socket", "key-file": "munge.key", "log-file": "munged.log", "pid-file": "munged.pid"}
+    munged = [f"--{option}={folder / name}" for option, name in {**files, "seed-file": "munged.seed"}.items()]
+    try:
+        for command in (["munged", "--force", *munged], ["slurmctld", "-c"], ["slurmd"]):
+            subprocess.run(command, env=os.environ | environment, check=True, capture_output=True)
+        for _ in range(100):
+            asked = subprocess.run(["sinfo", "-h", "-o", "%T"], env=os.environ | environment, capture_output=True, text=True)
+            if asked.stdout.strip() == "idle":
+                break
+            time.sleep(0.2)
+        else:
+            raise AssertionError(f"no idle node: {asked}, {(folder / 'slurmctld.log').read_text()[-2000:]}")
+        yield environment
+    finally:
+        for name in ("slurmd.pid", "slurmctld.pid", "munged.pid"):
+            if (folder / name).is_file() and (pid := (folder / name).read_text().strip()):
+                subprocess.run(["kill", pid])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

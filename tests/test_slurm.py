@@ -1,0 +1,105 @@
+"""One Slurm job per group, on a real Slurm: what it leaves, and that cancelled and requeued jobs go on bit for bit."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import slurm_cluster
+from small import words, write_text
+from standin.cli import ENV, ROOT
+
+pytestmark = pytest.mark.skipif(slurm_cluster.why_not() is not None, reason=str(slurm_cluster.why_not()))
+GROUP = ("arch=jumprelu,batchtopk", "sparsity=4", "tokens=64_000", "text.repeat=true", "log_tokens=320")
+SLURM = ("hydra/launcher=slurm", "hydra.launcher.engine.poll=0.3", "trainer=ddp_sim")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    with slurm_cluster.running(tmp_path_factory.mktemp("slurm")) as found:
+        yield ENV | found
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+def command(text, *more):
+    settings = [word for word in words(text) if word.split("=")[0] not in ("sparsity", "tokens", "log_tokens")]
+    return [sys.executable, str(ROOT / "train.py"), "-m", *settings, *GROUP, *more]
+
+
+@pytest.fixture(scope="module")
+def here(text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("here")
+    subprocess.run(command(text, "trainer=ddp_sim"), cwd=folder, env=ENV, check=True, capture_output=True)
+    return weights(folder)
+
+
+def weights(folder):
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("sae_weights.safetensors")}
+
+
+class Launched:
+    """The launcher in the background, once its job trains."""
+
+    def __init__(self, folder, text, environment):
+        self.folder, self.environment = folder, environment
+        self.process = subprocess.Popen(
+            command(text, *SLURM), cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        while not list(folder.rglob("metrics.csv")):
+            assert self.process.poll() is None, self.process.stdout.read()
+            time.sleep(0.05)
+
+    def slurm(self, *words):
+        return subprocess.run(words, env=self.environment, check=True, capture_output=True, text=True).stdout
+
+    @property
+    def job(self):
+        return self.slurm("squeue", "-h", "-o", "%i").split()[0]
+
+    def end(self):
+        out, _ = self.process.communicate(timeout=180)
+        return self.process.returncode, out
+
+
+def test_a_group_on_slurm_leaves_what_it_leaves_here(text, here, environment, tmp_path):
+    ended = subprocess.run(command(text, *SLURM), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert re.search(r"job \d+: running", ended.stdout) and "jumprelu" in ended.stdout.split("resid.1\n")[-1]
+    assert weights(tmp_path) == here
+    assert not list(tmp_path.rglob(".groups"))
+
+
+def test_a_job_that_is_requeued_in_mid_run_goes_on(text, here, environment, tmp_path):
+    launched = Launched(tmp_path, text, environment)
+    launched.slurm("scontrol", "requeue", launched.job)
+    code, out = launched.end()
+    assert code == 0, out
+    log = (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
+    assert "tokens on" in log  # it had saved before it ended
+    assert weights(tmp_path) == here
+
+
+def test_a_job_that_is_cancelled_is_a_failure_and_the_same_command_goes_on(text, here, environment, tmp_path):
+    launched = Launched(tmp_path, text, environment)
+    launched.slurm("scancel", launched.job)
+    code, out = launched.end()
+    assert code == 1 and "2 of 2 SAEs failed" in out and "CANCELLED" in out
+    ended = subprocess.run(command(text, *SLURM), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "tokens on" in (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
+    assert weights(tmp_path) == here
+
+
+def test_ctrl_c_at_the_launcher_saves_and_leaves_no_job(text, environment, tmp_path):
+    launched = Launched(tmp_path, text, environment)
+    launched.process.send_signal(signal.SIGINT)
+    code, out = launched.end()
+    assert code == 130 and "interrupted" in out
+    assert len(list(tmp_path.rglob("checkpoint/*.safetensors"))) >= 2
+    assert not launched.slurm("squeue", "-h", "-t", "PD,R")
