@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -194,4 +195,55 @@ def test_a_launcher_that_is_killed_leaves_no_process(text, tmp_path):
     process = started(tmp_path, command(text, "arch=topk", *LONG))
     process.kill()
     process.communicate()
+    assert_nothing_is_left(tmp_path)
+
+
+def test_two_nodes_train_what_one_process_trains(text, one, tmp_path):
+    """Two torch.distributed.run on this machine, as plain nodes without an engine: one launches, the other joins."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    environment = ENV | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    words = command(text, "arch=jumprelu,topk", "trainer=ddp_sim", "trainer.devices=1", "+trainer.num_nodes=2")
+    sweep = tmp_path / "outputs/default"
+    join = [sys.executable, "-m", "saesweep.sweep.join", str(sweep)]
+    other = subprocess.Popen(join, cwd=tmp_path, env=environment | {"NODE_RANK": "1"}, stdout=subprocess.PIPE, text=True)
+    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    said, _ = other.communicate(timeout=30)
+    assert other.returncode == 0 and "ended with 0" in said
+    for name in ("jumprelu", "topk"):
+        found, wanted = (load_file(at / PLACE / name / "4/sae/sae_weights.safetensors") for at in (tmp_path, one))
+        for key in wanted:
+            torch.testing.assert_close(found[key], wanted[key], rtol=1e-5, atol=1e-5 * float(wanted[key].abs().max()))
+    assert_nothing_is_left(tmp_path)
+    assert not (sweep / ".groups").exists()
+
+
+def test_several_nodes_need_to_know_where_to_meet(text, tmp_path):
+    said = swept(tmp_path, command(text, "arch=topk", "trainer=ddp_sim", "+trainer.num_nodes=2"), code=1)
+    assert "trainer.num_nodes=2: set MASTER_ADDR and MASTER_PORT" in said and "Traceback" not in said
+
+
+def test_a_pool_runs_as_many_groups_at_once_as_it_has_devices(text, tmp_path):
+    pool = ("hydra/launcher=pool", "hydra.launcher.engine.devices=[a,b]")
+    said = swept(tmp_path, command(text, "arch=topk", "stream_seed=0,1,2", "name=s${stream_seed}", *pool))
+    assert said.count("on a: ") + said.count("on b: ") == 3 and "on b: " in said
+    alone = tmp_path / "alone"
+    swept(alone, command(text, "arch=topk", "stream_seed=0,1,2", "name=s${stream_seed}"))
+    for seed in range(3):
+        file = f"outputs/s{seed}/tiny/resid.1/topk/4/sae/sae_weights.safetensors"
+        assert (tmp_path / file).read_bytes() == (alone / file).read_bytes()
+    assert not list(tmp_path.rglob(".groups"))
+
+
+def test_ctrl_c_ends_all_groups_of_a_pool_saved(text, tmp_path):
+    pool = ("hydra/launcher=pool", "hydra.launcher.engine.devices=[a,b]", *LONG[:3])
+    words = command(text, "arch=topk", "stream_seed=0,1", "name=s${stream_seed}", *pool)
+    process = started(tmp_path, words)
+    while len(list(tmp_path.rglob("metrics.csv"))) < 2:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130 and len(list(tmp_path.rglob("checkpoint/*.safetensors"))) == 2
     assert_nothing_is_left(tmp_path)

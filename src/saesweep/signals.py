@@ -2,7 +2,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -11,6 +11,7 @@ _received: list[int] = []
 _deferring = 0
 _stop_file: Path | None = None
 _asked = False
+_ours: dict[int, Callable[[int, FrameType | None], None]] = {}
 
 
 @contextmanager
@@ -50,9 +51,22 @@ def asked_to_stop() -> bool:
     return _asked or (_stop_file is not None and _stop_file.exists())
 
 
-def ask_to_stop() -> None:
+def ask_to_stop(*_: object) -> None:
+    """As a handler, too: a rank that saves and ends at once, by itself, would leave the others waiting."""
     global _asked
     _asked = True
+
+
+def answer(number: int, handler: Callable[[int, FrameType | None], None]) -> None:
+    """For the whole process: `take_back` installs it again over what a library has put around it."""
+    _ours[number] = handler
+    signal.signal(number, handler)
+
+
+def take_back() -> None:
+    """Lightning ends a training by itself on SIGTERM, and each rank at a step of its own."""
+    for number, handler in _ours.items():
+        signal.signal(number, handler)
 
 
 def watch(stop_file: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from saesweep.errors import UsageError
 from saesweep.instantiate import locate
-from saesweep.sweep import ranks
+from saesweep.sweep import join, ranks
 from saesweep.sweep.jobs import Job
 
 log = logging.getLogger(__name__)
@@ -76,12 +76,11 @@ class Group:
 
     def start(self, environment: Mapping[str, str], output: Any = None) -> None:
         """A session of its own: whatever ends it ends all of it."""
-        if self.jobs[0].settings["trainer"].get("num_nodes", 1) > 1:
-            raise UsageError("trainer.num_nodes: several nodes need hydra/launcher=slurm")
         let_go()
+        trainer = self.jobs[0].settings["trainer"]
+        alone = [sys.executable, "-m", ranks.__name__, str(self.place)]
+        words = ranks.torchrun(self.place, trainer) if ranks.world(trainer) > 1 else alone
         ranks.request(self.place, self.run, self.jobs, watched=True)
-        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.ranks}"] if self.ranks > 1 else []
-        words = [sys.executable, *command, "-m", ranks.__name__, str(self.place)]
         kept = {key: value for key, value in os.environ.items() if key not in OF_RANKS}
         self.process = subprocess.Popen(
             words, env=kept | environment, start_new_session=True, stdout=output, stderr=output and subprocess.STDOUT
@@ -140,14 +139,17 @@ class Here:
     def __exit__(self, *_: object) -> None:
         for group in self.groups:
             group.stop()
+            join.over(group.place.parent)
 
     def submit(self, run: str, group: Sequence[Job]) -> int:
         self.groups.append(Group(run, group))
+        if group[0].settings["trainer"].get("num_nodes", 1) > 1:
+            join.expect(self.groups[-1].place.parent)
         return len(self.groups) - 1
 
     def results(self, ticket: int) -> Results:
         group = self.groups[ticket]
-        if group.ranks == 1 and group.jobs[0].settings["trainer"].get("num_nodes", 1) == 1:
+        if ranks.world(group.jobs[0].settings["trainer"]) == 1:
             function = locate(group.run, "hydra.launcher.run")
             return function([job.cfg for job in group.jobs], [job.folder for job in group.jobs])
         group.start(threads(group.ranks))

@@ -17,13 +17,13 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -50,11 +50,11 @@ def world(trainer: Mapping[str, Any]) -> int:
 
 
 def request(place: Path, run: str, group: Sequence[Job], watched: bool) -> None:
-    """Watched: the ranks are on this machine, and end with this process."""
+    """Watched: the ranks that are on this machine end with this process."""
     content = {
         "run": run, "configs": [job.settings for job in group], "folders": [str(job.folder) for job in group],
         "logs": [str(job.folder / f"{job.composed.hydra.job.name}.log") for job in group],
-        "launcher": os.getpid() if watched else None,
+        "launcher": [socket.gethostname(), os.getpid()] if watched else None,
     }
     for job in group:
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +62,21 @@ def request(place: Path, run: str, group: Sequence[Job], watched: bool) -> None:
     place.mkdir(parents=True)
     (place / "group.draft").write_text(json.dumps(content, default=str))
     (place / "group.draft").rename(place / "group.json")
+
+
+def torchrun(place: Path, trainer: Mapping[str, Any]) -> list[str]:
+    """The command that starts this node's ranks; of several nodes each has MASTER_ADDR, MASTER_PORT and NODE_RANK set."""
+    words = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices(trainer)}"]
+    if (nodes := trainer.get("num_nodes", 1)) > 1:
+        if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+            raise UsageError(f"trainer.num_nodes={nodes}: set {' and '.join(missing)} to the first node's address and a free "
+                             "port, and join on the others (docs/scaling.md); or use hydra/launcher=slurm")  # fmt: skip
+        address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+        words += [f"--nnodes={nodes}", f"--node-rank={os.environ.get('NODE_RANK', 0)}", f"--master-addr={address}",
+                  f"--master-port={port}"]  # fmt: skip
+    else:
+        words += ["--standalone"]
+    return [*words, "-m", __name__.replace("__main__", "saesweep.sweep.ranks"), str(place)]
 
 
 def results(place: Path, how: str) -> list[dict[str, Any] | Exception]:
@@ -81,10 +96,11 @@ def results(place: Path, how: str) -> list[dict[str, Any] | Exception]:
 def main(place: Path) -> None:
     """One rank, from its environment: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT."""
     group = json.loads((place / "group.json").read_text())
-    if group["launcher"] is not None:
-        threading.Thread(target=_end_with, args=(group["launcher"], os.getppid()), daemon=True).start()
+    host, launcher = group["launcher"] or (None, None)
+    if host == socket.gethostname():
+        threading.Thread(target=_end_with, args=(launcher, os.getppid()), daemon=True).start()
     signals.watch(place / "stop")
-    signal.signal(signal.SIGTERM, _stop)  # an engine's: a rank that saves and ends at once leaves the others waiting
+    signals.answer(signal.SIGTERM, signals.ask_to_stop)
     try:
         _rank(place, group)
     except Exception as error:
@@ -95,10 +111,6 @@ def main(place: Path) -> None:
             print(content["traceback"], file=sys.stderr, flush=True)
         (place / f"{os.environ.get('RANK', 0)}.error").write_text(json.dumps(content))
         os._exit(1)  # at once: others may wait for this rank
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    signals.ask_to_stop()
 
 
 def _rank(place: Path, group: Mapping[str, Any]) -> None:

@@ -85,8 +85,9 @@ def task(place: Path) -> None:
 
     if int(os.environ["SLURM_NTASKS"]) > 1:
         submitit.helpers.TorchDistributedEnvironment().export(overwrite=True)
+        os.environ["TORCHELASTIC_RUN_ID"] = os.environ["SLURM_JOB_ID"]  # to Lightning it is as under torch.distributed.run
     requeue = []
-    signal.signal(signal.SIGUSR2, lambda *_: (requeue.append(True), signals.ask_to_stop()))  # the time limit is near
+    signals.answer(signal.SIGUSR2, lambda *_: (requeue.append(True), signals.ask_to_stop()))  # the time limit is near
     try:
         ranks.main(place)
     except SystemExit:

@@ -1,0 +1,50 @@
+"""Nothing made by others is unpickled or run, nothing is written outside the sweep's folder, no secret is written down."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from small import words, write_text
+from standin.cli import ENV, ROOT
+
+SECRETS = {"WANDB_API_KEY": "0123456789abcdef" * 2 + "01234567", "HF_TOKEN": "hf_thisIsNobodysToken0123456789abcd"}
+UNPICKLE = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def calls_and_imports(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield ast.unparse(node.func)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "src").rglob("*.py")), ids=lambda file: file.stem)
+def test_no_file_of_ours_unpickles(file):
+    used = list(calls_and_imports(ast.parse(file.read_text())))
+    assert not UNPICKLE & {name.split(".")[0] for name in used}
+    assert "torch.load" not in used and "np.load" not in used
+
+
+@pytest.mark.parametrize("word", ["name=../other", "name=/tmp/other", "model.name=..", "arch.name=a/b", "site.name=.hidden"])
+def test_a_name_cannot_lead_out_of_the_folder_of_the_sweep(word, tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "model=tiny", "arch=topk", word]
+    ended = subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    assert ended.returncode == 1 and word.split("=")[0] in ended.stderr and not list(tmp_path.rglob("eval.json"))
+    assert not list(tmp_path.parent.glob("other"))
+
+
+def test_no_secret_of_the_environment_is_written_down_or_said(tmp_path):
+    text = write_text(tmp_path)
+    settings = [word for word in words(text) if not word.startswith("logger=")]
+    command = [sys.executable, str(ROOT / "train.py"), *settings, "arch=topk", "logger.wandb.mode=offline"]
+    ended = subprocess.run(command, cwd=tmp_path, env=ENV | SECRETS, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert any(file.suffix == ".wandb" for file in files)
+    for secret in SECRETS.values():
+        assert secret not in ended.stdout + ended.stderr
+        assert not [file for file in files if secret.encode() in file.read_bytes()]
