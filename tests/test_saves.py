@@ -147,5 +147,5 @@ def test_a_signal_saves_and_ends_with_its_code_and_the_same_command_goes_on(numb
     assert p.returncode == code and "interrupted" in err and "Traceback" not in err
     assert len(list(tmp_path.rglob("checkpoint/*.safetensors"))) == 6
     ended = subprocess.run(words, cwd=tmp_path, env=ENV, capture_output=True, text=True)
-    assert ended.returncode == 0 and "goes on from" in ended.stdout + ended.stderr
+    assert ended.returncode == 0 and "tokens on" in ended.stdout + ended.stderr
     assert_undisturbed(tmp_path, undisturbed[0])

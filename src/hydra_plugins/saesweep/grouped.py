@@ -1,4 +1,4 @@
-"""`hydra/launcher=grouped`, `pool`, `slurm`: jobs that can share an activation stream are trained together."""
+"""`hydra/launcher=grouped`, `pool`, `slurm`, `ray`: jobs that can share an activation stream are trained together."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +27,12 @@ class SlurmConf(GroupedConf):
     engine: Any = field(default_factory=lambda: {"kind": "slurm", "poll": 5.0, "parameters": {"time": 1440}})
 
 
-for name, node in {"grouped": GroupedConf, "pool": PoolConf, "slurm": SlurmConf}.items():
+@dataclass
+class RayConf(GroupedConf):
+    engine: Any = field(default_factory=lambda: {"kind": "ray", "address": None, "retries": 3})
+
+
+for name, node in {"grouped": GroupedConf, "pool": PoolConf, "slurm": SlurmConf, "ray": RayConf}.items():
     ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="saesweep")
 
 

@@ -151,10 +151,11 @@ def _world(trainer: Mapping) -> None:
         raise UsageError(f"trainer.devices={devices}: must be at least 1")
     strategy = trainer.get("strategy", "auto")
     target = strategy.get("_target_") if isinstance(strategy, Mapping) else strategy
-    ours = ("saesweep.distributed.PerMember", "saesweep.distributed.PerRank")
-    if count * trainer.get("num_nodes", 1) > 1 and target not in ours:
-        raise UsageError(f"trainer.devices={devices}: several devices need trainer=ddp trainer.devices={count}, which sums "
-                         "the gradients of every SAE, or trainer=sweep_parallel, which deals the SAEs out")  # fmt: skip
+    nodes = trainer.get("num_nodes", 1)
+    if count * nodes > 1 and target not in ("saesweep.distributed.PerMember", "saesweep.distributed.PerRank"):
+        named = f"trainer.num_nodes={nodes}" if nodes > 1 else f"trainer.devices={devices}"
+        raise UsageError(f"{named}: several devices need trainer=ddp trainer.devices={count}, which sums the gradients of "
+                         "every SAE, or trainer=sweep_parallel, which deals the SAEs out")  # fmt: skip
 
 
 def _arch(arch: Mapping) -> None:

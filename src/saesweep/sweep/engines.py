@@ -1,4 +1,4 @@
-"""Where the groups of a sweep run: `hydra/launcher=grouped` (here), `pool` (several at once), `slurm`.
+"""Where the groups of a sweep run: `hydra/launcher=grouped` (here), `pool` (several at once), `slurm`, `ray`.
 
     with engine: tickets = [engine.submit(run, group) for each]; then engine.results(ticket) for each, in order
 
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from saesweep.errors import UsageError
 from saesweep.instantiate import locate
@@ -30,6 +30,7 @@ GRACE = 60.0  # seconds that ranks get to save once they were told to stop
 OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
+@runtime_checkable
 class Engine(Protocol):
     is_here: bool  # on this machine, so that a probe tells what it will take
 
@@ -50,7 +51,11 @@ def engine_of(chosen: Mapping[str, Any] | None) -> Engine:
         from saesweep.sweep.slurm import Slurm
 
         return Slurm(**settings)
-    raise UsageError(f"hydra.launcher.engine.kind={chosen['kind']}: choose pool or slurm")
+    if chosen["kind"] == "ray":
+        from saesweep.sweep.on_ray import Ray
+
+        return Ray(**settings)
+    raise UsageError(f"hydra.launcher.engine.kind={chosen['kind']}: choose pool, slurm or ray")
 
 
 def place_of(group: Sequence[Job]) -> Path:
@@ -77,11 +82,10 @@ class Group:
     def start(self, environment: Mapping[str, str], output: Any = None) -> None:
         """A session of its own: whatever ends it ends all of it."""
         let_go()
-        trainer = self.jobs[0].settings["trainer"]
-        alone = [sys.executable, "-m", ranks.__name__, str(self.place)]
-        words = ranks.torchrun(self.place, trainer) if ranks.world(trainer) > 1 else alone
-        ranks.request(self.place, self.run, self.jobs, watched=True)
+        words = ranks.command(self.place, self.jobs[0].settings["trainer"])
+        ranks.request(self.place, self.run, self.jobs)
         kept = {key: value for key, value in os.environ.items() if key not in OF_RANKS}
+        kept |= {ranks.WATCH: str(os.getpid())}
         self.process = subprocess.Popen(
             words, env=kept | environment, start_new_session=True, stdout=output, stderr=output and subprocess.STDOUT
         )

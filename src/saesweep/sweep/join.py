@@ -41,7 +41,8 @@ def main(sweep: Path) -> None:
             if key not in seen:
                 seen.add(key)
                 trainer = json.loads(request.read_text())["configs"][0]["trainer"]
-                code = subprocess.run(ranks.torchrun(request.parent, trainer)).returncode
+                watch = os.environ | {ranks.WATCH: str(os.getpid())}
+                code = subprocess.run(ranks.command(request.parent, trainer), env=watch).returncode
                 print(f"{request.parent.name}: ended with {code}", flush=True)
         time.sleep(0.2)
 

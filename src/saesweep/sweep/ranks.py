@@ -3,7 +3,7 @@
 Each rank gets the same composed configs from a file and calls the same function; rank 0 alone writes into the job
 folders. The place of a group is a folder that all ranks see:
 
-    group.json        from the launcher: configs, folders, logs, the function, and its process id if it watches over it
+    group.json        from the launcher: configs, folders, logs, the function
     stop              from the launcher: save and end
     <rank>.error      from a rank: what ended it
     results.json      from rank 0: the numbers of each SAE, or what ended it
@@ -17,7 +17,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 import threading
 import time
@@ -32,6 +31,8 @@ from saesweep import signals
 from saesweep.errors import UsageError
 from saesweep.instantiate import locate
 from saesweep.sweep.jobs import Job
+
+WATCH = "SAESWEEP_WATCH"  # the process on this machine with which the ranks end, however it ends
 
 
 class RankFailed(RuntimeError):
@@ -49,12 +50,10 @@ def world(trainer: Mapping[str, Any]) -> int:
     return devices(trainer) * trainer.get("num_nodes", 1)
 
 
-def request(place: Path, run: str, group: Sequence[Job], watched: bool) -> None:
-    """Watched: the ranks that are on this machine end with this process."""
+def request(place: Path, run: str, group: Sequence[Job]) -> None:
     content = {
         "run": run, "configs": [job.settings for job in group], "folders": [str(job.folder) for job in group],
         "logs": [str(job.folder / f"{job.composed.hydra.job.name}.log") for job in group],
-        "launcher": [socket.gethostname(), os.getpid()] if watched else None,
     }
     for job in group:
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -64,19 +63,19 @@ def request(place: Path, run: str, group: Sequence[Job], watched: bool) -> None:
     (place / "group.draft").rename(place / "group.json")
 
 
-def torchrun(place: Path, trainer: Mapping[str, Any]) -> list[str]:
-    """The command that starts this node's ranks; of several nodes each has MASTER_ADDR, MASTER_PORT and NODE_RANK set."""
+def command(place: Path, trainer: Mapping[str, Any]) -> list[str]:
+    """What starts this node's ranks; of several nodes each has MASTER_ADDR, MASTER_PORT and NODE_RANK set."""
+    ours = ["-m", "saesweep.sweep.ranks", str(place)]
+    if world(trainer) == 1:
+        return [sys.executable, *ours]
     words = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices(trainer)}"]
-    if (nodes := trainer.get("num_nodes", 1)) > 1:
-        if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-            raise UsageError(f"trainer.num_nodes={nodes}: set {' and '.join(missing)} to the first node's address and a free "
-                             "port, and join on the others (docs/scaling.md); or use hydra/launcher=slurm")  # fmt: skip
-        address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-        words += [f"--nnodes={nodes}", f"--node-rank={os.environ.get('NODE_RANK', 0)}", f"--master-addr={address}",
-                  f"--master-port={port}"]  # fmt: skip
-    else:
-        words += ["--standalone"]
-    return [*words, "-m", __name__.replace("__main__", "saesweep.sweep.ranks"), str(place)]
+    if (nodes := trainer.get("num_nodes", 1)) == 1:
+        return [*words, "--standalone", *ours]
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise UsageError(f"trainer.num_nodes={nodes}: set {' and '.join(missing)} to the first node's address and a free "
+                         "port, and join on the others (docs/scaling.md); or use hydra/launcher=slurm")  # fmt: skip
+    meet = [f"--master-addr={os.environ['MASTER_ADDR']}", f"--master-port={os.environ['MASTER_PORT']}"]
+    return [*words, f"--nnodes={nodes}", f"--node-rank={os.environ.get('NODE_RANK', 0)}", *meet, *ours]
 
 
 def results(place: Path, how: str) -> list[dict[str, Any] | Exception]:
@@ -96,9 +95,8 @@ def results(place: Path, how: str) -> list[dict[str, Any] | Exception]:
 def main(place: Path) -> None:
     """One rank, from its environment: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT."""
     group = json.loads((place / "group.json").read_text())
-    host, launcher = group["launcher"] or (None, None)
-    if host == socket.gethostname():
-        threading.Thread(target=_end_with, args=(launcher, os.getppid()), daemon=True).start()
+    if watched := os.environ.get(WATCH):
+        threading.Thread(target=_end_with, args=(int(watched), os.getppid()), daemon=True).start()
     signals.watch(place / "stop")
     signals.answer(signal.SIGTERM, signals.ask_to_stop)
     try:

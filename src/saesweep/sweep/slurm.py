@@ -55,7 +55,7 @@ class Slurm:
 
     def submit(self, run: str, group: Sequence[Job]) -> int:
         place, trainer = place_of(group), group[0].settings["trainer"]
-        ranks.request(place, run, group, watched=False)
+        ranks.request(place, run, group)
         executor = self.submitit.SlurmExecutor(folder=place / "submitit")
         executor.update_parameters(
             job_name=f"saesweep-{group[0].sweep.name}", nodes=trainer.get("num_nodes", 1),

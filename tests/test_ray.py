@@ -1,0 +1,60 @@
+"""One Ray task per group: what it leaves, and that a worker that dies costs the time since the last save."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small import words, write_text
+from standin.cli import ENV, ROOT
+
+pytest.importorskip("ray", reason="pip install -e '.[ray]'")
+GROUP = ("arch=jumprelu,topk", "sparsity=4", "tokens=64_000", "text.repeat=true", "log_tokens=320", "save_tokens=640")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+def command(text, *more):
+    ours = [word for word in words(text) if word.split("=")[0] not in ("sparsity", "tokens", "log_tokens")]
+    return [sys.executable, str(ROOT / "train.py"), "-m", *ours, *GROUP, *more]
+
+
+def weights(folder):
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("sae_weights.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def here(text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("here")
+    subprocess.run(command(text), cwd=folder, env=ENV, check=True, capture_output=True)
+    return weights(folder)
+
+
+def parent_of_the_rank(folder):
+    for stat in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"saesweep.sweep.ranks" in stat.read_bytes() and os.readlink(stat.parent / "cwd") == str(folder):
+                return int((stat.parent / "stat").read_text().split(")")[1].split()[1])
+        except OSError:
+            continue
+    raise AssertionError("there is no rank")
+
+
+def test_a_group_on_ray_leaves_what_it_leaves_here_also_where_its_worker_dies(text, here, tmp_path):
+    process = subprocess.Popen(command(text, "hydra/launcher=ray"), cwd=tmp_path, env=ENV, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    while not list(tmp_path.rglob("checkpoint/*.safetensors")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    os.kill(parent_of_the_rank(tmp_path), signal.SIGKILL)
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, out
+    assert "tokens on" in (tmp_path / "outputs/default/tiny/resid.1/topk/4/train.log").read_text()
+    assert weights(tmp_path) == here
+    assert not list(tmp_path.rglob(".groups"))
