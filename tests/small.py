@@ -2,11 +2,12 @@
 
 import json
 import random
+import sys
 from functools import lru_cache
 from pathlib import Path
 
 from omegaconf import OmegaConf
-from standin.cli import composed
+from standin.cli import ROOT, composed
 
 from saesweep import models
 from saesweep.models import LanguageModel
@@ -41,6 +42,17 @@ def words(file: str | None) -> tuple[str, ...]:
         ("model=synthetic",) if file is None else ("model=tiny", "text=files", f"text.glob={file}", "text.held_out=0.2")
     )
     return (*model, *SIZES)
+
+
+def command(file: str, *more: str) -> list[str]:
+    """The command line of a sweep; what `more` sets is not set twice."""
+    known = {word.split("=")[0] for word in more}
+    return [sys.executable, str(ROOT / "train.py"), "-m", *(w for w in words(file) if w.split("=")[0] not in known), *more]
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """Of all SAEs of a sweep, by path."""
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("sae_weights.safetensors")}
 
 
 def job(file: str | None, *more: str) -> dict:

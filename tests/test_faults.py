@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from small import words, write_text
+from small import command, write_text
 from standin.cli import ENV, ROOT
 
 PLACE = "outputs/default/tiny/resid.1"
@@ -31,9 +31,8 @@ def faulty(tmp_path):
 
 
 def swept(folder, text, *more):
-    settings = [word for word in words(text) if word.split("=")[0] != "sparsity"]
-    command = [sys.executable, str(ROOT / "train.py"), "-m", "--config-dir", "mine", *settings, *more]
-    ended = subprocess.run(command, cwd=folder, env=ENV_WITH_FAULTS, capture_output=True, text=True)
+    words = [*command(text, *more), "--config-dir", "mine"]
+    ended = subprocess.run(words, cwd=folder, env=ENV_WITH_FAULTS, capture_output=True, text=True)
     return ended.returncode, ended.stdout + ended.stderr
 
 
@@ -65,9 +64,7 @@ def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_only_it(faul
 
 def test_what_failed_and_was_mended_goes_on_from_its_save(text, faulty, tmp_path):
     """The mended class stands under the same name, so that the settings are the same."""
-    code, _ = 1, faulty("faults.mended.Mended")
-    mended = ROOT / "tests/faults/mended.py"
-    assert mended.exists()
+    faulty("faults.mended.Mended")
     (tmp_path / "broken").touch()
     code, out = swept(tmp_path, text, "arch=topk,faulty", "sparsity=4", "save_tokens=640")
     assert code == 1 and "1 of 2 SAEs failed" in out

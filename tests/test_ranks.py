@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import ARCHS, words, write_text
-from standin.cli import ENV, ROOT
+from small import ARCHS, command, write_text
+from standin.cli import ENV
 
 PLACE = "outputs/default/tiny/resid.1"
 
@@ -22,11 +22,6 @@ PLACE = "outputs/default/tiny/resid.1"
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     return write_text(tmp_path_factory.mktemp("text"))
-
-
-def command(text, *more):
-    settings = [word for word in words(text) if word.split("=")[0] not in ("sparsity", "tokens")]
-    return [sys.executable, str(ROOT / "train.py"), "-m", *settings, "sparsity=4", "tokens=3200", *more]
 
 
 def swept(folder, words, code=0):

@@ -3,13 +3,12 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from small import words, write_text
-from standin.cli import ENV, ROOT
+from small import command, weights, write_text
+from standin.cli import ENV
 
 pytest.importorskip("ray", reason="pip install -e '.[ray]'")
 GROUP = ("arch=jumprelu,topk", "sparsity=4", "tokens=64_000", "text.repeat=true", "log_tokens=320", "save_tokens=640")
@@ -20,19 +19,10 @@ def text(tmp_path_factory):
     return write_text(tmp_path_factory.mktemp("text"))
 
 
-def command(text, *more):
-    ours = [word for word in words(text) if word.split("=")[0] not in ("sparsity", "tokens", "log_tokens")]
-    return [sys.executable, str(ROOT / "train.py"), "-m", *ours, *GROUP, *more]
-
-
-def weights(folder):
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("sae_weights.safetensors")}
-
-
 @pytest.fixture(scope="module")
 def here(text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("here")
-    subprocess.run(command(text), cwd=folder, env=ENV, check=True, capture_output=True)
+    subprocess.run(command(text, *GROUP), cwd=folder, env=ENV, check=True, capture_output=True)
     return weights(folder)
 
 
@@ -47,7 +37,7 @@ def parent_of_the_rank(folder):
 
 
 def test_a_group_on_ray_leaves_what_it_leaves_here_also_where_its_worker_dies(text, here, tmp_path):
-    process = subprocess.Popen(command(text, "hydra/launcher=ray"), cwd=tmp_path, env=ENV, stdout=subprocess.PIPE,
+    process = subprocess.Popen(command(text, *GROUP, "hydra/launcher=ray"), cwd=tmp_path, env=ENV, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True)  # fmt: skip
     while not list(tmp_path.rglob("checkpoint/*.safetensors")):
         assert process.poll() is None, process.stdout.read()

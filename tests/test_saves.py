@@ -3,14 +3,13 @@
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from small import words, write_text
-from standin.cli import ENV, ROOT
+from small import command, write_text
+from standin.cli import ENV
 
 from saesweep import saves
 from saesweep.saves import Save, cohorts
@@ -83,16 +82,11 @@ def text(tmp_path_factory):
     return write_text(tmp_path_factory.mktemp("text"))
 
 
-def command(text):
-    settings = [word for word in words(text) if word.split("=")[0] not in ("sparsity", "tokens", "log_tokens")]
-    return [sys.executable, str(ROOT / "train.py"), "-m", *settings, *GROUP]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     began = time.monotonic()
-    ended = subprocess.run(command(text), cwd=folder, env=ENV, capture_output=True, text=True)
+    ended = subprocess.run(command(text, *GROUP), cwd=folder, env=ENV, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return folder, time.monotonic() - began
 
@@ -124,7 +118,8 @@ def test_a_sweep_killed_at_20_random_moments_leaves_what_an_undisturbed_one_leav
     random, kills, ends = torch.Generator().manual_seed(0), 0, 0
     while kills < 20 or ends == 0:
         share = 0.3 + 0.7 * float(torch.rand((), generator=random))  # the first third is its start
-        with subprocess.Popen(command(text), cwd=tmp_path, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as p:
+        words = command(text, *GROUP)
+        with subprocess.Popen(words, cwd=tmp_path, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as p:
             try:
                 _, err = p.communicate(timeout=share * seconds if kills < 20 else None)
                 assert p.returncode == 0, err.decode()[-3000:]
@@ -138,7 +133,7 @@ def test_a_sweep_killed_at_20_random_moments_leaves_what_an_undisturbed_one_leav
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_ends_with_its_code_and_the_same_command_goes_on(number, code, text, undisturbed, tmp_path):
-    words = [word if not word.startswith("save_tokens") else "save_tokens=1_000_000" for word in command(text)]
+    words = [word if not word.startswith("save_tokens") else "save_tokens=1_000_000" for word in command(text, *GROUP)]
     with subprocess.Popen(words, cwd=tmp_path, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
         while not list(tmp_path.rglob("metrics.csv")):
             time.sleep(0.05)

@@ -3,13 +3,12 @@
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 import slurm_cluster
-from small import words, write_text
-from standin.cli import ENV, ROOT
+from small import command, weights, write_text
+from standin.cli import ENV
 
 pytestmark = pytest.mark.skipif(slurm_cluster.why_not() is not None, reason=str(slurm_cluster.why_not()))
 GROUP = ("arch=jumprelu,batchtopk", "sparsity=4", "tokens=64_000", "text.repeat=true", "log_tokens=320")
@@ -27,20 +26,11 @@ def text(tmp_path_factory):
     return write_text(tmp_path_factory.mktemp("text"))
 
 
-def command(text, *more):
-    settings = [word for word in words(text) if word.split("=")[0] not in ("sparsity", "tokens", "log_tokens")]
-    return [sys.executable, str(ROOT / "train.py"), "-m", *settings, *GROUP, *more]
-
-
 @pytest.fixture(scope="module")
 def here(text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("here")
-    subprocess.run(command(text, "trainer=ddp_sim"), cwd=folder, env=ENV, check=True, capture_output=True)
+    subprocess.run(command(text, *GROUP, "trainer=ddp_sim"), cwd=folder, env=ENV, check=True, capture_output=True)
     return weights(folder)
-
-
-def weights(folder):
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("sae_weights.safetensors")}
 
 
 class Launched:
@@ -48,8 +38,9 @@ class Launched:
 
     def __init__(self, folder, text, environment):
         self.folder, self.environment = folder, environment
+        words = command(text, *GROUP, *SLURM)
         self.process = subprocess.Popen(
-            command(text, *SLURM), cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         while not list(folder.rglob("metrics.csv")):
             assert self.process.poll() is None, self.process.stdout.read()
@@ -68,7 +59,7 @@ class Launched:
 
 
 def test_a_group_on_slurm_leaves_what_it_leaves_here(text, here, environment, tmp_path):
-    ended = subprocess.run(command(text, *SLURM), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    ended = subprocess.run(command(text, *GROUP, *SLURM), cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"job \d+: running", ended.stdout) and "jumprelu" in ended.stdout.split("resid.1\n")[-1]
     assert weights(tmp_path) == here
@@ -90,7 +81,7 @@ def test_a_job_that_is_cancelled_is_a_failure_and_the_same_command_goes_on(text,
     launched.slurm("scancel", launched.job)
     code, out = launched.end()
     assert code == 1 and "2 of 2 SAEs failed" in out and "CANCELLED" in out
-    ended = subprocess.run(command(text, *SLURM), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    ended = subprocess.run(command(text, *GROUP, *SLURM), cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "tokens on" in (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
     assert weights(tmp_path) == here

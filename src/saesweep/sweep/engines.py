@@ -79,25 +79,26 @@ class Group:
     def ranks(self) -> int:
         return ranks.devices(self.jobs[0].settings["trainer"])
 
-    def start(self, environment: Mapping[str, str], output: Any = None) -> None:
+    def start(self, environment: Mapping[str, str]) -> None:
         """A session of its own: whatever ends it ends all of it."""
         let_go()
         words = ranks.command(self.place, self.jobs[0].settings["trainer"])
         ranks.request(self.place, self.run, self.jobs)
         kept = {key: value for key, value in os.environ.items() if key not in OF_RANKS}
         kept |= {ranks.WATCH: str(os.getpid())}
-        self.process = subprocess.Popen(
-            words, env=kept | environment, start_new_session=True, stdout=output, stderr=output and subprocess.STDOUT
-        )
+        self.process = subprocess.Popen(words, env=kept | environment, start_new_session=True)
+
+    def ask_to_stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            (self.place / "stop").touch()
 
     def stop(self) -> None:
         """It saves and ends."""
         if self.process is None:
             return
-        if self.process.poll() is None:
-            (self.place / "stop").touch()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(GRACE)
+        self.ask_to_stop()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(GRACE)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -174,8 +175,7 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         for group in self.groups:
-            if group.process is not None:
-                (group.place / "stop").parent.is_dir() and (group.place / "stop").touch()
+            group.ask_to_stop()  # all of them, before one is waited for
         for group in self.groups:
             group.stop()
 
@@ -191,7 +191,6 @@ class Pool:
         while group.process is None or group.process.poll() is None:
             time.sleep(0.2)
             self._advance()
-        self._advance()
         return group.results()
 
     def _advance(self) -> None:

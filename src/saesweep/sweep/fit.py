@@ -53,6 +53,7 @@ class Saver:
     def __init__(self, stream: ActivationStream, folders: Sequence[Path], every_steps: int, every_seconds: float):
         self.stream, self.folders = stream, folders
         self.every_steps, self.every_seconds, self.last = every_steps, every_seconds, time.monotonic()
+        self.saved_step = -1
 
     def __call__(self, module: SAESweep) -> None:
         due = module.steps_done % self.every_steps == 0 or module.steps_done == module.total_steps
@@ -66,6 +67,8 @@ class Saver:
             raise SystemExit(0)
 
     def save(self, module: SAESweep) -> None:
+        if self.saved_step == module.steps_done:
+            return
         with signals.deferred():
             for member in module.running:
                 module.stop_where_not_finite_(member)
@@ -75,7 +78,7 @@ class Saver:
                     problems[index] = f"{member.label}: cannot be saved: {problem}, after {module.tokens:,} tokens"
             for index, reason in distributed.told(problems).items():
                 module.members[index].stop_(reason)
-        self.last = time.monotonic()
+        self.last, self.saved_step = time.monotonic(), module.steps_done
 
     def _write(self, module: SAESweep, member: Member, folder: Path) -> str | None:
         """What went wrong; rank 0 alone writes."""
