@@ -57,17 +57,21 @@ def held_out(text):
 
 
 def rows(held_out, point=RESID):
-    return harvest(tiny(), [point], held_out)[point]
+    return harvest(tiny(), [point], held_out.tokens)[point]
 
 
 def statistics(held_out, max_norm=None, point=RESID):
     return Statistics.of(rows(held_out, point), center=True, max_norm=max_norm)
 
 
-def evaluate(held_out, *subjects, lm_tokens=300, lm_batch=4):
+def measured(held_out, *subjects, lm_tokens=300, lm_batch=4):
     points = list(dict.fromkeys(s.point for s in subjects))
     read = partial(harvest, tiny(), points)
     return evaluation.evaluate(tiny, read, held_out, subjects, lm_tokens=lm_tokens, lm_batch=lm_batch)
+
+
+def evaluate(held_out, *subjects, **more):
+    return [found.numbers for found in measured(held_out, *subjects, **more)]
 
 
 def subject(held_out, fn, **more):
@@ -167,6 +171,42 @@ def test_sums_are_divided_once_so_it_does_not_matter_how_tokens_are_batched():
         assert result == pytest.approx(results[0], rel=1e-12)
 
 
+def test_the_sums_by_document_make_up_the_numbers(held_out):
+    s = subject(held_out, noise)
+    (found,) = measured(held_out, s, lm_tokens=60)
+    d, n = {key: torch.tensor(values, dtype=torch.float64) for key, values in found.documents.items()}, found.numbers
+    assert len(d["tokens"]) == held_out.count > 5 and len(found.frequency) == D_IN
+    assert float(d["active"].sum() / d["tokens"].sum()) == pytest.approx(n["l0"], rel=1e-12)
+    assert float(d["error"].sum() / d["variance"].sum()) == pytest.approx(n["fvu"], rel=1e-12)
+    delta_loss = float((d["nats_sae"] - d["nats_clean"]).sum() / d["scored"].sum())
+    assert delta_loss == pytest.approx(n["delta_loss"], rel=1e-9)
+    assert 0 < (d["scored"] > 0).sum() < held_out.count
+
+
+def test_each_documents_sums_are_of_its_own_tokens(held_out):
+    (found,) = measured(held_out, subject(held_out, noise))
+    x = rows(held_out).double()
+    number = torch.repeat_interleave(held_out.documents, held_out.ordinary)
+    scale, mean = statistics(held_out).scale, x.mean(0)
+    for document in (0, held_out.count - 1):
+        own = x[number == document]
+        error = (own - noise(own.float()).double()).square().sum() / scale**2
+        assert found.documents["tokens"][document] == len(own)
+        assert found.documents["error"][document] == pytest.approx(float(error), rel=1e-5)
+        assert found.documents["variance"][document] == pytest.approx(float((own - mean).square().sum() / scale**2), rel=1e-5)
+
+
+def test_a_block_is_counted_to_the_document_that_it_was_cut_from(tmp_path):
+    text, lm = corpus(tmp_path, [40] * 40, 0), traced_lm()
+    text._split._held_out, text._split._train = _cut(text._split._held_out + text._split._train, 0.5)
+    found = held_out_blocks(text, lm.tokenizer, EVALUATION, tokens=300, context=CONTEXT, stream_seed=0)
+    assert found.ordinary.tolist() == trainable(found.tokens, lm.tokenizer).sum(1).tolist()
+    of = [{(token - 3) // 40 for token in block[block > 2].tolist()} for block in found.tokens]  # every token occurs once
+    assert all(len(one) == 1 for one in of)
+    pairs = {(number, *one) for number, one in zip(found.documents.tolist(), of, strict=True)}
+    assert len(pairs) == len({number for number, _ in pairs}) == len({one for _, one in pairs}) > 3
+
+
 def test_the_language_models_loss_does_not_depend_on_the_blocks_per_forward(held_out):
     one, four = (evaluate(held_out, subject(held_out, noise), lm_batch=size)[0] for size in (1, 4))
     assert one == pytest.approx(four, rel=1e-4)
@@ -175,7 +215,7 @@ def test_the_language_models_loss_does_not_depend_on_the_blocks_per_forward(held
 def test_the_clean_loss_is_the_models_own_mean_over_the_ordinary_tokens(held_out):
     (n,) = evaluate(held_out, subject(held_out, noise), lm_tokens=600)
     nats, count = 0.0, 0
-    for block in held_out:
+    for block in held_out.tokens:
         block = block[block >= 0]
         with torch.no_grad():
             logits = tiny().module(input_ids=block[None]).logits[0].double()
@@ -194,8 +234,8 @@ def test_the_loss_takes_as_many_tokens_as_were_asked_for(held_out):
 
 
 def test_special_tokens_are_neither_measured_nor_replaced(held_out):
-    tokens, padded = trainable(held_out, tiny().tokenizer), held_out < 0
-    assert padded.any() and (~tokens & ~padded).sum() == len(held_out)  # BOS
+    tokens, padded = trainable(held_out.tokens, tiny().tokenizer), held_out.tokens < 0
+    assert padded.any() and (~tokens & ~padded).sum() == len(held_out.tokens)  # BOS
     sevens = subject(held_out, lambda x: torch.full_like(x, 7.0))
     arrived = []
     with edit(tiny().module, BEHIND_RESID, lambda x: arrived.append(x) or x):
@@ -221,7 +261,7 @@ def test_sinks_are_neither_measured_nor_replaced_and_are_counted(held_out):
     measured = torch.cat(sae.seen)[: int(ordinary.sum())]
     assert torch.equal(measured, x[ordinary])
     clean, zero, _, spliced = arrived
-    replaced = trainable(held_out[:1], tiny().tokenizer) & strict.ordinary(clean)
+    replaced = trainable(held_out.tokens[:1], tiny().tokenizer) & strict.ordinary(clean)
     assert replaced.any() and not spliced[replaced].any() and torch.equal(spliced[~replaced], clean[~replaced])
     assert torch.equal(zero, spliced)
 
@@ -234,7 +274,7 @@ def split(folder, purpose, tokens, documents=40, length=40, share=0.5, seed=0):
     text = corpus(folder, [length] * documents, seed)
     text._split._held_out, text._split._train = _cut(text._split._held_out + text._split._train, share)
     lm = traced_lm()
-    found = held_out_blocks(text, lm.tokenizer, purpose, tokens=tokens, context=CONTEXT, stream_seed=seed)
+    found = held_out_blocks(text, lm.tokenizer, purpose, tokens=tokens, context=CONTEXT, stream_seed=seed).tokens
     trained_on = torch.stack(list(blocks(text.one_pass("train"), lm.tokenizer, CONTEXT)))
     return found, set(found[trainable(found, lm.tokenizer)].tolist()), set(trained_on[trained_on > 2].tolist())
 

@@ -1,23 +1,31 @@
-"""Fronts, the table and the figures of a sweep, from hand-made points."""
+"""The report of sweeps, from hand-made folders: the table, the answer, the figures, the files."""
 
 import json
 import math
-import re
 import subprocess
 import sys
-from html.parser import HTMLParser
-from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from saesweep import curves, page, pareto
+from saesweep import curves, figures, outputs, pareto
 from saesweep.errors import UsageError
 
 NUMBERS = {"d_in": 640, "d_sae": 4096, "tokens": 300_032, "coefficient": 0.000123, "l0": 32.0, "fvu": 0.1, "mse": 0.1,
            "cosine": 0.95, "relative_reconstruction_bias": 0.99, "ce_clean": 2.5, "ce_sae": 2.75, "ce_zero": 9.0,
            "ce_mean": 8.0, "delta_loss": 0.25, "loss_recovered": 0.96, "dead": 0.01, "frequency_over_1pct": 0.2,
            "frequency_over_10pct": 0.02, "sinks": 12}  # fmt: skip
+
+
+FILES = {"pareto.csv", "pareto.json", "pareto.html", "pareto.png", "pareto.svg"}
+FIGURES = {"frequency.png", "frequency.svg"}
+
+
+def written(sweep):
+    found = pareto.report([sweep])
+    pareto.write(found, sweep)
+    return found.df
 
 
 def job(sweep, arch="topk", sparsity=32, seed=0, site="resid", layer=9, model="lm", **numbers):
@@ -32,7 +40,7 @@ def job(sweep, arch="topk", sparsity=32, seed=0, site="resid", layer=9, model="l
 
 
 def front(sweep):
-    df = pareto.collect(sweep)
+    df = outputs.table(sweep)
     return set(df.loc[df["on_front"], "path"].str.split("/", n=2).str[2])
 
 
@@ -45,26 +53,26 @@ def nine(tmp_path):
 
 
 def test_the_csv_has_exactly_the_columns_of_the_design_in_its_order(nine):
-    pareto.write(nine)
+    written(nine)
     header = (nine / "pareto.csv").read_text().splitlines()[0]
     assert header == (
         "model,site,layer,arch,sparsity,seed,d_in,d_sae,tokens,coefficient,l0,fvu,mse,cosine,relative_reconstruction_bias,"
         "ce_clean,ce_sae,ce_zero,ce_mean,delta_loss,loss_recovered,dead,frequency_over_1pct,frequency_over_10pct,"
-        "sinks,on_front,path"
+        "sinks,state,on_front,path"
     )
 
 
 def test_a_row_holds_what_eval_json_and_the_config_say(tmp_path):
     job(tmp_path, "gated", 16, seed=3, site="mlp", layer=4, fvu=0.123456789012345)
-    row = pareto.collect(tmp_path).iloc[0].to_dict()
+    row = outputs.table(tmp_path).iloc[0].to_dict()
     expected = {**NUMBERS, "l0": 16.0, "fvu": 0.123456789012345, "model": "lm", "site": "mlp", "layer": 4,
-                "arch": "gated", "sparsity": 16, "seed": 3, "on_front": True,
+                "arch": "gated", "sparsity": 16, "seed": 3, "state": "finished", "on_front": True,
                 "path": "lm/mlp.4/gated/16.3"}  # fmt: skip
     assert row == expected
 
 
 def test_the_csv_reads_back_as_the_same_numbers(nine):
-    df = pareto.write(nine)
+    df = written(nine)
     pd.testing.assert_frame_equal(pd.read_csv(nine / "pareto.csv"), df, rtol=1e-15, atol=0, check_dtype=False)
 
 
@@ -92,7 +100,7 @@ def test_each_model_site_and_layer_has_its_own_front(tmp_path):
     job(tmp_path, fvu=0.1)
     for other in ({"site": "mlp"}, {"layer": 5}, {"model": "other"}):
         job(tmp_path, fvu=0.9, **other)
-    assert pareto.collect(tmp_path)["on_front"].all()
+    assert outputs.table(tmp_path)["on_front"].all()
 
 
 def test_a_failed_sae_is_on_no_front_and_pushes_nobody_off_it(tmp_path):
@@ -100,67 +108,54 @@ def test_a_failed_sae_is_on_no_front_and_pushes_nobody_off_it(tmp_path):
     job(tmp_path, "gated", 16, fvu=None)
     job(tmp_path, "relu", 8, l0=math.nan, fvu=0.01)
     assert front(tmp_path) == {"topk/32"}
-    line = next(line for line in pareto.table(pareto.write(tmp_path)).splitlines() if line.startswith("gated"))
+    line = next(line for line in pareto.table(written(tmp_path)).splitlines() if line.startswith("gated"))
     assert line.split() == ["gated", "16", "16.00", "-", "0.2500", "0.9600", "0.010"]
-    assert "3 SAEs, 1 of them without numbers" in (tmp_path / "pareto.html").read_text()
 
 
 def test_a_single_sae_makes_a_whole_report(tmp_path):
     job(tmp_path)
-    assert pareto.write(tmp_path)["on_front"].tolist() == [True]
-    assert {"pareto.csv", "pareto.png", "pareto.html"} <= {file.name for file in tmp_path.iterdir()}
+    assert written(tmp_path)["on_front"].tolist() == [True]
+    assert {file.name for file in tmp_path.iterdir()} == {"lm", *FILES}
 
 
-def test_an_empty_sweep_has_a_header_and_says_that_nothing_is_finished(tmp_path):
-    df = pareto.write(tmp_path)
-    assert list(df.columns) == pareto.COLUMNS and pareto.table(df) == "no finished SAEs"
-    assert (tmp_path / "pareto.csv").read_text() == ",".join(pareto.COLUMNS) + "\n"
-    assert pareto.matched(df).empty
+def test_an_empty_sweep_has_a_header_and_says_that_there_is_nothing(tmp_path):
+    df = written(tmp_path)
+    assert list(df.columns) == outputs.COLUMNS and pareto.table(df) == "no SAEs"
+    assert (tmp_path / "pareto.csv").read_text() == ",".join(outputs.COLUMNS) + "\n"
 
 
 def test_a_sweep_without_a_language_model_has_no_loss_row(tmp_path):
     job(tmp_path, **dict.fromkeys(["ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered"]))
-    df = pareto.write(tmp_path)
-    assert curves.measures(df) == ["fvu"] and math.isnan(df["delta_loss"][0])
-    assert "Delta loss" not in (tmp_path / "pareto.html").read_text()
+    found = pareto.report([tmp_path])
+    assert list(found.comparison["places"][0]["metrics"]) == ["fvu"] and math.isnan(found.df["delta_loss"][0])
+    assert b"Delta loss" not in figures.pareto(found.df, found.comparison)["svg"]
 
 
-def test_other_files_and_unfinished_jobs_are_left_out(tmp_path):
+def test_other_files_and_jobs_that_were_never_begun_are_left_out(tmp_path):
     job(tmp_path, "topk")
     (job(tmp_path, "gated") / "eval.json").unlink()
     stray = tmp_path / "a" / "b" / "c" / "d"
     stray.mkdir(parents=True)
     (stray / "eval.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("mine")
-    assert pareto.collect(tmp_path)["path"].tolist() == ["lm/resid.9/topk/32"]
+    assert outputs.table(tmp_path)["path"].tolist() == ["lm/resid.9/topk/32"]
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"l0": 3}'])
 def test_a_damaged_eval_json_is_named_with_its_fix(tmp_path, content):
     (job(tmp_path) / "eval.json").write_text(content)
     with pytest.raises(UsageError, match=r"eval\.json .*delete the file and run the sweep again"):
-        pareto.collect(tmp_path)
+        outputs.table(tmp_path)
 
 
 def test_a_wrong_folder_is_refused(tmp_path):
     with pytest.raises(UsageError, match="nowhere is no folder"):
-        pareto.write(tmp_path / "nowhere")
-
-
-def test_matched_divides_the_mean_over_seeds_by_the_references(tmp_path):
-    for seed, fvu in enumerate([0.1, 0.2]):
-        job(tmp_path, "topk", 16, seed=seed, fvu=fvu)
-        job(tmp_path, "jumprelu", 16, seed=seed, fvu=fvu + 0.03)
-    job(tmp_path, "topk", 32, fvu=0.1)
-    ratios = pareto.matched(pareto.collect(tmp_path))
-    assert ratios.loc[("lm", "resid", 9, 16), "jumprelu"] == pytest.approx(0.18 / 0.15)
-    assert (ratios["topk"] == 1).all() and math.isnan(ratios.loc[("lm", "resid", 9, 32), "jumprelu"])
-    assert pareto.matched(pareto.collect(tmp_path), reference="relu").empty
+        pareto.report([tmp_path / "nowhere"])
 
 
 def test_the_table_is_sorted_by_place_then_sparsity_then_architecture_and_marks_the_front(nine):
     job(nine, "topk", 8, site="mlp", fvu=0.3)
-    lines = pareto.table(pareto.collect(nine)).splitlines()
+    lines = pareto.table(outputs.table(nine)).splitlines()
     assert lines[0].split() == ["arch", "sparsity", "l0", "fvu", "delta_loss", "loss_recovered", "dead", "front"]
     assert lines[1:5] == ["", "lm mlp.9", lines[3], ""] and lines[3].split()[:2] == ["topk", "8"]
     assert [line.split()[:2] for line in lines[6:9]] == [["gated", "16"], ["jumprelu", "16"], ["topk", "16"]]
@@ -171,16 +166,7 @@ def test_the_table_is_sorted_by_place_then_sparsity_then_architecture_and_marks_
 def test_the_table_names_the_seed_where_there_are_several(tmp_path):
     job(tmp_path)
     job(tmp_path, seed=1)
-    assert "seed" in pareto.table(pareto.collect(tmp_path)).splitlines()[0].split()
-
-
-def test_a_mean_line_joins_the_means_over_seeds_by_l0(tmp_path):
-    for seed in (0, 1):
-        job(tmp_path, "topk", 64, seed=seed, l0=60.0 + 4 * seed, fvu=0.1 + 0.02 * seed)
-        job(tmp_path, "topk", 16, seed=seed, l0=16.0, fvu=0.2)
-    points = curves.places(pareto.collect(tmp_path))["lm, resid, layer 9"]
-    (curve,) = curves.curves(points, "fvu")
-    assert curve.repeated and curve.mean == ([16.0, 62.0], [pytest.approx(0.2), pytest.approx(0.11)])
+    assert "seed" in pareto.table(outputs.table(tmp_path)).splitlines()[0].split()
 
 
 def test_the_known_architectures_keep_their_look_and_new_ones_get_their_own():
@@ -199,97 +185,114 @@ def test_a_wide_l0_axis_keeps_at_most_seven_ticks():
     assert len(curves.ticks(1.0, 100_000.0)) <= 7
 
 
-class Parsed(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.rows, self.open = [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "!doctype"}:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in {"td", "th"}:
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
+def texts(**sums):
+    """documents.csv of two documents."""
+    return pd.DataFrame({"tokens": [100.0, 300.0], "variance": [50.0, 90.0], **sums}).to_csv(index_label="document")
 
 
-@pytest.fixture
-def parsed(nine):
-    pareto.write(nine)
-    return Parsed((nine / "pareto.html").read_text())
+def measure(folder, error=(5.0, 9.0)):
+    """What an evaluation leaves beside eval.json, and how the SAE was asked for."""
+    l0 = json.loads((folder / "eval.json").read_text())["l0"]
+    (folder / "documents.csv").write_text(texts(active=[100 * l0, 300 * l0], error=list(error)))
+    (folder / "frequency.csv").write_text("latent,frequency\n0,0.5\n1,0.001\n2,0.0\n")
+    (folder / ".hydra" / "overrides.yaml").write_text("- arch=topk\n- text.glob=my files/*.txt\n")
+    (folder / "metrics.csv").write_text("tokens,l0,fvu\n512,30.0,0.5\n1024,31.0,0.4\n15")
+    return folder
 
 
-def test_the_page_asks_nobody_for_anything(nine):
-    pareto.write(nine)
-    text = (nine / "pareto.html").read_text()
-    assert not re.search(r"https?:|//[\w-]+\.\w|@import|<link|\bsrc=|\burl\(|fetch\(", text.replace("//  ", ""))
-    assert "default-src 'none'" in text
-    assert len(text) < 100_000
+# What was begun
 
 
-def test_the_pages_tags_are_balanced(parsed):
-    assert parsed.open == []
+def test_an_sae_that_failed_and_one_that_is_not_finished_are_rows_without_numbers_and_say_how_far_they_came(tmp_path):
+    measure(job(tmp_path, "topk", fvu=0.1))
+    failed, running = measure(job(tmp_path, "gated", fvu=0.01)), measure(job(tmp_path, "relu", fvu=0.01))
+    for folder in (failed, running):
+        (folder / "eval.json").unlink()
+        (folder / ".hydra" / "config.yaml").rename(folder / ".hydra" / "resolved.yaml")
+    (failed / "failed.txt").write_text("fvu not finite after 1,024 tokens\n")
+    df = written(tmp_path).set_index("arch")
+    assert df["state"].to_dict() == {"gated": "failed", "relu": "unfinished", "topk": "finished"}
+    assert df.loc[["gated", "relu"], "fvu"].isna().all() and df["tokens"].tolist() == [1024, 1024, 300_032]
+    assert df["on_front"].tolist() == [False, False, True]
+    found = json.loads((tmp_path / "pareto.json").read_text())
+    assert found["failed"] == [{"path": "lm/resid.9/gated/32", "reason": "fvu not finite after 1,024 tokens"}]
+    assert found["unfinished"] == [{"path": "lm/resid.9/relu/32", "tokens": 1024}]
+    lines = [line.split() for line in pareto.table(df.reset_index()).splitlines()]
+    assert ["gated", "32", "-", "-", "-", "-", "-", "failed"] in lines and lines[-2][-1] == "unfinished"
 
 
-def test_the_pages_table_holds_every_number_without_a_script(parsed, nine):
-    df = pareto.collect(nine)
-    header, *rows = parsed.rows
-    assert header == pareto.COLUMNS and len(rows) == len(df) == 9
-    for cells, row in zip(rows, df.to_dict("records"), strict=True):
-        for key, cell in zip(header, cells, strict=True):
-            expected = {True: "yes", False: "no"}[row[key]] if key == "on_front" else row[key]
-            if isinstance(expected, str):
-                assert cell == expected
-            elif math.isnan(expected):
-                assert cell == "-"
-            else:
-                assert float(cell) == pytest.approx(expected, rel=5e-4), key
+def test_the_details_are_the_command_the_settings_the_curve_and_the_rates(tmp_path):
+    found = outputs.details(measure(job(tmp_path, "topk", 16)))
+    assert found.command == "python train.py arch=topk 'text.glob=my files/*.txt'"
+    assert found.config == {"name": "x", "seed": 0, "layer": 9, "sparsity": 16, "model.name": "lm", "model.layer": 9,
+                            "site.name": "resid", "arch.name": "topk"}  # fmt: skip
+    assert found.curve.to_dict("list") == {"tokens": [512, 1024], "l0": [30, 31], "fvu": [0.5, 0.4]}, "a row cut short"
+    assert found.rates.tolist() == [0.5, 0.001, 0.0] and found.wandb is found.reason is None
 
 
-def test_every_point_is_a_labelled_link_to_its_row_and_every_row_links_its_folder(parsed, nine):
-    ids = {attrs["id"] for tag, attrs in parsed.tags if tag == "tr" and "id" in attrs}
-    points = [attrs for tag, attrs in parsed.tags if tag == "a" and "data-sae" in attrs]
-    assert len(points) == 18 and {point["href"] for point in points} == {f"#{row}" for row in ids}
-    assert "<title>jumprelu, sparsity 32, seed 0: l0 32.00, fvu 0.1176" in (nine / "pareto.html").read_text()
-    folders = [attrs["href"] for tag, attrs in parsed.tags if tag == "a" and attrs["href"].startswith("lm/")]
-    assert len(folders) == 9 and all((nine / folder / "eval.json").is_file() for folder in folders)
+# Several sweeps
 
 
-def test_every_point_lies_where_its_numbers_say(tmp_path):
-    for sparsity, fvu in {16: 0.3, 32: 0.2, 64: 0.1}.items():
-        job(tmp_path, "jumprelu", sparsity, fvu=fvu)
-    points = curves.places(pareto.collect(tmp_path))["lm, resid, layer 9"]
-    svg = page._svg("t", points, "fvu")
-    (x, y) = zip(*[map(float, at) for at in re.findall(r'class="mark" cx="([\d.]+)" cy="([\d.]+)"', svg)], strict=True)
-    assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.2) and x[0] < x[1], "doubling L0 is the same step everywhere"
-    assert y[1] - y[0] == pytest.approx(y[2] - y[1], abs=0.2) and y[0] < y[1], "less error is lower"
-    (tick,) = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">32</text>', svg)
-    assert float(tick) == pytest.approx(x[1], abs=0.2)
+def test_sweeps_are_read_together_and_an_architecture_in_two_of_them_is_two_curves(tmp_path):
+    for name, archs in {"a": ("topk", "gated"), "b": ("topk",)}.items():
+        for arch in archs:
+            for sparsity in (16, 64):
+                job(tmp_path / name, arch, sparsity, fvu={"a": 0.1, "b": 0.08}[name])
+    found = pareto.report([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    assert set(found.df["arch"]) == {"gated", "topk (a)", "topk (b)"}
+    assert [one.config["model.name"] for one in found.details] == ["lm"] * 6
+    words = pareto.text(found)
+    assert "topk (b) is better than topk (a) at 16 by 20.0%, 64 by 20.0%" in words.replace("\n", " ")
+    assert found.name == "a, b"
 
 
-def test_names_cannot_break_the_page(tmp_path):
-    job(tmp_path, arch="'<b>'")
-    text = (pareto.write(tmp_path), (tmp_path / "pareto.html").read_text())[1]
-    assert "<b>" not in text.split("<script>")[0] and "&lt;b&gt;" in text
+def test_several_sweeps_are_only_shown_unless_it_is_said_where_to_write(tmp_path):
+    for name in "ab":
+        job(tmp_path / name)
+    both = [str(tmp_path / "a"), str(tmp_path / "b")]
+    shown = run(*both)
+    assert "--out FOLDER writes" in shown.stdout and {f.name for f in tmp_path.iterdir()} == {"a", "b"}
+    run(*both, "--out", str(tmp_path / "both"))
+    rows = pd.read_csv(tmp_path / "both" / "pareto.csv")
+    assert all((tmp_path / "both" / path / "eval.json").is_file() for path in rows["path"])
+    assert {f.name for f in (tmp_path / "both").iterdir()} == FILES and not (tmp_path / "a" / "pareto.csv").exists()
 
 
-def test_the_figure_has_a_column_per_place_and_a_row_per_measure(nine):
+# The answer
+
+
+def test_the_answer_says_which_is_better_where_and_by_how_much(nine):
+    words = pareto.answer(pareto.report([nine]).comparison)
+    assert "lm resid.9, fvu" in words
+    assert "jumprelu is better than topk at 16 by 2.0%, 32 by 2.0%, 64 by 2.0%" in words
+    assert "topk is better than gated at 16 by 9.1%, 32 by 9.1%, 64 by 9.1%" in words
+    assert "is level with" in words.split("delta_loss")[1] and "interval" not in words
+
+
+def test_worse_is_said_in_numbers_above_zero(tmp_path):
+    for sparsity, (topk, gated) in {16: (0.1, 0.09), 32: (0.05, 0.08), 64: (0.04, 0.07)}.items():
+        measure(job(tmp_path, "topk", sparsity, fvu=topk), (50 * topk, 90 * topk))
+        measure(job(tmp_path, "gated", sparsity, fvu=gated), (50 * gated, 90 * gated))
+    words = pareto.answer(pareto.report([tmp_path]).comparison)
+    assert "topk is better than gated at 32 by 37.5% [37.5, 37.5], 64 by 42.9% [42.9, 42.9]" in words
+    assert "; worse than gated at 16 by 11.1% [11.1, 11.1]" in words and "95% interval, from 2 documents" in words
+
+
+def test_one_architecture_alone_needs_no_answer(tmp_path):
+    job(tmp_path, "topk", 16)
+    job(tmp_path, "topk", 32)
+    assert pareto.answer(pareto.report([tmp_path]).comparison) == ""
+
+
+# Figures and files
+
+
+def test_the_figure_has_a_column_per_place_and_a_row_per_measure_as_pixels_and_as_vectors(nine):
     def size():
-        data = pareto.figure(pareto.collect(nine))
-        assert data.startswith(b"\x89PNG")
-        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+        found = pareto.report([nine])
+        files = figures.pareto(found.df, found.comparison)
+        assert files["png"].startswith(b"\x89PNG") and b"<svg" in files["svg"] and b"jumprelu" in files["svg"]
+        return int.from_bytes(files["png"][16:20], "big"), int.from_bytes(files["png"][20:24], "big")
 
     one = size()
     for site in ("mlp", "attn"):
@@ -298,16 +301,43 @@ def test_the_figure_has_a_column_per_place_and_a_row_per_measure(nine):
     assert three[0] > 2 * one[0] and three[1] == one[1] and one[1] > one[0]
 
 
+def test_the_frequency_figure_needs_rates_and_then_shows_every_sparsity_up_to_three(tmp_path):
+    for sparsity in (8, 16, 32, 64):
+        job(tmp_path, sparsity=sparsity)
+    assert written(tmp_path) is not None and not (tmp_path / "frequency.svg").exists()
+    for folder in (tmp_path / "lm" / "resid.9" / "topk").iterdir():
+        measure(folder)
+    written(tmp_path)
+    text = (tmp_path / "frequency.svg").read_text()
+    assert [f"sparsity {s}<" in text for s in (8, 16, 32, 64)] == [True, False, True, True] and "more than 10%" in text
+
+
+def test_the_histogram_counts_every_latent_once():
+    rates = np.array([0.0, 0.0, 1.0, 0.5, 1e-3, 2e-5])
+    edges, counts, never = curves.histogram(rates)
+    assert never == 2 and counts.sum() == 4 and counts[-1] == 1 and edges[0] == -6 and edges[-1] == 0
+
+
 def test_a_second_write_replaces_the_files_and_leaves_nothing_else(nine):
-    pareto.write(nine)
+    written(nine)
     job(nine, "topk", 128, fvu=0.08)
-    assert len(pareto.write(nine)) == len((nine / "pareto.csv").read_text().splitlines()) - 1 == 10
-    assert {file.name for file in nine.iterdir()} == {"lm", "pareto.csv", "pareto.png", "pareto.html"}
+    assert len(written(nine)) == len((nine / "pareto.csv").read_text().splitlines()) - 1 == 10
+    assert {file.name for file in nine.iterdir()} == {"lm", *FILES}
 
 
-def test_the_command_line_rewrites_the_report_and_prints_the_table(nine):
-    command = [sys.executable, "-m", "saesweep.pareto", str(nine)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == pareto.table(pareto.collect(nine)) and Path(nine, "pareto.png").is_file()
-    wrong = subprocess.run([*command[:-1], str(nine / "no")], capture_output=True, text=True, check=False)
-    assert wrong.returncode == 1 and "is no folder" in wrong.stderr and "Traceback" not in wrong.stderr
+def run(*words):
+    command = [sys.executable, "-m", "saesweep.pareto", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_line_rewrites_the_report_and_prints_the_table_and_the_answer(nine):
+    done = run(str(nine))
+    found = pareto.report([nine])
+    assert done.stdout.startswith(pareto.text(found)) and str(nine / "pareto.html") in done.stdout.splitlines()
+    assert json.loads((nine / "pareto.json").read_text()) == json.loads(json.dumps(found.comparison))
+
+
+def test_the_command_line_names_a_mistake(nine):
+    for words, said in (([str(nine / "no")], "is no folder"), ([str(nine), "--reference", "relu"], "gated, jumprelu, topk")):
+        wrong = run(*words)
+        assert wrong.returncode == 1 and said in wrong.stderr and "Traceback" not in wrong.stderr

@@ -70,3 +70,10 @@ def ticks(low: float, high: float) -> list[float]:
     """Powers of two between the two, at most seven."""
     powers = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
     return [2.0**p for p in powers][:: -(-len(powers) // 7)]
+
+
+def histogram(rates: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Edges in log10 of the firing rate, from -6 to 0 in steps of 0.2; latents in each bin; and those that never fired."""
+    edges = np.linspace(-6, 0, 31)
+    counts, _ = np.histogram(np.log10(rates[rates > 0]), edges)
+    return edges, counts, int((rates == 0).sum())

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,13 +20,34 @@ from saesweep.activations import Rows, Statistics, generator, trainable
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.errors import UsageError
 from saesweep.memory import out_of_memory
-from saesweep.metrics import NOT_SPLICED, CrossEntropy, Fidelity, spliced
+from saesweep.metrics import NOT_SPLICED, CrossEntropy, Fidelity, by_document, spliced
 from saesweep.models import LanguageModel, Tokenizer
 from saesweep.sites import HookPoint, blocks_before, edit, recorded, replayed
-from saesweep.text import Corpus, blocks
+from saesweep.text import Corpus, pieces, tokenized
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
+
+
+class HeldOut(NamedTuple):
+    """Blocks of tokens; of each, the number of the document that it is from, and how many ordinary tokens it has."""
+
+    tokens: Int[Tensor, "blocks context"]
+    documents: Int[Tensor, " blocks"]
+    ordinary: Int[Tensor, " blocks"]
+
+    @property
+    def count(self) -> int:
+        """Documents."""
+        return int(self.documents.max()) + 1
+
+
+class Measured(NamedTuple):
+    """What an evaluation says of one SAE."""
+
+    numbers: dict[str, float | None]  # section "Metrics" of the README
+    documents: dict[str, list[float]]  # the sums that they are made of, by document
+    frequency: list[float]  # share of the tokens on which each latent is active
 
 
 @dataclass
@@ -41,7 +63,11 @@ class Subject:
     failed: Exception | None = None
 
     def __post_init__(self) -> None:
-        self.fidelity = Fidelity(self.sae.d_in, self.sae.d_sae, self.statistics.mean, self.statistics.scale)
+        self.measure_by(1)
+
+    def measure_by(self, documents: int) -> None:
+        """So many documents are to come."""
+        self.fidelity = Fidelity(self.sae.d_in, self.sae.d_sae, self.statistics.mean, self.statistics.scale, documents)
 
     @contextmanager
     def failing_alone(self) -> Iterator[None]:
@@ -54,12 +80,19 @@ class Subject:
             log.exception("the evaluation of an SAE at %s failed", self.point)
             self.failed = error
 
-    def measure(self, x: Float[Tensor, "tokens d_in"]) -> None:
+    def measure(self, x: Float[Tensor, "tokens d_in"], documents: Int[Tensor, " tokens"]) -> None:
         ordinary = self.statistics.ordinary(x)
         self.sinks += int((~ordinary).sum())
-        for part in x[ordinary].float().split(2048):
+        parts = zip(x[ordinary].float().split(2048), documents[ordinary.cpu()].split(2048), strict=True)
+        for part, numbers in parts:
             f = self.sae.encode(part)
-            self.fidelity.add(part, f, self.sae.decode(f))
+            self.fidelity.add(part, f, self.sae.decode(f), numbers)
+
+    def measured(self, more: Mapping[str, float | None], by: Mapping[str, list[float]] | None = None) -> Measured | Exception:
+        if self.failed:
+            return self.failed
+        numbers = self.fidelity.result() | NOT_SPLICED | more | {"sinks": self.sinks}
+        return Measured(numbers, self.fidelity.documents() | (by or {}), self.fidelity.frequency.tolist())
 
 
 EVALUATION, CALIBRATION = 0, 1  # the held-out documents are dealt out in turn
@@ -67,50 +100,59 @@ EVALUATION, CALIBRATION = 0, 1  # the held-out documents are dealt out in turn
 
 def held_out_blocks(
     corpus: Corpus, tokenizer: Tokenizer, purpose: int, *, tokens: int, context: int, stream_seed: int
-) -> Int[Tensor, "n context"]:
+) -> HeldOut:
     """At least `tokens` ordinary tokens in blocks drawn from all over the held-out documents of this purpose."""
-    documents = itertools.islice(corpus.documents("held_out"), purpose, None, 2)
-    found = torch.empty(0, context, dtype=torch.long)
+    documents = enumerate(tokenized(itertools.islice(corpus.documents("held_out"), purpose, None, 2), tokenizer))
+    found, numbers = torch.empty(0, context, dtype=torch.long), list[int]()
     while (there := int(trainable(found, tokenizer).sum())) < tokens:
-        more = list(blocks(itertools.islice(documents, 256), tokenizer, context))
-        if not more:
+        read = list(itertools.islice(documents, 256))
+        more = [(number, block) for number, ids in read for block in pieces(ids, tokenizer, context)]
+        if not read:
             key = ("evaluation.tokens", "evaluation.calibration_tokens")[purpose]
             raise UsageError(
                 f"{key}={tokens}: there are {there:,} held-out tokens for it; "
                 f"write {key}={there}, or hold out more with text.held_out"
             )
-        found = torch.cat([found, torch.stack(more)])
-    found = found[torch.randperm(len(found), generator=generator(stream_seed, 2, purpose))]
-    counts = trainable(found, tokenizer).sum(1).cumsum(0)
-    return found[: int((counts < tokens).sum()) + 1]
+        found = torch.cat([found, *(block[None] for _, block in more)])
+        numbers += [number for number, _ in more]
+    order = torch.randperm(len(found), generator=generator(stream_seed, 2, purpose))
+    drawn = HeldOut(found[order], torch.tensor(numbers)[order], trainable(found[order], tokenizer).sum(1))
+    blocks, documents, ordinary = (part[: enough(drawn, tokens)] for part in drawn)
+    return HeldOut(blocks, documents.unique(return_inverse=True)[1], ordinary)
+
+
+def enough(held_out: HeldOut, tokens: int) -> int:
+    """How many of the first blocks hold so many ordinary tokens."""
+    return int((held_out.ordinary.cumsum(0) < tokens).sum()) + 1
 
 
 @torch.no_grad()
 def evaluate(
-    lm: Callable[[], LanguageModel], rows: Callable[[Tensor], Rows], held_out: Int[Tensor, "n context"],
+    lm: Callable[[], LanguageModel], rows: Callable[[Tensor], Rows], held_out: HeldOut,
     subjects: Sequence[Subject], *, lm_tokens: int, lm_batch: int, progress: Progress = lambda line: None,
-) -> list[dict[str, float | None] | Exception]:
-    """The numbers of section "Metrics" of the README for every SAE, but for those that training knows; or what went wrong.
+) -> list[Measured | Exception]:
+    """What each SAE's numbers are, but for those that training knows; or what went wrong with it.
 
     `rows` gives the activations of some blocks; the language model is asked for only where lm_tokens is above 0.
     """
-    for i, part in enumerate(held_out.split(16)):
-        progress(f"fidelity: {i * 16 * held_out.shape[1]:,} of {held_out.numel():,} held-out tokens")
+    tokens = held_out.tokens
+    for subject in subjects:
+        subject.measure_by(held_out.count)
+    for i, (part, *of) in enumerate(zip(*(x.split(16) for x in held_out), strict=True)):
+        progress(f"fidelity: {i * 16 * tokens.shape[1]:,} of {tokens.numel():,} held-out tokens")
         for point, x in rows(part).items():
             for subject in (s for s in subjects if s.point == point and s.failed is None):
                 with subject.failing_alone():
-                    subject.measure(x)
+                    subject.measure(x, torch.repeat_interleave(*of))  # the document of every token
     able = [s for s in subjects if s.failed is None]
     if lm_tokens == 0 or not able:
-        return [s.failed or s.fidelity.result() | NOT_SPLICED | {"sinks": s.sinks} for s in subjects]
-    model = lm()
-    counts = trainable(held_out, model.tokenizer).sum(1).cumsum(0)
-    passes = _Passes(model, list(dict.fromkeys(s.point for s in able)), able)
-    some = held_out[: int((counts < lm_tokens).sum()) + 1]
+        return [s.measured({}) for s in subjects]
+    passes = _Passes(lm(), list(dict.fromkeys(s.point for s in able)), able)
+    some = tokens[: enough(held_out, lm_tokens)]
     for i, part in enumerate(some.split(lm_batch)):
         progress(f"language model's loss: {i * lm_batch * some.shape[1]:,} of {some.numel():,} tokens")
         passes.add(part)
-    return [s.failed or s.fidelity.result() | passes.result(s) | {"sinks": s.sinks} for s in subjects]
+    return [s.failed or s.measured(passes.result(s), passes.by_document(s, held_out)) for s in subjects]
 
 
 class _Passes:
@@ -162,6 +204,11 @@ class _Passes:
     def result(self, subject: Subject) -> Mapping[str, float]:
         zero, mean = self.zero[subject.point].result(), self.mean[subject.point].result()
         return spliced(self.clean.result(), subject.ce.result(), zero, mean)
+
+    def by_document(self, subject: Subject, held_out: HeldOut) -> dict[str, list[float]]:
+        """delta_loss = (sum nats_sae - sum nats_clean) / sum scored."""
+        values = {"scored": self.clean.tokens, "nats_clean": self.clean.nats, "nats_sae": subject.ce.nats}
+        return {key: by_document(found, held_out.documents, held_out.count) for key, found in values.items()}
 
 
 def _raw_mean(subject: Subject) -> Float[Tensor, " d_in"]:

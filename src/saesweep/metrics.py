@@ -1,6 +1,8 @@
 """What each number is: sums over held-out tokens in fp64, divided once at the end (README, "Metrics")."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -11,32 +13,54 @@ NOT_SPLICED = dict.fromkeys(("ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_
 
 
 class Fidelity:
-    """How well x_hat = decode(encode(x)) stands for x, and how often each latent fires."""
+    """How well x_hat = decode(encode(x)) stands for x, and how often each latent fires; by document, and over all."""
 
-    def __init__(self, d_in: int, d_sae: int, mean: Float[Tensor, " d_in"], scale: float):
+    def __init__(self, d_in: int, d_sae: int, mean: Float[Tensor, " d_in"], scale: float, documents: int = 1):
         """mean, scale: of the training units, in which mse, cosine and bias are taken."""
         self.mean, self.scale = mean.double(), scale
-        self.tokens = 0
         self.fired = torch.zeros(d_sae, dtype=torch.long)
-        self.sum_x = torch.zeros(d_in, dtype=torch.float64)
-        self.squared_x = self.squared_error = self.squared_x_hat = self.product = self.cosine = 0.0
+        self.by_document = torch.zeros(documents, 4, dtype=torch.float64)  # tokens, active, squared error, ||x||^2
+        self.sum_x_by_document = torch.zeros(documents, d_in, dtype=torch.float64)
+        self.squared_x_hat = self.product = self.cosine = 0.0
 
     @torch.no_grad()
     def add(
-        self, x: Float[Tensor, "tokens d_in"], f: Float[Tensor, "tokens d_sae"], x_hat: Float[Tensor, "tokens d_in"]
+        self, x: Float[Tensor, "tokens d_in"], f: Float[Tensor, "tokens d_sae"], x_hat: Float[Tensor, "tokens d_in"],
+        documents: Int[Tensor, " tokens"] | None = None,
     ) -> None:
-        """x and x_hat in raw units."""
+        """x and x_hat in raw units; `documents`: the number of each token's, if there are several."""
         x, x_hat = ((tensor.double() - self.mean.to(tensor.device)) / self.scale for tensor in (x, x_hat))
+        documents = torch.zeros(len(x), dtype=torch.long) if documents is None else documents
         products = (x * x_hat).sum(1)
         squared_x, squared_x_hat = x.square().sum(1), x_hat.square().sum(1)
-        self.tokens += len(x)
-        self.fired += torch.count_nonzero(f > 0, dim=0).cpu()
-        self.sum_x += x.sum(0).cpu()
-        self.squared_x += float(squared_x.sum())
-        self.squared_error += float((x - x_hat).square().sum())
+        active = f > 0
+        self.fired += torch.count_nonzero(active, dim=0).cpu()
+        of_a_token = torch.ones_like(squared_x), active.sum(1).double(), (x - x_hat).square().sum(1), squared_x
+        self.by_document.index_add_(0, documents, torch.stack(of_a_token, 1).cpu())
+        self.sum_x_by_document.index_add_(0, documents, x.cpu())
         self.squared_x_hat += float(squared_x_hat.sum())
         self.product += float(products.sum())
         self.cosine += float((products / (squared_x * squared_x_hat).sqrt().clamp(min=1e-30)).sum())
+
+    @property
+    def tokens(self) -> int:
+        return int(self.by_document[:, 0].sum())
+
+    @property
+    def sum_x(self) -> Float[Tensor, " d_in"]:
+        return self.sum_x_by_document.sum(0)
+
+    @property
+    def variance(self) -> Float[Tensor, " documents"]:
+        """sum ||x - mean x||^2 over each document's tokens, the mean being that of all."""
+        tokens, _, _, squared_x = self.by_document.T
+        mean = self.sum_x / self.tokens
+        return squared_x - 2 * self.sum_x_by_document @ mean + tokens * mean.square().sum()
+
+    def documents(self) -> dict[str, list[float]]:
+        """What the numbers are made of, by document: l0 = sum active / sum tokens, fvu = sum error / sum variance."""
+        tokens, active, error, _ = self.by_document.T.tolist()
+        return {"tokens": tokens, "active": active, "error": error, "variance": self.variance.tolist()}
 
     @property
     def frequency(self) -> Float[Tensor, " d_sae"]:
@@ -44,12 +68,11 @@ class Fidelity:
         return self.fired.double() / self.tokens
 
     def result(self) -> dict[str, float]:
-        variance = self.squared_x - float(self.sum_x.square().sum()) / self.tokens
-        frequency = self.frequency
+        frequency, squared_error = self.frequency, float(self.by_document[:, 2].sum())
         return {
             "l0": float(frequency.sum()),
-            "fvu": self.squared_error / variance,
-            "mse": self.squared_error / self.tokens,
+            "fvu": squared_error / float(self.variance.sum()),
+            "mse": squared_error / self.tokens,
             "cosine": self.cosine / self.tokens,
             "relative_reconstruction_bias": self.squared_x_hat / self.product if self.product else float("nan"),
             "frequency_over_1pct": float((frequency > 0.01).double().mean()),
@@ -58,10 +81,10 @@ class Fidelity:
 
 
 class CrossEntropy:
-    """Mean next-token cross-entropy, nats per token."""
+    """Mean next-token cross-entropy, nats per token; by block, in the order in which they came, and over all."""
 
     def __init__(self) -> None:
-        self.nats, self.tokens = 0.0, 0
+        self.nats, self.tokens = list[float](), list[int]()
 
     @torch.no_grad()
     def add(self, logits: Float[Tensor, "batch pos vocab"], tokens: Int[Tensor, "batch pos"], counted: Tensor) -> None:
@@ -69,12 +92,13 @@ class CrossEntropy:
         counted = counted[:, 1:]
         targets = tokens[:, 1:].masked_fill(~counted, UNCOUNTED)
         for predicted, target in zip(logits[:, :-1], targets, strict=True):  # views: logits are too large to be copied
-            for part, wanted in zip(predicted.split(32), target.split(32), strict=True):  # fp32 ones that fit the cache
-                self.nats += float(F.cross_entropy(part.float(), wanted, ignore_index=UNCOUNTED, reduction="sum"))
-        self.tokens += int(counted.sum())
+            parts = zip(predicted.split(32), target.split(32), strict=True)  # fp32 ones that fit the cache
+            sums = (F.cross_entropy(part.float(), wanted, ignore_index=UNCOUNTED, reduction="sum") for part, wanted in parts)
+            self.nats.append(sum(map(float, sums)))
+        self.tokens += counted.sum(1).tolist()
 
     def result(self) -> float:
-        return self.nats / self.tokens
+        return sum(self.nats) / sum(self.tokens)
 
 
 def spliced(clean: float, sae: float, zero: float, mean: float) -> dict[str, float]:
@@ -84,6 +108,12 @@ def spliced(clean: float, sae: float, zero: float, mean: float) -> dict[str, flo
         "delta_loss": sae - clean,
         "loss_recovered": 1 - (sae - clean) / (zero - clean) if zero != clean else float("nan"),
     }
+
+
+def by_document(values: Sequence[float], documents: Int[Tensor, " blocks"], count: int) -> list[float]:
+    """Sums over the first blocks, of which there are `values`, by the document they are from."""
+    sums = torch.zeros(count, dtype=torch.float64)
+    return sums.index_add_(0, documents[: len(values)], torch.tensor(values, dtype=torch.float64)).tolist()
 
 
 def dead_share(tokens_since_fired: Int[Tensor, " d_sae"], tokens: int, dead_after: int) -> float:

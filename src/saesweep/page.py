@@ -114,7 +114,7 @@ def _legend(df: pd.DataFrame) -> str:
     return "".join(item(_mark(look, 8.0, 8.0), arch) for arch, look in looks(df["arch"]).items())
 
 
-def html(df: pd.DataFrame, name: str) -> str:
+def html(df: pd.DataFrame, comparison, details, name: str) -> str:
     """The whole page; its links to the SAEs' folders are relative to the sweep's folder."""
     panels = [
         f"<section><h2>{escape(title)}</h2>"

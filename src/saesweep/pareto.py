@@ -1,100 +1,85 @@
-"""Fronts and comparisons: the finished SAEs of a sweep as a table, a figure and a page.
+"""Fronts and comparisons: the SAEs of one or more sweeps as a table, an answer, figures and a page.
 
     python -m saesweep.pareto outputs/default
+    python -m saesweep.pareto outputs/a outputs/b --out outputs/both
 
-reads every <model>/<site>.<layer>/<arch>/<sparsity>[.<seed>]/eval.json under the folder, writes pareto.csv, pareto.png
-and pareto.html there, and prints the table. A point is on the front if no other point of the same model, site and layer
-has both at most its l0 and at most its fvu, and one of them smaller.
+prints the table and which architecture is better at which sparsity, and writes pareto.csv, pareto.json, pareto.html,
+pareto.png, pareto.svg, frequency.png and frequency.svg: of one sweep into its folder, of several where --out says.
 """
-
-import io
+import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 
-from saesweep import curves, page
+from saesweep import compare, figures, outputs, page
 from saesweep.errors import UsageError
+from saesweep.outputs import Details
 
-if TYPE_CHECKING:
-    import matplotlib.axes
-    import matplotlib.figure
-
-NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
-SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
-METRICS = ["l0", "fvu", "mse", "cosine", "relative_reconstruction_bias",
-           "ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered",
-           "dead", "frequency_over_1pct", "frequency_over_10pct"]  # fmt: skip
-COLUMNS = [*NAMES, *SIZES, *METRICS, "sinks", "on_front", "path"]
 SHOWN = {"arch": "s", "sparsity": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
          "loss_recovered": ".4f", "dead": ".3f"}  # fmt: skip
 
-STYLE = {"font.size": 10, "legend.fontsize": 10.5, "axes.titlesize": 11, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5,
-         "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.titlepad": 9}  # fmt: skip
+
+class Report(NamedTuple):
+    df: pd.DataFrame  # outputs.table
+    comparison: dict[str, Any]  # pareto.json
+    details: list[Details]  # of each row
+    name: str
 
 
-def collect(sweep: Path) -> pd.DataFrame:
-    """One row per finished SAE under the sweep's folder, in the order of model, site, layer, sparsity, arch, seed."""
-    jobs = [file.parent for file in sorted(Path(sweep).glob("*/*/*/*/eval.json"))]
-    rows = [_row(job, sweep) for job in jobs if (job / ".hydra" / "config.yaml").is_file()]
-    df = pd.DataFrame(rows, columns=[c for c in COLUMNS if c != "on_front"])
-    df[[*METRICS, "coefficient"]] = df[[*METRICS, "coefficient"]].astype(float)
-    df = df.sort_values(["model", "site", "layer", "sparsity", "arch", "seed"], kind="stable", ignore_index=True)
-    return df.assign(on_front=_on_front(df))[COLUMNS]
+def report(sweeps: Sequence[Path], out: Path | None = None, reference: str | None = None) -> Report:
+    """Read and compared; links are relative to `out`, the first sweep's folder if None."""
+    for sweep in sweeps:
+        if not Path(sweep).is_dir():
+            raise UsageError(f"{sweep} is no folder: give a sweep's, such as outputs/default")
+    base = Path(out or sweeps[0]).resolve()
+    df = outputs.table(*sweeps, base=base)
+    if reference is not None and reference not in set(df["arch"]):
+        raise UsageError(f"--reference {reference}: there are {', '.join(sorted(set(df['arch']))) or 'no SAEs'}")
+    folders = [Path(os.path.normpath(base / path)) for path in df["path"]]
+    comparison = compare.compare(df, [outputs.documents(folder) for folder in folders], reference)
+    details = [outputs.details(folder) for folder in folders]
+    rows = list(zip(df.itertuples(), details, strict=True))
+    comparison["failed"] = [{"path": r.path, "reason": d.reason} for r, d in rows if r.state == "failed"]
+    comparison["unfinished"] = [{"path": r.path, "tokens": int(r.tokens)} for r, _ in rows if r.state == "unfinished"]
+    return Report(df, comparison, details, ", ".join(Path(sweep).resolve().name for sweep in sweeps))
 
 
-def _row(job: Path, sweep: Path) -> dict:
-    config = OmegaConf.load(job / ".hydra" / "config.yaml")
-    numbers = _numbers(job / "eval.json")
-    named = {key: OmegaConf.select(config, f"{key}.name") for key in ("model", "site", "arch")}
-    plain = {key: OmegaConf.select(config, key) for key in ("layer", "sparsity", "seed")}
-    measured = {key: numbers.get(key) for key in [*SIZES, *METRICS, "sinks"]}
-    return {**named, **plain, **measured, "path": job.relative_to(sweep).as_posix()}
+def write(found: Report, out: Path) -> list[Path]:
+    """Each file whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "pareto.csv": found.df.to_csv(index=False).encode(),
+        "pareto.json": json.dumps(found.comparison, indent=1).encode(),
+        "pareto.html": page.html(*found).encode(),
+        **{f"pareto.{kind}": content for kind, content in figures.pareto(found.df, found.comparison).items()},
+        **{f"frequency.{kind}": content for kind, content in figures.frequency(found.df, found.details).items()},
+    }
+    for name, content in contents.items():
+        draft = out / f".{name}.{os.getpid()}.tmp"
+        draft.write_bytes(content)
+        draft.replace(out / name)
+    return [out / name for name in contents]
 
 
-def _numbers(file: Path) -> Mapping[str, int | float | None]:
-    try:
-        numbers = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{file} is not readable JSON ({error}): delete the file and run the sweep again") from error
-    missing = [key for key in ("l0", "fvu") if key not in numbers]
-    if missing:
-        raise UsageError(f"{file} has no {' and no '.join(missing)}: delete the file and run the sweep again")
-    return numbers
-
-
-def _on_front(df: pd.DataFrame) -> list[bool]:
-    """Points without numbers (failed runs) are on no front and dominate nobody."""
-    l0, fvu = df["l0"].to_numpy(float), df["fvu"].to_numpy(float)
-    place = df.groupby(["model", "site", "layer"]).ngroup().to_numpy()
-
-    def dominated(i: int) -> bool:
-        no_worse = (place == place[i]) & (l0 <= l0[i]) & (fvu <= fvu[i])
-        return bool((no_worse & ((l0 < l0[i]) | (fvu < fvu[i]))).any())
-
-    return [bool(np.isfinite([l0[i], fvu[i]]).all()) and not dominated(i) for i in range(len(df))]
-
-
-def matched(df: pd.DataFrame, reference: str = "topk") -> pd.DataFrame:
-    """fvu of each architecture (a column), mean over seeds, over the reference's at the same place and sparsity."""
-    mean = df.pivot_table("fvu", index=["model", "site", "layer", "sparsity"], columns="arch", aggfunc="mean")
-    return mean.div(mean[reference], axis=0) if reference in mean else mean.iloc[:0]
+def text(found: Report) -> str:
+    """The table, then the answer."""
+    return "\n\n".join(part for part in (table(found.df), answer(found.comparison)) if part)
 
 
 def table(df: pd.DataFrame) -> str:
     """Aligned plain text, one block per model, site and layer; `*` marks the front, `-` what was not measured."""
     if df.empty:
-        return "no finished SAEs"
+        return "no SAEs"
     shown = [key for key in SHOWN if key != "seed" or df["seed"].nunique() > 1]
     df = df.sort_values(["model", "site", "layer", "sparsity", "arch", "seed"], kind="stable")
     columns = [_column(key, df[key], SHOWN[key]) for key in shown]
-    columns.append(["front", *("*" if on_front else "" for on_front in df["on_front"])])
+    marks = ["*" if row.on_front else "" if row.state == "finished" else row.state for row in df.itertuples()]
+    columns.append(["front", *marks])
     lines = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
     places = [f"{row.model} {row.site}.{row.layer}" for row in df.itertuples()]
     blocks = [lines[0]]
@@ -113,82 +98,67 @@ def _cell(value: object, form: str) -> str:
     return "-" if value is None or value != value else format(value, form)
 
 
-def write(sweep: Path) -> pd.DataFrame:
-    """Write pareto.csv, pareto.png and pareto.html into the sweep's folder, each whole or not at all."""
-    sweep = Path(sweep)
-    if not sweep.is_dir():
-        raise UsageError(f"{sweep} is no folder: give a sweep's, such as outputs/default")
-    df = collect(sweep)
-    _replace(sweep / "pareto.csv", df.to_csv(index=False).encode())
-    _replace(sweep / "pareto.png", figure(df))
-    _replace(sweep / "pareto.html", page.html(df, sweep.resolve().name).encode())
-    return df
+def answer(comparison: Mapping[str, Any]) -> str:
+    """A sentence for each two architectures, by place and measure: where which is better, and by how much."""
+    lines = []
+    for place in comparison["places"]:
+        for measure, found in place["metrics"].items():
+            pairs = dict[tuple[str, str], list[dict[str, Any]]]()
+            for gap in found["gaps"]:
+                pairs.setdefault((gap["a"], gap["b"]), []).append(gap)
+            if not pairs:
+                continue
+            lines.append(f"\n{place['model']} {place['site']}.{place['layer']}, {measure}")
+            lines += [f"  {_sentence(*names, gaps)}" for names, gaps in pairs.items()]
+            lines += [f"  {_areas(found)}"] if len(found["areas"]) > 1 else []
+    kinds = dict.fromkeys(gap["interval"] for p in comparison["places"] for m in p["metrics"].values() for gap in m["gaps"])
+    said = " and ".join(kind for kind in kinds if kind)
+    head = "Which is better at the same L0, by how much lower its number is" + (f" [95% interval, from {said}]" if said else "")
+    return "\n".join([head, *lines]) if lines else ""
 
 
-def _replace(file: Path, content: bytes) -> None:
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    draft.write_bytes(content)
-    draft.replace(file)
+def _sentence(a: str, b: str, gaps: Sequence[Mapping[str, Any]]) -> str:
+    by_verdict = {key: [gap for gap in gaps if compare.verdict(gap) == key] for key in ("better", "level", "worse")}
+    words = {"better": f"better than {b}", "level": f"level with {b}", "worse": f"worse than {b}"}
+    parts = [f"{words[key]} at {', '.join(map(_at, found))}" for key, found in by_verdict.items() if found]
+    return f"{a} is {'; '.join(parts)}"
 
 
-def figure(df: pd.DataFrame) -> bytes:
-    """The curves as PNG: a column per model, site and layer (after four a new band), a row per measure."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    places, measures = curves.places(df), curves.measures(df)
-    columns = len(places) if len(places) <= 4 else 3
-    bands = -(-len(places) // max(columns, 1))
-    with mpl.rc_context(STYLE):
-        rows = bands * len(measures)
-        fig = Figure(figsize=(max(0.9 + 3.5 * columns, 5), 0.7 + 2.6 * rows), dpi=200, layout="constrained")
-        axes = fig.subplots(rows, columns, squeeze=False) if places else np.empty((0, 0))
-        for i, (place, points) in enumerate(places.items()):
-            column = axes[i // columns * len(measures) :, i % columns]
-            column[0].set_title(place)
-            column[len(measures) - 1].set_xlabel(curves.WORDS["l0"])
-            for ax, measure in zip(column, measures, strict=False):
-                ax.set_ylabel(curves.WORDS[measure] if i % columns == 0 else "")
-                _panel(ax, points, measure)
-        for ax in axes.flat:
-            ax.set_visible(ax.has_data())
-        _legend(fig, sorted({arch for points in places.values() for arch in points["arch"]}), df)
-        out = io.BytesIO()
-        fig.savefig(out, format="png")
-    return out.getvalue()
+def _at(gap: Mapping[str, Any]) -> str:
+    verdict = compare.verdict(gap)
+    amount = _amount(gap, -1 if verdict == "worse" else 1)
+    return f"{gap['sparsity']:g} " + (f"({amount})" if verdict == "level" else f"by {amount}")
 
 
-def _panel(ax: "matplotlib.axes.Axes", points: pd.DataFrame, measure: str) -> None:
-    for curve in curves.curves(points, measure):
-        colour, marker = curve.look
-        ax.plot(*curve.mean, color=colour, marker=marker, ms=6, lw=1.6, zorder=2)
-        if curve.repeated:
-            seeds = curve.points["l0"], curve.points[measure]
-            ax.scatter(*seeds, s=16, c=colour, marker=marker, alpha=0.4, lw=0, zorder=3)
-    low, high = curves.span(points["l0"])
-    ax.set_xscale("log", base=2)
-    ax.set_xlim(low, high)
-    ax.set_xticks(ticks := curves.ticks(low, high), [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
-    ax.grid(color="#e4e4e4", lw=0.7)
-    ax.set_axisbelow(True)
+def _amount(found: Mapping[str, Any], sign: int = 1) -> str:
+    ends = [] if found["low"] is None else sorted(sign * found[key] for key in ("low", "high"))
+    return f"{sign * found['percent']:.1f}%" + (" [{:.1f}, {:.1f}]".format(*ends) if ends else "")
 
 
-def _legend(fig: "matplotlib.figure.Figure", archs: list[str], df: pd.DataFrame) -> None:
-    from matplotlib.lines import Line2D
-
-    looks = {arch: look for arch, look in curves.looks(df["arch"]).items() if arch in archs}
-    keys = [Line2D([], [], color=c, marker=m, ms=6, lw=1.6, label=arch) for arch, (c, m) in looks.items()]
-    title = None if keys else "no finished SAEs"
-    columns = min(len(keys), int(fig.get_figwidth() // 1.6)) or 1
-    fig.legend(handles=keys, title=title, loc="outside upper center", ncols=columns, frameon=False)
+def _areas(found: Mapping[str, Any]) -> str:
+    """The mean of the measure over log L0, and by how much it is below the reference's."""
+    each = [
+        f"{one['arch']} {one['mean']:.4f}" + (f" ({_amount(one)})" if one["percent"] else "")
+        for one in found["areas"]
+    ]
+    low, high = found["range"]
+    return f"mean from L0 {low:.1f} to {high:.1f} (below {found['reference']}'s by): {', '.join(each)}"
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m saesweep.pareto outputs/<name>")
+    parser = argparse.ArgumentParser(prog="python -m saesweep.pareto", description="Fronts and comparisons of sweeps.")
+    parser.add_argument("sweeps", nargs="+", type=Path, help="folders such as outputs/default")
+    parser.add_argument("--out", type=Path, help="where to write; needed for several sweeps, else only the text is shown")
+    parser.add_argument("--reference", help="the architecture that areas under the front are compared with")
+    given = parser.parse_args()
+    out = given.out or (given.sweeps[0] if len(given.sweeps) == 1 else None)
     try:
-        print(table(write(Path(sys.argv[1]))))
+        found = report(given.sweeps, out, given.reference)
+        print(text(found))
+        if out is None:
+            print("\n--out FOLDER writes this as pareto.csv, pareto.json, pareto.html and figures")
+        else:
+            print("", *write(found, out), sep="\n")
     except UsageError as error:
         sys.exit(str(error))
 

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.activations import Rows, generator
-from saesweep.evaluation import Subject
-from saesweep.metrics import NOT_SPLICED
+from saesweep.evaluation import Measured, Subject
 from saesweep.sites import HookPoint
+
+DOCUMENT = 128  # tokens, all independent, that stand for one
 
 
 class SyntheticSource:
@@ -54,15 +55,11 @@ def recovery(dictionary: Float[Tensor, "features d_in"], W_dec: Float[Tensor, "d
 
 
 @torch.no_grad()
-def evaluate(source: SyntheticSource, subjects: Sequence[Subject], tokens: int) -> list[dict[str, float | None] | Exception]:
+def evaluate(source: SyntheticSource, subjects: Sequence[Subject], tokens: int) -> list[Measured | Exception]:
     """As evaluation.evaluate, but with no language model's loss, and with the recovery of the dictionary."""
-    x = source.draw(tokens, generator(source.seed, 4))
+    x, documents = source.draw(tokens, generator(source.seed, 4)), torch.arange(tokens) // DOCUMENT
     for subject in subjects:
+        subject.measure_by(int(documents[-1]) + 1)
         with subject.failing_alone():
-            subject.measure(x)
-    return [s.failed or _numbers(source, s) for s in subjects]
-
-
-def _numbers(source: SyntheticSource, subject: Subject) -> dict[str, float | None]:
-    found = {"sinks": subject.sinks, "recovery": recovery(source.dictionary, subject.sae.W_dec)}
-    return subject.fidelity.result() | NOT_SPLICED | found
+            subject.measure(x, documents)
+    return [s.measured({"recovery": recovery(source.dictionary, s.sae.W_dec)}) for s in subjects]

@@ -116,12 +116,17 @@ def _digest(document: str) -> bytes:
 
 def blocks(documents: Iterable[str], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, "context"]]:
     """Each document in pieces of `context` tokens, BOS before each where there is one, the last one padded with -1."""
+    for tokens in tokenized(documents, tokenizer):
+        yield from pieces(tokens, tokenizer, context)
+
+
+def pieces(tokens: list[int], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, "context"]]:
+    """The blocks of one document."""
     first = [] if tokenizer.bos is None else [tokenizer.bos]
     size = context - len(first)
-    for tokens in tokenized(documents, tokenizer):
-        for start in range(0, len(tokens), size):
-            block = first + tokens[start : start + size]
-            yield torch.tensor(block + [PADDING] * (context - len(block)))
+    for start in range(0, len(tokens), size):
+        block = first + tokens[start : start + size]
+        yield torch.tensor(block + [PADDING] * (context - len(block)))
 
 
 def tokenized(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:

@@ -18,11 +18,12 @@ def show_pareto(job: Job, trained: bool) -> None:
     from saesweep import logging as loggers
     from saesweep import pareto
 
-    df = pareto.write(job.sweep)
-    print(f"\n{pareto.table(df)}\n", *map(shown, sorted(job.sweep.glob("pareto.*"))), sep="\n", flush=True)
+    found = pareto.report([job.sweep])
+    files = pareto.write(found, job.sweep)
+    print(f"\n{pareto.text(found)}\n", *map(shown, files), sep="\n", flush=True)
     wandb = (job.settings.get("logger") or {}).get("wandb")
     if trained and wandb:
-        loggers.log_sweep(job.sweep, df, wandb)
+        loggers.log_sweep(job.sweep, found.df, wandb)
     if (command := loggers.sync_command(job.sweep)) is not None:
         print(f"\nto send the offline runs to W&B: {command}", flush=True)
 

@@ -13,7 +13,7 @@ import torch
 from saesweep import evaluation, models, synthetic
 from saesweep.activations import LanguageModelSource, Rows, generator
 from saesweep.cache import CachedSource
-from saesweep.evaluation import Subject
+from saesweep.evaluation import Measured, Subject
 from saesweep.progress import Line
 from saesweep.sites import HookPoint, hook_point
 from saesweep.text import Corpus, require
@@ -65,10 +65,10 @@ class ReadText:
         )
 
     def calibration_rows(self) -> Rows:
-        tokens = self._held_out(evaluation.CALIBRATION, self.job["evaluation"]["calibration_tokens"])
-        return self.source.read(tokens)
+        held_out = self._held_out(evaluation.CALIBRATION, self.job["evaluation"]["calibration_tokens"])
+        return self.source.read(held_out.tokens)
 
-    def evaluate(self, subjects: Sequence[Subject]) -> list[Numbers]:
+    def evaluate(self, subjects: Sequence[Subject]) -> list[Measured | Exception]:
         numbers = self.job["evaluation"]
         held_out = self._held_out(evaluation.EVALUATION, numbers["tokens"])
         return evaluation.evaluate(
@@ -80,7 +80,7 @@ class ReadText:
     def _tokenizer(self) -> models.Tokenizer:
         return models.load_tokenizer(self.job["model"])
 
-    def _held_out(self, purpose: int, tokens: int) -> torch.Tensor:
+    def _held_out(self, purpose: int, tokens: int) -> evaluation.HeldOut:
         return evaluation.held_out_blocks(
             self.corpus, self._tokenizer, purpose, tokens=tokens,
             context=self.job["context"], stream_seed=self.job["stream_seed"],
@@ -100,7 +100,7 @@ class KnownDictionary:
     def calibration_rows(self) -> Rows:
         return {self.source.point: self.source.draw(self.numbers["calibration_tokens"], generator(self.source.seed, 5))}
 
-    def evaluate(self, subjects: Sequence[Subject]) -> list[Numbers]:
+    def evaluate(self, subjects: Sequence[Subject]) -> list[Measured | Exception]:
         return synthetic.evaluate(self.source, subjects, self.numbers["tokens"])
 
 

@@ -2,7 +2,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,21 @@ from omegaconf import OmegaConf
 
 from saesweep import saves
 from saesweep.errors import UsageError
+from saesweep.outputs import COMPOSED, CURVE, DOCUMENTS, FAILED, FREQUENCY, NUMBERS, RESOLVED, flat
 from saesweep.sweep.jobs import Job, shown
 
 log = logging.getLogger(__name__)
 
-RESOLVED = ".hydra/resolved.yaml"  # what made the SAE; Hydra writes its own files before anybody can object
-COMPOSED = ".hydra/config.yaml"
-FAILED = "failed.txt"
-RESULTS = ("eval.json", "sae", saves.FOLDER)  # what took the work
-OURS = ("eval.json", "sae", saves.FOLDER, "metrics.csv", "wandb", FAILED)  # removed where a job starts anew
+# RESOLVED is what made the SAE: Hydra writes its own COMPOSED before anybody can object
+RESULTS = (NUMBERS, "sae", saves.FOLDER)  # what took the work
+OURS = (*RESULTS, CURVE, DOCUMENTS, FREQUENCY, "wandb", FAILED)  # removed where a job starts anew
 # These say nothing about the SAE. Of the trainer only the precision does: a sweep may go on on another machine.
 NOT_SETTINGS = ("name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "logger", "trainer", "cache")
 
 
 def finished(job: Job) -> dict[str, Any] | None:
     """The numbers of eval.json."""
-    file = job.folder / "eval.json"
+    file = job.folder / NUMBERS
     if not file.is_file():
         return None
     try:
@@ -54,7 +53,7 @@ def differences(job: Job) -> list[str]:
     made = made_with(job)
     if made is None:
         return ["unknown ones: it has results, but no .hydra folder that says how they were made"]
-    there, here = dict(_flat(_comparable(made))), dict(_flat(_comparable(job.settings)))
+    there, here = dict(flat(_comparable(made))), dict(flat(_comparable(job.settings)))
     keys = [key for key in dict.fromkeys([*here, *there]) if there.get(key, "absent") != here.get(key, "absent")]
     return [f"{key}: {_show(there, key)} there, {_show(here, key)} here" for key in keys]
 
@@ -108,14 +107,6 @@ def restore(job: Job) -> None:
 def _comparable(settings: Mapping) -> dict:
     kept = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
     return kept | {"trainer": {"precision": settings["trainer"].get("precision")}}
-
-
-def _flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from _flat(value, f"{path}.{key}".lstrip("."))
-    else:
-        yield path, node
 
 
 def _show(settings: Mapping[str, Any], key: str) -> str:

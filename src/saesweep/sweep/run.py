@@ -2,10 +2,9 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +12,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 
-from saesweep import distributed, saelens, saves
+from saesweep import distributed, outputs, saelens, saves
 from saesweep.activations import ActivationStream, Position, Statistics
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.calibration import meet_l0_
-from saesweep.evaluation import Subject
+from saesweep.evaluation import Measured, Subject
 from saesweep.instantiate import instantiate
 from saesweep.logging import MemberInfo, SweepLogger
 from saesweep.memory import keep_freed_memory, out_of_memory
@@ -192,20 +191,20 @@ def _finish(part: Part, module: SAESweep, stream: ActivationStream, matter: Matt
         member.sae.requires_grad_(False).fold_(statistics.mean.to(member.sae.b_dec.device), statistics.scale)
         subjects.append(Subject(member.sae, member.point, statistics))
     measured = dict(zip(done, _measured(matter, subjects), strict=True))
-    results: list[Numbers | Exception] = []
+    ends: list[Numbers | Exception] = []
     for index, (job, folder, member) in enumerate(zip(part.jobs, part.folders, module.members, strict=True)):
-        result = RuntimeError(member.failed) if member.failed else measured[index]
-        if not isinstance(result, Exception):
-            result |= _known_from_training(module, member)
+        found = RuntimeError(member.failed) if member.failed else measured[index]
+        if not isinstance(found, Exception):
+            found.numbers.update(_known_from_training(module, member))
             try:
-                _leave(job, folder, member, result)
+                _leave(job, folder, member, found)
             except (OSError, SafetensorError) as error:
-                result = error
-        results.append(result)
-    return results
+                found = error
+        ends.append(found.numbers if isinstance(found, Measured) else found)
+    return ends
 
 
-def _measured(matter: Matter, subjects: Sequence[Subject]) -> list[Numbers | Exception]:
+def _measured(matter: Matter, subjects: Sequence[Subject]) -> list[Measured | Exception]:
     """Ranks that share SAEs evaluate some of them each."""
     mine = range(distributed.rank(), len(subjects), distributed.world())
     found = dict(zip(mine, matter.evaluate([subjects[i] for i in mine]), strict=True))
@@ -222,11 +221,11 @@ def _known_from_training(module: SAESweep, member: Member) -> Numbers:
     }
 
 
-def _leave(job: Settings, folder: Path, member: Member, numbers: Numbers) -> None:
-    """The SAE, then its numbers, which say that it is finished."""
+def _leave(job: Settings, folder: Path, member: Member, measured: Measured) -> None:
+    """The SAE, what its numbers are made of, and last the numbers, which say that it is finished."""
     if distributed.rank() == 0:
-        saelens.save(folder / "sae", member.sae, job, numbers)
-        _write_json(folder / "eval.json", numbers)
+        saelens.save(folder / "sae", member.sae, job, measured.numbers)
+        outputs.write(folder, documents=measured.documents, frequency=measured.frequency, numbers=measured.numbers)
 
 
 def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStream, matter: Matter) -> None:
@@ -244,9 +243,3 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
         shift = meet_l0_(member.sae, statistics.apply(x[statistics.ordinary(x)]))
         log.info("%s: thresholds shifted by %+.4g to meet L0 on held-out text", member.label, shift)
 
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    finite = {key: None if isinstance(value, float) and value != value else value for key, value in content.items()}
-    draft = file.with_name(f".{file.name}.tmp")
-    draft.write_text(json.dumps(finite, indent=1))
-    draft.replace(file)

@@ -1,0 +1,267 @@
+"""Which architecture is better, at which L0, by how much, and how sure that is.
+
+At one place (model, site, layer) an architecture is a curve through its SAEs, a point per sparsity, the mean over seeds.
+
+    value(L0)   linear in log L0 between two points of the curve, never beyond its ends
+    gap         100 (1 - a/b) percent: a's value is so much below b's at the same L0
+    area        mean over log L0 of the running minimum of the curve, between the two L0 that all curves reach
+
+The same L0: each target sparsity, moved into what both curves reach where that is at most MATCH away. The 95% interval is
+Student's over the seeds that both have, of log ratios paired by seed. With one seed it is a bootstrap over the held-out
+documents, with the same draws for all SAEs: it says how much hangs on the text, not on the seed.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray as Array
+from scipy import stats
+
+from saesweep.outputs import PLACE, on_front
+
+MEASURES = ("fvu", "delta_loss")  # of both, less is better
+MATCH = 0.05  # of L0: within which its target is met
+DRAWS = 2000
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    estimate: float
+    low: float | None
+    high: float | None
+
+
+def compare(df: pd.DataFrame, documents: Sequence[pd.DataFrame | None], reference: str | None = None) -> dict[str, Any]:
+    """What pareto.json holds of outputs.table(); `documents`: those of each row.
+
+    reference: the arch whose area the others' are compared with; if None topk, or the best where there is no topk.
+    """
+    places = []
+    for _, rows in df.groupby(df.groupby(PLACE).ngroup()):
+        name = {key: rows[key].tolist()[0] for key in PLACE}
+        found = {key: _compared(rows, [documents[i] for i in rows.index], key, reference) for key in MEASURES}
+        places.append(name | {"metrics": {key: part for key, part in found.items() if part}})
+    return {"places": places}
+
+
+def _compared(
+    rows: pd.DataFrame, documents: Sequence[pd.DataFrame | None], measure: str, reference: str | None
+) -> dict[str, Any]:
+    known = (np.isfinite(rows["l0"]) & np.isfinite(rows[measure]) & (rows["l0"] > 0)).to_numpy()
+    if not known.any():
+        return {}
+    points, front = rows[known], rows["path"][on_front(rows, measure)].tolist()
+    samples = Samples.of(points, [d for d, k in zip(documents, known, strict=True) if k], measure)
+    curves = [Curve.of(arch, points, measure, samples) for arch in dict.fromkeys(points["arch"])]
+    areas = _areas([curve for curve in curves if len(curve.sparsities) > 1], reference)
+    rank = {area["arch"]: i for i, area in enumerate(areas["areas"])}
+    curves.sort(key=lambda curve: rank.get(curve.arch, len(rank)))
+    gaps = [gap for i, a in enumerate(curves) for b in curves[i + 1 :] for gap in _gaps(a, b)]
+    return {"front": front, "curves": [curve.described() for curve in curves], **areas, "gaps": gaps}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """l0 and value of every point, [draws, points]: row 0 as it was measured, the others with documents drawn anew."""
+
+    l0: Array
+    value: Array
+    documents: int  # that the value was measured on; 0: unknown, or not the same for all points
+
+    @staticmethod
+    def of(points: pd.DataFrame, documents: Sequence[pd.DataFrame | None], measure: str) -> Samples:
+        l0, value = points["l0"].to_numpy()[None], points[measure].to_numpy()[None]
+        first = documents[0]
+        if first is None or not all(d is not None and _same(d, first, measure) for d in documents):
+            return Samples(l0, value, 0)
+        read = np.full(len(first), True) if measure == "fvu" else first["scored"].to_numpy() > 0
+        if read.sum() < 2:
+            return Samples(l0, value, 0)
+        weights = _weights(read)
+        tokens = weights @ first["tokens"].to_numpy()
+        drawn_l0 = weights @ _columns(documents, "active") / tokens[:, None]
+        if measure == "fvu":
+            drawn = weights @ _columns(documents, "error") / (weights @ _columns(documents, "variance"))
+        else:
+            nats = _columns(documents, "nats_sae") - _columns(documents, "nats_clean")
+            drawn = weights @ nats / (weights @ first["scored"].to_numpy())[:, None]
+        return Samples(np.concatenate([l0, drawn_l0]), np.concatenate([value, drawn]), int(read.sum()))
+
+
+def _same(a: pd.DataFrame, b: pd.DataFrame, measure: str) -> bool:
+    """Measured on the same text, for all that can be seen of it."""
+    keys = ["tokens"] if measure == "fvu" else ["tokens", "scored"]
+    return all(key in a and key in b and a[key].equals(b[key]) for key in keys)
+
+
+def _columns(documents: Sequence[pd.DataFrame], key: str) -> Array:
+    return np.stack([d[key].to_numpy(float) for d in documents], axis=1)
+
+
+def _weights(read: Array) -> Array:
+    """How often each document is drawn, [DRAWS, documents]: those that the language model read among themselves."""
+    random, weights = np.random.default_rng(0), np.zeros((DRAWS, len(read)))
+    for part in (read, ~read):
+        if count := part.sum():
+            weights[:, part] = random.multinomial(count, np.full(count, 1 / count), size=DRAWS)
+    return weights
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One architecture at one place; the mean over its seeds, by L0."""
+
+    arch: str
+    sparsities: list[float]
+    l0: Array  # [draws, sparsities], as in Samples
+    value: Array
+    by_seed: dict[int, tuple[Array, Array]]  # l0 and value [sparsities] of each seed that has them all
+    documents: int
+
+    @staticmethod
+    def of(arch: str, points: pd.DataFrame, measure: str, samples: Samples) -> Curve:
+        own, sparsity, seed = (points["arch"] == arch).to_numpy(), points["sparsity"].to_numpy(), points["seed"].to_numpy()
+        at = {s: own & (sparsity == s) for s in sorted(set(sparsity[own].tolist()))}
+        at = dict(sorted(at.items(), key=lambda item: samples.l0[0, item[1]].mean()))
+        l0, value = (np.stack([x[:, mask].mean(1) for mask in at.values()], axis=1) for x in (samples.l0, samples.value))
+        by_seed = {}
+        for number in sorted(set(seed[own].tolist())):
+            here = [mask & (seed == number) for mask in at.values()]
+            if all(mask.sum() == 1 for mask in here):
+                by_seed[number] = tuple(np.concatenate([x[0, mask] for mask in here]) for x in (samples.l0, samples.value))
+        return Curve(arch, list(at), l0, value, by_seed, samples.documents)
+
+    def described(self) -> dict[str, Any]:
+        if len(self.by_seed) > 1:
+            each = [_student(column) for column in np.stack([value for _, value in self.by_seed.values()]).T]
+        else:
+            each = [_percentiles(column) for column in self.value.T]
+        ends = {"mean": self.value[0].tolist(), "low": [i.low for i in each], "high": [i.high for i in each]}
+        return {"arch": self.arch, "sparsity": self.sparsities, "l0": self.l0[0].tolist(), **ends}
+
+
+class Replicates(NamedTuple):
+    """Several curves, each as [replicates, sparsities]: seeds, or the estimate followed by the bootstrap's draws."""
+
+    curves: list[tuple[Array, Array]]
+    seeds: bool
+    said: str | None  # "3 seeds", "88 documents"
+
+    @staticmethod
+    def of(curves: Sequence[Curve]) -> Replicates:
+        seeds = sorted(set.intersection(*(set(curve.by_seed) for curve in curves)))
+        if len(seeds) > 1:
+            found = [tuple(np.stack(x) for x in zip(*(c.by_seed[s] for s in seeds), strict=True)) for c in curves]
+            return Replicates([_ascending(*one) for one in found], True, f"{len(seeds)} seeds")
+        documents = min(curve.documents for curve in curves)
+        return Replicates([_ascending(c.l0, c.value) for c in curves], False, f"{documents} documents" if documents else None)
+
+    @property
+    def range(self) -> tuple[Array, Array]:
+        """The lowest and the highest L0 that all of them reach; of each replicate."""
+        return np.max([l0[:, 0] for l0, _ in self.curves], axis=0), np.min([l0[:, -1] for l0, _ in self.curves], axis=0)
+
+    def percent(self, a: Array, b: Array) -> Interval | None:
+        """100 (1 - a/b) of the replicates; None where one of the values is not above zero, so that there is no ratio."""
+        if min(a[0], b[0]) <= 0 or (self.seeds and min(a.min(), b.min()) <= 0):
+            return None
+        if min(a.min(), b.min()) <= 0:
+            return Interval(100 * (1 - float(a[0] / b[0])), None, None)
+        found = (_student if self.seeds else _percentiles)(np.log(a / b))
+        estimate, high, low = (None if x is None else 100 * (1 - float(np.exp(x))) for x in found)
+        return Interval(estimate, low, high)
+
+
+def _ascending(l0: Array, value: Array) -> tuple[Array, Array]:
+    order = np.argsort(l0, axis=1, kind="stable")
+    return np.take_along_axis(l0, order, 1), np.take_along_axis(value, order, 1)
+
+
+def _student(seeds: Array) -> Interval:
+    mean = float(seeds.mean())
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(seeds) - 1) * seeds.std(ddof=1) / np.sqrt(len(seeds)))
+    return Interval(mean, mean - half, mean + half)
+
+
+def _percentiles(draws: Array) -> Interval:
+    """Row 0 is the estimate."""
+    if len(draws) == 1:
+        return Interval(float(draws[0]), None, None)
+    low, high = np.quantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(draws[0]), float(low), float(high))
+
+
+def interpolated(l0: Array, value: Array, at: Array) -> Array:
+    """[replicates]: the value at an L0 within the curve, linear in log L0."""
+    if l0.shape[1] == 1:
+        return value[:, 0]
+    left = np.clip((l0 <= at[:, None]).sum(1) - 1, 0, l0.shape[1] - 2)
+    ends = [np.take_along_axis(x, left[:, None] + i, 1)[:, 0] for x in (l0, value) for i in (0, 1)]
+    x0, x1, y0, y1 = ends
+    width = np.log(x1 / x0)
+    share = np.where(width > 0, np.log(at / x0) / np.where(width > 0, width, 1), 0.0)
+    return y0 + np.clip(share, 0, 1) * (y1 - y0)
+
+
+def area(l0: Array, value: Array, low: Array, high: Array) -> Array:
+    """[replicates]: mean over log L0, between the two, of the running minimum."""
+    best = np.minimum.accumulate(value, axis=1)
+    knots = np.sort(np.concatenate([np.clip(l0, low[:, None], high[:, None]), low[:, None], high[:, None]], axis=1), axis=1)
+    heights = np.stack([interpolated(l0, best, knots[:, i]) for i in range(knots.shape[1])], axis=1)
+    return np.trapezoid(heights, np.log(knots), axis=1) / np.log(high / low)
+
+
+def _gaps(a: Curve, b: Curve) -> list[dict[str, Any]]:
+    """Where both can be had at the same L0: one per sparsity."""
+    replicates = Replicates.of([a, b])
+    low, high = replicates.range
+    if low.mean() > high.mean():
+        return []
+    gaps = []
+    for sparsity in sorted({*a.sparsities, *b.sparsities}):
+        at = np.clip(sparsity, low, np.maximum(low, high))
+        if abs(at[0] / sparsity - 1) > MATCH:
+            continue
+        values = [interpolated(*curve, at) for curve in replicates.curves]
+        interval = replicates.percent(*values)
+        if interval is None:
+            continue
+        said = replicates.said if interval.low is not None else None
+        l0, value_a, value_b = (float(x.mean() if replicates.seeds else x[0]) for x in (at, *values))
+        gaps.append({"a": a.arch, "b": b.arch, "sparsity": sparsity, "l0": l0, "value_a": value_a, "value_b": value_b,
+                     "percent": interval.estimate, "low": interval.low, "high": interval.high, "interval": said})  # fmt: skip
+    return gaps
+
+
+def _areas(curves: Sequence[Curve], reference: str | None) -> dict[str, Any]:
+    """Of the curves with several points, the smallest first."""
+    none = {"reference": None, "range": None, "areas": []}
+    if not curves:
+        return none
+    replicates = Replicates.of(curves)
+    low, high = replicates.range
+    if (low >= high).any():
+        return none
+    areas = {c.arch: area(*one, low, high) for c, one in zip(curves, replicates.curves, strict=True)}
+    size = {arch: float(x.mean() if replicates.seeds else x[0]) for arch, x in areas.items()}
+    best_first = sorted(size, key=size.__getitem__)
+    wanted = reference or "topk"
+    against = wanted if wanted in size else best_first[0]
+    rows = [{"arch": arch, "mean": size[arch]} | _against(replicates, areas[arch], areas[against]) for arch in best_first]
+    ends = [float(x.mean() if replicates.seeds else x[0]) for x in (low, high)]
+    return {"reference": against, "range": ends, "areas": rows}
+
+
+def _against(replicates: Replicates, area: Array, reference: Array) -> dict[str, float | None]:
+    found = replicates.percent(area, reference) or (None, None, None)
+    return dict(zip(("percent", "low", "high"), found, strict=True))
+
+
+def verdict(gap: dict[str, Any]) -> str:
+    """better or worse: a than b; level where the interval holds both."""
+    low, high = (gap["percent"] if end is None else end for end in (gap["low"], gap["high"]))
+    return "better" if low > 0 else "worse" if high < 0 else "level"
