@@ -1,1 +1,21 @@
-"""Train sparse autoencoders on a language model's activations and compare architectures at matched sparsity."""
+"""Train sparse autoencoders on a language model's activations and compare architectures at matched sparsity.
+
+    import saesweep
+
+    saesweep.results("outputs/default")                          # a DataFrame, one row per SAE
+    sae = saesweep.load("outputs/default/gemma3_270m/resid.9/jumprelu/32")
+    lm = saesweep.language_model(sae)
+    with saesweep.splice(lm, sae):
+        lm.module(input_ids=tokens)                              # with the reconstruction in place of the activation
+"""
+from typing import Any
+
+__all__ = ["language_model", "load", "results", "splice"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'saesweep' has no attribute {name!r}")
+    from saesweep import notebook  # imports torch, which the command line does without
+
+    return getattr(notebook, name)

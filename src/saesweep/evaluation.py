@@ -155,6 +155,15 @@ def evaluate(
     return [s.failed or s.measured(passes.result(s), passes.by_document(s, held_out)) for s in subjects]
 
 
+def replaced(
+    x: Float[Tensor, "batch pos d_in"], at: Bool[Tensor, "batch pos"], fn: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "batch pos d_in"]:
+    """fn takes and gives [tokens d_in] in fp32."""
+    x = x.clone()
+    x[at] = fn(x[at].float()).to(x.dtype)
+    return x
+
+
 class _Passes:
     """The clean, ablated and spliced forward passes over the same blocks."""
 
@@ -192,13 +201,10 @@ class _Passes:
         """A forward of the same tokens as the clean one: what comes before the hook point is not computed again."""
         statistics = self.statistics[point]
 
-        def splice(x: Float[Tensor, "batch pos d_in"]) -> Float[Tensor, "batch pos d_in"]:
-            at = ordinary & statistics.ordinary(x)
-            x = x.clone()
-            x[at] = fn(x[at].float()).to(x.dtype)
-            return x
-
-        with replayed(self.unchanged[point], self.outputs), edit(self.lm.module, point, splice):
+        with (
+            replayed(self.unchanged[point], self.outputs),
+            edit(self.lm.module, point, lambda x: replaced(x, ordinary & statistics.ordinary(x), fn)),
+        ):
             yield
 
     def result(self, subject: Subject) -> Mapping[str, float]:

@@ -1,9 +1,11 @@
 """What a sweep has left on disk: a folder per SAE, read as one table, and what lies behind each of its rows.
 
-    documents.csv   the sums that the numbers of eval.json are made of, by held-out document
-    frequency.csv   per latent, the share of the held-out tokens on which it is active
-    eval.json       the numbers; written last, it says that the SAE is finished
-    failed.txt      why there are none
+    sae/                    the SAE, in SAELens' format
+    statistics.safetensors  mean, scale and sinks of its site
+    documents.csv           the sums that the numbers of eval.json are made of, by held-out document
+    frequency.csv           per latent, the share of the held-out tokens on which it is active
+    eval.json               the numbers; written last, it says that the SAE is finished
+    failed.txt              why there are none
 """
 import json
 import os
@@ -28,7 +30,7 @@ PLACE = ["model", "site", "layer"]
 
 NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE = "eval.json", "documents.csv", "frequency.csv", "failed.txt", "metrics.csv"
 RESOLVED, COMPOSED, WORDS = ".hydra/resolved.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml"
-URL = "wandb/url.txt"
+URL, STATISTICS, WEIGHTS = "wandb/url.txt", "statistics.safetensors", "sae/sae_weights.safetensors"
 
 
 class Details(NamedTuple):
@@ -94,21 +96,23 @@ def _row(job: Path) -> dict[str, Any]:
     named = {key: OmegaConf.select(config, f"{key}.name") for key in ("model", "site", "arch")}
     plain = {key: OmegaConf.select(config, key) for key in ("layer", "sparsity", "seed")}
     if _finished(job):
-        numbers, state = _numbers(job / NUMBERS), "finished"
+        found, state = numbers(job), "finished"
     else:
-        numbers, state = {"tokens": _tokens_so_far(job)}, "failed" if (job / FAILED).is_file() else "unfinished"
-    return {**named, **plain, **{key: numbers.get(key) for key in [*SIZES, *METRICS, "sinks"]}, "state": state}
+        found, state = {"tokens": _tokens_so_far(job)}, "failed" if (job / FAILED).is_file() else "unfinished"
+    return {**named, **plain, **{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, "state": state}
 
 
-def _numbers(file: Path) -> Mapping[str, int | float | None]:
+def numbers(job: Path) -> Mapping[str, int | float | None]:
+    """eval.json."""
+    file = job / NUMBERS
     try:
-        numbers = json.loads(file.read_text())
+        found = json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise UsageError(f"{file} is not readable JSON ({error}): delete the file and run the sweep again") from error
-    missing = [key for key in ("l0", "fvu") if key not in numbers]
+    missing = [key for key in ("l0", "fvu") if key not in found]
     if missing:
         raise UsageError(f"{file} has no {' and no '.join(missing)}: delete the file and run the sweep again")
-    return numbers
+    return found
 
 
 def _tokens_so_far(job: Path) -> int:
@@ -153,7 +157,7 @@ def frequency(job: Path) -> np.ndarray | None:
 
 def details(job: Path) -> Details:
     return Details(
-        command=command(job), config=config(job), curve=_curve(job), rates=frequency(job),
+        command=command(job), config=dict(flat(settings(job))), curve=_curve(job), rates=frequency(job),
         wandb=_text(job / URL), reason=_text(job / FAILED),
     )  # fmt: skip
 
@@ -164,10 +168,10 @@ def command(job: Path) -> str:
     return " ".join(["python train.py", *map(shlex.quote, map(str, words))])
 
 
-def config(job: Path) -> dict[str, Any]:
-    """Every setting that made the SAE, by dotted key."""
+def settings(job: Path) -> dict[str, Any]:
+    """Every setting that made the SAE, as it was composed."""
     file = next((job / name for name in (RESOLVED, COMPOSED) if (job / name).is_file()), None)
-    return dict(flat(OmegaConf.to_container(OmegaConf.load(file), resolve=True))) if file else {}
+    return OmegaConf.to_container(OmegaConf.load(file), resolve=True) if file else {}
 
 
 def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -40,16 +40,19 @@ class Cohort(NamedTuple):
 
 def write(job: Path, step: int, save: Save) -> None:
     """Whole or not at all; older ones but the last are removed."""
-    from safetensors.torch import save_file  # imports torch
-
     folder = job / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / ".draft"
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in save.tensors.items()}
-    save_file(tensors, draft, metadata={"state": json.dumps(save.state)})
+    put(draft := folder / ".draft", save)
     draft.replace(folder / f"{step}-{_crc(draft):08x}.safetensors")
     for file in _files(job)[KEPT:]:
         file.unlink()
+
+
+def put(file: Path, save: Save) -> None:
+    from safetensors.torch import save_file  # imports torch
+
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in save.tensors.items()}
+    save_file(tensors, file, metadata={"state": json.dumps(save.state)})
 
 
 def read(file: Path) -> Save:

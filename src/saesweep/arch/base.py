@@ -6,6 +6,7 @@
     x_hat = f W_dec + b_dec                 rows of W_dec have unit norm
 """
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -117,3 +118,9 @@ class SparseAutoencoder(nn.Module, ABC):
         """The tensors of the SAELens format (section `saved_as` of it), on the CPU, contiguous, fp32."""
         names = ("W_enc", "W_dec", "b_dec", *self.latent_units)
         return {name: getattr(self, name).detach().float().cpu().contiguous() for name in names}
+
+    @torch.no_grad()
+    def take_(self, tensors: Mapping[str, Tensor]) -> None:
+        """What `exported` gave."""
+        for name in ("W_enc", "W_dec", "b_dec", *self.latent_units):
+            getattr(self, name).copy_(tensors[name])

@@ -6,6 +6,8 @@
 
 After training it is a JumpReLU with one threshold, and is saved as that.
 """
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -76,3 +78,8 @@ class BatchTopK(SparseAutoencoder):
     def exported(self) -> dict[str, Tensor]:
         constant = torch.full((self.d_sae,), float(self.threshold.value))
         return super().exported() | {"threshold": constant}
+
+    @torch.no_grad()
+    def take_(self, tensors: Mapping[str, Tensor]) -> None:
+        super().take_(tensors)
+        self.threshold.value.copy_(tensors["threshold"][0])

@@ -6,6 +6,8 @@
 
 x_frozen decodes with W_dec and b_dec held constant: the third term trains the gate alone.
 """
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -50,3 +52,8 @@ class Gated(SparseAutoencoder):
     def exported(self) -> dict[str, Tensor]:
         tensors = super().exported()
         return tensors | {"b_gate": tensors.pop("b_enc"), "r_mag": self.r_mag.detach().float().cpu()}
+
+    @torch.no_grad()
+    def take_(self, tensors: Mapping[str, Tensor]) -> None:
+        super().take_({**tensors, "b_enc": tensors["b_gate"]})
+        self.r_mag.copy_(tensors["r_mag"])

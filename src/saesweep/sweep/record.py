@@ -10,14 +10,14 @@ from omegaconf import OmegaConf
 
 from saesweep import saves
 from saesweep.errors import UsageError
-from saesweep.outputs import COMPOSED, CURVE, DOCUMENTS, FAILED, FREQUENCY, NUMBERS, RESOLVED, flat
+from saesweep.outputs import COMPOSED, CURVE, DOCUMENTS, FAILED, FREQUENCY, NUMBERS, RESOLVED, STATISTICS, flat, settings
 from saesweep.sweep.jobs import Job, shown
 
 log = logging.getLogger(__name__)
 
 # RESOLVED is what made the SAE: Hydra writes its own COMPOSED before anybody can object
 RESULTS = (NUMBERS, "sae", saves.FOLDER)  # what took the work
-OURS = (*RESULTS, CURVE, DOCUMENTS, FREQUENCY, "wandb", FAILED)  # removed where a job starts anew
+OURS = (*RESULTS, CURVE, DOCUMENTS, FREQUENCY, STATISTICS, "wandb", FAILED)  # removed where a job starts anew
 # These say nothing about the SAE. Of the trainer only the precision does: a sweep may go on on another machine.
 NOT_SETTINGS = ("name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "logger", "trainer", "cache")
 
@@ -50,19 +50,12 @@ def differences(job: Job) -> list[str]:
     """One line for each setting that differs from those that made the results in the job's folder."""
     if not any((job.folder / name).exists() for name in RESULTS):
         return []
-    made = made_with(job)
-    if made is None:
+    made = settings(job.folder)
+    if not made:
         return ["unknown ones: it has results, but no .hydra folder that says how they were made"]
     there, here = dict(flat(_comparable(made))), dict(flat(_comparable(job.settings)))
     keys = [key for key in dict.fromkeys([*here, *there]) if there.get(key, "absent") != here.get(key, "absent")]
     return [f"{key}: {_show(there, key)} there, {_show(here, key)} here" for key in keys]
-
-
-def made_with(job: Job) -> dict | None:
-    for name in (RESOLVED, COMPOSED):
-        if (file := job.folder / name).is_file():
-            return OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-    return None
 
 
 def begin(group: Sequence[Job]) -> None:

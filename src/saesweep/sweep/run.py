@@ -197,7 +197,7 @@ def _finish(part: Part, module: SAESweep, stream: ActivationStream, matter: Matt
         if not isinstance(found, Exception):
             found.numbers.update(_known_from_training(module, member))
             try:
-                _leave(job, folder, member, found)
+                _leave(job, folder, member, found, stream.statistics[member.point])
             except (OSError, SafetensorError) as error:
                 found = error
         ends.append(found.numbers if isinstance(found, Measured) else found)
@@ -221,10 +221,11 @@ def _known_from_training(module: SAESweep, member: Member) -> Numbers:
     }
 
 
-def _leave(job: Settings, folder: Path, member: Member, measured: Measured) -> None:
-    """The SAE, what its numbers are made of, and last the numbers, which say that it is finished."""
+def _leave(job: Settings, folder: Path, member: Member, measured: Measured, statistics: Statistics) -> None:
+    """The SAE and its site, what its numbers are made of, and last the numbers, which say that it is finished."""
     if distributed.rank() == 0:
         saelens.save(folder / "sae", member.sae, job, measured.numbers)
+        saves.put(folder / outputs.STATISTICS, Save(*statistics.saved()))
         outputs.write(folder, documents=measured.documents, frequency=measured.frequency, numbers=measured.numbers)
 
 

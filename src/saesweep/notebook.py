@@ -1,0 +1,95 @@
+"""What a notebook needs of a finished sweep: `from saesweep import load, results, language_model, splice`."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from saesweep import evaluation, models, outputs, saves
+from saesweep.activations import Statistics
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.errors import UsageError
+from saesweep.models import LanguageModel
+from saesweep.sites import edit, hook_point
+from saesweep.sweep.run import build
+
+
+def results(*sweeps: str | Path) -> pd.DataFrame:
+    """One row per SAE of one or more sweeps, with the columns of pareto.csv; `folder` is what `load` takes.
+
+    Raises UsageError where there is no such folder.
+    """
+    for sweep in sweeps:
+        if not Path(sweep).is_dir():
+            raise UsageError(f"{sweep} is no folder: give a sweep's, such as outputs/default")
+    df = outputs.table(*map(Path, sweeps), base=Path("."))
+    return df.rename(columns={"path": "folder"})
+
+
+def load(folder: str | Path, device: str = "cpu") -> SparseAutoencoder:
+    """A trained SAE: `encode` [tokens, d_in] -> [tokens, d_sae] and `decode` back, in raw activation units.
+
+    Beside them `config` (all settings), `metrics` (README, "Metrics"), `point` (where it reads the language model),
+    `statistics` (of that site) and `folder`. Raises UsageError where the folder holds no finished SAE.
+    """
+    folder = Path(folder).resolve()
+    folder = folder.parent if folder.name == "sae" else folder
+    if not (folder / outputs.NUMBERS).is_file():
+        raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
+    config, tensors = outputs.settings(folder), load_file(folder / outputs.WEIGHTS)
+    sae = build(config, d_in=len(tensors["b_dec"]))
+    sae.take_(tensors)
+    found = saves.read(folder / outputs.STATISTICS)
+    sae.config, sae.metrics, sae.folder = config, outputs.numbers(folder), folder
+    sae.point = hook_point(config["model"], config["site"]["name"], config["layer"])
+    sae.statistics = Statistics.restored(found.tensors, found.state)
+    return sae.to(device).eval().requires_grad_(False)
+
+
+def _hint(folder: Path) -> str:
+    below = sorted(file.parent for file in folder.glob("**/" + outputs.NUMBERS))
+    return f"; there are {len(below)} below it, such as {below[0]}" if below else ": give a job's folder"
+
+
+def language_model(sae: SparseAutoencoder, device: str = "cpu") -> LanguageModel:
+    """The one that a loaded SAE was trained on: `module` is a transformers model, `tokenizer.encode` takes texts."""
+    return models.load(sae.config["model"], device)
+
+
+@contextmanager
+def splice(
+    model: LanguageModel | nn.Module, sae: SparseAutoencoder, change: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[None]:
+    """Inside, every forward of the language model has the SAE's reconstruction in place of what it reads.
+
+    change: from latents [tokens, d_sae] to latents, to ablate or to steer. As in the evaluation, special tokens (they are
+    known where the model is called with input_ids) and sinks stay as they are.
+    """
+    module = model.module if isinstance(model, LanguageModel) else model
+    special = torch.tensor(sorted(models.load_tokenizer(sae.config["model"]).special))
+    tokens: list[Tensor | None] = [None]
+
+    def listen(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        tokens[0] = kwargs.get("input_ids", args[0] if args else None)
+
+    def reconstruct(x: Tensor) -> Tensor:
+        return sae(x) if change is None else sae.decode(change(sae.encode(x)))
+
+    def replace(x: Tensor) -> Tensor:
+        at = sae.statistics.ordinary(x)
+        if tokens[0] is not None:
+            at &= ~torch.isin(tokens[0], special.to(tokens[0].device))
+        return evaluation.replaced(x, at, reconstruct)
+
+    handle = module.register_forward_pre_hook(listen, with_kwargs=True)
+    try:
+        with torch.no_grad(), edit(module, sae.point, replace):
+            yield
+    finally:
+        handle.remove()
