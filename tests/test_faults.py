@@ -56,7 +56,7 @@ def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_only_it(faul
     assert not (tmp_path / PLACE / "faulty/4/eval.json").exists()
     others = [tmp_path / PLACE / f"{name}/4/eval.json" for name in ("topk", "relu")]
     written = [file.stat().st_mtime_ns for file in others]
-    assert (tmp_path / "outputs/default/pareto.csv").read_text().count("\n") == 3
+    assert (tmp_path / "outputs/default/pareto.csv").read_text().count(",finished,") == 2
     code, out = swept(tmp_path, text, *GROUP)
     assert code == 1 and "1 SAE to train in 1 group, 2 finished already" in out and "1 of 3 SAEs failed" in out
     assert [file.stat().st_mtime_ns for file in others] == written

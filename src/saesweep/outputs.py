@@ -8,6 +8,7 @@
     failed.txt              why there are none
 """
 import json
+import logging
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from omegaconf import OmegaConf
 
 from saesweep.errors import UsageError
 
+log = logging.getLogger(__name__)
+
 NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
 SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
 METRICS = ["l0", "fvu", "mse", "cosine", "relative_reconstruction_bias",
@@ -31,6 +34,7 @@ PLACE = ["model", "site", "layer"]
 NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE = "eval.json", "documents.csv", "frequency.csv", "failed.txt", "metrics.csv"
 RESOLVED, COMPOSED, WORDS = ".hydra/resolved.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml"
 URL, STATISTICS, WEIGHTS = "wandb/url.txt", "statistics.safetensors", "sae/sae_weights.safetensors"
+FILES = (NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE, STATISTICS)
 
 
 class Details(NamedTuple):
@@ -52,6 +56,15 @@ def write(
     _replace(folder / FREQUENCY, pd.Series(frequency, name="frequency").to_csv(index_label="latent"))
     finite = {key: None if isinstance(value, float) and value != value else value for key, value in numbers.items()}
     _replace(folder / NUMBERS, json.dumps(finite, indent=1))
+
+
+def write_failed(folder: Path, reason: str) -> None:
+    """A folder that cannot be written to may be why."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FAILED).write_text(reason + "\n")
+    except OSError as error:
+        log.error("%s cannot be written: %s", folder / FAILED, error)
 
 
 def _replace(file: Path, text: str) -> None:
@@ -98,7 +111,7 @@ def _row(job: Path) -> dict[str, Any]:
     if _finished(job):
         found, state = numbers(job), "finished"
     else:
-        found, state = {"tokens": _tokens_so_far(job)}, "failed" if (job / FAILED).is_file() else "unfinished"
+        found, state = {"tokens": int(latest(job).get("tokens", 0))}, "failed" if (job / FAILED).is_file() else "unfinished"
     return {**named, **plain, **{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, "state": state}
 
 
@@ -115,9 +128,17 @@ def numbers(job: Path) -> Mapping[str, int | float | None]:
     return found
 
 
-def _tokens_so_far(job: Path) -> int:
-    curve = _curve(job)
-    return int(curve["tokens"].iloc[-1]) if len(curve) else 0
+def latest(job: Path) -> dict[str, float]:
+    """The last whole row of metrics.csv; nothing if there is none."""
+    if not (job / CURVE).is_file():
+        return {}
+    with (job / CURVE).open("rb") as file:
+        header = file.readline()
+        start = max(len(header), file.seek(0, os.SEEK_END) - 4096)  # a row is some hundred characters
+        file.seek(start)
+        rows = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
+    keys = header.decode().strip().split(",")
+    return dict(zip(keys, map(float, rows[-1].split(b",")), strict=True)) if rows else {}
 
 
 def _curve(job: Path) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from saesweep import screen
 from saesweep.errors import UsageError
 from saesweep.instantiate import locate
 from saesweep.sweep import join, ranks
@@ -86,7 +87,8 @@ class Group:
         ranks.request(self.place, self.run, self.jobs)
         kept = {key: value for key, value in os.environ.items() if key not in OF_RANKS}
         kept |= {ranks.WATCH: str(os.getpid())}
-        self.process = subprocess.Popen(words, env=kept | environment, start_new_session=True)
+        told = (self.place / "output.txt").open("w") if screen.is_live() else None  # the table has the terminal
+        self.process = subprocess.Popen(words, env=kept | environment, start_new_session=True, stdout=told, stderr=told)
 
     def ask_to_stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -1,5 +1,6 @@
 """What a single run and a sweep do alike around the training: ask for its cost before, show the Pareto table after."""
 import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,3 +35,4 @@ def quiet_lightning() -> None:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated")  # Lightning 2.6's own use of torch 2.13

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from saesweep import distributed, saves, signals
+from saesweep import distributed, outputs, saves, signals
 from saesweep.activations import ActivationStream
 from saesweep.instantiate import instantiate
 from saesweep.logging import SweepLogger
@@ -54,8 +54,10 @@ class Saver:
         self.stream, self.folders = stream, folders
         self.every_steps, self.every_seconds, self.last = every_steps, every_seconds, time.monotonic()
         self.saved_step = -1
+        self.failed = set[int]()
 
     def __call__(self, module: SAESweep) -> None:
+        self._note_failed(module)
         due = module.steps_done % self.every_steps == 0 or module.steps_done == module.total_steps
         stop = False
         if distributed.readers() == 1 or module.steps_done % self.AGREE == 0:
@@ -79,6 +81,14 @@ class Saver:
             for index, reason in distributed.told(problems).items():
                 module.members[index].stop_(reason)
         self.last, self.saved_step = time.monotonic(), module.steps_done
+
+    def _note_failed(self, module: SAESweep) -> None:
+        """At once, for those who watch."""
+        new = {index for index, member in enumerate(module.members) if member.failed} - self.failed
+        self.failed |= new
+        if distributed.rank() == 0:
+            for index in new:
+                outputs.write_failed(self.folders[index], module.members[index].failed)
 
     def _write(self, module: SAESweep, member: Member, folder: Path) -> str | None:
         """What went wrong; rank 0 alone writes."""

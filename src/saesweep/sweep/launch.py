@@ -25,6 +25,7 @@ from saesweep.sweep.engines import Engine, engine_of
 from saesweep.sweep.finish import estimate, quiet_lightning, show_pareto
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
 from saesweep.sweep.plan import describe
+from saesweep.sweep.view import live
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any] | Exception  # the numbers of eval.json, or what ended the SAE
@@ -71,9 +72,9 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]
     returns = {job.folder: _without_running(job, done[job.folder]) for job in jobs if job.folder in done}
-    with engine:
-        for group in todo:
-            record.begin(group)
+    for group in todo:
+        record.begin(group)
+    with live([job for group in todo for job in group]), engine:
         tickets = [engine.submit(hydra.run, group) for group in todo]
         for group, ticket in zip(todo, tickets, strict=True):
             with signals.obeyed():  # of its own, so that no further group starts where a library swallows the signal

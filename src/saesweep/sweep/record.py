@@ -8,16 +8,16 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from saesweep import saves
+from saesweep import outputs, saves
 from saesweep.errors import UsageError
-from saesweep.outputs import COMPOSED, CURVE, DOCUMENTS, FAILED, FREQUENCY, NUMBERS, RESOLVED, STATISTICS, flat, settings
+from saesweep.outputs import COMPOSED, FAILED, NUMBERS, RESOLVED
 from saesweep.sweep.jobs import Job, shown
 
 log = logging.getLogger(__name__)
 
 # RESOLVED is what made the SAE: Hydra writes its own COMPOSED before anybody can object
 RESULTS = (NUMBERS, "sae", saves.FOLDER)  # what took the work
-OURS = (*RESULTS, CURVE, DOCUMENTS, FREQUENCY, STATISTICS, "wandb", FAILED)  # removed where a job starts anew
+OURS = (*RESULTS, *outputs.FILES, "wandb")  # removed where a job starts anew
 # These say nothing about the SAE. Of the trainer only the precision does: a sweep may go on on another machine.
 NOT_SETTINGS = ("name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "logger", "trainer", "cache")
 
@@ -50,10 +50,10 @@ def differences(job: Job) -> list[str]:
     """One line for each setting that differs from those that made the results in the job's folder."""
     if not any((job.folder / name).exists() for name in RESULTS):
         return []
-    made = settings(job.folder)
+    made = outputs.settings(job.folder)
     if not made:
         return ["unknown ones: it has results, but no .hydra folder that says how they were made"]
-    there, here = dict(flat(_comparable(made))), dict(flat(_comparable(job.settings)))
+    there, here = dict(outputs.flat(_comparable(made))), dict(outputs.flat(_comparable(job.settings)))
     keys = [key for key in dict.fromkeys([*here, *there]) if there.get(key, "absent") != here.get(key, "absent")]
     return [f"{key}: {_show(there, key)} there, {_show(here, key)} here" for key in keys]
 
@@ -63,18 +63,16 @@ def begin(group: Sequence[Job]) -> None:
     for job in group:
         if differences(job) or not saves.exist(job.folder):
             _clear(job)
+        (job.folder / FAILED).unlink(missing_ok=True)
         _write(job.folder / RESOLVED, OmegaConf.to_yaml(job.cfg))
 
 
 def end(job: Job, failed: str | None) -> None:
     """Why an SAE has failed stands in its folder, until it is tried again."""
-    try:
-        if failed is None:
-            (job.folder / FAILED).unlink(missing_ok=True)
-        else:
-            _write(job.folder / FAILED, failed + "\n")
-    except OSError as error:
-        log.error(f"{shown(job.folder / FAILED)} cannot be written: {error}")
+    if failed is None:
+        (job.folder / FAILED).unlink(missing_ok=True)
+    else:
+        outputs.write_failed(job.folder, failed)
 
 
 def _clear(job: Job) -> None:

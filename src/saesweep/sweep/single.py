@@ -15,6 +15,7 @@ from saesweep.sweep.finish import estimate, show_pareto
 from saesweep.sweep.jobs import Job, job_of, refuse
 from saesweep.sweep.launch import trained
 from saesweep.sweep.plan import describe
+from saesweep.sweep.view import live
 
 
 def train(cfg: DictConfig) -> dict[str, Any] | None:
@@ -45,7 +46,7 @@ def prepare(job: Job) -> bool:
 
 def _train(job: Job) -> dict[str, Any]:
     record.begin([job])
-    with Here() as engine:
+    with live([job]), Here() as engine:
         ticket = engine.submit("saesweep.sweep.run.train_group", [job])
         result = trained(engine, ticket, [job])[0]
     if isinstance(result, Exception):

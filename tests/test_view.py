@@ -1,0 +1,90 @@
+"""The live table, as a terminal shows it."""
+
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from fcntl import ioctl
+
+import pyte
+import pytest
+from small import command, write_text
+from test_faults import ENV_WITH_FAULTS, faulty
+
+__all__ = ["faulty"]  # a fixture
+
+LINES, COLUMNS = 30, 110
+
+
+def watched(words, folder, lines=LINES, env=os.environ):
+    """Run on a terminal; every screen on which something had changed, and the exit code."""
+    inside, outside = pty.openpty()
+    ioctl(outside, termios.TIOCSWINSZ, struct.pack("HHHH", lines, COLUMNS, 0, 0))
+    environment = env | {"TERM": "xterm", "LINES": str(lines), "COLUMNS": str(COLUMNS)}
+    process = subprocess.Popen(words, cwd=folder, stdout=outside, stderr=outside, stdin=outside, env=environment)
+    os.close(outside)
+    screen = pyte.HistoryScreen(COLUMNS, lines, history=10_000)
+    stream, screens, end = pyte.ByteStream(screen), [], time.monotonic() + 120
+    while time.monotonic() < end:
+        if not select.select([inside], [], [], 1)[0]:
+            continue
+        try:
+            data = os.read(inside, 65536)
+        except OSError:  # the last process has closed it
+            break
+        stream.feed(data)
+        screens.append([line.rstrip() for line in screen.display])
+    gone = ["".join(line[i].data for i in range(COLUMNS)).rstrip() for line in screen.history.top]
+    return screens, gone + screens[-1], process.wait(30)
+
+
+def rows(screen):
+    found = [line.split() for line in screen if line.startswith("tiny resid.1")]
+    return [row for row in found if len(row) == 12]
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return command(write_text(tmp_path, 200), "arch=topk,jumprelu", "sparsity=3,6", "tokens=12800", "name=seen")
+
+
+def test_one_table_with_a_row_per_sae_is_rewritten_in_place_and_gives_way_to_the_answer(sweep, tmp_path):
+    screens, everything, code = watched(sweep, tmp_path)
+    assert code == 0
+    live = [rows(screen) for screen in screens if any("dead" in line and "state" in line for line in screen)]
+    full = [table for table in live if len(table) == 4]
+    assert full and max(len(table) for table in live) == 4, "never a second table below the first"
+    states = {row[-1] for table in full for row in table}
+    assert "training" in states and states <= {"waiting", "training", "evaluating", "finished"}
+    training = [row for table in full for row in table if row[-1] == "training"]
+    assert any(row[2:4] == ["topk", "3"] and row[7:9] == ["of", "3"] and 0 < float(row[6]) < 12 for row in training)
+    assert any("/s  " in line and "s left" in line for screen in screens for line in screen)
+    assert not [line for line in everything if "dead   state" in line], "the table is gone"
+    text = "\n".join(everything)
+    assert text.index("4 SAEs to train in 1 group") < text.index("thresholds shifted") < text.index("Which is better")
+
+
+def test_where_there_is_no_room_the_ones_that_matter_are_shown_and_all_are_counted(sweep, tmp_path):
+    screens, _, code = watched(sweep, tmp_path, lines=8)
+    assert code == 0
+    live = [screen for screen in screens if any("training" in line and "," not in line for line in screen)]
+    assert live and all(len(rows(screen)) <= 4 for screen in live)
+    assert any("4 training" in line for screen in screens for line in screen)
+
+
+def test_a_failed_sae_is_shown_as_failed_while_the_others_go_on(request, tmp_path):
+    request.getfixturevalue("faulty")("faults.TurnsNaN")
+    words = command(write_text(tmp_path, 200), "arch=topk,faulty", "sparsity=3", "tokens=12800", "name=seen")
+    screens, everything, code = watched([*words, "--config-dir", "mine"], tmp_path, env=ENV_WITH_FAULTS)
+    assert code == 1 and "1 of 2 SAEs failed" in "\n".join(everything)
+    states = [{row[2]: row[-1] for row in rows(screen)} for screen in screens]
+    assert {"topk": "training", "faulty": "failed"} in states
+
+
+def test_without_a_terminal_there_are_plain_lines(sweep, tmp_path):
+    done = subprocess.run(sweep, cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert any("tokens" in line and "L0 (FVU):  topk/3" in line for line in lines) and "\x1b[" not in done.stdout + done.stderr
