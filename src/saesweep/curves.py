@@ -1,4 +1,4 @@
-"""What is drawn of a sweep, for pareto.png and pareto.html alike: looks, panels, mean lines, the l0 axis."""
+"""What is drawn of a sweep, in the figures and on the page alike: words, looks, panels, mean lines, the l0 axis, bins."""
 
 import math
 from typing import NamedTuple
@@ -6,7 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-WORDS = {"l0": "L0 (active latents per token)", "fvu": "FVU (held out)", "delta_loss": "Delta loss (nats per token)"}
+WORDS = {"l0": "L0 (active latents per token)", "fvu": "FVU (held out)", "delta_loss": "Delta loss (nats per token)",
+         "loss_recovered": "Loss recovered", "mse": "MSE (training units)", "cosine": "Cosine of x and its reconstruction",
+         "relative_reconstruction_bias": "Relative reconstruction bias (below 1: shrinkage)",
+         "ce_sae": "Cross-entropy with the SAE (nats per token)", "dead": "Dead latents (share)",
+         "frequency_over_1pct": "Latents that fire on over 1% of tokens (share)",
+         "frequency_over_10pct": "Latents that fire on over 10% of tokens (share)"}  # fmt: skip
+RATES = np.linspace(-6, 0, 31)  # log10 of a latent's firing rate: the edges of the histogram's bins
 
 
 class Look(NamedTuple):
@@ -70,3 +76,10 @@ def ticks(low: float, high: float) -> list[float]:
     """Powers of two between the two, at most seven."""
     powers = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
     return [2.0**p for p in powers][:: -(-len(powers) // 7)]
+
+
+def histogram(rates: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Edges (log10 of the firing rate), latents per bin, latents that never fired. Rates under 1e-6 are in the first bin."""
+    fired = np.asarray(rates, float)[np.asarray(rates) > 0]
+    counts, edges = np.histogram(np.clip(np.log10(fired), RATES[0], RATES[-1]), RATES)
+    return edges, counts, len(rates) - len(fired)
