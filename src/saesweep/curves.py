@@ -1,4 +1,4 @@
-"""What is drawn of a sweep, for pareto.png and pareto.html alike: looks, panels, mean lines, the l0 axis."""
+"""What is drawn of a sweep, in the figures and on the page alike: words, looks, panels, mean lines, the l0 axis, bins."""
 
 import math
 from typing import NamedTuple
@@ -6,7 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-WORDS = {"l0": "L0 (active latents per token)", "fvu": "FVU (held out)", "delta_loss": "Delta loss (nats per token)"}
+WORDS = {"l0": "L0 (active latents per token)", "fvu": "FVU (held out)", "delta_loss": "Delta loss (nats per token)",
+         "loss_recovered": "Loss recovered", "mse": "MSE (training units)", "cosine": "Cosine of x and its reconstruction",
+         "relative_reconstruction_bias": "Relative reconstruction bias (below 1: shrinkage)",
+         "ce_sae": "Cross-entropy with the SAE (nats per token)", "dead": "Dead latents (share)",
+         "frequency_over_1pct": "Latents that fire on over 1% of tokens (share)",
+         "frequency_over_10pct": "Latents that fire on over 10% of tokens (share)"}  # fmt: skip
+RATES = np.linspace(-6, 0, 31)  # log10 of a latent's firing rate: the edges of the histogram's bins
 
 
 class Look(NamedTuple):
@@ -73,7 +79,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def histogram(rates: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Edges in log10 of the firing rate, from -6 to 0 in steps of 0.2; latents in each bin; and those that never fired."""
-    edges = np.linspace(-6, 0, 31)
-    counts, _ = np.histogram(np.log10(rates[rates > 0]), edges)
-    return edges, counts, int((rates == 0).sum())
+    """Edges (log10 of the firing rate), latents per bin, latents that never fired. Rates under 1e-6 are in the first bin."""
+    fired = np.asarray(rates, float)[np.asarray(rates) > 0]
+    counts, edges = np.histogram(np.clip(np.log10(fired), RATES[0], RATES[-1]), RATES)
+    return edges, counts, len(rates) - len(fired)

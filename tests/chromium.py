@@ -1,0 +1,86 @@
+"""Debian's headless Chromium, driven by its own chromedriver: nothing is downloaded."""
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+
+import pytest
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+OFFLINE = ("file:", "data:", "blob:", "about:", "chrome:")  # what asks nobody
+LOUD = {"SEVERE", "WARNING"}
+
+
+class Browser:
+    """A window, and what its pages said and asked for since it was opened."""
+
+    def __init__(self, driver):
+        self.driver, self.said, self.asked = driver, [], []
+        for domain in ("Network.enable", "Accessibility.enable"):
+            driver.execute_cdp_cmd(domain, {})
+
+    def open(self, file, width=1280, height=900, phone=False, script=True):
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not script})
+        self.driver.get(file.as_uri())
+        return self
+
+    def run(self, script, *values):
+        return self.driver.execute_script(script, *values)
+
+    def all(self, selector):
+        return self.driver.find_elements("css selector", selector)
+
+    def one(self, selector):
+        return self.driver.find_element("css selector", selector)
+
+    def wait(self, true):
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        WebDriverWait(self.driver, 10).until(lambda _: true())
+
+    def listen(self):
+        """Read the browser's logs: console messages of weight, and the addresses that were asked."""
+        self.said += [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in LOUD]
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            url = message["params"].get("request", {}).get("url") or message["params"].get("url", "")
+            if message["method"] in {"Network.requestWillBeSent", "Network.webSocketCreated"} and not url.startswith(OFFLINE):
+                self.asked.append(url)
+        return self
+
+    def controls(self):
+        """(role, name) of everything that can be used, as a screen reader hears it."""
+        used = {"button", "link", "checkbox", "combobox", "textbox", "radio", "DisclosureTriangle", "region", "dialog"}
+        nodes = self.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        heard = [node for node in nodes if not node.get("ignored") and node["role"]["value"] in used]
+        return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in heard]
+
+    def photograph(self, file):
+        self.driver.save_screenshot(str(file))
+
+
+@contextmanager
+def browser():
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("needs a browser: Debian's packages chromium and chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -e '.[dev]'")
+    os.environ["SE_OFFLINE"], os.environ["SE_AVOID_STATS"] = "true", "true"
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+        "--force-color-profile=srgb",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    try:
+        yield Browser(driver)
+    finally:
+        driver.quit()

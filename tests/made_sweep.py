@@ -1,0 +1,168 @@
+"""Sweeps that nobody trained: numbers of the right shape from a seeded generator, as pareto.html takes them."""
+
+import math
+from itertools import combinations, product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from saesweep import page, pareto
+
+LEVEL = {"jumprelu": 0.998, "topk": 1.0, "gated": 1.06, "relu": 1.5, "batchtopk": 1.01}
+METRICS = ("fvu", "delta_loss")
+FAILED = "loss is nan after 20,480 tokens: lower arch.optimizer.lr\nTraceback of the step"
+T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+
+
+class Sweep:
+    """df, comparison and details of a sweep over sites, layers, archs, sparsities and seeds."""
+
+    def __init__(
+        self, sites=("resid",), layers=(9,), archs=("jumprelu", "topk", "gated"), sparsities=(16, 32, 64), seeds=1, **more
+    ):
+        """more: failed, unfinished: so many SAEs; limit: so many of all; lm: whether there is a loss; latents."""
+        self.rng = np.random.default_rng(0)
+        combos = list(product(["gemma3_270m"], sites, layers, sparsities, archs, range(seeds)))
+        kept = sorted(self.rng.permutation(len(combos))[: more.get("limit")])
+        combos = [combos[i] for i in kept]
+        order = self.rng.permutation(len(combos))
+        failed, unfinished = more.get("failed", 0), more.get("unfinished", 0)
+        self.states = np.array(["finished"] * len(combos), dtype=object)
+        self.states[order[:failed]] = "failed"
+        self.states[order[failed : failed + unfinished]] = "unfinished"
+        self.lm, self.latents = more.get("lm", True), more.get("latents", 4096)
+        rows = [self._row(*combo, state) for combo, state in zip(combos, self.states, strict=True)]
+        self.df = pd.DataFrame(rows)
+        self.details = [self._details(row) for row in rows]
+        self.comparison = compared(self.df)
+
+    def _row(self, model, site, layer, sparsity, arch, seed, state):
+        place = {"resid": 1.0, "mlp": 1.6, "attn": 1.3}.get(site, 1.0) * (1 + layer / 40)
+        fvu = 0.1 * (32 / sparsity) ** 0.34 * LEVEL.get(arch, 1.1) * place * self.rng.normal(1, 0.004)
+        loss = 0.35 * (32 / sparsity) ** 0.6 * LEVEL.get(arch, 1.1) ** 2 * place * self.rng.normal(1, 0.02)
+        l0 = sparsity * (1 if arch == "topk" else self.rng.normal(1, 0.012))
+        numbers = {"coefficient": None if "topk" in arch else 1e-3 / sparsity, "l0": l0, "fvu": fvu, "mse": fvu * 0.97,
+                   "cosine": 1 - fvu / 2, "relative_reconstruction_bias": 0.9 if arch == "relu" else 0.995,
+                   "dead": 0.0 if seed else 0.01, "frequency_over_1pct": 0.1, "frequency_over_10pct": 0.01}  # fmt: skip
+        if self.lm:
+            numbers |= {
+                "ce_clean": 2.5,
+                "ce_sae": 2.5 + loss,
+                "ce_zero": 12.0,
+                "ce_mean": 10.0,
+                "delta_loss": loss,
+                "loss_recovered": 1 - loss / 9.5,
+            }
+        if state != "finished":
+            numbers = {}
+        tokens = {"finished": 300_032, "failed": 20_480, "unfinished": 120_320}[state]
+        path = f"{model}/{site}.{layer}/{arch}/{sparsity}" + (f".{seed}" if seed else "")
+        names = {"model": model, "site": site, "layer": layer, "arch": arch, "sparsity": sparsity, "seed": seed}
+        empty = dict.fromkeys([*pareto.METRICS, "coefficient"], math.nan)
+        sizes = {"d_in": 640, "d_sae": self.latents, "tokens": tokens, "sinks": 12 if numbers else math.nan}
+        return {
+            **names,
+            **sizes,
+            **empty,
+            **numbers,
+            "state": state,
+            "on_front": bool(numbers) and arch == "jumprelu",
+            "path": path,
+        }
+
+    def _details(self, row):
+        config = {f"group{i % 8}.key{i}": i / 7 for i in range(74)} | {"trainer.accelerator": "cpu", "model.revision": None}
+        config |= {
+            "arch.name": row["arch"],
+            "sparsity": row["sparsity"],
+            "seed": row["seed"],
+            "site.name": row["site"],
+            "layer": row["layer"],
+        }
+        if row["arch"] == "jumprelu":
+            config["arch.warm_start"] = 0.5
+        tokens = np.arange(1, 1 + row["tokens"] // 2048) * 2048
+        gone = tokens / 300_000
+        curve = pd.DataFrame(
+            {"tokens": tokens, "l0": row["sparsity"] * (1 + 9 * np.exp(-8 * gone)), "fvu": 0.1 + 0.9 * np.exp(-6 * gone)}
+        )
+        done = row["state"] == "finished"
+        rates = np.where(self.rng.random(self.latents) < 0.03, 0, 10 ** self.rng.normal(-2.6, 0.6, self.latents).clip(-4.2, 0))
+        command = (
+            f"python train.py name=made model={row['model']} site={row['site']} layer={row['layer']} arch={row['arch']} "
+            f"sparsity={row['sparsity']} seed={row['seed']} tokens=300_000 'text.glob=data/*.jsonl'"
+        )
+        url = "https://wandb.ai/someone/made/runs/abc123" if done and row["seed"] == 0 else None
+        reason = FAILED if row["state"] == "failed" else None
+        return page.Details(command, config, curve, rates if done else None, url, reason)
+
+
+def compared(df):
+    """What pareto.json would hold."""
+    metrics = [metric for metric in METRICS if df[metric].notna().any()]
+
+    def blocks(points):
+        return {metric: block(points.dropna(subset=["l0", metric]), metric) for metric in metrics}
+
+    groups = df.groupby(["model", "site", "layer"])
+    places = [{"model": m, "site": s, "layer": n, "metrics": blocks(points)} for (m, s, n), points in groups]
+    failed = [{"path": path, "reason": FAILED} for path in df.loc[df["state"] == "failed", "path"]]
+    unfinished = df.loc[df["state"] == "unfinished", ["path", "tokens"]].to_dict("records")
+    return {"places": places, "failed": failed, "unfinished": unfinished}
+
+
+def block(points, metric):
+    curves = [curve(arch, part, metric) for arch, part in points.groupby("arch")]
+    ends = [(min(c["l0"]), max(c["l0"])) for c in curves]
+    shared = [max(low for low, _ in ends), min(high for _, high in ends)] if ends else None
+    mean = {c["arch"]: float(np.mean(c["mean"])) for c in curves}
+    areas = [
+        {"arch": arch, "mean": m, **difference(m, mean.get("topk"), 1.0 if curves[0]["low"][0] is not None else None)}
+        for arch, m in mean.items()
+    ]
+    gaps = [gap(a, b, sparsity) for a, b in combinations(curves, 2) for sparsity in a["sparsity"] if sparsity in b["sparsity"]]
+    front = points.loc[points["on_front"], "path"].tolist()
+    return {"front": front, "curves": curves, "reference": "topk", "range": shared, "areas": areas, "gaps": gaps}
+
+
+def curve(arch, part, metric):
+    made = {"arch": arch, "sparsity": [], "l0": [], "mean": [], "low": [], "high": []}
+    for sparsity, seeds in part.groupby("sparsity"):
+        mean, n = float(seeds[metric].mean()), len(seeds)
+        half = T_975[n] * float(seeds[metric].std()) / n**0.5 if n > 1 else None
+        values = sparsity, float(seeds["l0"].mean()), mean, *((None, None) if half is None else (mean - half, mean + half))
+        for key, value in zip(("sparsity", "l0", "mean", "low", "high"), values, strict=True):
+            made[key].append(value)
+    return made
+
+
+def gap(a, b, sparsity):
+    i, j = a["sparsity"].index(sparsity), b["sparsity"].index(sparsity)
+    half = None if a["low"][i] is None or b["low"][j] is None else 0.7
+    found = {
+        "a": a["arch"],
+        "b": b["arch"],
+        "sparsity": sparsity,
+        "l0": float(sparsity),
+        "value_a": a["mean"][i],
+        "value_b": b["mean"][j],
+    }
+    return {**found, **difference(a["mean"][i], b["mean"][j], half), "interval": None if half is None else "3 seeds"}
+
+
+def difference(value, reference, half):
+    percent = None if reference is None else 100 * (1 - value / reference)
+    low, high = (None, None) if percent is None or half is None else (percent - half, percent + half)
+    return {"percent": percent, "low": low, "high": high}
+
+
+def two_hundred():
+    archs, sparsities = ("jumprelu", "topk", "gated", "relu", "batchtopk"), (16, 32, 64)
+    return Sweep(("resid", "mlp", "attn"), (5, 9, 13), archs, sparsities, seeds=2, limit=200, failed=6, unfinished=5)
+
+
+def write(folder: Path, sweep: Sweep, name: str = "made") -> Path:
+    file = folder / "pareto.html"
+    file.write_text(page.html(sweep.df, sweep.comparison, sweep.details, name), encoding="utf-8")
+    return file

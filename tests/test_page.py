@@ -1,0 +1,614 @@
+"""pareto.html: its words and tables as text, and in Chromium all that can be used on it."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import chromium
+import made_sweep
+import numpy as np
+import pandas as pd
+import pytest
+from made_sweep import Sweep
+
+from saesweep import curves, page, page_better, page_text
+
+NASTY = "'</script><img src=x onerror=\"document.title='run'\">&$name"
+
+
+class Parsed(HTMLParser):
+    """Balanced tags, the rows of every table by its caption, the headings' levels."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tables, self.headings, self.caption, self.script = [], {}, [], "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in {"meta", "input", "br"}:
+            self.open.append(tag)
+        if tag == "caption":
+            self.caption = ""
+        if tag == "tr":
+            self.tables.setdefault(self.caption, []).append([])
+        if tag in {"td", "th"}:
+            self.tables[self.caption][-1].append("")
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "caption" in self.open:
+            self.caption += data
+        elif {"td", "th"} & set(self.open):
+            self.tables[self.caption][-1][-1] += data
+        elif self.open and self.open[-1] == "script" and data.startswith("{"):
+            self.script = data
+
+
+def html(sweep, name="made"):
+    return page.html(sweep.df, sweep.comparison, sweep.details, name)
+
+
+def data(sweep):
+    return json.loads(Parsed(html(sweep)).script)
+
+
+def gap(percent, low, high, a="jumprelu", b="topk"):
+    values = {"value_a": 1 - percent / 100, "value_b": 1.0, "percent": percent, "low": low, "high": high}
+    return {"a": a, "b": b, "sparsity": 32, "l0": 32.0, **values, "interval": "3 seeds"}
+
+
+def text(markup):
+    return re.sub(r"<br>|&nbsp;", " ", re.sub(r"<(?!br)[^>]*>", "", markup))
+
+
+# without a browser
+
+
+@pytest.mark.parametrize("sweep", [Sweep(), Sweep(("mlp", "attn"), (5, 9), seeds=2, failed=3, unfinished=2)], ids=["9", "72"])
+def test_tags_are_balanced_and_headings_descend_one_level_at_a_time(sweep):
+    parsed = Parsed(html(sweep))
+    assert parsed.open == [] and parsed.headings[0] == 1
+    assert all(b - a <= 1 for a, b in zip(parsed.headings, parsed.headings[1:], strict=False))
+
+
+def test_the_table_holds_every_number_of_every_sae_without_a_script():
+    sweep = Sweep(failed=1)
+    header, *rows = Parsed(html(sweep)).tables["One row per SAE"]
+    assert set(header) == set(sweep.df.columns) and len(rows) == len(sweep.df) == 9
+    for cells, row in zip(rows, sweep.df.to_dict("records"), strict=True):
+        for key, cell in zip(header, cells, strict=True):
+            expected = {True: "yes", False: "no"}[row[key]] if key == "on_front" else row[key]
+            if isinstance(expected, str):
+                assert cell == expected
+            elif math.isnan(expected):
+                assert cell == "-"
+            else:
+                assert float(cell) == pytest.approx(expected, rel=5e-4), key
+
+
+def test_the_page_names_no_address_but_the_runs_own():
+    found = set(re.findall(r"https?://[^\"\s]+|@import|<link|\bsrc=|\burl\(|fetch\(", html(Sweep())))
+    assert found == {"https://wandb.ai/someone/made/runs/abc123", "http://www.w3.org/2000/svg"}
+    assert "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'" in html(Sweep())
+
+
+def test_the_better_one_is_named_with_how_much_lower_it_is_than_the_other():
+    assert text(page_better._gap(gap(4.2, 3.6, 4.9))) == "jumprelu 4.2% [3.6, 4.9]"
+    assert text(page_better._gap(gap(-25.0, -50.0, -1.0))) == "topk 20.0% [1.0, 33.3]", "1.25 is what 1 is 20% lower than"
+    assert text(page_better._gap(gap(-25.0, None, None))) == "topk 20.0%"
+    assert text(page_better._gap(gap(0.01, None, None))) == "equal"
+
+
+def test_a_gap_whose_interval_holds_zero_is_level():
+    assert text(page_better._gap(gap(0.4, -0.1, 0.9))) == "level [-0.1, 0.9]"
+    assert 'class="level"' in page_better._gap(gap(0.4, -0.1, 0.9))
+
+
+def areas(*percents):
+    found = [{"arch": arch, "mean": 0.1, "percent": p, "low": p - 1.0, "high": p + 1.0} for arch, p in percents]
+    reference = {"arch": "topk", "mean": 0.1, "percent": 0.0, "low": None, "high": None}
+    return {"front": [], "curves": [], "reference": "topk", "range": [16.0, 64.2], "areas": [*found, reference], "gaps": []}
+
+
+def test_the_answer_for_one_place_is_a_sentence_with_intervals():
+    block = areas(("jumprelu", 0.2), ("gated", -5.3), ("new", 3.0))
+    comparison = {"places": [{"model": "m", "site": "resid", "layer": 9, "metrics": {"fvu": block}}]}
+    assert text(page_better.answer(comparison)) == (
+        "FVU over L0 16 to 64.2, against topk: jumprelu level [-0.8, 1.2]; gated 5.3% higher [4.3, 6.3]; "
+        "new 3.0% lower [2.0, 4.0]."
+    )
+
+
+def test_the_answer_for_several_places_counts_them():
+    blocks = [areas(("jumprelu", p), ("gated", -5.0)) for p in (0.2, 3.0, -0.5)]
+    places = [{"model": "m", "site": "resid", "layer": i, "metrics": {"fvu": block}} for i, block in enumerate(blocks)]
+    said = text(page_better.answer({"places": places}))
+    assert said == "FVU at 3 places, against topk: jumprelu lower at 1, level at 2; gated higher at 3."
+
+
+def test_the_words_above_the_comparison_say_where_its_intervals_come_from():
+    block = areas(("jumprelu", 0.2)) | {"gaps": [gap(1, 0.5, 1.5), gap(1, None, None) | {"interval": None}]}
+    assert page_better._sources([(("m", "resid", 9), block)]) == (
+        "Brackets are 95% intervals, from 3 seeds. Level: the interval holds 0. "
+        "Where there are no brackets, the spread is not known."
+    )
+    assert page_better._sources([(("m", "resid", 9), areas())]).startswith("There are no intervals")
+
+
+def test_pairs_are_rows_and_sparsities_columns():
+    sweep = Sweep(seeds=3)
+    tables = Parsed(html(sweep)).tables
+    header, *rows = tables["resid, layer 9: which has the lower FVU, and by how much of the other's, at each sparsity"]
+    assert header == ["pair", "16", "32", "64"]
+    assert [row[0] for row in rows] == ["gated or jumprelu", "gated or topk", "jumprelu or topk"]
+    assert all(re.fullmatch(r"(jumprelu|topk).\d+\.\d% \[.*\]", cell) for cell in rows[0][1:] + rows[1][1:])
+
+
+def test_what_failed_is_listed_with_the_first_line_of_its_reason_and_what_is_unfinished_with_its_tokens():
+    sweep = Sweep(failed=1, unfinished=1)
+    _, *rows = Parsed(html(sweep)).tables["SAEs without numbers"]
+    assert sorted(row[1:] for row in rows) == [
+        ["failed", "loss is nan after 20,480 tokens: lower arch.optimizer.lr"],
+        ["unfinished", "120,320 tokens"],
+    ]
+    assert "9 SAEs: 7 finished, 1 failed, 1 unfinished" in html(sweep)
+
+
+def test_a_finished_sae_whose_fvu_is_not_a_number_is_listed_too():
+    sweep = Sweep()
+    sweep.df.loc[2, "fvu"] = math.nan
+    _, row = Parsed(html(sweep)).tables["SAEs without numbers"]
+    assert row[1:] == ["no number", "its l0 or fvu is not a number"]
+
+
+def test_config_values_that_all_saes_share_are_written_once():
+    config = data(Sweep())["config"]
+    assert set(config["own"]) == {"arch.name", "sparsity", "arch.warm_start"} and len(config["same"]) == 79
+    assert config["same"]["model.revision"] == "null" and config["own"]["arch.warm_start"][:2] == ["0.5", None]
+
+
+def test_a_long_training_curve_is_thinned_to_sixty_rows_with_its_first_and_last():
+    sweep = Sweep()
+    tokens = data(sweep)["details"][0]["curve"]["tokens"]
+    assert len(tokens) == 60 and (tokens[0], tokens[-1]) == (
+        2048,
+        pytest.approx(sweep.details[0].curve["tokens"].iloc[-1], rel=1e-4),
+    )
+
+
+def test_only_a_web_address_becomes_a_link_to_a_run():
+    sweep = Sweep()
+    sweep.details[0] = sweep.details[0]._replace(wandb="javascript:alert(1)")
+    details = data(sweep)["details"]
+    assert "wandb" not in details[0] and details[1]["wandb"].startswith("https://")
+
+
+def test_the_histogram_counts_every_latent_once():
+    rates = np.array([0.0, 0.0, 1e-7, 1.5e-6, 0.5e-2, 1.0])
+    edges, counts, never = curves.histogram(rates)
+    assert (edges[0], edges[-1], len(edges)) == (-6, 0, 31) and np.diff(edges) == pytest.approx(0.2)
+    assert never == 2 and counts.sum() == 4 and counts[0] == 2 and counts[-1] == 1
+    assert counts[np.searchsorted(edges, math.log10(0.005)) - 1] == 1
+    assert curves.histogram(np.zeros(3))[2] == 3
+
+
+def test_the_model_is_named_only_where_there_are_several():
+    places = [("a", "resid", 9), ("b", "resid", 9)]
+    assert (
+        page_text.title(places[0], places) == "a, resid, layer 9" and page_text.title(places[0], places[:1]) == "resid, layer 9"
+    )
+
+
+def test_a_sweep_without_anything_makes_a_page():
+    sweep = Sweep()
+    text = page.html(sweep.df.iloc[:0], {"places": [], "failed": [], "unfinished": []}, [], "made")
+    assert "No SAEs yet" in text and Parsed(text).open == []
+
+
+# in Chromium
+
+
+@pytest.fixture(scope="module")
+def window():
+    with chromium.browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(window):
+    """After each test: nothing in the console, and nobody was asked for anything."""
+    window.listen()
+    window.said, window.asked = [], []
+    yield window
+    window.listen()
+    assert window.said == [] and window.asked == []
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    def show(sweep, name="made", **how):
+        return browser.open(made_sweep.write(tmp_path, sweep, name), **how)
+
+    return show
+
+
+def press(browser, *keys):
+    from selenium.webdriver import ActionChains
+
+    ActionChains(browser.driver).send_keys(*keys).perform()
+
+
+def key(name):
+    from selenium.webdriver import Keys
+
+    return getattr(Keys, name)
+
+
+def click(browser, element):
+    from selenium.webdriver import ActionChains
+
+    ActionChains(browser.driver).move_to_element(element).click().perform()
+
+
+def test_the_watch_would_notice_a_request_and_an_error(browser, tmp_path):
+    (tmp_path / "loud.html").write_text("<img src='http://127.0.0.1:9/x'><script>console.error('told'); nothing()</script>")
+    browser.open(tmp_path / "loud.html").listen()
+    assert browser.asked == ["http://127.0.0.1:9/x"]
+    assert any("told" in said for said in browser.said) and any("nothing is not defined" in said for said in browser.said)
+    browser.said, browser.asked = [], []
+
+
+def titles(browser):
+    return [heading.text for heading in browser.all("#panels h3")]
+
+
+def numbers(browser):
+    """SAEs whose points can be seen, and whose rows in the table can be."""
+    points = {int(p.get_attribute("data-sae")) for p in browser.all("#panels .point")}
+    rows = {int(r.get_attribute("id")[4:]) for r in browser.all("#numbers tbody tr") if not r.get_property("hidden")}
+    assert points == rows
+    return points
+
+
+def box(browser, value):
+    return browser.one(f"#controls input[value='{value}']")
+
+
+def test_every_metric_with_numbers_can_be_chosen_and_is_drawn(show):
+    from selenium.webdriver.support.ui import Select
+
+    sweep = Sweep()
+    browser = show(sweep)
+    select = Select(browser.one("#metric"))
+    assert [o.text for o in select.options] == [
+        "FVU and delta loss",
+        *(words for key, words in curves.WORDS.items() if key != "l0"),
+    ]
+    assert titles(browser) == ["resid, layer 9"] * 2
+    for option in select.options[1:]:
+        select.select_by_visible_text(option.text)
+        (panel,) = browser.all("#panels svg.points")
+        assert panel.get_attribute("aria-label").startswith(option.text) and len(browser.all(".point")) == 9
+        shown = {part.get_attribute("data-metric") for part in browser.all("#better > div") if part.is_displayed()}
+        assert shown == {option.get_attribute("value")} & {"fvu", "delta_loss"}
+        assert browser.one("#uncompared").is_displayed() == (not shown)
+
+
+def test_sites_layers_and_architectures_can_be_left_out(show):
+    sweep = Sweep(("resid", "mlp"), (5, 9), failed=2, unfinished=1)
+    df, browser = sweep.df, show(sweep)
+    assert (
+        titles(browser) == ["mlp, layer 5", "mlp, layer 9", "resid, layer 5", "resid, layer 9"] and len(numbers(browser)) == 36
+    )
+    box(browser, "mlp").click()
+    assert titles(browser) == ["resid, layer 5", "resid, layer 9"]
+    box(browser, "5").click()
+    assert titles(browser) == ["resid, layer 9"]
+    box(browser, "gated").click()
+    assert numbers(browser) == set(df.index[(df["site"] == "resid") & (df["layer"] == 9) & (df["arch"] != "gated")])
+    browser.one("#better [data-metric=fvu] summary").click()
+    rows = [row.text for row in browser.all("#better [data-metric=fvu] details tr[data-arch]") if row.is_displayed()]
+    assert len(rows) == 1 and rows[0].startswith("jumprelu or topk")
+    for arch in ("jumprelu", "topk"):
+        box(browser, arch).click()
+    assert browser.one("#panels").text == "Nothing is chosen." and numbers(browser) == set()
+
+
+def test_many_choices_can_be_taken_all_or_none_at_once(show):
+    browser = show(Sweep(archs=("jumprelu", "topk", "gated", "relu", "batchtopk")))
+    button = browser.one("#controls button")
+    button.click()
+    assert not browser.all(".point")
+    button.click()
+    assert len(numbers(browser)) == 15
+
+
+def places_of(browser, metric="fvu"):
+    """SAE -> the middle of its mark in the panel of the metric."""
+    script = """return [...document.querySelectorAll(`.point[data-panel$=" ${arguments[0]}"]`)].map(p => {
+        const ring = p.querySelector(".ring"); return [+p.dataset.sae, +ring.getAttribute("cx"), +ring.getAttribute("cy")] })"""
+    return {sae: (x, y) for sae, x, y in browser.run(script, metric)}
+
+
+def test_points_lie_where_their_numbers_say_on_a_linear_and_on_a_logarithmic_axis(show):
+    sweep = Sweep(archs=("topk",))
+    sweep.df["fvu"] = [0.4, 0.2, 0.1]
+    sweep.comparison = {"places": []}
+    browser = show(sweep)
+    (x0, y0), (x1, y1), (x2, y2) = places_of(browser).values()
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2) and x0 < x1, "doubling L0 is the same step everywhere"
+    assert y1 - y0 == pytest.approx(2 * (y2 - y1), abs=0.3) and y0 < y1, "less error is lower"
+    browser.one("#log").click()
+    (_, y0), (_, y1), (_, y2) = places_of(browser).values()
+    assert y1 - y0 == pytest.approx(y2 - y1, abs=0.3) and y0 < y1
+    tick = browser.run(
+        "return [...document.querySelectorAll('#panels text')].find(t => t.textContent === '32').getAttribute('x')"
+    )
+    assert float(tick) == pytest.approx(x1, abs=0.2)
+
+
+def test_a_logarithmic_axis_says_how_many_points_it_cannot_show(show):
+    from selenium.webdriver.support.ui import Select
+
+    browser = show(Sweep(seeds=2))
+    Select(browser.one("#metric")).select_by_value("dead")
+    assert len(browser.all(".point")) == 18
+    browser.one("#log").click()
+    assert len(browser.all(".point")) == 9 and "9 at or below 0 not shown" in browser.one("#panels svg").get_property(
+        "textContent"
+    )
+
+
+def test_seeds_are_small_points_around_a_mean_in_a_band(show):
+    browser = show(Sweep(seeds=3))
+    panel = browser.one("#panels svg")
+    found = {kind: len(panel.find_elements("css selector", kind)) for kind in (".seed", ".mean", ".line", ".band")}
+    assert found == {".seed": 27, ".mean": 9, ".line": 3, ".band": 3}
+    alone = show(Sweep()).one("#panels svg")
+    assert len(alone.find_elements("css selector", ".mark")) == 9 and not alone.find_elements("css selector", ".mean, .band")
+
+
+def test_what_failed_or_is_unfinished_is_marked_under_the_axis_at_its_target(show):
+    sweep = Sweep(archs=("jumprelu", "topk"), seeds=2, failed=2, unfinished=2)
+    browser = show(sweep)
+    marks, df = places_of(browser), sweep.df
+    floor = browser.run("return document.querySelector('#panels svg').clientHeight") - 40
+    rows = {state: {marks[i][1] for i in df.index[df["state"] == state]} for state in ("failed", "unfinished")}
+    assert rows == {"failed": {floor - 27}, "unfinished": {floor - 9}}
+    assert {"failed", "unfinished"} <= {t.text for t in browser.all("#panels section:first-child text")}
+    ticks = """return Object.fromEntries([...document.querySelectorAll("#panels svg text")].map(
+        t => [t.textContent, +t.getAttribute("x")]))"""
+    at = browser.run(ticks)
+    for i in df.index[df["state"] != "finished"]:
+        assert abs(marks[i][0] - at[str(df["sparsity"][i])]) < 13
+
+
+def test_a_card_tells_a_points_numbers_under_the_pointer_and_in_focus(show):
+    from selenium.webdriver import ActionChains
+
+    sweep = Sweep(archs=("topk",))
+    browser = show(sweep)
+    first, second = browser.all("#panels section:first-child .point")[:2]
+    ActionChains(browser.driver).move_to_element(first).perform()
+    card = browser.one("#card")
+    assert card.text.splitlines()[0] == "topk, sparsity 16, seed 0"
+    assert card.text.splitlines()[1:4] == ["l0", "16.00", "fvu"]
+    assert len(browser.all(".point.hot")) == 2, "in both panels"
+    browser.run("arguments[0].focus()", second)
+    assert card.text.startswith("topk, sparsity 32, seed 0")
+    press(browser, key("ESCAPE"))
+    assert not card.is_displayed()
+
+
+def opened(browser):
+    dialog = browser.one("#detail")
+    assert dialog.is_displayed()
+    return dialog
+
+
+def test_a_click_opens_all_there_is_about_an_sae(show):
+    sweep = Sweep()
+    browser = show(sweep)
+    row, details = sweep.df.loc[4], sweep.details[4]
+    click(browser, browser.one(".point[data-sae='4']"))
+    dialog = opened(browser)
+    assert browser.one("#detail-title").text == f"{row['arch']}, sparsity {row['sparsity']}, seed 0"
+    values = {
+        dt.text: dt.find_element("xpath", "following-sibling::dd").text for dt in dialog.find_elements("css selector", "dt")
+    }
+    for name in ("l0", "fvu", "delta_loss", "loss_recovered", "dead"):
+        assert float(values[name]) == pytest.approx(row[name], rel=5e-4)
+    assert values["arch.name"] == row["arch"], "what differs from the others stands outside"
+    assert not dialog.find_element("css selector", "details dl").is_displayed()
+    dialog.find_element("css selector", "summary").click()
+    assert "model.revision" in dialog.find_element("css selector", "details dl").text
+    assert dialog.find_element("css selector", "code").text == details.command
+    links = {a.text: a.get_dom_attribute("href") for a in dialog.find_elements("css selector", "a")}
+    assert links == {"Folder": f"{row['path']}/", "W&B run": details.wandb}
+    names = [figure.get_attribute("aria-label") for figure in dialog.find_elements("css selector", "svg[role=img]")]
+    never = int((details.rates == 0).sum())
+    assert [name.split()[0] for name in names] == ["fvu", "l0", "Firing"] and names[2].endswith(f"{never} never fired")
+    assert f"{never} of 4096 latents never fired" in dialog.text
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_command_is_copied_also_where_the_clipboard_is_not_open_to_scripts(show, allowed):
+    browser = show(Sweep())
+    permitted = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    browser.driver.execute_cdp_cmd("Browser.grantPermissions", permitted)
+    click(browser, browser.one(".point[data-sae='4']"))
+    browser.driver.execute_async_script("navigator.clipboard.writeText('before').then(arguments[0])")
+    if not allowed:
+        browser.run("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
+    browser.one("#detail pre + div button").click()
+    browser.wait(lambda: browser.one("#detail [role=status]").text == "Copied.")
+    copied = browser.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    assert copied.strip() == browser.one("#detail code").text
+
+
+@pytest.mark.parametrize("how", ["escape", "button"])
+def test_closing_gives_the_focus_back_to_the_point(show, how):
+    browser = show(Sweep())
+    click(browser, browser.one(".point[data-sae='4']"))
+    press(browser, key("ESCAPE")) if how == "escape" else browser.one("#close").click()
+    assert not browser.one("#detail").is_displayed()
+    focus = browser.driver.switch_to.active_element
+    assert focus.get_attribute("data-sae") == "4" and not browser.all(".shown")
+
+
+def test_with_the_keyboard_alone_one_walks_the_points_and_opens_them(show):
+    browser = show(Sweep())
+    browser.run("document.querySelector('#controls input[name=arch]:last-of-type').focus()")
+    for _ in range(3):
+        press(browser, key("TAB"))
+    focus = browser.driver.switch_to.active_element
+    labels = [p.get_attribute("aria-label") for p in browser.all("#panels section:first-child .point")]
+    assert focus.get_attribute("aria-label") == labels[0] and labels[0].startswith("jumprelu, sparsity 16, seed 0: l0 ")
+    press(browser, key("ARROW_RIGHT"), key("ARROW_DOWN"), key("ARROW_LEFT"))
+    assert browser.driver.switch_to.active_element.get_attribute("aria-label") == labels[1]
+    press(browser, key("END"))
+    assert browser.driver.switch_to.active_element.get_attribute("aria-label") == labels[-1]
+    press(browser, key("HOME"))
+    press(browser, key("TAB"))
+    second = browser.driver.switch_to.active_element
+    assert second.get_attribute("data-panel") == "0 delta_loss", "one stop per panel"
+    press(browser, key("ENTER"))
+    opened(browser)
+    assert browser.driver.switch_to.active_element.get_attribute("id") == "detail-title"
+    press(browser, key("ESCAPE"))
+    assert browser.driver.switch_to.active_element.get_attribute("data-panel") == "0 delta_loss"
+
+
+def test_with_the_dialog_open_another_point_can_be_clicked_and_other_seeds_chosen(show):
+    sweep = Sweep(seeds=3)
+    browser = show(sweep)
+    click(browser, browser.one(".point[data-sae='0']"))
+    click(browser, browser.one(".point[data-sae='26']"))
+    assert browser.one("#detail-title").text == "gated, sparsity 64, seed 2"
+    assert [mark.get_attribute("id") or mark.get_attribute("data-sae") for mark in browser.all(".shown")] == [
+        "26",
+        "26",
+        "sae-26",
+    ]
+    browser.one("#detail button[aria-label='Seed 1']").click()
+    assert browser.one("#detail-title").text == "gated, sparsity 64, seed 1"
+    assert browser.one("#detail button[aria-pressed=true]").text == "1"
+
+
+def test_a_failed_sae_says_why_and_an_unfinished_one_how_far_it_came(show):
+    sweep = Sweep(failed=1, unfinished=1)
+    browser, df = show(sweep), sweep.df
+    failed, unfinished = (int(df.index[df["state"] == state][0]) for state in ("failed", "unfinished"))
+    click(browser, browser.one(f".point[data-sae='{failed}']"))
+    assert "Failed: loss is nan after 20,480 tokens: lower arch.optimizer.lr\nTraceback of the step" in opened(browser).text
+    press(browser, key("ESCAPE"))
+    browser.one(f"section:has(td.said) a[data-sae='{unfinished}']").click()
+    assert "Unfinished, after 120320 tokens" in opened(browser).text
+    press(browser, key("ESCAPE"))
+    assert browser.driver.switch_to.active_element.get_attribute("data-sae") == str(unfinished)
+
+
+def test_a_row_of_the_table_opens_its_sae(show):
+    browser = show(Sweep())
+    browser.one("#sae-7 th a").click()
+    assert opened(browser) and browser.one("#detail-title").text == "topk, sparsity 64, seed 0"
+
+
+CONTRAST = """
+const channel = v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+const light = c => c.slice(0, 3).map(channel).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+const colour = text => text.match(/[\\d.]+/g).map(Number);
+const behind = e => {
+  if (!e) return [255, 255, 255];
+  const c = colour(getComputedStyle(e).backgroundColor);
+  return c.length < 4 || c[3] ? c : behind(e.parentElement);
+};
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), low = [];
+while (walker.nextNode()) {
+  const e = walker.currentNode.parentElement;
+  if (!walker.currentNode.textContent.trim() || !e.checkVisibility?.() || ["SCRIPT", "OPTION"].includes(e.tagName)) continue;
+  const style = getComputedStyle(e), ink = colour(e.closest("svg") ? style.fill : style.color);
+  const [dark, bright] = [light(ink), light(behind(e))].sort((a, b) => a - b);
+  if ((bright + .05) / (dark + .05) < 4.5) low.push(walker.currentNode.textContent);
+}
+return low;
+"""
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_everything_that_can_be_used_has_a_name_and_every_text_has_contrast(show, width):
+    browser = show(Sweep(("resid", "mlp"), (5, 9), seeds=2, failed=2, unfinished=2), width=width, phone=width < 500)
+    controls = browser.controls()
+    assert len(controls) > 200 and all(name.strip() for _, name in controls), [c for c in controls if not c[1].strip()]
+    assert {"button", "link", "checkbox", "combobox"} <= {role for role, _ in controls}
+    assert browser.run(CONTRAST) == []
+    browser.run("open(0, document.querySelector(`.point[data-sae='0']`))")
+    assert (
+        all(name.strip() for _, name in browser.controls())
+        and ("dialog", "jumprelu, sparsity 16, seed 0") in browser.controls()
+    )
+    assert browser.run(CONTRAST) == []
+
+
+@pytest.mark.parametrize("opening", [False, True], ids=["page", "dialog"])
+def test_on_a_phone_nothing_is_wider_than_the_screen(show, opening):
+    browser = show(made_sweep.two_hundred(), width=360, height=740, phone=True)
+    if opening:
+        click(browser, browser.one(".point"))
+        assert browser.run("return document.querySelector('#detail').matches(':modal')")
+    assert browser.run("return [innerWidth, document.documentElement.scrollWidth, visualViewport.scale]") == [360, 360, 1]
+    wide = """return [...document.querySelectorAll("body *")].filter(e => e.checkVisibility() && !e.closest(".scroll table")
+        && e.getBoundingClientRect().right > 360.5).map(e => e.outerHTML.slice(0, 99))"""
+    assert browser.run(wide) == []
+    dialog = browser.one("#detail")
+    assert not opening or browser.run("return arguments[0].scrollWidth <= arguments[0].clientWidth", dialog)
+
+
+def test_two_hundred_saes_open_in_under_two_seconds_from_a_page_under_three_megabytes(show, tmp_path):
+    sweep = made_sweep.two_hundred()
+    browser = show(sweep)
+    assert len(sweep.df) == 200 and len(titles(browser)) == 9 and len(numbers(browser)) == 200
+    assert (tmp_path / "pareto.html").stat().st_size < 3e6
+    assert browser.run("return performance.getEntriesByName('drawn')[0].startTime") < 2000
+
+
+def test_without_a_script_the_words_and_tables_are_there_and_no_dead_controls(show):
+    browser = show(Sweep(failed=1), script=False)
+    seen = browser.one("body").text
+    assert "The curves on this page need JavaScript" in seen and "Pair by pair" in seen and "lower arch.optimizer.lr" in seen
+    assert not browser.one("#controls").is_displayed() and not browser.one("#detail").is_displayed()
+
+
+def test_names_are_text_wherever_they_are_shown(show):
+    sweep = Sweep(archs=(NASTY, "topk"), failed=1)
+    sweep.details[0] = sweep.details[0]._replace(command=NASTY, config={NASTY: NASTY}, reason=NASTY)
+    browser = show(sweep, NASTY)
+    assert browser.one("h1").text == f"{NASTY}: reconstruction against sparsity"
+    box_ = browser.all("#controls input[name=arch]")[1]
+    assert box_.get_attribute("value") == NASTY
+    browser.run("open(0, document.querySelector(`.point[data-sae='0']`))")
+    assert browser.one("#detail-title").text.startswith(NASTY) and browser.one("#detail code").text == NASTY
+    box_.click()
+    assert all(sweep.df["arch"][i] == "topk" for i in numbers(browser))
+    assert not browser.all("img") and browser.driver.title.startswith("'</script>")
+
+
+@pytest.mark.parametrize("case", ["one SAE", "no language model", "nothing", "all failed", "no training rows"])
+def test_a_page_of_little_still_opens(show, case):
+    sweep = {"no language model": Sweep(lm=False), "all failed": Sweep(failed=9)}.get(case) or Sweep(
+        archs=("topk",), sparsities=(32,)
+    )
+    if case == "nothing":
+        sweep.df, sweep.details, sweep.comparison = sweep.df.iloc[:0], [], {"places": []}
+    if case == "no training rows":
+        sweep.details[0] = sweep.details[0]._replace(curve=pd.DataFrame(), rates=None, config={})
+    browser = show(sweep)
+    assert browser.one("#panels").text
+    for point in browser.all(".point")[:1]:
+        click(browser, point)
+        opened(browser)
