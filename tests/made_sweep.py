@@ -1,13 +1,14 @@
 """Sweeps that nobody trained: numbers of the right shape from a seeded generator, as pareto.html takes them."""
 
 import math
-from itertools import combinations, product
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from saesweep import page, pareto
+from saesweep import outputs, page
+from saesweep.compare import compare
 
 LEVEL = {"jumprelu": 0.998, "topk": 1.0, "gated": 1.06, "relu": 1.5, "batchtopk": 1.01}
 METRICS = ("fvu", "delta_loss")
@@ -59,7 +60,7 @@ class Sweep:
         tokens = {"finished": 300_032, "failed": 20_480, "unfinished": 120_320}[state]
         path = f"{model}/{site}.{layer}/{arch}/{sparsity}" + (f".{seed}" if seed else "")
         names = {"model": model, "site": site, "layer": layer, "arch": arch, "sparsity": sparsity, "seed": seed}
-        empty = dict.fromkeys([*pareto.METRICS, "coefficient"], math.nan)
+        empty = dict.fromkeys([*outputs.METRICS, "coefficient"], math.nan)
         sizes = {"d_in": 640, "d_sae": self.latents, "tokens": tokens, "sinks": 12 if numbers else math.nan}
         return {
             **names,
@@ -95,66 +96,14 @@ class Sweep:
         )
         url = "https://wandb.ai/someone/made/runs/abc123" if done and row["seed"] == 0 else None
         reason = FAILED if row["state"] == "failed" else None
-        return page.Details(command, config, curve, rates if done else None, url, reason)
+        return outputs.Details(command, config, curve, rates if done else None, url, reason)
 
 
 def compared(df):
-    """What pareto.json would hold."""
-    metrics = [metric for metric in METRICS if df[metric].notna().any()]
-
-    def blocks(points):
-        return {metric: block(points.dropna(subset=["l0", metric]), metric) for metric in metrics}
-
-    groups = df.groupby(["model", "site", "layer"])
-    places = [{"model": m, "site": s, "layer": n, "metrics": blocks(points)} for (m, s, n), points in groups]
+    """What pareto.json would hold, with intervals where there are several seeds."""
     failed = [{"path": path, "reason": FAILED} for path in df.loc[df["state"] == "failed", "path"]]
     unfinished = df.loc[df["state"] == "unfinished", ["path", "tokens"]].to_dict("records")
-    return {"places": places, "failed": failed, "unfinished": unfinished}
-
-
-def block(points, metric):
-    curves = [curve(arch, part, metric) for arch, part in points.groupby("arch")]
-    ends = [(min(c["l0"]), max(c["l0"])) for c in curves]
-    shared = [max(low for low, _ in ends), min(high for _, high in ends)] if ends else None
-    mean = {c["arch"]: float(np.mean(c["mean"])) for c in curves}
-    areas = [
-        {"arch": arch, "mean": m, **difference(m, mean.get("topk"), 1.0 if curves[0]["low"][0] is not None else None)}
-        for arch, m in mean.items()
-    ]
-    gaps = [gap(a, b, sparsity) for a, b in combinations(curves, 2) for sparsity in a["sparsity"] if sparsity in b["sparsity"]]
-    front = points.loc[points["on_front"], "path"].tolist()
-    return {"front": front, "curves": curves, "reference": "topk", "range": shared, "areas": areas, "gaps": gaps}
-
-
-def curve(arch, part, metric):
-    made = {"arch": arch, "sparsity": [], "l0": [], "mean": [], "low": [], "high": []}
-    for sparsity, seeds in part.groupby("sparsity"):
-        mean, n = float(seeds[metric].mean()), len(seeds)
-        half = T_975[n] * float(seeds[metric].std()) / n**0.5 if n > 1 else None
-        values = sparsity, float(seeds["l0"].mean()), mean, *((None, None) if half is None else (mean - half, mean + half))
-        for key, value in zip(("sparsity", "l0", "mean", "low", "high"), values, strict=True):
-            made[key].append(value)
-    return made
-
-
-def gap(a, b, sparsity):
-    i, j = a["sparsity"].index(sparsity), b["sparsity"].index(sparsity)
-    half = None if a["low"][i] is None or b["low"][j] is None else 0.7
-    found = {
-        "a": a["arch"],
-        "b": b["arch"],
-        "sparsity": sparsity,
-        "l0": float(sparsity),
-        "value_a": a["mean"][i],
-        "value_b": b["mean"][j],
-    }
-    return {**found, **difference(a["mean"][i], b["mean"][j], half), "interval": None if half is None else "3 seeds"}
-
-
-def difference(value, reference, half):
-    percent = None if reference is None else 100 * (1 - value / reference)
-    low, high = (None, None) if percent is None or half is None else (percent - half, percent + half)
-    return {"percent": percent, "low": low, "high": high}
+    return compare(df, [None] * len(df)) | {"failed": failed, "unfinished": unfinished}
 
 
 def two_hundred():

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from made_sweep import Sweep
 
-from saesweep import curves, page, page_better, page_text
+from saesweep import curves, page
+from saesweep.page import better, words
 
 NASTY = "'</script><img src=x onerror=\"document.title='run'\">&$name"
 
@@ -98,15 +99,15 @@ def test_the_page_names_no_address_but_the_runs_own():
 
 
 def test_the_better_one_is_named_with_how_much_lower_it_is_than_the_other():
-    assert text(page_better._gap(gap(4.2, 3.6, 4.9))) == "jumprelu 4.2% [3.6, 4.9]"
-    assert text(page_better._gap(gap(-25.0, -50.0, -1.0))) == "topk 20.0% [1.0, 33.3]", "1.25 is what 1 is 20% lower than"
-    assert text(page_better._gap(gap(-25.0, None, None))) == "topk 20.0%"
-    assert text(page_better._gap(gap(0.01, None, None))) == "equal"
+    assert text(better._gap(gap(4.2, 3.6, 4.9))) == "jumprelu 4.2% [3.6, 4.9]"
+    assert text(better._gap(gap(-25.0, -50.0, -1.0))) == "topk 20.0% [1.0, 33.3]", "1.25 is what 1 is 20% lower than"
+    assert text(better._gap(gap(-25.0, None, None))) == "topk 20.0%"
+    assert text(better._gap(gap(0.01, None, None))) == "equal"
 
 
 def test_a_gap_whose_interval_holds_zero_is_level():
-    assert text(page_better._gap(gap(0.4, -0.1, 0.9))) == "level [-0.1, 0.9]"
-    assert 'class="level"' in page_better._gap(gap(0.4, -0.1, 0.9))
+    assert text(better._gap(gap(0.4, -0.1, 0.9))) == "level [-0.1, 0.9]"
+    assert 'class="level"' in better._gap(gap(0.4, -0.1, 0.9))
 
 
 def areas(*percents):
@@ -118,7 +119,7 @@ def areas(*percents):
 def test_the_answer_for_one_place_is_a_sentence_with_intervals():
     block = areas(("jumprelu", 0.2), ("gated", -5.3), ("new", 3.0))
     comparison = {"places": [{"model": "m", "site": "resid", "layer": 9, "metrics": {"fvu": block}}]}
-    assert text(page_better.answer(comparison)) == (
+    assert text(better.answer(comparison)) == (
         "FVU over L0 16 to 64.2, against topk: jumprelu level [-0.8, 1.2]; gated 5.3% higher [4.3, 6.3]; "
         "new 3.0% lower [2.0, 4.0]."
     )
@@ -127,17 +128,17 @@ def test_the_answer_for_one_place_is_a_sentence_with_intervals():
 def test_the_answer_for_several_places_counts_them():
     blocks = [areas(("jumprelu", p), ("gated", -5.0)) for p in (0.2, 3.0, -0.5)]
     places = [{"model": "m", "site": "resid", "layer": i, "metrics": {"fvu": block}} for i, block in enumerate(blocks)]
-    said = text(page_better.answer({"places": places}))
+    said = text(better.answer({"places": places}))
     assert said == "FVU at 3 places, against topk: jumprelu lower at 1, level at 2; gated higher at 3."
 
 
 def test_the_words_above_the_comparison_say_where_its_intervals_come_from():
     block = areas(("jumprelu", 0.2)) | {"gaps": [gap(1, 0.5, 1.5), gap(1, None, None) | {"interval": None}]}
-    assert page_better._sources([(("m", "resid", 9), block)]) == (
+    assert better._sources([(("m", "resid", 9), block)]) == (
         "Brackets are 95% intervals, from 3 seeds. Level: the interval holds 0. "
         "Where there are no brackets, the spread is not known."
     )
-    assert page_better._sources([(("m", "resid", 9), areas())]).startswith("There are no intervals")
+    assert better._sources([(("m", "resid", 9), areas())]).startswith("There are no intervals")
 
 
 def test_pairs_are_rows_and_sparsities_columns():
@@ -145,8 +146,8 @@ def test_pairs_are_rows_and_sparsities_columns():
     tables = Parsed(html(sweep)).tables
     header, *rows = tables["resid, layer 9: which has the lower FVU, and by how much of the other's, at each sparsity"]
     assert header == ["pair", "16", "32", "64"]
-    assert [row[0] for row in rows] == ["gated or jumprelu", "gated or topk", "jumprelu or topk"]
-    assert all(re.fullmatch(r"(jumprelu|topk).\d+\.\d% \[.*\]", cell) for cell in rows[0][1:] + rows[1][1:])
+    assert [row[0] for row in rows] == ["jumprelu or topk", "jumprelu or gated", "topk or gated"], "the better first"
+    assert all(re.fullmatch(r"(jumprelu|topk).\d+\.\d% \[.*\]", cell) for cell in rows[1][1:] + rows[2][1:])
 
 
 def test_what_failed_is_listed_with_the_first_line_of_its_reason_and_what_is_unfinished_with_its_tokens():
@@ -200,7 +201,7 @@ def test_the_histogram_counts_every_latent_once():
 def test_the_model_is_named_only_where_there_are_several():
     places = [("a", "resid", 9), ("b", "resid", 9)]
     assert (
-        page_text.title(places[0], places) == "a, resid, layer 9" and page_text.title(places[0], places[:1]) == "resid, layer 9"
+        words.title(places[0], places) == "a, resid, layer 9" and words.title(places[0], places[:1]) == "resid, layer 9"
     )
 
 

@@ -12,7 +12,7 @@ documents, with the same draws for all SAEs: it says how much hangs on the text,
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -261,7 +261,16 @@ def _against(replicates: Replicates, area: Array, reference: Array) -> dict[str,
     return dict(zip(("percent", "low", "high"), found, strict=True))
 
 
-def verdict(gap: dict[str, Any]) -> str:
+def verdict(gap: Mapping[str, Any]) -> str:
     """better or worse: a than b; level where the interval holds both."""
     low, high = (gap["percent"] if end is None else end for end in (gap["low"], gap["high"]))
     return "better" if low > 0 else "worse" if high < 0 else "level"
+
+
+def turned(gap: Mapping[str, Any]) -> dict[str, Any]:
+    """The same gap, with b first: by so many percent of a's value b's is lower."""
+    percent, high, low = (
+        None if x is None else 100 - 100 / (1 - x / 100) for x in (gap["percent"], gap["low"], gap["high"])
+    )
+    swapped = {"a": gap["b"], "b": gap["a"], "value_a": gap["value_b"], "value_b": gap["value_a"]}
+    return {**gap, **swapped, "percent": percent, "low": low, "high": high}

@@ -25,44 +25,11 @@ LOOKS = {"jumprelu": Look("#0072B2", "o"), "gated": Look("#D55E00", "s"), "topk"
 FURTHER = [Look("#8A6A00", "<"), Look("#5B2A86", ">"), Look("#7A1F1F", "D"), Look("#1F5F7A", "s")]
 
 
-class Curve(NamedTuple):
-    arch: str
-    look: Look
-    points: pd.DataFrame  # one row per SAE with both numbers
-    mean: tuple[list[float], list[float]]  # l0 and the measure, mean over seeds, by l0
-    repeated: bool  # several seeds: the mean is what counts, the points show the spread
-
-
 def looks(archs: pd.Series) -> dict[str, Look]:
     """The look of each architecture, the well-known first: fixed for those, in turn for others."""
     present = set(archs)
     new = sorted(present - set(LOOKS))
     return {a: LOOKS[a] for a in LOOKS if a in present} | {a: FURTHER[i % len(FURTHER)] for i, a in enumerate(new)}
-
-
-def places(df: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Title of a panel -> its measured points, looks included."""
-    df = df[np.isfinite(df["l0"]) & np.isfinite(df["fvu"]) & (df["l0"] > 0)]
-    df = df.assign(look=df["arch"].map(looks(df["arch"])))
-    groups = df.groupby(["model", "site", "layer"], sort=True)
-    return {f"{model}, {site}, layer {layer}": points for (model, site, layer), points in groups}
-
-
-def measures(df: pd.DataFrame) -> list[str]:
-    return [key for key in ("fvu", "delta_loss") if np.isfinite(df[key]).any()]
-
-
-def curves(points: pd.DataFrame, measure: str) -> list[Curve]:
-    points = points[np.isfinite(points[measure])]
-    archs = dict.fromkeys(looks(points["arch"]))  # the well-known first, as in the legend
-    parts = [(arch, points[points["arch"] == arch]) for arch in archs]
-    return [_curve(arch, part["look"].iloc[0], part, measure) for arch, part in parts]
-
-
-def _curve(arch: str, look: Look, points: pd.DataFrame, measure: str) -> Curve:
-    mean = points.groupby("sparsity")[["l0", measure]].mean().sort_values("l0")
-    line = mean["l0"].tolist(), mean[measure].tolist()
-    return Curve(arch, look, points, line, repeated=len(points) > len(mean))
 
 
 def span(l0: pd.Series) -> tuple[float, float]:

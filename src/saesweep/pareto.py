@@ -22,6 +22,7 @@ from saesweep.outputs import Details
 
 SHOWN = {"arch": "s", "sparsity": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
          "loss_recovered": ".4f", "dead": ".3f"}  # fmt: skip
+WORDS = {"better": "is better than", "level": "is level with"}
 
 
 class Report(NamedTuple):
@@ -103,13 +104,14 @@ def answer(comparison: Mapping[str, Any]) -> str:
     lines = []
     for place in comparison["places"]:
         for measure, found in place["metrics"].items():
-            pairs = dict[tuple[str, str], list[dict[str, Any]]]()
-            for gap in found["gaps"]:
-                pairs.setdefault((gap["a"], gap["b"]), []).append(gap)
-            if not pairs:
+            if not found["gaps"]:
                 continue
+            pairs = dict[tuple[str, str, str], list[Mapping[str, Any]]]()
+            for gap in found["gaps"]:
+                gap = compare.turned(gap) if compare.verdict(gap) == "worse" else gap
+                pairs.setdefault((gap["a"], WORDS[compare.verdict(gap)], gap["b"]), []).append(gap)
             lines.append(f"\n{place['model']} {place['site']}.{place['layer']}, {measure}")
-            lines += [f"  {_sentence(*names, gaps)}" for names, gaps in pairs.items()]
+            lines += [f"  {' '.join(words)} at {', '.join(map(_at, gaps))}" for words, gaps in pairs.items()]
             lines += [f"  {_areas(found)}"] if len(found["areas"]) > 1 else []
     kinds = dict.fromkeys(gap["interval"] for p in comparison["places"] for m in p["metrics"].values() for gap in m["gaps"])
     said = " and ".join(kind for kind in kinds if kind)
@@ -117,22 +119,13 @@ def answer(comparison: Mapping[str, Any]) -> str:
     return "\n".join([head, *lines]) if lines else ""
 
 
-def _sentence(a: str, b: str, gaps: Sequence[Mapping[str, Any]]) -> str:
-    by_verdict = {key: [gap for gap in gaps if compare.verdict(gap) == key] for key in ("better", "level", "worse")}
-    words = {"better": f"better than {b}", "level": f"level with {b}", "worse": f"worse than {b}"}
-    parts = [f"{words[key]} at {', '.join(map(_at, found))}" for key, found in by_verdict.items() if found]
-    return f"{a} is {'; '.join(parts)}"
-
-
 def _at(gap: Mapping[str, Any]) -> str:
-    verdict = compare.verdict(gap)
-    amount = _amount(gap, -1 if verdict == "worse" else 1)
-    return f"{gap['sparsity']:g} " + (f"({amount})" if verdict == "level" else f"by {amount}")
+    return f"{gap['sparsity']:g} " + (f"({_amount(gap)})" if compare.verdict(gap) == "level" else f"by {_amount(gap)}")
 
 
-def _amount(found: Mapping[str, Any], sign: int = 1) -> str:
-    ends = [] if found["low"] is None else sorted(sign * found[key] for key in ("low", "high"))
-    return f"{sign * found['percent']:.1f}%" + (" [{:.1f}, {:.1f}]".format(*ends) if ends else "")
+def _amount(found: Mapping[str, Any]) -> str:
+    interval = "" if found["low"] is None else f" [{found['low']:.1f}, {found['high']:.1f}]"
+    return f"{found['percent']:.1f}%{interval}"
 
 
 def _areas(found: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 from html import escape
 
-from saesweep.page_text import Place, at, cell, scrolling, title
+from saesweep.compare import turned, verdict
+from saesweep.page.words import Place, at, cell, scrolling, title
 
 SHORT = {"fvu": "FVU", "delta_loss": "delta loss"}
 Blocks = list[tuple[Place, dict]]  # of one metric
@@ -162,18 +163,11 @@ def _gap(gap: dict | None) -> str:
     """`topk 4.2% [3.6, 4.9]`: the better one, and by how much it is lower than the other."""
     if gap is None or gap["percent"] is None:
         return "-"
-    better, percent = gap["a"], gap["percent"]
-    ends = None if gap["low"] is None else [gap["low"], gap["high"]]
     tip = escape(f"{gap['a']} {gap['value_a']:.4g}, {gap['b']} {gap['value_b']:.4g}, at L0 {gap['l0']:.4g}")
-    if ends and ends[0] <= 0 <= ends[1]:
+    gap = turned(gap) if verdict(gap) == "worse" else gap
+    ends = None if gap["low"] is None else [gap["low"], gap["high"]]
+    if ends and verdict(gap) == "level":
         return f'<span class="level" title="{tip}">level{_interval(ends)}</span>'
-    if ends is None and abs(percent) < 0.05:
+    if ends is None and abs(gap["percent"]) < 0.05:
         return f'<span class="level" title="{tip}">equal</span>'
-    if percent < 0:
-        better, percent, ends = gap["b"], _turned(percent), ends and [_turned(ends[1]), _turned(ends[0])]
-    return f'<span title="{tip}"><b>{escape(better)}</b>&nbsp;{percent:.1f}%{_interval(ends)}</span>'
-
-
-def _turned(percent: float) -> float:
-    """a is so much lower than b (negative: higher): how much lower is b than a."""
-    return 100 - 100 / (1 - percent / 100)
+    return f'<span title="{tip}"><b>{escape(gap["a"])}</b>&nbsp;{gap["percent"]:.1f}%{_interval(ends)}</span>'

@@ -1,4 +1,4 @@
-"""The page's words and tables, as HTML: how many SAEs, what is missing, all numbers (page_better.py: which is better).
+"""The page's words and tables, as HTML: how many SAEs, what is missing, all numbers (better.py: which is better).
 
 Elements with data-model, -site, -layer, -arch, -other or -metric are hidden by page.js where that is not chosen.
 """

@@ -1,7 +1,7 @@
 """pareto.html: one offline page with the curves of a sweep, which architecture is better, and all there is about each SAE.
 
-The words and tables are HTML and need no script (page_text.py, page_better.py). The script draws the curves and shows one
-SAE at a time (page*.js), from the JSON that is put together here.
+The words and tables are HTML and need no script (words.py, better.py). The script draws the curves and shows one
+SAE at a time (*.js), from the JSON that is put together here.
 """
 
 import json
@@ -10,28 +10,18 @@ from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from saesweep import page_better, page_text
 from saesweep.curves import RATES, WORDS, histogram, looks
-from saesweep.page_text import Place
+from saesweep.outputs import Details
+from saesweep.page import better, words
+from saesweep.page.words import Place
 
 ROWS = 60  # of a training curve, at most
-SCRIPTS = ["page_figures.js", "page_panels.js", "page_detail.js", "page.js"]  # the last one starts
-
-
-class Details(NamedTuple):
-    """What the page shows of one SAE beside its row of numbers."""
-
-    command: str  # trains it again
-    config: dict[str, Any]  # flat, dotted keys
-    curve: pd.DataFrame  # training: tokens and what was logged
-    rates: np.ndarray | None  # firing rate of each latent on the evaluation tokens
-    wandb: str | None  # the run's address
-    reason: str | None  # why it failed
+SCRIPTS = ["figures.js", "panels.js", "detail.js", "page.js"]  # the last one starts
 
 
 def html(df: pd.DataFrame, comparison: dict, details: list[Details], name: str) -> str:
@@ -39,11 +29,11 @@ def html(df: pd.DataFrame, comparison: dict, details: list[Details], name: str) 
     df = df.reset_index(drop=True)
     parts = {
         "name": escape(name),
-        "count": page_text.count(df),
-        "answer": page_better.answer(comparison),
-        "better": page_better.better(comparison),
-        "missing": page_text.missing(df, [d.reason for d in details]),
-        "table": page_text.table(df),
+        "count": words.count(df),
+        "answer": better.answer(comparison),
+        "better": better.better(comparison),
+        "missing": words.missing(df, [d.reason for d in details]),
+        "table": words.table(df),
         "css": _file("page.css"),
         "js": "".join(map(_file, SCRIPTS)),
         "data": _json(_data(df, comparison, details)),
@@ -52,7 +42,7 @@ def html(df: pd.DataFrame, comparison: dict, details: list[Details], name: str) 
 
 
 def _file(name: str) -> str:
-    return files("saesweep").joinpath(name).read_text(encoding="utf-8")
+    return files("saesweep.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _json(data: object) -> str:
@@ -69,7 +59,7 @@ def _data(df: pd.DataFrame, comparison: dict, details: list[Details]) -> dict[st
         "words": {key: WORDS[key] for key in ["l0", *metrics]},
         "metrics": metrics,
         "archs": [[arch, *look] for arch, look in archs.items()],
-        "places": [[*map(str, place), page_text.title(place, places)] for place in places],
+        "places": [[*map(str, place), words.title(place, places)] for place in places],
         "saes": {
             "place": [of[place] for place in _keys(df)],
             "arch": [list(archs).index(arch) for arch in df["arch"]],
