@@ -124,8 +124,8 @@ def _at(gap: Mapping[str, Any]) -> str:
 
 
 def _amount(found: Mapping[str, Any]) -> str:
-    interval = "" if found["low"] is None else f" [{found['low']:.1f}, {found['high']:.1f}]"
-    return f"{found['percent']:.1f}%{interval}"
+    interval = "" if found["low"] is None else f" [{found['low']:z.1f}, {found['high']:z.1f}]"
+    return f"{found['percent']:z.1f}%{interval}"
 
 
 def _areas(found: Mapping[str, Any]) -> str:

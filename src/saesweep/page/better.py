@@ -88,7 +88,7 @@ def _against(area: dict) -> str:
 
 
 def _interval(ends: list[float] | None) -> str:
-    return "" if ends is None else f" <small>[{ends[0]:.1f}, {ends[1]:.1f}]</small>"
+    return "" if ends is None else f" <small>[{ends[0]:z.1f}, {ends[1]:z.1f}]</small>"
 
 
 def _range(block: dict) -> str:
@@ -115,7 +115,9 @@ def _sources(blocks: Blocks) -> str:
     if not sources:
         return "There are no intervals here: one run alone does not show how much its number would vary."
     alone = " Where there are no brackets, the spread is not known." if any(not gap["interval"] for gap in gaps) else ""
-    return f"Brackets are 95% intervals, from {escape(_listed(sources))}. Level: the interval holds 0.{alone}"
+    shared = " Both of a pair read the same documents: a gap can be sure where the bands above overlap."
+    paired = shared if any("documents" in source for source in sources) else ""
+    return f"Brackets are 95% intervals, from {escape(_listed(sources))}. Level: the interval holds 0.{paired}{alone}"
 
 
 def _areas(metric: str, blocks: Blocks) -> str:
