@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from saesweep import evaluation, models, outputs, saves
+from saesweep import evaluation, files, models, outputs, saves
 from saesweep.activations import Statistics
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.errors import UsageError
@@ -40,20 +40,20 @@ def load(folder: str | Path, device: str = "cpu") -> SparseAutoencoder:
     """
     folder = Path(folder).resolve()
     folder = folder.parent if folder.name == "sae" else folder
-    if not (folder / outputs.NUMBERS).is_file():
+    if not (folder / files.NUMBERS).is_file():
         raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
-    config, tensors = outputs.settings(folder), load_file(folder / outputs.WEIGHTS)
+    config, tensors = files.settings(folder), load_file(folder / files.WEIGHTS)
     sae = build(config, d_in=len(tensors["b_dec"]))
     sae.take_(tensors)
-    found = saves.read(folder / outputs.STATISTICS)
-    sae.config, sae.metrics, sae.folder = config, outputs.numbers(folder), folder
+    found = saves.read(folder / files.STATISTICS)
+    sae.config, sae.metrics, sae.folder = config, files.numbers(folder), folder
     sae.point = hook_point(config["model"], config["site"]["name"], config["layer"])
     sae.statistics = Statistics.restored(found.tensors, found.state)
     return sae.to(device).eval().requires_grad_(False)
 
 
 def _hint(folder: Path) -> str:
-    below = sorted(file.parent for file in folder.glob("**/" + outputs.NUMBERS))
+    below = sorted(file.parent for file in folder.glob("**/" + files.NUMBERS))
     return f"; there are {len(below)} below it, such as {below[0]}" if below else ": give a job's folder"
 
 

@@ -1,16 +1,7 @@
-"""What a sweep has left on disk: a folder per SAE, read as one table, and what lies behind each of its rows.
+"""What a sweep has left on disk: a folder per SAE, read as one table, and what lies behind each of its rows."""
 
-    sae/                    the SAE, in SAELens' format
-    statistics.safetensors  mean, scale and sinks of its site
-    documents.csv           the sums that the numbers of eval.json are made of, by held-out document
-    frequency.csv           per latent, the share of the held-out tokens on which it is active
-    eval.json               the numbers; written last, it says that the SAE is finished
-    failed.txt              why there are none
-"""
 import json
-import logging
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +10,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from saesweep.errors import UsageError
-
-log = logging.getLogger(__name__)
+from saesweep import files
 
 NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
 SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
@@ -30,11 +19,6 @@ METRICS = ["l0", "fvu", "mse", "cosine", "relative_reconstruction_bias",
            "dead", "frequency_over_1pct", "frequency_over_10pct"]  # fmt: skip
 COLUMNS = [*NAMES, *SIZES, *METRICS, "sinks", "state", "on_front", "path"]
 PLACE = ["model", "site", "layer"]
-
-NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE = "eval.json", "documents.csv", "frequency.csv", "failed.txt", "metrics.csv"
-RESOLVED, COMPOSED, WORDS = ".hydra/resolved.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml"
-URL, STATISTICS, WEIGHTS = "wandb/url.txt", "statistics.safetensors", "sae/sae_weights.safetensors"
-FILES = (NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE, STATISTICS)
 
 
 class Details(NamedTuple):
@@ -52,19 +36,10 @@ def write(
     folder: Path, *, documents: Mapping[str, Sequence[float]], frequency: Sequence[float], numbers: Mapping[str, Any]
 ) -> None:
     """Each file whole or not at all, the numbers last."""
-    _replace(folder / DOCUMENTS, pd.DataFrame(documents).to_csv(index_label="document"))
-    _replace(folder / FREQUENCY, pd.Series(frequency, name="frequency").to_csv(index_label="latent"))
+    _replace(folder / files.DOCUMENTS, pd.DataFrame(documents).to_csv(index_label="document"))
+    _replace(folder / files.FREQUENCY, pd.Series(frequency, name="frequency").to_csv(index_label="latent"))
     finite = {key: None if isinstance(value, float) and value != value else value for key, value in numbers.items()}
-    _replace(folder / NUMBERS, json.dumps(finite, indent=1))
-
-
-def write_failed(folder: Path, reason: str) -> None:
-    """A folder that cannot be written to may be why."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FAILED).write_text(reason + "\n")
-    except OSError as error:
-        log.error("%s cannot be written: %s", folder / FAILED, error)
+    _replace(folder / files.NUMBERS, json.dumps(finite, indent=1))
 
 
 def _replace(file: Path, text: str) -> None:
@@ -97,54 +72,29 @@ def _rows(sweep: Path, base: Path) -> Iterator[dict[str, Any]]:
 def jobs(sweep: Path) -> list[Path]:
     """The folders of SAEs that are finished or were begun."""
     folders = sorted(file.parent for file in sweep.glob("*/*/*/*/.hydra"))
-    return [job for job in folders if (job / RESOLVED).is_file() or (_finished(job) and (job / COMPOSED).is_file())]
+    return [job for job in folders if (job / files.RESOLVED).is_file() or (_finished(job) and (job / files.COMPOSED).is_file())]
 
 
 def _finished(job: Path) -> bool:
-    return (job / NUMBERS).is_file()
+    return (job / files.NUMBERS).is_file()
 
 
 def _row(job: Path) -> dict[str, Any]:
-    config = OmegaConf.load(job / (COMPOSED if (job / COMPOSED).is_file() else RESOLVED))
+    config = OmegaConf.load(job / (files.COMPOSED if (job / files.COMPOSED).is_file() else files.RESOLVED))
     named = {key: OmegaConf.select(config, f"{key}.name") for key in ("model", "site", "arch")}
     plain = {key: OmegaConf.select(config, key) for key in ("layer", "sparsity", "seed")}
     if _finished(job):
-        found, state = numbers(job), "finished"
+        found, state = files.numbers(job), "finished"
     else:
-        found, state = {"tokens": int(latest(job).get("tokens", 0))}, "failed" if (job / FAILED).is_file() else "unfinished"
+        found = {"tokens": int(files.latest(job).get("tokens", 0))}
+        state = "failed" if (job / files.FAILED).is_file() else "unfinished"
     return {**named, **plain, **{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, "state": state}
-
-
-def numbers(job: Path) -> Mapping[str, int | float | None]:
-    """eval.json."""
-    file = job / NUMBERS
-    try:
-        found = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{file} is not readable JSON ({error}): delete the file and run the sweep again") from error
-    missing = [key for key in ("l0", "fvu") if key not in found]
-    if missing:
-        raise UsageError(f"{file} has no {' and no '.join(missing)}: delete the file and run the sweep again")
-    return found
-
-
-def latest(job: Path) -> dict[str, float]:
-    """The last whole row of metrics.csv; nothing if there is none."""
-    if not (job / CURVE).is_file():
-        return {}
-    with (job / CURVE).open("rb") as file:
-        header = file.readline()
-        start = max(len(header), file.seek(0, os.SEEK_END) - 4096)  # a row is some hundred characters
-        file.seek(start)
-        rows = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
-    keys = header.decode().strip().split(",")
-    return dict(zip(keys, map(float, rows[-1].split(b",")), strict=True)) if rows else {}
 
 
 def _curve(job: Path) -> pd.DataFrame:
     """Whole lines only: the last one may just be on its way."""
     try:
-        text = (job / CURVE).read_text()
+        text = (job / files.CURVE).read_text()
     except FileNotFoundError:
         text = ""
     lines = [line.rstrip("\n").split(",") for line in text.splitlines(keepends=True) if line.endswith("\n")]
@@ -168,39 +118,19 @@ def on_front(df: pd.DataFrame, metric: str) -> list[bool]:
 
 def documents(job: Path) -> pd.DataFrame | None:
     """tokens, active, error, variance and, where a language model read them, scored, nats_clean, nats_sae; by document."""
-    return pd.read_csv(job / DOCUMENTS, index_col="document") if (job / DOCUMENTS).is_file() else None
+    return pd.read_csv(job / files.DOCUMENTS, index_col="document") if (job / files.DOCUMENTS).is_file() else None
 
 
 def frequency(job: Path) -> np.ndarray | None:
     """[d_sae]: the share of the held-out tokens on which each latent is active."""
-    return pd.read_csv(job / FREQUENCY)["frequency"].to_numpy() if (job / FREQUENCY).is_file() else None
+    return pd.read_csv(job / files.FREQUENCY)["frequency"].to_numpy() if (job / files.FREQUENCY).is_file() else None
 
 
 def details(job: Path) -> Details:
     return Details(
-        command=command(job), config=dict(flat(settings(job))), curve=_curve(job), rates=frequency(job),
-        wandb=_text(job / URL), reason=_text(job / FAILED),
+        command=files.command(job), config=dict(files.flat(files.settings(job))), curve=_curve(job), rates=frequency(job),
+        wandb=_text(job / files.URL), reason=_text(job / files.FAILED),
     )  # fmt: skip
-
-
-def command(job: Path) -> str:
-    """What the job's own overrides make of the program."""
-    words = OmegaConf.to_container(OmegaConf.load(job / WORDS)) if (job / WORDS).is_file() else []
-    return " ".join(["python train.py", *map(shlex.quote, map(str, words))])
-
-
-def settings(job: Path) -> dict[str, Any]:
-    """Every setting that made the SAE, as it was composed."""
-    file = next((job / name for name in (RESOLVED, COMPOSED) if (job / name).is_file()), None)
-    return OmegaConf.to_container(OmegaConf.load(file), resolve=True) if file else {}
-
-
-def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from flat(value, f"{path}.{key}".lstrip("."))
-    else:
-        yield path, node
 
 
 def _text(file: Path) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from saesweep import distributed, outputs, saves, signals
+from saesweep import distributed, files, saves, signals
 from saesweep.activations import ActivationStream
 from saesweep.instantiate import instantiate
 from saesweep.logging import SweepLogger
@@ -88,7 +88,7 @@ class Saver:
         self.failed |= new
         if distributed.rank() == 0:
             for index in new:
-                outputs.write_failed(self.folders[index], module.members[index].failed)
+                files.write_failed(self.folders[index], module.members[index].failed)
 
     def _write(self, module: SAESweep, member: Member, folder: Path) -> str | None:
         """What went wrong; rank 0 alone writes."""

@@ -8,16 +8,15 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from saesweep import outputs, saves
+from saesweep import files, saves
 from saesweep.errors import UsageError
-from saesweep.outputs import COMPOSED, FAILED, NUMBERS, RESOLVED
+from saesweep.files import COMPOSED, FAILED, NUMBERS, RESOLVED
 from saesweep.sweep.jobs import Job, shown
 
 log = logging.getLogger(__name__)
 
-# RESOLVED is what made the SAE: Hydra writes its own COMPOSED before anybody can object
 RESULTS = (NUMBERS, "sae", saves.FOLDER)  # what took the work
-OURS = (*RESULTS, *outputs.FILES, "wandb")  # removed where a job starts anew
+OURS = (*RESULTS, *files.FILES, "wandb")  # removed where a job starts anew
 # These say nothing about the SAE. Of the trainer only the precision does: a sweep may go on on another machine.
 NOT_SETTINGS = ("name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "logger", "trainer", "cache")
 
@@ -50,10 +49,10 @@ def differences(job: Job) -> list[str]:
     """One line for each setting that differs from those that made the results in the job's folder."""
     if not any((job.folder / name).exists() for name in RESULTS):
         return []
-    made = outputs.settings(job.folder)
+    made = files.settings(job.folder)
     if not made:
         return ["unknown ones: it has results, but no .hydra folder that says how they were made"]
-    there, here = dict(outputs.flat(_comparable(made))), dict(outputs.flat(_comparable(job.settings)))
+    there, here = dict(files.flat(_comparable(made))), dict(files.flat(_comparable(job.settings)))
     keys = [key for key in dict.fromkeys([*here, *there]) if there.get(key, "absent") != here.get(key, "absent")]
     return [f"{key}: {_show(there, key)} there, {_show(here, key)} here" for key in keys]
 
@@ -72,7 +71,7 @@ def end(job: Job, failed: str | None) -> None:
     if failed is None:
         (job.folder / FAILED).unlink(missing_ok=True)
     else:
-        outputs.write_failed(job.folder, failed)
+        files.write_failed(job.folder, failed)
 
 
 def _clear(job: Job) -> None:

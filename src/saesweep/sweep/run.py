@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 
-from saesweep import distributed, outputs, saelens, saves
+from saesweep import distributed, files, outputs, saelens, saves
 from saesweep.activations import ActivationStream, Position, Statistics
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.calibration import meet_l0_
@@ -225,7 +225,7 @@ def _leave(job: Settings, folder: Path, member: Member, measured: Measured, stat
     """The SAE and its site, what its numbers are made of, and last the numbers, which say that it is finished."""
     if distributed.rank() == 0:
         saelens.save(folder / "sae", member.sae, job, measured.numbers)
-        saves.put(folder / outputs.STATISTICS, Save(*statistics.saved()))
+        saves.put(folder / files.STATISTICS, Save(*statistics.saved()))
         outputs.write(folder, documents=measured.documents, frequency=measured.frequency, numbers=measured.numbers)
 
 

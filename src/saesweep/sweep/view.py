@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from saesweep import outputs, screen
+from saesweep import files, screen
 from saesweep.sweep.jobs import Job
 from saesweep.sweep.plan import duration
 
@@ -78,12 +78,12 @@ class View:
 
 def row_of(job: Job, since: float) -> Row:
     """`since`: what is older is of an earlier attempt."""
-    if (job.folder / outputs.NUMBERS).is_file():
-        return Row("finished", dict(outputs.numbers(job.folder)))
-    numbers = outputs.latest(job.folder)
-    if (job.folder / outputs.FAILED).is_file():
+    if (job.folder / files.NUMBERS).is_file():
+        return Row("finished", dict(files.numbers(job.folder)))
+    numbers = files.latest(job.folder)
+    if (job.folder / files.FAILED).is_file():
         return Row("failed", numbers)
-    if not _newer(job.folder / outputs.CURVE, since):
+    if not _newer(job.folder / files.CURVE, since):
         return Row("waiting", numbers)
     return Row("evaluating" if numbers.get("tokens", 0) >= job.settings["tokens"] else "training", numbers)
 

@@ -1,0 +1,84 @@
+"""The files in the folder of an SAE, and what of them can be read without pandas.
+
+    sae/                    the SAE, in SAELens' format
+    statistics.safetensors  mean, scale and sinks of its site
+    metrics.csv             the training curve, on tokens
+    documents.csv           the sums that the numbers of eval.json are made of, by held-out document
+    frequency.csv           per latent, the share of the held-out tokens on which it is active
+    eval.json               the numbers; written last, it says that the SAE is finished
+    failed.txt              why there are none
+    .hydra/                 Hydra's own, and resolved.yaml: what made the SAE (Hydra writes before anybody can object)
+"""
+import json
+import logging
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from saesweep.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE = "eval.json", "documents.csv", "frequency.csv", "failed.txt", "metrics.csv"
+RESOLVED, COMPOSED, WORDS = ".hydra/resolved.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml"
+URL, STATISTICS, WEIGHTS = "wandb/url.txt", "statistics.safetensors", "sae/sae_weights.safetensors"
+FILES = (NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE, STATISTICS)
+
+
+def numbers(job: Path) -> Mapping[str, int | float | None]:
+    """eval.json."""
+    file = job / NUMBERS
+    try:
+        found = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{file} is not readable JSON ({error}): delete the file and run the sweep again") from error
+    missing = [key for key in ("l0", "fvu") if key not in found]
+    if missing:
+        raise UsageError(f"{file} has no {' and no '.join(missing)}: delete the file and run the sweep again")
+    return found
+
+
+def latest(job: Path) -> dict[str, float]:
+    """The last whole row of metrics.csv; nothing if there is none."""
+    if not (job / CURVE).is_file():
+        return {}
+    with (job / CURVE).open("rb") as file:
+        header = file.readline()
+        start = max(len(header), file.seek(0, os.SEEK_END) - 4096)  # a row is some hundred characters
+        file.seek(start)
+        rows = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
+    keys = header.decode().strip().split(",")
+    return dict(zip(keys, map(float, rows[-1].split(b",")), strict=True)) if rows else {}
+
+
+def command(job: Path) -> str:
+    """What trains this SAE alone again: its overrides, as Hydra has noted them."""
+    words = OmegaConf.to_container(OmegaConf.load(job / WORDS)) if (job / WORDS).is_file() else []
+    return " ".join(["python train.py", *map(shlex.quote, map(str, words))])
+
+
+def write_failed(folder: Path, reason: str) -> None:
+    """A folder that cannot be written to may be why."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FAILED).write_text(reason + "\n")
+    except OSError as error:
+        log.error("%s cannot be written: %s", folder / FAILED, error)
+
+
+def settings(job: Path) -> dict[str, Any]:
+    """Every setting that made the SAE, as it was composed."""
+    file = next((job / name for name in (RESOLVED, COMPOSED) if (job / name).is_file()), None)
+    return OmegaConf.to_container(OmegaConf.load(file), resolve=True) if file else {}
+
+
+def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from flat(value, f"{path}.{key}".lstrip("."))
+    else:
+        yield path, node
