@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 RESOLVED = ".hydra/resolved.yaml"  # what made the SAE; Hydra writes its own files before anybody can object
 COMPOSED = ".hydra/config.yaml"
+OVERRIDES = ".hydra/overrides.yaml"  # with an engine an SAE may be trained before Hydra comes to write this
 FAILED = "failed.txt"
 RESULTS = ("eval.json", "sae", saves.FOLDER)  # what took the work
 OURS = ("eval.json", "sae", saves.FOLDER, "metrics.csv", "wandb", FAILED)  # removed where a job starts anew
@@ -72,6 +73,7 @@ def begin(group: Sequence[Job]) -> None:
         if differences(job) or not saves.exist(job.folder):
             _clear(job)
         _write(job.folder / RESOLVED, OmegaConf.to_yaml(job.cfg))
+        _write(job.folder / OVERRIDES, OmegaConf.to_yaml(job.composed.hydra.overrides.task))
 
 
 def end(job: Job, failed: str | None) -> None:
@@ -86,7 +88,7 @@ def end(job: Job, failed: str | None) -> None:
 
 
 def _clear(job: Job) -> None:
-    for name in OURS:
+    for name in (*OURS, *(job.settings.get("logger") or {})):  # each logger has a folder of its name
         path = job.folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
