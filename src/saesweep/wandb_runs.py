@@ -9,9 +9,9 @@ import logging
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +181,30 @@ def _logged_in(asked: bool) -> bool:
     if asked and not logged_in:
         log.warning("W&B mode online was asked for, but nobody is logged in (wandb login): the runs stay offline")
     return logged_in
+
+
+def archs(entity: str, project: str) -> dict[str, str]:
+    """The SAEs of a project on W&B's server: run id -> architecture."""
+    import wandb
+
+    with refusals_told(f"{entity}/{project}"):
+        found = wandb.Api().runs(f"{entity}/{project}", filters={"jobType": "sae"}, lazy=False)
+        return {run.id: run.config["arch"] for run in found if "arch" in run.config}
+
+
+@contextmanager
+def refusals_told(what: str) -> Iterator[None]:
+    """Of W&B's server, in words that say what to do."""
+    import requests
+    import wandb
+
+    if not _logged_in(asked=False):
+        raise UsageError("nobody is logged in to W&B: run wandb login, or set WANDB_API_KEY")
+    try:
+        yield
+    except (wandb.errors.Error, ValueError, requests.RequestException) as error:
+        raise UsageError(f"W&B refuses {what}, or cannot be reached: {error}; see that entity and project exist and are "
+                         "yours to change") from error  # fmt: skip
 
 
 def sync_command(sweep: Path) -> str | None:
