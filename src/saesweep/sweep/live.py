@@ -34,7 +34,7 @@ def summaries(jobs: Sequence[Job]) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     over, look = threading.Event(), threading.Event()
-    seconds = min(job.settings["logger"]["wandb"]["live_seconds"] for job in jobs)
+    seconds = min(summary.chosen["live_seconds"] for summary in found)
     threading.Thread(target=_watch, args=(found, over, look, seconds), daemon=True).start()
     whole = False
     try:
@@ -75,12 +75,15 @@ class Summary:
         self._seen: object = None
         self._drawn: object = None
         self._said = ""
+        self._closed = False
 
     def update(self) -> None:
-        self._or_warn(self._update)
+        if not self._closed:
+            self._or_warn(self._update)
 
     def close(self, whole: bool) -> None:
         """whole: the sweep is over, and its page and figures are of now."""
+        self._closed = True
         self.running.clear()
         self._or_warn(lambda: self._update(_written(self.sweep) if whole else {}))
         if self._run is not None:
