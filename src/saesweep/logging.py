@@ -161,5 +161,3 @@ def _rows_before(file: Path, tokens: int) -> list[list[str]]:
     whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
     header, rows = whole[:1], [row for row in csv.reader(whole[1:]) if int(row[0]) < tokens]
     return [*csv.reader(header), *rows] if rows else []
-
-

@@ -14,7 +14,7 @@ def estimate(group: Sequence[Job]) -> dict[str, Any]:
 
 
 def show_pareto(job: Job) -> None:
-    """The Pareto table of the job's sweep, on disk and on the screen; W&B gets it from the disk (live.py)."""
+    """The Pareto table of the job's sweep, on disk and on the screen; W&B gets it from the disk (summary.py)."""
     from saesweep import pareto, wandb_runs
 
     df = pareto.write(job.sweep)

@@ -71,7 +71,7 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]
     returns = {job.folder: _without_running(job, done[job.folder]) for job in jobs if job.folder in done}
-    from saesweep.sweep.live import summaries  # pandas
+    from saesweep.sweep.summary import summaries  # pandas
 
     with summaries([job for group in todo for job in group]) as look:
         with engine:

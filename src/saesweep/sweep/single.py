@@ -29,7 +29,7 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
             raise
         if job.settings["plan"]:
             return None
-        from saesweep.sweep.live import summaries  # pandas
+        from saesweep.sweep.summary import summaries  # pandas
 
         with summaries([job] if todo else []):
             numbers = _train(job) if todo else record.finished(job)

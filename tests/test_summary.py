@@ -15,7 +15,7 @@ from standin.cli import ENV, train
 
 from hydra_plugins.saesweep import sources
 from saesweep import pareto
-from saesweep.sweep.live import Summary, standing
+from saesweep.sweep.summary import Summary, standing
 from saesweep.wandb_runs import in_turn
 
 NUMBERS = ["l0", "fvu", "delta_loss"]
