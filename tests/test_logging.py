@@ -1,97 +1,44 @@
 """metrics.csv and the offline W&B runs, read back from their files and compared value by value."""
 
 import csv
+import importlib.util
 import json
 import math
 import os
+import shlex
 import shutil
-import socket
-import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from offline import OFFLINE, ended, keys, no_network_and_no_account, read, saes, swept
+from omegaconf import OmegaConf
+from small import ARCHS
+from standin.cli import ENV, ROOT, composed
 
-from saesweep import logging as saelogging
-from saesweep import pareto
 from saesweep.errors import UsageError
-from saesweep.logging import MemberInfo, SweepLogger, log_sweep, sync_command
+from saesweep.logging import SweepLogger
+from saesweep.members import MemberInfo
+from saesweep.sweep.check import check
+from saesweep.wandb_runs import FINAL, SummaryRun, settle, sync_command
 
-OFFLINE = {"name": "wandb", "project": "saesweep", "entity": None, "mode": "offline"}
 KEYS = ["loss", "l0", "fvu"]
 
 
 @pytest.fixture(autouse=True)
-def no_network_and_no_account(monkeypatch, tmp_path):
-    """Only the unix sockets and this machine's own ports stay open; nobody is logged in."""
-    connect = socket.socket.connect
-
-    def refuse(self, address):
-        assert self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "localhost", "::1"), f"network: {address}"
-        return connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
-    saelogging._logged_in.cache_clear()
+def nobody_is_logged_in(monkeypatch, tmp_path):
+    no_network_and_no_account(monkeypatch, tmp_path)
 
 
-def records(file):
-    """The protobuf records of a .wandb file: 7 bytes, then LevelDB's log: 32 KiB blocks of framed fragments."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, at, whole = file.read_bytes(), 7, b""
-    while len(data) - at >= 7:
-        room = 32768 - at % 32768
-        if room < 7:
-            at += room
-            continue
-        size, kind = struct.unpack_from("<HB", data, at + 4)
-        if at + 7 + size > len(data):
-            return  # still being written
-        first, last = kind in (1, 2), kind in (1, 4)
-        whole = (b"" if first else whole) + data[at + 7 : at + 7 + size]
-        at += 7 + size
-        if last:
-            yield Record.FromString(whole)
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return swept(tmp_path_factory)
 
 
-def values(items):
-    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-
-
-def read(folder):
-    """What one finished offline run holds; W&B's own process writes the file's end shortly after finish() returns."""
-    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    for _ in range(200):
-        if "exit" in (run := parse(file)):
-            return run
-        time.sleep(0.05)
-    raise AssertionError(f"{file} was not finished within 10 seconds")
-
-
-def parse(file):
-    run = {"config": {}, "history": [], "summary": {}, "steps": {}}
-    for record in records(file):
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            about = record.run
-            run |= {"id": about.run_id, "name": about.display_name, "group": about.run_group, "tags": list(about.tags),
-                    "job_type": about.job_type, "project": about.project}  # fmt: skip
-            run["config"] |= values(about.config.update)
-        elif kind == "config":
-            run["config"] |= values(record.config.update)
-        elif kind == "history":
-            run["history"].append(values(record.history.item))
-        elif kind == "summary":
-            run["summary"] |= values(record.summary.update)
-        elif kind == "metric":
-            run["steps"][record.metric.glob_name or record.metric.name] = record.metric.step_metric
-        elif kind == "exit":
-            run["exit"] = record.exit.exit_code
-    return run
+def told(members, csv, wandb):
+    return SweepLogger(members, {"csv": {"name": "csv"} if csv else None, "wandb": wandb})
 
 
 def member(sweep, arch="topk", sparsity=32, **more):
@@ -116,11 +63,11 @@ def rows(folder):
 def trained(tmp_path):
     """Three members of one sweep, logged in turn in one process; the second fails."""
     members = [member(tmp_path / "study", arch) for arch in ("jumprelu", "gated", "topk")]
-    logger = SweepLogger(members, csv=True, wandb=OFFLINE)
+    logger = told(members, csv=True, wandb=OFFLINE)
     for tokens in range(100, 40_100, 100):
         for index in range(3):
             logger.log_member(index, metrics(index, tokens), tokens)
-    logger.finish(0, {"l0": 32.5, "fvu": 0.125, "ce_sae": None}, None)
+    logger.finish(0, {"l0": 32.5, "fvu": 0.125, "ce_sae": 2.5, "delta_loss": None}, None)
     logger.finish(1, None, "NaN after 40000 tokens")
     logger.finish(2, {"l0": 32, "fvu": 0.1, "ce_sae": 2.75}, None)
     return members
@@ -163,21 +110,21 @@ def test_training_metrics_are_drawn_against_tokens(trained):
 def test_final_numbers_are_the_summary_and_a_failure_is_the_runs_exit_code(trained):
     good, bad, _ = (read(one.folder) for one in trained)
     assert {key: value for key, value in good["summary"].items() if key.startswith("eval/")} == {
-        "eval/l0": 32.5, "eval/fvu": 0.125, "eval/ce_sae": None}  # fmt: skip
+        "eval/l0": 32.5, "eval/fvu": 0.125, "eval/delta_loss": None}  # fmt: skip
     assert good["exit"] == 0 and "failed" not in good["summary"]
     assert bad["exit"] == 1 and bad["summary"]["failed"] == "NaN after 40000 tokens"
 
 
 def test_a_member_that_fails_before_its_first_row_still_says_so(tmp_path):
     one = member(tmp_path / "study")
-    SweepLogger([one], csv=True, wandb=OFFLINE).finish(0, None, "out of memory")
+    told([one], csv=True, wandb=OFFLINE).finish(0, None, "out of memory")
     assert read(one.folder)["exit"] == 1 and not (one.folder / "metrics.csv").exists()
 
 
 def test_the_run_id_is_the_jobs_and_changes_with_its_settings(tmp_path):
     def run_id(base, **more):
         one = member(base / "study", **more)
-        SweepLogger([one], csv=False, wandb=OFFLINE).finish(0, {}, None)
+        told([one], csv=False, wandb=OFFLINE).finish(0, {}, None)
         return read(one.folder)["id"]
 
     first = run_id(tmp_path / "a")
@@ -188,9 +135,10 @@ def test_the_run_id_is_the_jobs_and_changes_with_its_settings(tmp_path):
 
 def test_without_the_wandb_logger_nothing_of_it_is_imported_or_written(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from saesweep.logging import MemberInfo, SweepLogger\n"
+        "import sys; from pathlib import Path\n"
+        "from saesweep.logging import SweepLogger; from saesweep.members import MemberInfo\n"
         "m = MemberInfo(Path(sys.argv[1]), {}, 's', 'lm', 'resid', 9, 'topk', 32, 0)\n"
-        "logger = SweepLogger([m], csv=True, wandb=None)\n"
+        "logger = SweepLogger([m], {'csv': {}})\n"
         "logger.log_member(0, {'l0': 1.0}, 5); logger.finish(0, {'l0': 1.0}, None)\n"
         "assert 'wandb' not in sys.modules\n"
     )
@@ -200,7 +148,7 @@ def test_without_the_wandb_logger_nothing_of_it_is_imported_or_written(tmp_path)
 
 def test_no_csv_is_written_where_none_is_wanted(tmp_path):
     one = member(tmp_path / "study")
-    logger = SweepLogger([one], csv=False, wandb=OFFLINE)
+    logger = told([one], csv=False, wandb=OFFLINE)
     logger.log_member(0, {"l0": 1.0}, 5)
     logger.finish(0, {}, None)
     assert not (one.folder / "metrics.csv").exists() and len(read(one.folder)["history"]) == 1
@@ -208,7 +156,7 @@ def test_no_csv_is_written_where_none_is_wanted(tmp_path):
 
 def test_each_row_is_on_disk_as_soon_as_it_is_logged(tmp_path):
     one = member(tmp_path / "study")
-    logger = SweepLogger([one], csv=True, wandb=None)
+    logger = told([one], csv=True, wandb=None)
     for count in (1, 2, 3):
         logger.log_member(0, {"l0": 1.5}, count * 512)
         assert rows(one.folder) == [["tokens", "l0"], *([str(512 * i), "1.5"] for i in range(1, count + 1))]
@@ -216,26 +164,26 @@ def test_each_row_is_on_disk_as_soon_as_it_is_logged(tmp_path):
 
 def test_a_resumed_curve_drops_the_rows_after_the_point_of_resume_and_a_torn_last_row(tmp_path):
     one = member(tmp_path / "study")
-    logger = SweepLogger([one], csv=True, wandb=None)
+    logger = told([one], csv=True, wandb=None)
     for tokens in (100, 200, 300):
         logger.log_member(0, {"l0": float(tokens)}, tokens)
     with (one.folder / "metrics.csv").open("a") as file:
         file.write("40")
-    SweepLogger([one], csv=True, wandb=None).log_member(0, {"l0": 7.0}, 200)
+    told([one], csv=True, wandb=None).log_member(0, {"l0": 7.0}, 200)
     assert rows(one.folder) == [["tokens", "l0"], ["100", "100.0"], ["200", "7.0"]]
 
 
 def test_a_run_from_the_start_begins_a_new_curve_whatever_the_old_columns(tmp_path):
     one = member(tmp_path / "study")
-    SweepLogger([one], csv=True, wandb=None).log_member(0, {"l0": 1.0, "fvu": 2.0}, 100)
-    SweepLogger([one], csv=True, wandb=None).log_member(0, {"loss": 3.0}, 100)
+    told([one], csv=True, wandb=None).log_member(0, {"l0": 1.0, "fvu": 2.0}, 100)
+    told([one], csv=True, wandb=None).log_member(0, {"loss": 3.0}, 100)
     assert rows(one.folder) == [["tokens", "loss"], ["100", "3.0"]]
     assert [file.name for file in one.folder.iterdir()] == ["metrics.csv"]
 
 
 @pytest.mark.parametrize("changed", [{"l0": 1.0, "new": 2.0}, {}, {"fvu": 1.0}])
 def test_keys_are_fixed_by_the_first_row(tmp_path, changed):
-    logger = SweepLogger([member(tmp_path / "study")], csv=True, wandb=None)
+    logger = told([member(tmp_path / "study")], csv=True, wandb=None)
     logger.log_member(0, {"l0": 1.0}, 100)
     with pytest.raises(AssertionError, match="metrics changed"):
         logger.log_member(0, changed, 200)
@@ -243,7 +191,7 @@ def test_keys_are_fixed_by_the_first_row(tmp_path, changed):
 
 def test_lightnings_own_metrics_reach_every_members_run(tmp_path):
     members = [member(tmp_path / "study", arch) for arch in ("topk", "gated")]
-    logger = SweepLogger(members, csv=True, wandb=OFFLINE)
+    logger = told(members, csv=True, wandb=OFFLINE)
     logger.log_metrics({"lr": 0.5}, step=3)
     for index, one in enumerate(members):
         logger.finish(index, {}, None)
@@ -252,7 +200,7 @@ def test_lightnings_own_metrics_reach_every_members_run(tmp_path):
 
 def test_without_an_account_the_runs_are_offline_and_nothing_is_printed(tmp_path, capfd):
     one = member(tmp_path / "study")
-    logger = SweepLogger([one], csv=True, wandb={**OFFLINE, "mode": None})
+    logger = told([one], csv=True, wandb={**OFFLINE, "mode": None})
     logger.log_member(0, {"l0": 1.0}, 5)
     logger.finish(0, {"l0": 1.0}, None)
     assert read(one.folder)["exit"] == 0
@@ -261,7 +209,7 @@ def test_without_an_account_the_runs_are_offline_and_nothing_is_printed(tmp_path
 
 def test_online_without_an_account_stays_offline_and_says_so(tmp_path, caplog):
     one = member(tmp_path / "study")
-    SweepLogger([one], csv=True, wandb={**OFFLINE, "mode": "online"}).finish(0, {}, None)
+    told([one], csv=True, wandb={**OFFLINE, "mode": "online"}).finish(0, {}, None)
     assert read(one.folder)["exit"] == 0
     assert "nobody is logged in" in caplog.text
 
@@ -269,48 +217,22 @@ def test_online_without_an_account_stays_offline_and_says_so(tmp_path, caplog):
 def test_wandb_mode_of_the_environment_counts_where_the_config_is_silent(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     silent, explicit = member(tmp_path / "a"), member(tmp_path / "b")
-    SweepLogger([silent], csv=True, wandb={**OFFLINE, "mode": None}).finish(0, {}, None)
-    SweepLogger([explicit], csv=True, wandb=OFFLINE).finish(0, {}, None)
+    told([silent], csv=True, wandb={**OFFLINE, "mode": None}).finish(0, {}, None)
+    told([explicit], csv=True, wandb=OFFLINE).finish(0, {}, None)
     assert not (silent.folder / "wandb").exists() and (explicit.folder / "wandb").exists()
 
 
 def test_a_mistyped_mode_is_refused_before_training(tmp_path):
     with pytest.raises(UsageError, match=r"logger\.wandb\.mode=onlin .*online, offline, disabled"):
-        SweepLogger([member(tmp_path / "study")], csv=True, wandb={**OFFLINE, "mode": "onlin"})
-
-
-def finished_sweep(sweep):
-    for arch, fvu in {"topk": 0.1, "gated": 0.2}.items():
-        folder = member(sweep, arch).folder
-        (folder / ".hydra").mkdir(parents=True)
-        groups = f"model: {{name: lm}}\nsite: {{name: resid}}\narch: {{name: {arch}}}\n"
-        (folder / ".hydra" / "config.yaml").write_text(f"layer: 9\nsparsity: 32\nseed: 0\n{groups}")
-        (folder / "eval.json").write_text(json.dumps({"l0": 32.0, "fvu": fvu, "delta_loss": None}))
-    return pareto.write(sweep)
-
-
-def test_the_sweeps_summary_run_holds_the_table_the_curves_and_both_figures(tmp_path):
-    df = finished_sweep(tmp_path / "study")
-    log_sweep(tmp_path / "study", df, OFFLINE)
-    run = read(tmp_path / "study")
-    assert (run["job_type"], run["group"], run["name"], run["exit"]) == ("pareto", "study", "study pareto", 0)
-    logged = run["history"][0]
-    panel = run["config"]["_wandb/visualize/fvu_against_l0"]["panel_config"]
-    assert panel["fieldSettings"] == {"x": "l0", "y": "fvu"} and logged["fvu_against_l0_table/nrows"] == len(df) == 2
-    (files,) = (tmp_path / "study").glob("wandb/offline-run-*/files")
-    table = json.loads((files / logged["pareto/path"]).read_text())
-    assert table["columns"] == list(df.columns)
-    assert [row[table["columns"].index("fvu")] for row in table["data"]] == df["fvu"].tolist()
-    for key, name in {"figure": "pareto.png", "page": "pareto.html"}.items():
-        assert (files / logged[f"{key}/path"]).read_bytes() == (tmp_path / "study" / name).read_bytes()
+        told([member(tmp_path / "study")], csv=True, wandb={**OFFLINE, "mode": "onlin"})
 
 
 def test_the_sync_command_names_every_offline_run_of_the_sweep(tmp_path):
     sweep = tmp_path / "my study"
     assert sync_command(sweep) is None
     for arch in ("topk", "gated"):
-        SweepLogger([member(sweep, arch)], csv=True, wandb=OFFLINE).finish(0, {}, None)
-    log_sweep(sweep, pareto.write(sweep), OFFLINE)
+        told([member(sweep, arch)], csv=True, wandb=OFFLINE).finish(0, {}, None)
+    SummaryRun(OFFLINE, sweep).finish(0)
     shell = sync_command(sweep).replace("wandb sync", "printf '%s\\n'")
     listed = subprocess.run(shell, shell=True, capture_output=True, text=True, check=True).stdout.splitlines()
     assert sorted(listed) == sorted(str(file.parent) for file in sweep.rglob("run-*.wandb")) and len(listed) == 3
@@ -318,7 +240,7 @@ def test_the_sync_command_names_every_offline_run_of_the_sweep(tmp_path):
 
 def test_the_sync_command_ends_when_everything_is_sent(tmp_path):
     one = member(tmp_path / "study")
-    SweepLogger([one], csv=True, wandb=OFFLINE).finish(0, {}, None)
+    told([one], csv=True, wandb=OFFLINE).finish(0, {}, None)
     (file,) = one.folder.rglob("run-*.wandb")
     assert sync_command(tmp_path / "study").endswith("/study/*/*/*/*/wandb/offline-run-*")
     file.with_name(f"{file.name}.synced").touch()
@@ -328,9 +250,182 @@ def test_the_sync_command_ends_when_everything_is_sent(tmp_path):
 @pytest.mark.skipif(shutil.which("wandb", path=os.path.dirname(sys.executable)) is None, reason="no wandb command")
 def test_wandbs_own_command_accepts_it(tmp_path, monkeypatch):
     one = member(tmp_path / "study")
-    SweepLogger([one], csv=True, wandb=OFFLINE).finish(0, {}, None)
+    told([one], csv=True, wandb=OFFLINE).finish(0, {}, None)
     command = sync_command(tmp_path / "study").replace("wandb sync", "wandb sync --dry-run")
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     monkeypatch.setenv("PATH", path)
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert "Would sync 1 run" in done.stdout + done.stderr
+
+
+def test_a_run_has_at_most_25_keys_whatever_the_architecture(sweep):
+    assert {folder.parent.name for folder in saes(sweep)} == set(ARCHS)
+    for folder in saes(sweep):
+        found = keys(read(folder))
+        assert len(found) <= 25, f"{folder.parent.name}: {sorted(found)}"
+        assert {"tokens", "train/l0", "train/fvu", "train/dead", "train/tokens_per_second"} <= found
+        assert {f"eval/{key}" for key in FINAL} <= found
+
+
+def test_what_wandb_holds_of_a_trained_sae_is_what_its_files_say(sweep):
+    for folder in saes(sweep):
+        run, numbers = read(folder), json.loads((folder / "eval.json").read_text())
+        header, *curve = rows(folder)
+        assert len(curve) == len(run["history"]) == 5
+        for row, logged in zip(curve, run["history"], strict=True):
+            there = {key: value for key, value in logged.items() if not key.startswith("_")}
+            keys_here = ["tokens", *(f"train/{key}" for key in header[1:])]
+            assert there == dict(zip(keys_here, map(float, row), strict=True))
+        assert {key: run["summary"][f"eval/{key}"] for key in FINAL} == {key: numbers[key] for key in FINAL}
+
+
+def test_a_runs_notes_are_the_command_that_trains_its_sae_again(sweep):
+    for folder in saes(sweep):
+        program, script, *words = shlex.split(read(folder)["notes"])
+        assert (program, script) == ("python", "train.py")
+        again = OmegaConf.to_container(composed(*words, always=()), resolve=True)
+        made = OmegaConf.to_container(OmegaConf.load(folder / ".hydra/resolved.yaml"))
+        assert again == made and again["arch"]["name"] == folder.parent.name
+
+
+def test_the_folder_of_a_finished_sae_is_an_artifact_only_where_asked_for(sweep, tmp_path):
+    for folder in saes(sweep):
+        (artifact,) = read(folder)["artifacts"]
+        assert artifact.type == "sae" and artifact.name == f"study-tiny-resid.1-{folder.parent.name}-4"
+        files = {entry.path: entry.local_path for entry in artifact.manifest.contents}
+        assert set(files) == {"cfg.json", "sae_weights.safetensors"}
+        assert Path(files["cfg.json"]).samefile(folder / "sae/cfg.json"), "nothing is copied"
+    one = member(tmp_path / "study")
+    told([one], csv=True, wandb=OFFLINE).finish(0, {"l0": 1.0}, None)
+    assert read(one.folder)["artifacts"] == []
+
+
+def test_offline_runs_have_no_address(sweep):
+    assert not list(sweep.rglob("url.txt"))
+
+
+def test_after_an_interruption_no_row_is_logged_twice(tmp_path):
+    one, kinds = member(tmp_path / "study"), ("wandb", "tensorboard")
+    for count, numbers in ((300, None), (500, {"l0": 9.0})):  # the second goes on from what was saved after 200
+        logger = SweepLogger([one], {"csv": {"name": "csv"}, "wandb": OFFLINE, "tensorboard": yaml("tensorboard")})
+        for tokens in range(100 if numbers is None else 300, count + 1, 100):
+            logger.log_member(0, {"l0": tokens / 7}, tokens)
+        logger.finish(0, numbers, None)
+        time.sleep(1.1)  # W&B's and TensorBoard's names have a second in them
+    expected = [(tokens, tokens / 7) for tokens in range(100, 501, 100)]
+    runs = [ended(file) for file in sorted(one.folder.glob("wandb/offline-run-*/run-*.wandb"))]
+    assert len(runs) == 2 and len({run["id"] for run in runs}) == 1
+    assert [(row["tokens"], row["train/l0"]) for run in runs for row in run["history"]] == expected
+    assert scalars(one.folder, "train/l0") == [(tokens, pytest.approx(value)) for tokens, value in expected]
+    assert [(int(row[0]), float(row[1])) for row in rows(one.folder)[1:]] == expected
+    assert all((one.folder / kind / "logged.json").is_file() for kind in kinds)
+
+
+def yaml(kind):
+    return OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/logger/{kind}.yaml"))
+
+
+def scalars(folder, key):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in events.Scalars(key)]
+
+
+def test_tensorboard_shows_every_sae_by_tokens_with_the_numbers_of_its_files(sweep):
+    for folder in saes(sweep):
+        header, *curve = rows(folder)
+        for i, key in enumerate(header[1:], 1):
+            expected = [(int(row[0]), pytest.approx(float(row[i]), rel=1e-6)) for row in curve]
+            assert scalars(folder, f"train/{key}") == expected, "TensorBoard keeps single precision"
+        numbers = json.loads((folder / "eval.json").read_text())
+        for key in ("l0", "fvu", "dead", "ce_sae"):
+            assert scalars(folder, f"eval/{key}") == [(numbers["tokens"], pytest.approx(numbers[key], rel=1e-6))]
+        assert folder.parent.name in (folder / "tensorboard/hparams.yaml").read_text()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed (pip install '.[mlflow]')")
+def test_mlflow_holds_a_run_per_sae_and_goes_on_with_it_after_an_interruption(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.chdir(tmp_path)
+    from mlflow import MlflowClient
+
+    members = [member(tmp_path / "study", arch) for arch in ("topk", "gated")]
+    for first, last, numbers in ((100, 300, None), (300, 400, {"l0": 9.0, "coefficient": None})):
+        logger = SweepLogger(members, {"mlflow": yaml("mlflow")})
+        for tokens in range(first, last + 1, 100):
+            for index in range(2):
+                logger.log_member(index, {"l0": tokens / 7 + index}, tokens)
+        if numbers:
+            logger.finish(0, numbers, None)
+            logger.finish(1, None, "NaN after 400 tokens")
+    client = MlflowClient(f"sqlite:///{tmp_path}/study/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("study").experiment_id], order_by=["attributes.run_name DESC"])
+    assert [run.info.run_name for run in runs] == ["lm/resid.9/topk/32", "lm/resid.9/gated/32"]
+    assert [run.info.status for run in runs] == ["FINISHED", "FAILED"]
+    assert runs[0].data.tags["arch"] == "topk" and runs[0].data.params["settings/arch/k_aux"] == "320"
+    for index, run in enumerate(runs):
+        history = client.get_metric_history(run.info.run_id, "train/l0")
+        assert [(row.step, row.value) for row in history] == [(t, t / 7 + index) for t in range(100, 401, 100)]
+    assert runs[0].data.metrics["eval/l0"] == 9.0 and "eval/coefficient" not in runs[0].data.metrics
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
+def test_any_lightning_logger_is_a_yaml_and_each_sae_has_its_own(tmp_path):
+    node = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "{sweep_folder}/curves", "name": "{arch}-{sparsity}",
+            "version": "{seed}"}  # fmt: skip
+    members = [member(tmp_path / "study", arch) for arch in ("topk", "gated")]
+    logger = SweepLogger(members, {"mine": node})
+    for index in range(2):
+        logger.log_member(index, {"l0": 1.0 + index}, 512)
+        logger.finish(index, {"fvu": 0.5}, None)
+    for index, arch in enumerate(("topk", "gated")):
+        written = (tmp_path / f"study/curves/{arch}-32/version_0/metrics.csv").read_text().splitlines()
+        assert written[1:] == [f"512,{1.0 + index},"] or written[0] == "eval/fvu,step,train/l0", written
+
+
+@pytest.mark.parametrize(
+    "kind, node, word",
+    [
+        ("mine", {"save_dir": "x"}, r"logger\.mine\._target_: is missing"),
+        ("mine", {"_target_": "os.system"}, r"logger\.mine\._target_=os\.system: must be the dotted path"),
+        ("tensorboard", {"save_dr": "x"}, r"there is no key logger\.tensorboard\.save_dr; did you mean save_dir"),
+        ("tensorboard", {"save_dir": "{fodler}"}, r"save_dir=\{fodler\}: in braces there can be \{folder\}"),
+        ("tensorboard", {"needs": "no_such_package"}, r"logger=tensorboard: needs the package no_such_package: pip install"),
+        ("comet", {"_target_": "lightning.pytorch.loggers.CometLogger", "api_key": "abc"}, r"logger\.comet\.api_key: would be"),
+        ("mlflow", {"tracking_uri": "https://me:abc@host/x"}, r"logger\.mlflow\.tracking_uri: has a password in its address"),
+        ("wandb", {"live_seconds": 0}, r"logger\.wandb\.live_seconds=0: must be above 0"),
+        ("wandb", {"projct": "x"}, r"there is no key logger\.wandb\.projct; did you mean project"),
+    ],
+)
+def test_a_mistake_in_a_loggers_yaml_is_told_before_training_without_its_secret(kind, node, word):
+    known = yaml(kind) if (ROOT / f"conf/logger/{kind}.yaml").is_file() else {}
+    config = OmegaConf.to_container(composed("arch=flat"), resolve=True)
+    with pytest.raises(UsageError, match=word) as told_to_user:
+        check({**config, "logger": {kind: known | node}})
+    assert "abc" not in str(told_to_user.value)
+
+
+def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(tmp_path):
+    secret = "0123456789abcdef"
+    words = ["-m", "arch=flat", "model=standin", "text=standin", "logger=csv", f"+logger.comet.api_key={secret}"]
+    command = [sys.executable, str(ROOT / "tests/standin/run.py"), *words]
+    ended = subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    assert ended.returncode == 1 and "logger.comet.api_key" in ended.stderr and secret not in ended.stderr + ended.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind, node", [
+    ("wandb", OFFLINE | {"project": "a/b"}),
+    ("mine", {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "/dev/null/x"}),
+])  # fmt: skip
+def test_a_logger_that_fails_is_said_once_and_the_others_go_on(tmp_path, caplog, kind, node):
+    one = member(tmp_path / "study")
+    logger = SweepLogger([one], {kind: node, "csv": {"name": "csv"}})
+    for tokens in (100, 200):
+        logger.log_member(0, {"l0": 1.0}, tokens)
+    logger.finish(0, {"l0": 1.0}, None)
+    settle()
+    said = [line.getMessage() for line in caplog.records if "goes on without it" in line.getMessage()]
+    assert len(said) == 1 and said[0].startswith(f"logger={kind} of lm/resid.9/topk/32: ")
+    assert len(rows(one.folder)) == 3

@@ -3,8 +3,9 @@ import sys
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from saesweep.per_sae import refuse_secrets
 from saesweep.sweep.check import check_name
 from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.jobs import job_of, refuse
@@ -24,6 +25,8 @@ class Refuse(Callback):
                 sys.exit()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """The sweeper makes the folder of the sweep; what is swept is not known yet."""
+        """The sweeper makes the folder of the sweep, and writes the config there; what is swept is not known yet."""
         with mistakes_told():
             check_name("name", config.name)
+            told = OmegaConf.to_container(OmegaConf.masked_copy(config, ["logger"]))
+            refuse_secrets("logger", told.get("logger"))

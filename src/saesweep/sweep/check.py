@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from saesweep.errors import UsageError
 from saesweep.instantiate import locate
-from saesweep.sweep.keys import Control, Count, HookPoint, Optimizer, Positive, Train
+from saesweep.per_sae import OURS, refuse_secrets, refuse_what_is_missing
+from saesweep.sweep.keys import Control, Count, Csv, HookPoint, Optimizer, Positive, Train, Wandb
 
 NOT_TRAINER = {  # what the Trainer is told by us
     "max_steps": "use tokens", "max_epochs": "use tokens", "max_tokens": "use tokens", "logger": "use the group logger",
@@ -21,6 +22,7 @@ NOT_TRAINER = {  # what the Trainer is told by us
 }  # fmt: skip
 NOT_CONSTRUCTOR = ("_target_", "name", "coefficient", "control", "optimizer")  # of the keys of an arch
 GIVEN = ("self", "d_in", "d_sae", "sparsity")  # what the constructor gets from elsewhere
+LOGGERS = {"csv": Csv, "wandb": Wandb}
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
 
 
@@ -36,8 +38,9 @@ def check(cfg: Mapping) -> None:
     _numbers(cfg)
     _place(cfg)
     _world(cfg["trainer"])
-    _arch(cfg["arch"])  # the last two import torch
+    _arch(cfg["arch"])  # from here on torch is imported
     _trainer(cfg["trainer"])
+    _loggers(cfg.get("logger"))
 
 
 def check_name(key: str, value: Any) -> None:
@@ -165,6 +168,21 @@ def _arch(arch: Mapping) -> None:
     _typed("arch.control", arch["control"], Control)
     _typed("arch.optimizer", arch["optimizer"], Optimizer)
     _call("arch", arch, GIVEN, NOT_CONSTRUCTOR)
+
+
+def _loggers(chosen: Any) -> None:
+    """csv and wandb are ours; any other has a Lightning logger's `_target_`, and its constructor's arguments."""
+    _typed("logger", chosen, Mapping | None)
+    for kind, node in (chosen or {}).items():
+        path = f"logger.{kind}"
+        refuse_secrets(path, node)
+        if kind in LOGGERS:
+            _typed(path, node, LOGGERS[kind] | None)
+        elif node is not None:
+            _typed(path, node, Mapping)
+            _require(path, node, ["_target_"])
+            refuse_what_is_missing(path, node)
+            _call(path, node, ("self",), ("_target_", *OURS))
 
 
 def _trainer(trainer: Mapping) -> None:

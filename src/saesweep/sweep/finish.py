@@ -14,18 +14,14 @@ def estimate(group: Sequence[Job]) -> dict[str, Any]:
     return probe.estimate([job.cfg for job in group])
 
 
-def show_pareto(job: Job, trained: bool) -> None:
-    """The Pareto table of the job's sweep: on disk, on the screen and, where something was trained, in W&B."""
-    from saesweep import logging as loggers
-    from saesweep import pareto
+def show_pareto(job: Job) -> None:
+    """The Pareto table of the job's sweep, on disk and on the screen; W&B gets it from the disk (summary.py)."""
+    from saesweep import pareto, wandb_runs
 
     found = pareto.report([job.sweep])
     files = pareto.write(found, job.sweep)
     print(f"\n{pareto.text(found)}\n", *map(shown, files), sep="\n", flush=True)
-    wandb = (job.settings.get("logger") or {}).get("wandb")
-    if trained and wandb:
-        loggers.log_sweep(job.sweep, found.df, wandb)
-    if (command := loggers.sync_command(job.sweep)) is not None:
+    if (command := wandb_runs.sync_command(job.sweep)) is not None:
         print(f"\nto send the offline runs to W&B: {command}", flush=True)
 
 

@@ -100,6 +100,21 @@ class Optimizer:
 
 
 @dataclass
+class Csv:
+    name: str
+
+
+@dataclass
+class Wandb:
+    name: str
+    project: str
+    entity: str | None
+    mode: str | None
+    live_seconds: Positive
+    artifacts: bool
+
+
+@dataclass
 class HookPoint:
     module: str
     tensor: str

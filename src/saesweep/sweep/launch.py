@@ -72,14 +72,19 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]
     returns = {job.folder: _without_running(job, done[job.folder]) for job in jobs if job.folder in done}
+    from saesweep.sweep.summary import summaries  # pandas
+
+    new = [job for group in todo for job in group]
     for group in todo:
         record.begin(group)
-    with live([job for group in todo for job in group]), engine:
-        tickets = [engine.submit(hydra.run, group) for group in todo]
-        for group, ticket in zip(todo, tickets, strict=True):
-            with signals.obeyed():  # of its own, so that no further group starts where a library swallows the signal
-                returns |= zip([job.folder for job in group], _run_group(hydra, group, engine, ticket), strict=True)
-    return _report(jobs, [returns[job.folder] for job in jobs], trained=bool(todo))
+    with summaries(new) as look:
+        with live(new), engine:
+            tickets = [engine.submit(hydra.run, group) for group in todo]
+            for group, ticket in zip(todo, tickets, strict=True):
+                with signals.obeyed():  # of its own, so that no further group starts where a library swallows the signal
+                    returns |= zip([job.folder for job in group], _run_group(hydra, group, engine, ticket), strict=True)
+                look()
+        return _report(jobs, [returns[job.folder] for job in jobs])
 
 
 def _kept(job: Job) -> dict[str, Any] | None:
@@ -186,12 +191,12 @@ def _deep_enough(jobs: int) -> Iterator[None]:
         sys.setrecursionlimit(before)
 
 
-def _report(jobs: Sequence[Job], returns: list[JobReturn], trained: bool) -> list[JobReturn]:
+def _report(jobs: Sequence[Job], returns: list[JobReturn]) -> list[JobReturn]:
     """The Pareto table of each sweep folder, then every failure with its folder and reason."""
     failed = [(job, ret) for job, ret in zip(jobs, returns, strict=True) if ret.status == JobStatus.FAILED]
     one_each = {job.sweep: job for job, ret in zip(jobs, returns, strict=True) if ret.status != JobStatus.FAILED}
     for job in one_each.values():
-        show_pareto(job, trained)
+        show_pareto(job)
     if failed:
         lines = [f"  {shown(job.folder)}: {_reason(ret._return_value)}" for job, ret in failed]
         summary = JobsFailed("\n".join([f"{len(failed)} of {len(jobs)} SAEs failed:", *lines]))

@@ -64,6 +64,7 @@ def begin(group: Sequence[Job]) -> None:
             _clear(job)
         (job.folder / FAILED).unlink(missing_ok=True)
         _write(job.folder / RESOLVED, OmegaConf.to_yaml(job.cfg))
+        _write(job.folder / files.WORDS, OmegaConf.to_yaml(job.composed.hydra.overrides.task))  # Hydra comes too late to it
 
 
 def end(job: Job, failed: str | None) -> None:
@@ -75,7 +76,7 @@ def end(job: Job, failed: str | None) -> None:
 
 
 def _clear(job: Job) -> None:
-    for name in OURS:
+    for name in (*OURS, *(job.settings.get("logger") or {})):  # each logger has a folder of its name
         path = job.folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -18,7 +18,8 @@ from saesweep.arch.base import SparseAutoencoder
 from saesweep.calibration import meet_l0_
 from saesweep.evaluation import Measured, Subject
 from saesweep.instantiate import instantiate
-from saesweep.logging import MemberInfo, SweepLogger
+from saesweep.logging import SweepLogger
+from saesweep.members import MemberInfo
 from saesweep.memory import keep_freed_memory, out_of_memory
 from saesweep.metrics import dead_share
 from saesweep.progress import Progress
@@ -169,7 +170,6 @@ def build(job: Settings, d_in: int) -> SparseAutoencoder:
 
 
 def logger_of(part: Part) -> SweepLogger:
-    chosen = part.shared.get("logger") or {}
     infos = [
         MemberInfo(
             folder, job, job["name"], job["model"]["name"], job["site"]["name"], job["layer"],
@@ -177,7 +177,7 @@ def logger_of(part: Part) -> SweepLogger:
         )
         for job, folder in zip(part.jobs, part.folders, strict=True)
     ]
-    return SweepLogger(infos, csv="csv" in chosen, wandb=chosen.get("wandb"))
+    return SweepLogger(infos, part.shared.get("logger") or {})
 
 
 def _finish(part: Part, module: SAESweep, stream: ActivationStream, matter: Matter) -> list[Numbers | Exception]:

@@ -30,8 +30,11 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
             raise
         if job.settings["plan"]:
             return None
-        numbers = _train(job) if todo else record.finished(job)
-        show_pareto(job, todo)
+        from saesweep.sweep.summary import summaries  # pandas
+
+        with summaries([job] if todo else []):
+            numbers = _train(job) if todo else record.finished(job)
+            show_pareto(job)
         return numbers
 
 

@@ -1,0 +1,76 @@
+"""What the logs call one SAE: its names, its folder, its settings, and the command that trains it again."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from saesweep import files
+
+
+@dataclass(frozen=True)
+class MemberInfo:
+    """`config` is the SAE's whole composed config as plain containers."""
+
+    folder: Path  # outputs/<sweep>/<model>/<site>.<layer>/<arch>/<sparsity>[.<seed>]
+    config: Mapping
+    sweep: str
+    model: str
+    site: str
+    layer: int
+    arch: str
+    sparsity: int | float
+    seed: int
+
+    @property
+    def path(self) -> str:
+        """The job's folder inside the sweep's."""
+        return Path(*self.folder.parts[-4:]).as_posix()
+
+    @property
+    def sweep_folder(self) -> Path:
+        return self.folder.parents[3]
+
+    @cached_property
+    def id(self) -> str:
+        """The same for the same job, so that a resumed one continues its own."""
+        settings = {key: value for key, value in self.config.items() if key != "logger"}
+        return digest(self.sweep, self.path, settings)
+
+    @cached_property
+    def command(self) -> str:
+        """What trains this SAE alone."""
+        return files.command(self.folder)
+
+    def shown(self) -> dict:
+        """What a dashboard filters by at the top as plain values; the groups' own settings under `settings`."""
+        told = {key: value for key, value in self.config.items() if key != "logger"}
+        groups = {key: value for key, value in told.items() if isinstance(value, Mapping)}
+        plain = {key: value for key, value in told.items() if key not in groups}
+        named = {key: group["name"] for key, group in groups.items() if "name" in group}
+        facts = {key: getattr(self, key) for key in ("model", "site", "layer", "arch", "sparsity", "seed", "path")}
+        return {**plain, **named, **facts, "settings": groups}
+
+
+def digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+class Mark:
+    """Up to where one logger of one SAE was told, on disk: what comes after an interruption is not told twice."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        self.tokens: int = known.get("tokens", -1)
+        self.version: str | None = known.get("version")  # what the logger calls this SAE's run, where it chooses that
+
+    def move(self, tokens: int, version: str | None = None) -> None:
+        self.tokens, self.version = tokens, version
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._file.with_name(f".{self._file.name}.{os.getpid()}.tmp")
+        draft.write_text(json.dumps({"tokens": tokens, "version": version}))
+        draft.replace(self._file)

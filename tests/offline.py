@@ -1,0 +1,128 @@
+"""Offline W&B runs read back from their files, without a server; and no network while they are written."""
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import time
+
+import pandas as pd
+from small import ARCHS, command, write_text
+from standin.cli import ENV
+
+from saesweep import wandb_runs
+
+OFFLINE = {"name": "wandb", "project": "saesweep", "entity": None, "mode": "offline", "live_seconds": 60.0, "artifacts": False}
+
+
+def no_network_and_no_account(monkeypatch, folder):
+    """Only the unix sockets and this machine's own ports stay open; nobody is logged in."""
+    connect = socket.socket.connect
+
+    def refuse(self, address):
+        assert self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "localhost", "::1"), f"network: {address}"
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(folder / "no_netrc"))
+    wandb_runs._logged_in.cache_clear()
+
+
+def records(file):
+    """The protobuf records of a .wandb file: 7 bytes, then LevelDB's log: 32 KiB blocks of framed fragments."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, whole = file.read_bytes(), 7, b""
+    while len(data) - at >= 7:
+        room = 32768 - at % 32768
+        if room < 7:
+            at += room
+            continue
+        size, kind = struct.unpack_from("<HB", data, at + 4)
+        if at + 7 + size > len(data):
+            return  # still being written
+        first, last = kind in (1, 2), kind in (1, 4)
+        whole = (b"" if first else whole) + data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if last:
+            yield Record.FromString(whole)
+
+
+def values(items):
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def read(folder):
+    """What one finished offline run holds; W&B's own process writes the file's end shortly after finish() returns."""
+    wandb_runs.settle()
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    return ended(file)
+
+
+def ended(file):
+    for _ in range(200):
+        if "exit" in (run := parse(file)):
+            return run
+        time.sleep(0.05)
+    raise AssertionError(f"{file} was not finished within 10 seconds")
+
+
+def parse(file):
+    run = {"config": {}, "history": [], "summary": {}, "steps": {}, "artifacts": []}
+    for record in records(file):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            about = record.run
+            run |= {"id": about.run_id, "name": about.display_name, "group": about.run_group, "tags": list(about.tags),
+                    "job_type": about.job_type, "project": about.project, "notes": about.notes}  # fmt: skip
+            run["config"] |= values(about.config.update)
+        elif kind == "config":
+            run["config"] |= values(record.config.update)
+        elif kind == "history":
+            run["history"].append(values(record.history.item))
+        elif kind == "summary":
+            run["summary"] |= values(record.summary.update)
+        elif kind == "metric":
+            run["steps"][record.metric.glob_name or record.metric.name] = record.metric.step_metric
+        elif kind == "artifact":
+            run["artifacts"].append(record.artifact)
+        elif kind == "exit":
+            run["exit"] = record.exit.exit_code
+    return run
+
+
+def keys(run):
+    """What W&B counts as a run's metrics: of its history and its summary, but for its own."""
+    logged = {key for row in [*run["history"], run["summary"]] for key in row}
+    return {key for key in logged if not key.startswith("_")}
+
+
+def table(folder, row, key):
+    """A table that a row of the history speaks of, as pandas knows it."""
+    (file,) = folder.glob(f"wandb/offline-run-*/files/{row[f'{key}/path']}")
+    content = json.loads(file.read_text())
+    return pd.DataFrame(content["data"], columns=content["columns"])
+
+
+_swept = []
+
+
+def swept(factory):
+    """The folder of a small sweep through the command line: every architecture, and the loggers of the tests; made once."""
+    if _swept:
+        return _swept[0]
+    folder = factory.mktemp("swept")
+    loggers = "logger=[csv,wandb,tensorboard]"
+    more = [f"arch={','.join(ARCHS)}", loggers, "logger.wandb.mode=offline", "logger.wandb.artifacts=true", "name=study"]
+    environment = ENV | {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}
+    done = subprocess.run(command(write_text(folder), *more), cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    _swept.append(folder / "outputs/study")
+    return _swept[0]
+
+
+def saes(sweep):
+    return sorted(file.parent for file in sweep.glob("*/*/*/*/eval.json"))

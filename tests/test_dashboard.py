@@ -1,0 +1,98 @@
+"""The W&B workspace, from its specification: every key that a panel shows is one that runs have."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from offline import keys, no_network_and_no_account, read, saes, swept
+
+from saesweep import dashboard
+from saesweep.curves import LOOKS
+from saesweep.errors import UsageError
+
+ASKED = ("--entity", "team", "--project", "saesweep")
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_logged_in(monkeypatch, tmp_path):
+    no_network_and_no_account(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def spec(tmp_path):
+    dashboard.main([*ASKED, "--name", "mine", "--spec", str(tmp_path / "spec.json")])
+    return json.loads((tmp_path / "spec.json").read_text())
+
+
+def panels(spec):
+    return [panel for part in spec["spec"]["section"]["panelBankConfig"]["sections"] for panel in part["panels"]]
+
+
+def of(spec, kind):
+    return [panel["config"] for panel in panels(spec) if panel["viewType"] == kind]
+
+
+def test_the_specification_names_the_project_and_has_a_section_for_each_question(spec):
+    assert (spec["entity"], spec["project"], spec["displayName"]) == ("team", "saesweep", "mine")
+    names = [part["name"] for part in spec["spec"]["section"]["panelBankConfig"]["sections"]]
+    assert names == ["Pareto", "At matched L0", "Over tokens", "Latents", "Throughput"]
+
+
+def test_every_key_of_a_plot_is_one_that_runs_of_saes_have(spec, tmp_path_factory):
+    for folder in saes(swept(tmp_path_factory)):
+        there = keys(read(folder))
+        for config in of(spec, "Scatter Plot"):
+            for axis in (config["xAxis"], config["yAxis"]):
+                assert axis.removeprefix("summary:") in there
+        for config in of(spec, "Run History Line Plot"):
+            assert config["xAxis"] == "tokens" and set(config["metrics"]) <= there
+
+
+def test_the_keys_of_the_curves_and_tables_are_those_of_the_sweeps_run(spec, tmp_path_factory):
+    run = read(swept(tmp_path_factory))
+    for config in of(spec, "Vega2"):
+        (arguments,) = [field["args"] for field in config["userQuery"]["queryFields"][0]["fields"] if field.get("args")]
+        key = arguments[0]["value"].removesuffix("_table")
+        logged = run["config"][f"_wandb/visualize/{key}"]["panel_config"]
+        assert config["panelDefId"] == logged["panelDefId"] and config["fieldSettings"] == logged["fieldSettings"]
+        assert config["transform"] == logged["transform"]
+    assert len(of(spec, "Vega2")) == 2 and "pareto/path" in run["history"][-1]
+    assert {key for key in ("pareto", "matched_l0") if f'"{key}"' in json.dumps(of(spec, "Weave"))} == {"pareto", "matched_l0"}
+
+
+def test_there_is_a_plot_of_each_quantity(spec):
+    shown = [key for config in of(spec, "Run History Line Plot") for key in config["metrics"]]
+    assert shown == ["train/l0", "train/fvu", "train/dead", "train/tokens_per_second"]
+    latents = {config["yAxis"] for config in of(spec, "Scatter Plot")}
+    assert {"summary:eval/dead", "summary:eval/frequency_over_1pct", "summary:eval/frequency_over_10pct"} <= latents
+
+
+def test_pareto_plots_have_l0_on_a_logarithmic_axis(spec):
+    shown = [(config["xAxis"], config["yAxis"]) for config in of(spec, "Scatter Plot")]
+    assert shown[:2] == [("summary:eval/l0", "summary:eval/fvu"), ("summary:eval/l0", "summary:eval/delta_loss")]
+    assert all(config["xAxisLogScale"] for config in of(spec, "Scatter Plot"))
+
+
+def test_runs_have_the_colour_of_their_architecture_in_the_figures():
+    made = dashboard.workspace("team", "saesweep", "mine", {"a1": "topk", "b2": "gated", "c3": "topk"})
+    colours = json.loads(dashboard.specification(made))["spec"]["section"]["customRunColors"]
+    assert colours == {"a1": LOOKS["topk"].colour, "b2": LOOKS["gated"].colour, "c3": LOOKS["topk"].colour}
+
+
+def test_a_dry_run_prints_the_specification(capsys):
+    dashboard.main([*ASKED, "--dry-run"])
+    assert json.loads(capsys.readouterr().out)["displayName"] == "saesweep"
+
+
+def test_without_a_login_it_says_what_to_do():
+    with pytest.raises(UsageError, match="nobody is logged in to W&B: run wandb login"):
+        dashboard.main(ASKED)
+
+
+def test_without_the_package_it_says_what_to_install(tmp_path):
+    (tmp_path / "wandb_workspaces.py").write_text("raise ImportError")
+    command = [sys.executable, "-m", "saesweep.dashboard", *ASKED, "--dry-run"]
+    ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert ended.returncode == 1 and "pip install -e '.[dashboard]'" in ended.stderr and ended.stderr.count("\n") == 1

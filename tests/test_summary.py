@@ -1,0 +1,208 @@
+"""The sweep's summary run in W&B, live and at its end, read back from its offline file and compared with pareto.csv."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from offline import OFFLINE, no_network_and_no_account, read, saes, swept, table
+from omegaconf import OmegaConf
+from standin import run
+from standin.cli import ENV, train
+
+from hydra_plugins.saesweep import sources
+from saesweep import outputs
+from saesweep.sweep.summary import Summary, standing
+from saesweep.wandb_runs import in_turn
+
+NUMBERS = ["l0", "fvu", "delta_loss"]
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_logged_in(monkeypatch, tmp_path):
+    no_network_and_no_account(monkeypatch, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return swept(tmp_path_factory)
+
+
+def test_the_pareto_table_of_the_offline_run_is_pareto_csv(sweep):
+    last = read(sweep)["history"][-1]
+    shown = table(sweep, last, "pareto")
+    assert list(shown.columns) == outputs.COLUMNS and set(shown["state"]) == {"finished"}
+    same(shown, pd.read_csv(sweep / "pareto.csv"))
+
+
+def same(shown, expected):
+    """To the last bit, but for whole numbers that came back as floats."""
+    pd.testing.assert_frame_equal(
+        shown.astype(object).where(shown.notna(), None), expected.astype(object).where(expected.notna(), None),
+        check_exact=True, check_dtype=False,
+    )  # fmt: skip
+
+
+def test_the_pareto_curve_can_be_drawn_from_the_runs_of_the_saes_alone(sweep):
+    runs = [read(folder) for folder in saes(sweep)]
+    points = pd.DataFrame([
+        {"path": r["config"]["path"], "arch": r["config"]["arch"], **{key: r["summary"][f"eval/{key}"] for key in NUMBERS}}
+        for r in runs
+    ]).sort_values("path", ignore_index=True)  # fmt: skip
+    expected = pd.read_csv(sweep / "pareto.csv").sort_values("path", ignore_index=True)
+    same(points, expected[["path", "arch", *NUMBERS]])
+
+
+def test_the_curves_of_the_offline_run_are_those_of_pareto_csv(sweep):
+    run, last = read(sweep), read(sweep)["history"][-1]
+    expected = pd.read_csv(sweep / "pareto.csv").sort_values("l0", kind="stable", ignore_index=True)
+    for key in ("fvu", "delta_loss"):
+        for kind, fields in (("against_l0", {"x": "l0", "y": key}), ("curves", {"x": "l0", "y": key, "stroke": "curve"})):
+            panel = run["config"][f"_wandb/visualize/{key}_{kind}"]["panel_config"]
+            assert panel["fieldSettings"] == fields
+            drawn = table(sweep, last, f"{key}_{kind}_table")
+            same(drawn[["l0", key, "path"]], expected[["l0", key, "path"]])
+            assert drawn["curve"].tolist() == expected["arch"].tolist()
+
+
+def test_the_summary_run_ends_with_the_page_and_the_figures_of_the_sweep(sweep):
+    run, last = read(sweep), read(sweep)["history"][-1]
+    assert (run["job_type"], run["group"], run["name"], run["exit"]) == ("pareto", "study", "study pareto", 0)
+    (files,) = sweep.glob("wandb/offline-run-*/files")
+    for key, name in {"figure": "pareto.png", "page": "pareto.html"}.items():
+        assert (files / last[f"{key}/path"]).read_bytes() == (sweep / name).read_bytes()
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A sweep of three SAEs that has begun: what stands in the folders before anything is trained."""
+    jobs = [tmp_path / "study/lm/resid.9" / arch / "32" for arch in ("topk", "gated", "relu")]
+    for job in jobs:
+        (job / ".hydra").mkdir(parents=True)
+        config = {"model": {"name": "lm"}, "site": {"name": "resid"}, "arch": {"name": job.parent.name}}
+        for name in ("config", "resolved"):
+            OmegaConf.save(OmegaConf.create({**config, "layer": 9, "sparsity": 32, "seed": 0}), job / f".hydra/{name}.yaml")
+    return jobs
+
+
+def states(df):
+    return dict(zip(df["arch"], df["state"], strict=True))
+
+
+def finish(job, l0=32.5, fvu=0.1, delta_loss=None):
+    (job / "eval.json").write_text(json.dumps({"l0": l0, "fvu": fvu, "delta_loss": delta_loss, "tokens": 1000}))
+
+
+def test_every_sae_is_shown_as_it_stands_on_disk(begun):
+    topk, gated, relu = begun
+    sweep = topk.parents[3]
+    assert states(standing(sweep, set(begun))) == dict.fromkeys(("topk", "gated", "relu"), "unfinished")
+    (topk / "metrics.csv").write_text("tokens,l0,fvu,loss_reconstruction,dead\n100,30.5,0.5,1.0,0.25\n200,31.5,0.25,1.0,0.0")
+    finish(gated)
+    (relu / "failed.txt").write_text("not finite\n")
+    df = standing(sweep, set(begun)).set_index("arch")
+    assert df["state"].to_dict() == {"topk": "training", "gated": "finished", "relu": "failed"}
+    assert df.loc["topk", ["tokens", "l0", "fvu", "dead"]].tolist() == [100, 30.5, 0.5, 0.25], "the last whole row"
+    assert df.loc["gated", ["l0", "fvu", "tokens"]].tolist() == [32.5, 0.1, 1000]
+    assert df.loc["relu", ["l0", "fvu"]].isna().all()
+    assert states(standing(sweep))["topk"] == "unfinished", "nobody trains it"
+
+
+def test_each_evaluation_updates_the_table_and_the_scatter_and_nothing_is_logged_twice(begun):
+    sweep = begun[0].parents[3]
+    summary = Summary(sweep, OFFLINE)
+    summary.running |= set(begun)
+    for job in begun:
+        for _ in range(2):
+            in_turn(summary.update).result()
+        finish(job)
+    in_turn(summary.update).result()
+    in_turn(summary.close, True).result()
+    history = read(sweep)["history"]
+    assert [len(states(table(sweep, row, "pareto"))) for row in history] == [3] * 5
+    finished = [sum(state == "finished" for state in states(table(sweep, row, "pareto")).values()) for row in history]
+    assert finished == [0, 1, 2, 3, 3], "the last at the end"
+    drawn = [len(table(sweep, row, "fvu_against_l0_table")) for row in history if "fvu_against_l0_table/path" in row]
+    assert drawn == [1, 2, 3, 3]
+
+
+def test_a_file_that_cannot_be_read_is_a_warning_and_the_next_look_shows_it(begun, caplog):
+    sweep = begun[0].parents[3]
+    summary = Summary(sweep, OFFLINE)
+    (begun[0] / "eval.json").write_text("{")
+    for _ in range(2):
+        in_turn(summary.update).result()
+    assert sum("W&B does not show" in line.getMessage() for line in caplog.records) == 1
+    finish(begun[0])
+    in_turn(summary.close, True).result()
+    assert states(table(sweep, read(sweep)["history"][-1], "pareto"))["topk"] == "finished"
+
+
+def test_a_sweep_that_wandb_does_not_take_goes_on(begun, caplog):
+    summary = Summary(begun[0].parents[3], OFFLINE | {"project": "a/b"})
+    in_turn(summary.update).result()
+    in_turn(summary.close, True).result()
+    assert "W&B does not show" in caplog.text
+
+
+def test_the_comparison_at_matched_l0_is_a_table_of_its_own(begun):
+    sweep = begun[0].parents[3]
+    gap = {"a": "gated", "b": "topk", "sparsity": 32, "l0": 32.0, "value_a": 0.1, "value_b": 0.2, "percent": -50.0,
+           "low": None, "high": None, "interval": None}  # fmt: skip
+    metrics = {"fvu": {"gaps": [gap, gap | {"sparsity": 64, "low": -55.0, "high": -45.0}]}, "delta_loss": {"gaps": []}}
+    place = {"model": "lm", "site": "resid", "layer": 9, "metrics": metrics}
+    (sweep / "pareto.json").write_text(json.dumps({"places": [place]}))
+    in_turn(Summary(sweep, OFFLINE).close, True).result()
+    shown = table(sweep, read(sweep)["history"][-1], "matched_l0")
+    assert shown["metric"].tolist() == ["fvu", "fvu"] and shown["percent"].tolist() == [-50.0, -50.0]
+    assert shown["low"].isna().tolist() == [True, False] and set(shown["site"]) == {"resid"}
+
+
+@pytest.fixture
+def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons):
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path / "outputs/default"
+    sources.register()
+
+
+TOLD = ("-m", "logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat,round", "sparsity=16")
+
+
+def test_a_sweep_with_an_sae_that_fails_says_so_in_its_summary_run(in_an_empty_folder):
+    assert train(*TOLD, "text.fail=round").code == 1
+    shown = table(in_an_empty_folder, read(in_an_empty_folder)["history"][-1], "pareto")
+    assert states(shown) == {"flat": "finished", "round": "failed"}
+
+
+def test_a_sweep_that_is_finished_already_opens_no_run_and_a_plan_neither(in_an_empty_folder):
+    assert train(*TOLD, "plan=true").code == 0
+    assert not (in_an_empty_folder / "wandb").exists()
+    for _ in range(2):
+        assert train(*TOLD).code == 0
+        assert len(list(in_an_empty_folder.glob("wandb/offline-run-*"))) == 1
+
+
+def test_an_sae_alone_has_a_summary_run_of_its_sweep_too(in_an_empty_folder):
+    assert train("logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat", "sparsity=16").code == 0
+    assert states(table(in_an_empty_folder, read(in_an_empty_folder)["history"][-1], "pareto")) == {"flat": "finished"}
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_after_a_signal_the_summary_run_is_closed_and_shows_what_is_there(tmp_path, number, code):
+    words = ["-m", "logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat", "sparsity=16", "text.sleep=60", "name=study"]
+    command = [sys.executable, run.__file__, *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=ENV, **pipes) as process:
+        while "started" not in process.stdout.readline():
+            assert process.poll() is None
+        while not list(tmp_path.glob("outputs/study/wandb/offline-run-*/run-*.wandb")):
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == code and "Traceback" not in out, out
+    summary = read(tmp_path / "outputs/study")
+    assert summary["exit"] == 1
+    assert states(table(tmp_path / "outputs/study", summary["history"][-1], "pareto")) == {"flat": "unfinished"}
