@@ -389,7 +389,8 @@ def test_any_lightning_logger_is_a_yaml_and_each_sae_has_its_own(tmp_path):
     [
         ("mine", {"save_dir": "x"}, r"logger\.mine\._target_: is missing"),
         ("mine", {"_target_": "os.system"}, r"logger\.mine\._target_=os\.system: must be the dotted path"),
-        ("tensorboard", {"save_dr": "x"}, r"there is no key logger\.tensorboard\.save_dr; did you mean save_dir"),
+        ("mine", {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dr": "x"},
+         r"no key logger\.mine\.save_dr; did you mean save_dir"),
         ("tensorboard", {"save_dir": "{fodler}"}, r"save_dir=\{fodler\}: in braces there can be \{folder\}"),
         ("tensorboard", {"needs": "no_such_package"}, r"logger=tensorboard: needs the package no_such_package: pip install"),
         ("comet", {"_target_": "lightning.pytorch.loggers.CometLogger", "api_key": "abc"}, r"logger\.comet\.api_key: would be"),
