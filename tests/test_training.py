@@ -307,7 +307,10 @@ def test_a_training_leaves_its_curve_its_numbers_and_the_sae(sweep):
     folders, results = sweep
     for folder, result in zip(folders, results, strict=True):
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-        assert found == {"metrics.csv", "eval.json", "sae/cfg.json", "sae/sae_weights.safetensors"}
+        assert found == {
+            "metrics.csv", "eval.json", "documents.csv", "frequency.csv", "statistics.safetensors",
+            "sae/cfg.json", "sae/sae_weights.safetensors",
+        }  # fmt: skip
         numbers = json.loads((folder / "eval.json").read_text())
         assert numbers == result and numbers.keys() >= SECTION_6 | {"sinks", "d_in", "d_sae", "tokens"}
         assert numbers["d_in"] == 48 and numbers["d_sae"] == 96 and numbers["tokens"] == 3200
