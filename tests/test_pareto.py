@@ -298,7 +298,8 @@ def test_the_figure_has_a_column_per_place_and_a_row_per_measure_as_pixels_and_a
     for site in ("mlp", "attn"):
         job(nine, site=site)
     three = size()
-    assert three[0] > 2 * one[0] and three[1] == one[1] and one[1] > one[0]
+    assert one[0] > 2 * one[1], "of one place the measures stand side by side"
+    assert three[0] > 1.3 * one[0] and three[1] > 1.5 * one[1]
 
 
 def test_the_frequency_figure_needs_rates_and_then_shows_every_sparsity_up_to_three(tmp_path):

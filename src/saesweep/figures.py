@@ -22,18 +22,21 @@ SHARES = {"frequency_over_1pct": ("-", "1%"), "frequency_over_10pct": (":", "10%
 
 
 def pareto(df: pd.DataFrame, comparison: Mapping[str, Any]) -> dict[str, bytes]:
-    """A column per model, site and layer (after four a new band), a row per measure."""
+    """A column per model, site and layer (after four a new band), a row per measure; of one place the measures side by side."""
     places = [place for place in comparison["places"] if place["metrics"]]
     measures = [key for key in curves.WORDS if any(key in place["metrics"] for place in places)]
-    columns = len(places) if len(places) <= 4 else 3
+    columns, beside = len(places) if len(places) <= 4 else 3, len(places) == 1
     rows = -(-len(places) // max(columns, 1)) * len(measures)
-    with _figure(max(0.9 + 3.5 * columns, 5), 0.7 + 2.6 * rows) as (fig, files):
-        axes = fig.subplots(rows, columns, squeeze=False) if places else np.empty((0, 0))
+    wide, high = (rows, columns) if beside else (columns, rows)
+    with _figure(max(0.9 + 3.5 * wide, 5), 0.7 + 2.6 * high) as (fig, files):
+        axes = fig.subplots(high, wide, squeeze=False) if places else np.empty((0, 0))
+        axes = axes.T if beside else axes
         for i, place in enumerate(places):
             column = axes[i // columns * len(measures) :, i % columns]
             points = df[(df[PLACE] == [place[key] for key in PLACE]).all(axis=1)]
             column[0].set_title(f"{place['model']}, {place['site']}, layer {place['layer']}")
-            column[len(measures) - 1].set_xlabel(curves.WORDS["l0"])
+            for ax in column[: len(measures)] if beside else [column[len(measures) - 1]]:
+                ax.set_xlabel(curves.WORDS["l0"])
             for ax, measure in zip(column, measures, strict=False):
                 ax.set_ylabel(curves.WORDS[measure] if i % columns == 0 else "")
                 if measure in place["metrics"]:

@@ -154,7 +154,8 @@ def _member(job: Settings, point: HookPoint, stream: ActivationStream) -> Member
     arch = job["arch"]
     coefficient = Coefficient(job["sparsity"], fixed=arch["coefficient"], **arch["control"])
     sae = build(job, len(stream.statistics[point].mean))
-    return Member(f"{arch['name']}/{job['sparsity']}", point, sae, coefficient, arch["optimizer"])
+    label = f"{arch['name']}/{job['sparsity']}" + (f".{job['seed']}" if job["seed"] else "")
+    return Member(label, point, sae, coefficient, arch["optimizer"])
 
 
 def build(job: Settings, d_in: int) -> SparseAutoencoder:
