@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,16 +80,23 @@ def _finished(job: Path) -> bool:
     return (job / files.NUMBERS).is_file()
 
 
+@cache
+def _names(config: Path, _: int) -> dict[str, Any]:
+    """Read once for each time it was written: a live view asks again and again."""
+    found = OmegaConf.load(config)
+    named = {key: OmegaConf.select(found, f"{key}.name") for key in ("model", "site", "arch")}
+    return named | {key: OmegaConf.select(found, key) for key in ("layer", "sparsity", "seed")}
+
+
 def _row(job: Path) -> dict[str, Any]:
-    config = OmegaConf.load(job / (files.COMPOSED if (job / files.COMPOSED).is_file() else files.RESOLVED))
-    named = {key: OmegaConf.select(config, f"{key}.name") for key in ("model", "site", "arch")}
-    plain = {key: OmegaConf.select(config, key) for key in ("layer", "sparsity", "seed")}
+    config = job / (files.COMPOSED if (job / files.COMPOSED).is_file() else files.RESOLVED)
+    names = _names(config, config.stat().st_mtime_ns)
     if _finished(job):
         found, state = files.numbers(job), "finished"
     else:
         found = {"tokens": int(files.latest(job).get("tokens", 0))}
         state = "failed" if (job / files.FAILED).is_file() else "unfinished"
-    return {**named, **plain, **{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, "state": state}
+    return {**names, **{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, "state": state}
 
 
 def _curve(job: Path) -> pd.DataFrame:
