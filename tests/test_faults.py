@@ -76,9 +76,10 @@ def test_what_failed_and_was_mended_goes_on_from_its_save(text, faulty, tmp_path
     assert not (tmp_path / PLACE / "faulty/4/failed.txt").exists()
 
 
-def test_a_group_that_does_not_fit_into_memory_is_halved_and_the_next_plan_says_so(text, faulty, tmp_path):
+@pytest.mark.parametrize("more", [(), ("trainer=ddp_sim",)], ids=["one process", "two ranks"])
+def test_a_group_that_does_not_fit_into_memory_is_halved_and_the_next_plan_says_so(more, text, faulty, tmp_path):
     faulty("faults.NeedsMemory")
-    words = ("arch=faulty", "sparsity=2,3,4,5", "save_tokens=640")
+    words = ("arch=faulty", "sparsity=2,3,4,5", "save_tokens=640", *more)
     code, out = swept(tmp_path, text, *words)
     assert code == 0, out
     assert "out of memory with 4 SAEs: they go on 2 at a time" in out and "tokens on" in out

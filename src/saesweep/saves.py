@@ -79,13 +79,18 @@ def cohorts(jobs: Sequence[Path]) -> list[Cohort]:
     return found
 
 
-def write_together(job: Path, most: int) -> None:
-    """With how many others at most it fits into memory, itself counted."""
-    (job / FOLDER).mkdir(parents=True, exist_ok=True)
-    (job / FOLDER / TOGETHER).write_text(str(most))
+def halve(jobs: Sequence[Path]) -> int:
+    """They did not fit into memory together: how many at a time go on; the plan of the next launch knows."""
+    most = (len(jobs) + 1) // 2
+    log.warning("out of memory with %d SAEs: they go on %d at a time", len(jobs), most)
+    for job in jobs:
+        (job / FOLDER).mkdir(parents=True, exist_ok=True)
+        (job / FOLDER / TOGETHER).write_text(str(most))
+    return most
 
 
 def together(job: Path) -> int | None:
+    """With how many others at most it fits into memory, itself counted."""
     file = job / FOLDER / TOGETHER
     return int(file.read_text()) if file.is_file() else None
 

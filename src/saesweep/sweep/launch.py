@@ -17,7 +17,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from saesweep import signals
+from saesweep import saves, signals
 from saesweep.errors import UsageError
 from saesweep.sweep import record
 from saesweep.sweep.ending import mistakes_told
@@ -25,6 +25,7 @@ from saesweep.sweep.engines import Engine, engine_of
 from saesweep.sweep.finish import estimate, quiet_lightning, show_pareto
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
 from saesweep.sweep.plan import describe
+from saesweep.sweep.ranks import RanksOutOfMemory
 from saesweep.sweep.view import live
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def _run_group(hydra: Setup, group: Sequence[Job], engine: Engine, ticket: int) 
             if i + 1 < len(group):
                 enter(i + 1)
             else:
-                results.extend(trained(engine, ticket, group))
+                results.extend(trained(engine, ticket, group, hydra.run))
             if isinstance(results[i], Exception):
                 raise results[i]
             return results[i]
@@ -136,11 +137,11 @@ def _run_group(hydra: Setup, group: Sequence[Job], engine: Engine, ticket: int) 
     return returns
 
 
-def trained(engine: Engine, ticket: int, group: Sequence[Job]) -> list[Result]:
+def trained(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> list[Result]:
     """Each job's numbers, or what ended it; an exception of the group as a whole is that of each of its jobs."""
     try:
         quiet_lightning()
-        results = engine.results(ticket)
+        results = _results(engine, ticket, group, run)
         assert len(results) == len(group), f"{len(results)} results for {len(group)} jobs"
     except Exception as error:
         results = [error] * len(group)
@@ -150,6 +151,22 @@ def trained(engine: Engine, ticket: int, group: Sequence[Job]) -> list[Result]:
     for job, result in zip(group, results, strict=True):
         record.end(job, _reason(result) if isinstance(result, Exception) else None)
     return results
+
+
+def _results(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> list[Result]:
+    """Ranks that ran out of memory are started anew with half of the group at a time."""
+    try:
+        return engine.results(ticket)
+    except RanksOutOfMemory:
+        if len(group) == 1:
+            raise
+    saves.halve([job.folder for job in group])
+    parts = groups(group)
+    tickets = [engine.submit(run, part) for part in parts]
+    found = {}
+    for part, number in zip(parts, tickets, strict=True):
+        found |= zip([job.folder for job in part], _results(engine, number, part, run), strict=True)
+    return [found[job.folder] for job in group]
 
 
 def _reason(error: BaseException) -> str:

@@ -39,6 +39,10 @@ class RankFailed(RuntimeError):
     """A rank ended otherwise than it should have."""
 
 
+class RanksOutOfMemory(RankFailed):
+    """The SAEs of the group do not fit into memory together."""
+
+
 def devices(trainer: Mapping[str, Any]) -> int:
     """On each node."""
     count = trainer.get("devices", 1)
@@ -89,7 +93,8 @@ def results(place: Path, how: str) -> list[dict[str, Any] | Exception]:
     error = json.loads(errors[0].read_text())  # the others only noticed
     if error["usage"]:
         raise UsageError(error["what"])
-    raise RankFailed(f"rank {errors[0].stem} failed: {error['what']}\n{error['traceback']}")
+    kind = RanksOutOfMemory if error["memory"] else RankFailed
+    raise kind(f"rank {errors[0].stem} failed: {error['what']}\n{error['traceback']}")
 
 
 def main(place: Path) -> None:
@@ -102,7 +107,12 @@ def main(place: Path) -> None:
     try:
         _rank(place, group)
     except Exception as error:
-        content = {"what": f"{type(error).__name__}: {error}", "usage": False, "traceback": traceback.format_exc()}
+        from saesweep.memory import out_of_memory
+
+        content = {
+            "what": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc(),
+            "usage": False, "memory": out_of_memory(error),
+        }
         if isinstance(error, UsageError):
             content |= {"what": str(error), "usage": True}
         else:

@@ -69,12 +69,8 @@ def train_group(cfgs: Sequence[DictConfig], folders: Sequence[Path]) -> list[Num
 
 
 def _halves(cohort: Cohort, folders: Sequence[Path]) -> list[Cohort]:
-    """Fewer SAEs at a time, from what each of them has saved; the plan of the next launch knows."""
-    most = (len(folders) + 1) // 2
-    log.warning("out of memory with %d SAEs: they go on %d at a time", len(folders), most)
-    for folder in folders:
-        saves.write_together(folder, most)
-    found = []
+    """Fewer SAEs at a time, from what each of them has saved."""
+    most, found = saves.halve(folders), []
     for first in range(0, len(folders), most):
         for part in saves.cohorts(folders[first : first + most]):
             found.append(part._replace(members=[cohort.members[first + i] for i in part.members]))

@@ -17,6 +17,8 @@ from saesweep.sweep.launch import trained
 from saesweep.sweep.plan import describe
 from saesweep.sweep.view import live
 
+RUN = "saesweep.sweep.run.train_group"
+
 
 def train(cfg: DictConfig) -> dict[str, Any] | None:
     """A group of one; what it returns is the job's return value for Hydra's sweepers."""
@@ -50,8 +52,8 @@ def prepare(job: Job) -> bool:
 def _train(job: Job) -> dict[str, Any]:
     record.begin([job])
     with live([job]), Here() as engine:
-        ticket = engine.submit("saesweep.sweep.run.train_group", [job])
-        result = trained(engine, ticket, [job])[0]
+        ticket = engine.submit(RUN, [job])
+        result = trained(engine, ticket, [job], RUN)[0]
     if isinstance(result, Exception):
         raise result
     return result
