@@ -1,4 +1,4 @@
-"""A Slurm of one node on loopback, from Debian's packages slurm-wlm and munge, for the tests; needs root."""
+"""A Slurm of two nodes on loopback, from Debian's packages slurm-wlm and munge, for the tests; needs root."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+NODES = ("127.0.0.2", "127.0.0.3")  # names that mean something to those who meet there
 PROGRAMS = ("sbatch", "slurmctld", "slurmd", "munged")
 CONF = """
 ClusterName=loopback
@@ -17,14 +18,13 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
-SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
+SlurmctldPort={port}
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -35,8 +35,7 @@ MpiDefault=none
 KillWait=30
 ReturnToService=2
 SchedulerParameters=sched_interval=1
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
-PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
@@ -50,11 +49,12 @@ def why_not() -> str | None:
 @contextmanager
 def running(folder: Path) -> Iterator[dict[str, str]]:
     """What to add to the environment of those who use it."""
-    for name in ("state", "spool"):
+    for name in ("state", *(f"spool.{node}" for node in NODES)):
         (folder / name).mkdir()
     host = socket.gethostname().split(".")[0]
     conf, environment = folder / "slurm.conf", {"SLURM_CONF": str(folder / "slurm.conf")}
-    conf.write_text(CONF.format(folder=folder, host=host, ports=[_free_port(), _free_port()]))
+    nodes = [f"NodeName={n} NodeHostname={host} NodeAddr={n} Port={_free_port()} CPUs=2 State=UNKNOWN\n" for n in NODES]
+    conf.write_text(CONF.format(folder=folder, host=host, port=_free_port()) + "".join(nodes))
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
@@ -62,7 +62,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
     files = {"socket": "munge.socket", "key-file": "munge.key", "log-file": "munged.log", "pid-file": "munged.pid"}
     munged = [f"--{option}={folder / name}" for option, name in {**files, "seed-file": "munged.seed"}.items()]
     try:
-        for command in (["munged", "--force", *munged], ["slurmctld", "-c"], ["slurmd"]):
+        for command in (["munged", "--force", *munged], ["slurmctld", "-c"], *(["slurmd", "-N", node] for node in NODES)):
             subprocess.run(command, env=os.environ | environment, check=True, capture_output=True)
         for _ in range(100):
             asked = subprocess.run(["sinfo", "-h", "-o", "%T"], env=os.environ | environment, capture_output=True, text=True)
@@ -73,7 +73,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
             raise AssertionError(f"no idle node: {asked}, {(folder / 'slurmctld.log').read_text()[-2000:]}")
         yield environment
     finally:
-        for name in ("slurmd.pid", "slurmctld.pid", "munged.pid"):
+        for name in (*(f"slurmd.{node}.pid" for node in NODES), "slurmctld.pid", "munged.pid"):
             if (folder / name).is_file() and (pid := (folder / name).read_text().strip()):
                 subprocess.run(["kill", pid])
 

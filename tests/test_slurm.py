@@ -13,6 +13,7 @@ from standin.cli import ENV
 pytestmark = pytest.mark.skipif(slurm_cluster.why_not() is not None, reason=str(slurm_cluster.why_not()))
 GROUP = ("arch=jumprelu,batchtopk", "sparsity=4", "tokens=64_000", "text.repeat=true", "log_tokens=320")
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.engine.poll=0.3", "trainer=ddp_sim")
+TWO_NODES = ("trainer.devices=1", "+trainer.num_nodes=2")
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +37,9 @@ def here(text, tmp_path_factory):
 class Launched:
     """The launcher in the background, once its job trains."""
 
-    def __init__(self, folder, text, environment):
+    def __init__(self, folder, text, environment, *more):
         self.folder, self.environment = folder, environment
-        words = command(text, *GROUP, *SLURM)
+        words = command(text, *GROUP, *SLURM, *more)
         self.process = subprocess.Popen(
             words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -66,13 +67,32 @@ def test_a_group_on_slurm_leaves_what_it_leaves_here(text, here, environment, tm
     assert not list(tmp_path.rglob(".groups"))
 
 
-def test_a_job_that_is_requeued_in_mid_run_goes_on(text, here, environment, tmp_path):
+@pytest.mark.parametrize("words", [("scontrol", "requeue"), ("scancel", "--signal=USR2")], ids=["requeued", "time limit near"])
+def test_a_job_that_is_requeued_in_mid_run_goes_on(words, text, here, environment, tmp_path):
     launched = Launched(tmp_path, text, environment)
-    launched.slurm("scontrol", "requeue", launched.job)
+    launched.slurm(*words, launched.job)
     code, out = launched.end()
     assert code == 0, out
     log = (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
     assert "tokens on" in log  # it had saved before it ended
+    assert weights(tmp_path) == here
+
+
+def test_a_group_on_two_nodes_leaves_what_it_leaves_on_one(text, here, environment, tmp_path):
+    words = command(text, *GROUP, *SLURM, *TWO_NODES)
+    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert weights(tmp_path) == here
+
+
+def test_a_job_whose_node_fails_in_mid_run_goes_on(text, here, environment, tmp_path):
+    launched = Launched(tmp_path, text, environment, *TWO_NODES, "save_tokens=3200")
+    while not list(tmp_path.rglob("checkpoint/*.safetensors")):
+        time.sleep(0.05)
+    launched.slurm("scontrol", "update", f"nodename={slurm_cluster.NODES[1]}", "state=down", "reason=test")
+    code, out = launched.end()
+    assert code == 0, out
+    assert "tokens on" in (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
     assert weights(tmp_path) == here
 
 
