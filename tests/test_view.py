@@ -17,6 +17,7 @@ from test_faults import ENV_WITH_FAULTS, faulty
 __all__ = ["faulty"]  # a fixture
 
 LINES, COLUMNS = 30, 110
+LONG = ("tokens=64_000", "text.repeat=true")  # several refreshes of the table, however fast the machine
 
 
 def watched(words, folder, lines=LINES, env=os.environ):
@@ -48,7 +49,7 @@ def rows(screen):
 
 @pytest.fixture
 def sweep(tmp_path):
-    return command(write_text(tmp_path, 200), "arch=topk,jumprelu", "sparsity=3,6", "tokens=12800", "name=seen")
+    return command(write_text(tmp_path, 200), "arch=topk,jumprelu", "sparsity=3,6", *LONG, "name=seen")
 
 
 def test_one_table_with_a_row_per_sae_is_rewritten_in_place_and_gives_way_to_the_answer(sweep, tmp_path):
@@ -77,7 +78,7 @@ def test_where_there_is_no_room_the_ones_that_matter_are_shown_and_all_are_count
 
 def test_a_failed_sae_is_shown_as_failed_while_the_others_go_on(request, tmp_path):
     request.getfixturevalue("faulty")("faults.TurnsNaN")
-    words = command(write_text(tmp_path, 200), "arch=topk,faulty", "sparsity=3", "tokens=12800", "name=seen")
+    words = command(write_text(tmp_path, 200), "arch=topk,faulty", "sparsity=3", *LONG, "name=seen")
     screens, everything, code = watched([*words, "--config-dir", "mine"], tmp_path, env=ENV_WITH_FAULTS)
     assert code == 1 and "1 of 2 SAEs failed" in "\n".join(everything)
     states = [{row[2]: row[-1] for row in rows(screen)} for screen in screens]

@@ -58,6 +58,7 @@ class View:
         self.said = text
 
     def run(self) -> None:
+        self.table_on_screen.update(self.table(), refresh=True)
         while not self.over.wait(EVERY):
             self.table_on_screen.update(self.table(), refresh=True)
 
