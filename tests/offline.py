@@ -107,21 +107,15 @@ def table(folder, row, key):
     return pd.DataFrame(content["data"], columns=content["columns"])
 
 
-_swept = []
-
-
 def swept(factory):
-    """The folder of a small sweep through the command line: every architecture, and the loggers of the tests; made once."""
-    if _swept:
-        return _swept[0]
+    """The folder of a small sweep through the command line: every architecture, and the loggers of the tests."""
     folder = factory.mktemp("swept")
     loggers = "logger=[csv,wandb,tensorboard]"
     more = [f"arch={','.join(ARCHS)}", loggers, "logger.wandb.mode=offline", "logger.wandb.artifacts=true", "name=study"]
     environment = ENV | {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}
     done = subprocess.run(command(write_text(folder), *more), cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    _swept.append(folder / "outputs/study")
-    return _swept[0]
+    return folder / "outputs/study"
 
 
 def saes(sweep):

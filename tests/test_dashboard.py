@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from offline import keys, no_network_and_no_account, read, saes, swept
+from offline import keys, read, saes
 
 from saesweep import dashboard
 from saesweep.curves import LOOKS
@@ -14,10 +14,7 @@ from saesweep.errors import UsageError
 
 ASKED = ("--entity", "team", "--project", "saesweep")
 
-
-@pytest.fixture(autouse=True)
-def nobody_is_logged_in(monkeypatch, tmp_path):
-    no_network_and_no_account(monkeypatch, tmp_path)
+pytestmark = pytest.mark.usefixtures("nobody_is_logged_in")
 
 
 @pytest.fixture
@@ -40,8 +37,8 @@ def test_the_specification_names_the_project_and_has_a_section_for_each_question
     assert names == ["Pareto", "At matched L0", "Over tokens", "Latents", "Throughput"]
 
 
-def test_every_key_of_a_plot_is_one_that_runs_of_saes_have(spec, tmp_path_factory):
-    for folder in saes(swept(tmp_path_factory)):
+def test_every_key_of_a_plot_is_one_that_runs_of_saes_have(spec, sweep):
+    for folder in saes(sweep):
         there = keys(read(folder))
         for config in of(spec, "Scatter Plot"):
             for axis in (config["xAxis"], config["yAxis"]):
@@ -50,8 +47,8 @@ def test_every_key_of_a_plot_is_one_that_runs_of_saes_have(spec, tmp_path_factor
             assert config["xAxis"] == "tokens" and set(config["metrics"]) <= there
 
 
-def test_the_keys_of_the_curves_and_tables_are_those_of_the_sweeps_run(spec, tmp_path_factory):
-    run = read(swept(tmp_path_factory))
+def test_the_keys_of_the_curves_and_tables_are_those_of_the_sweeps_run(spec, sweep):
+    run = read(sweep)
     for config in of(spec, "Vega2"):
         (arguments,) = [field["args"] for field in config["userQuery"]["queryFields"][0]["fields"] if field.get("args")]
         key = arguments[0]["value"].removesuffix("_table")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from offline import OFFLINE, ended, keys, no_network_and_no_account, read, saes, swept
+from offline import OFFLINE, ended, keys, read, saes
 from omegaconf import OmegaConf
 from small import ARCHS
 from standin.cli import ENV, ROOT, composed
@@ -26,15 +26,7 @@ from saesweep.wandb_runs import FINAL, SummaryRun, settle, sync_command
 
 KEYS = ["loss", "l0", "fvu"]
 
-
-@pytest.fixture(autouse=True)
-def nobody_is_logged_in(monkeypatch, tmp_path):
-    no_network_and_no_account(monkeypatch, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    return swept(tmp_path_factory)
+pytestmark = pytest.mark.usefixtures("nobody_is_logged_in")
 
 
 def told(members, csv, wandb):

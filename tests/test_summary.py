@@ -8,7 +8,7 @@ import time
 
 import pandas as pd
 import pytest
-from offline import OFFLINE, no_network_and_no_account, read, saes, swept, table
+from offline import OFFLINE, read, saes, table
 from omegaconf import OmegaConf
 from standin import run
 from standin.cli import ENV, train
@@ -20,15 +20,7 @@ from saesweep.wandb_runs import in_turn
 
 NUMBERS = ["l0", "fvu", "delta_loss"]
 
-
-@pytest.fixture(autouse=True)
-def nobody_is_logged_in(monkeypatch, tmp_path):
-    no_network_and_no_account(monkeypatch, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    return swept(tmp_path_factory)
+pytestmark = pytest.mark.usefixtures("nobody_is_logged_in")
 
 
 def test_the_pareto_table_of_the_offline_run_is_pareto_csv(sweep):

@@ -165,6 +165,10 @@ class Replicates(NamedTuple):
         """The lowest and the highest L0 that all of them reach; of each replicate."""
         return np.max([l0[:, 0] for l0, _ in self.curves], axis=0), np.min([l0[:, -1] for l0, _ in self.curves], axis=0)
 
+    def estimate(self, x: Array) -> float:
+        """Of all replicates."""
+        return float(x.mean() if self.seeds else x[0])
+
     def percent(self, a: Array, b: Array) -> Interval | None:
         """100 (1 - a/b) of the replicates; None where one of the values is not above zero, so that there is no ratio."""
         if min(a[0], b[0]) <= 0 or (self.seeds and min(a.min(), b.min()) <= 0):
@@ -219,7 +223,7 @@ def _gaps(a: Curve, b: Curve) -> list[dict[str, Any]]:
     """Where both can be had at the same L0: one per sparsity."""
     replicates = Replicates.of([a, b])
     low, high = replicates.range
-    if low.mean() > high.mean():
+    if replicates.estimate(low) > replicates.estimate(high):
         return []
     gaps = []
     for sparsity in sorted({*a.sparsities, *b.sparsities}):
@@ -231,7 +235,7 @@ def _gaps(a: Curve, b: Curve) -> list[dict[str, Any]]:
         if interval is None:
             continue
         said = replicates.said if interval.low is not None else None
-        l0, value_a, value_b = (float(x.mean() if replicates.seeds else x[0]) for x in (at, *values))
+        l0, value_a, value_b = map(replicates.estimate, (at, *values))
         gaps.append({"a": a.arch, "b": b.arch, "sparsity": sparsity, "l0": l0, "value_a": value_a, "value_b": value_b,
                      "percent": interval.estimate, "low": interval.low, "high": interval.high, "interval": said})  # fmt: skip
     return gaps
@@ -247,13 +251,12 @@ def _areas(curves: Sequence[Curve], reference: str | None) -> dict[str, Any]:
     if (low >= high).any():
         return none
     areas = {c.arch: area(*one, low, high) for c, one in zip(curves, replicates.curves, strict=True)}
-    size = {arch: float(x.mean() if replicates.seeds else x[0]) for arch, x in areas.items()}
+    size = {arch: replicates.estimate(x) for arch, x in areas.items()}
     best_first = sorted(size, key=size.__getitem__)
     wanted = reference or "topk"
     against = wanted if wanted in size else best_first[0]
     rows = [{"arch": arch, "mean": size[arch]} | _against(replicates, areas[arch], areas[against]) for arch in best_first]
-    ends = [float(x.mean() if replicates.seeds else x[0]) for x in (low, high)]
-    return {"reference": against, "range": ends, "areas": rows}
+    return {"reference": against, "range": [replicates.estimate(low), replicates.estimate(high)], "areas": rows}
 
 
 def _against(replicates: Replicates, area: Array, reference: Array) -> dict[str, float | None]:

@@ -62,9 +62,6 @@ class Subject:
     sinks: int = 0
     failed: Exception | None = None
 
-    def __post_init__(self) -> None:
-        self.measure_by(1)
-
     def measure_by(self, documents: int) -> None:
         """So many documents are to come."""
         self.fidelity = Fidelity(self.sae.d_in, self.sae.d_sae, self.statistics.mean, self.statistics.scale, documents)
@@ -138,12 +135,13 @@ def evaluate(
     tokens = held_out.tokens
     for subject in subjects:
         subject.measure_by(held_out.count)
-    for i, (part, *of) in enumerate(zip(*(x.split(16) for x in held_out), strict=True)):
+    for i, (part, documents, ordinary) in enumerate(zip(*(x.split(16) for x in held_out), strict=True)):
         progress(f"fidelity: {i * 16 * tokens.shape[1]:,} of {tokens.numel():,} held-out tokens")
+        of_tokens = torch.repeat_interleave(documents, ordinary)
         for point, x in rows(part).items():
             for subject in (s for s in subjects if s.point == point and s.failed is None):
                 with subject.failing_alone():
-                    subject.measure(x, torch.repeat_interleave(*of))  # the document of every token
+                    subject.measure(x, of_tokens)
     able = [s for s in subjects if s.failed is None]
     if lm_tokens == 0 or not able:
         return [s.measured({}) for s in subjects]

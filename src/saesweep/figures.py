@@ -25,6 +25,7 @@ def pareto(df: pd.DataFrame, comparison: Mapping[str, Any]) -> dict[str, bytes]:
     """A column per model, site and layer (after four a new band), a row per measure; of one place the measures side by side."""
     places = [place for place in comparison["places"] if place["metrics"]]
     measures = [key for key in curves.WORDS if any(key in place["metrics"] for place in places)]
+    looks = curves.looks(df["arch"])
     columns, beside = len(places) if len(places) <= 4 else 3, len(places) == 1
     rows = -(-len(places) // max(columns, 1)) * len(measures)
     wide, high = (rows, columns) if beside else (columns, rows)
@@ -40,7 +41,7 @@ def pareto(df: pd.DataFrame, comparison: Mapping[str, Any]) -> dict[str, bytes]:
             for ax, measure in zip(column, measures, strict=False):
                 ax.set_ylabel(curves.WORDS[measure] if i % columns == 0 else "")
                 if measure in place["metrics"]:
-                    _curves(ax, points, measure, place["metrics"][measure]["curves"], curves.looks(df["arch"]))
+                    _curves(ax, points, measure, place["metrics"][measure]["curves"], looks)
         for ax in axes.flat:
             ax.set_visible(ax.has_data())
         _legend(fig, curves.looks(df.loc[np.isfinite(df["fvu"]), "arch"]))

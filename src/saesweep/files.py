@@ -61,6 +61,18 @@ def command(job: Path) -> str:
     return " ".join(["python train.py", *map(shlex.quote, map(str, words))])
 
 
+def replace(file: Path, content: str | bytes) -> None:
+    """Whole or not at all, whoever else writes it."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    draft.write_bytes(content.encode() if isinstance(content, str) else content)
+    draft.replace(file)
+
+
+def state(job: Path) -> str:
+    """finished, failed or unfinished."""
+    return "finished" if (job / NUMBERS).is_file() else "failed" if (job / FAILED).is_file() else "unfinished"
+
+
 def write_failed(folder: Path, reason: str) -> None:
     """A folder that cannot be written to may be why."""
     try:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,6 +70,4 @@ class Mark:
     def move(self, tokens: int, version: str | None = None) -> None:
         self.tokens, self.version = tokens, version
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._file.with_name(f".{self._file.name}.{os.getpid()}.tmp")
-        draft.write_text(json.dumps({"tokens": tokens, "version": version}))
-        draft.replace(self._file)
+        files.replace(self._file, json.dumps({"tokens": tokens, "version": version}))

@@ -31,13 +31,16 @@ class Fidelity:
         """x and x_hat in raw units; `documents`: the number of each token's, if there are several."""
         x, x_hat = ((tensor.double() - self.mean.to(tensor.device)) / self.scale for tensor in (x, x_hat))
         documents = torch.zeros(len(x), dtype=torch.long) if documents is None else documents
+        self.by_document, self.sum_x_by_document, documents = (
+            tensor.to(x.device) for tensor in (self.by_document, self.sum_x_by_document, documents)
+        )
         products = (x * x_hat).sum(1)
         squared_x, squared_x_hat = x.square().sum(1), x_hat.square().sum(1)
         active = f > 0
         self.fired += torch.count_nonzero(active, dim=0).cpu()
         of_a_token = torch.ones_like(squared_x), active.sum(1).double(), (x - x_hat).square().sum(1), squared_x
-        self.by_document.index_add_(0, documents, torch.stack(of_a_token, 1).cpu())
-        self.sum_x_by_document.index_add_(0, documents, x.cpu())
+        self.by_document.index_add_(0, documents, torch.stack(of_a_token, 1))
+        self.sum_x_by_document.index_add_(0, documents, x)
         self.squared_x_hat += float(squared_x_hat.sum())
         self.product += float(products.sum())
         self.cosine += float((products / (squared_x * squared_x_hat).sqrt().clamp(min=1e-30)).sum())

@@ -25,9 +25,6 @@ def results(*sweeps: str | Path) -> pd.DataFrame:
 
     Raises UsageError where there is no such folder.
     """
-    for sweep in sweeps:
-        if not Path(sweep).is_dir():
-            raise UsageError(f"{sweep} is no folder: give a sweep's, such as outputs/default")
     df = outputs.table(*map(Path, sweeps), base=Path("."))
     return df.rename(columns={"path": "folder"})
 
@@ -73,18 +70,19 @@ def splice(
     """
     module = model.module if isinstance(model, LanguageModel) else model
     special = torch.tensor(sorted(models.load_tokenizer(sae.config["model"]).special))
-    tokens: list[Tensor | None] = [None]
+    tokens: Tensor | None = None
 
     def listen(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        tokens[0] = kwargs.get("input_ids", args[0] if args else None)
+        nonlocal tokens
+        tokens = kwargs.get("input_ids", args[0] if args else None)
 
     def reconstruct(x: Tensor) -> Tensor:
         return sae(x) if change is None else sae.decode(change(sae.encode(x)))
 
     def replace(x: Tensor) -> Tensor:
         at = sae.statistics.ordinary(x)
-        if tokens[0] is not None:
-            at &= ~torch.isin(tokens[0], special.to(tokens[0].device))
+        if tokens is not None:
+            at &= ~torch.isin(tokens, special.to(tokens.device))
         return evaluation.replaced(x, at, reconstruct)
 
     handle = module.register_forward_pre_hook(listen, with_kwargs=True)

@@ -12,6 +12,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from saesweep import files
+from saesweep.errors import UsageError
 
 NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
 SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
@@ -37,24 +38,21 @@ def write(
     folder: Path, *, documents: Mapping[str, Sequence[float]], frequency: Sequence[float], numbers: Mapping[str, Any]
 ) -> None:
     """Each file whole or not at all, the numbers last."""
-    _replace(folder / files.DOCUMENTS, pd.DataFrame(documents).to_csv(index_label="document"))
-    _replace(folder / files.FREQUENCY, pd.Series(frequency, name="frequency").to_csv(index_label="latent"))
+    files.replace(folder / files.DOCUMENTS, pd.DataFrame(documents).to_csv(index_label="document"))
+    files.replace(folder / files.FREQUENCY, pd.Series(frequency, name="frequency").to_csv(index_label="latent"))
     finite = {key: None if isinstance(value, float) and value != value else value for key, value in numbers.items()}
-    _replace(folder / files.NUMBERS, json.dumps(finite, indent=1))
-
-
-def _replace(file: Path, text: str) -> None:
-    draft = file.with_name(f".{file.name}.tmp")
-    draft.write_text(text)
-    draft.replace(file)
+    files.replace(folder / files.NUMBERS, json.dumps(finite, indent=1))
 
 
 def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:
     """One row per SAE, finished or not, in the order of model, site, layer, sparsity, arch, seed; COLUMNS.
 
     `path` is relative to `base`, the first sweep if None. Where an arch is in several sweeps, each is a curve of its own:
-    its `arch` is "topk (name of the sweep)".
+    its `arch` is "topk (name of the sweep)". Raises UsageError where there is no such folder.
     """
+    for sweep in sweeps:
+        if not Path(sweep).is_dir():
+            raise UsageError(f"{sweep} is no folder: give a sweep's, such as outputs/default")
     base = Path(base or sweeps[0]).resolve()
     rows = [row | {"sweep": Path(sweep).resolve().name} for sweep in sweeps for row in _rows(Path(sweep), base)]
     df = pd.DataFrame(rows, columns=["sweep", *(c for c in COLUMNS if c != "on_front")])
@@ -73,11 +71,11 @@ def _rows(sweep: Path, base: Path) -> Iterator[dict[str, Any]]:
 def jobs(sweep: Path) -> list[Path]:
     """The folders of SAEs that are finished or were begun."""
     folders = sorted(file.parent for file in sweep.glob("*/*/*/*/.hydra"))
-    return [job for job in folders if (job / files.RESOLVED).is_file() or (_finished(job) and (job / files.COMPOSED).is_file())]
+    return [job for job in folders if (job / files.RESOLVED).is_file() or _has_numbers_and_config(job)]
 
 
-def _finished(job: Path) -> bool:
-    return (job / files.NUMBERS).is_file()
+def _has_numbers_and_config(job: Path) -> bool:
+    return files.state(job) == "finished" and (job / files.COMPOSED).is_file()
 
 
 @cache
@@ -91,11 +89,8 @@ def _names(config: Path, _: int) -> dict[str, Any]:
 def _row(job: Path) -> dict[str, Any]:
     config = job / (files.COMPOSED if (job / files.COMPOSED).is_file() else files.RESOLVED)
     names = _names(config, config.stat().st_mtime_ns)
-    if _finished(job):
-        found, state = files.numbers(job), "finished"
-    else:
-        found = {"tokens": int(files.latest(job).get("tokens", 0))}
-        state = "failed" if (job / files.FAILED).is_file() else "unfinished"
+    state = files.state(job)
+    found = files.numbers(job) if state == "finished" else {"tokens": int(files.latest(job).get("tokens", 0))}
     return {**names, **{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, "state": state}
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from saesweep import compare, figures, outputs, page
+from saesweep import compare, figures, files, outputs, page
 from saesweep.errors import UsageError
 from saesweep.outputs import Details
 
@@ -34,9 +34,6 @@ class Report(NamedTuple):
 
 def report(sweeps: Sequence[Path], out: Path | None = None, reference: str | None = None) -> Report:
     """Read and compared; links are relative to `out`, the first sweep's folder if None."""
-    for sweep in sweeps:
-        if not Path(sweep).is_dir():
-            raise UsageError(f"{sweep} is no folder: give a sweep's, such as outputs/default")
     base = Path(out or sweeps[0]).resolve()
     df = outputs.table(*sweeps, base=base)
     if reference is not None and reference not in set(df["arch"]):
@@ -61,9 +58,7 @@ def write(found: Report, out: Path) -> list[Path]:
         **{f"frequency.{kind}": content for kind, content in figures.frequency(found.df, found.details).items()},
     }
     for name, content in contents.items():
-        draft = out / f".{name}.{os.getpid()}.tmp"
-        draft.write_bytes(content)
-        draft.replace(out / name)
+        files.replace(out / name, content)
     return [out / name for name in contents]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from saesweep import files
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.sites import hook_point
 
@@ -21,9 +22,7 @@ def save(folder: Path, sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: 
     draft = folder / ".sae_weights.tmp"
     save_file(sae.exported(), draft)
     draft.replace(folder / "sae_weights.safetensors")
-    draft = folder / ".cfg.tmp"
-    draft.write_text(json.dumps(described(sae, cfg, metrics), indent=1))
-    draft.replace(folder / "cfg.json")
+    files.replace(folder / "cfg.json", json.dumps(described(sae, cfg, metrics), indent=1))
 
 
 def described(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dict[str, Any]:

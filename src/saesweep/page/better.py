@@ -70,9 +70,7 @@ def _tally(areas: list[dict]) -> str:
 
 
 def _verdict(area: dict) -> str:
-    if area["low"] is not None and area["low"] <= 0 <= area["high"]:
-        return "level"
-    return "lower" if area["percent"] >= 0 else "higher"
+    return {"better": "lower", "level": "level", "worse": "higher"}[verdict(area)]
 
 
 def _against(area: dict) -> str:

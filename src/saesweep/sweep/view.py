@@ -79,11 +79,12 @@ class View:
 
 def row_of(job: Job, since: float) -> Row:
     """`since`: what is older is of an earlier attempt."""
-    if (job.folder / files.NUMBERS).is_file():
-        return Row("finished", dict(files.numbers(job.folder)))
+    state = files.state(job.folder)
+    if state == "finished":
+        return Row(state, dict(files.numbers(job.folder)))
     numbers = files.latest(job.folder)
-    if (job.folder / files.FAILED).is_file():
-        return Row("failed", numbers)
+    if state == "failed":
+        return Row(state, numbers)
     if not _newer(job.folder / files.CURVE, since):
         return Row("waiting", numbers)
     return Row("evaluating" if numbers.get("tokens", 0) >= job.settings["tokens"] else "training", numbers)
