@@ -245,10 +245,33 @@ def test_the_decoder_starts_and_stays_on_the_unit_sphere_and_its_gradient_is_tan
         torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(D_SAE, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("clip", [None, 0.1])
+@pytest.mark.parametrize("dead", [False, True], ids=["all alive", "some dead"])
+@pytest.mark.parametrize("name", MAKE)
+def test_gradients_that_the_optimizer_forms_row_by_row_lead_to_the_same_weights(name, dead, clip, monkeypatch):
+    """Those of AuxK, of the dead latents, are formed, and are added."""
+    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
+    ends = {}
+    for unformed in (False, True):
+        sae = made(name).float()
+        sae.b_enc.data += (-0.5 if name == "jumprelu" else -1.7) / D_IN**0.5  # a few of a hundred are active
+        optimizer = UnitRowAdam([parameter_group(sae, {"lr": 0.01, "betas": (0.5, 0.999), "eps": 1e-8, "clip": clip})])
+        for seed in range(3):
+            sae.unformed = [] if unformed else None
+            sae.tokens_since_fired.zero_()[::3] = 1000 if dead else 0
+            sum(sae.step(data(seed).float(), COEFFICIENT.float(), 1.0).losses.values()).backward()
+            waiting = [p for p, _ in sae.unformed or ()]
+            assert (len(waiting) == 2) == unformed
+            optimizer.step_group(0, sae.unformed or ())
+        ends[unformed] = dict(sae.named_parameters())
+    for key, wanted in ends[False].items():
+        torch.testing.assert_close(ends[True][key], wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", MAKE)
 def test_folded_equals_unfolded(name):
     sae, x = made(name), data()
-    sae.step(x, COEFFICIENT, 1.0)  # BatchTopK learns its threshold
+    sae.step(data(0), COEFFICIENT, 1.0)  # BatchTopK learns its threshold, which is one of these pre-activations
     mean, scale = torch.randn(D_IN, dtype=torch.float64), 7.3
     f, x_hat = sae.encode(x), sae(x)
     sae.requires_grad_(False).fold_(mean, scale)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from saesweep.arch import ops
-from saesweep.arch.ops import Adam, cpu, plain, starts_of
+from saesweep.arch.ops import Adam, Sums, cpu, plain, starts_of
 
 SIZES = [(33, 12, 96), (16, 48, 257)]  # batch, d_in, d_sae
 BACKENDS = ["cpu", "gpu"]
@@ -77,20 +77,39 @@ def test_too_many_entries_are_no_list(backend):
         assert chosen is None
 
 
+def updated(backend, grad, weight, beta1, unit):
+    """The weight and its moments after a step."""
+    state = [weight.clone(), drawn(*weight.shape, seed=2), drawn(*weight.shape, seed=3).square()]
+    numbers = Adam(clip=0.3, step_size=0.01, beta1=beta1, beta2=0.99, unbias=2.0, eps=1e-8)
+    backend.adam(state[0], grad, *state[1:], numbers, unit)
+    return state
+
+
 @pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("beta1", [0.9, 0.0])
 @pytest.mark.parametrize("shape", [(30, 17), (1, 40)], ids=str)
-def test_the_update_of_the_rows(backend, shape, unit):
+def test_the_update_of_the_rows(backend, shape, beta1, unit):
     weight, grad = drawn(*shape), drawn(*shape, seed=1)
     weight /= weight.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(backend.row_squares(grad, weight, unit), plain.row_squares(grad, weight, unit))
-    state = [weight, drawn(*shape, seed=2), drawn(*shape, seed=3).square()]
-    numbers = Adam(clip=0.3, step_size=0.01, beta1=0.9, beta2=0.99, bias2=0.5, eps=1e-8)
-    found, wanted = [t.clone() for t in state], [t.clone() for t in state]
-    backend.adam(found[0], grad, *found[1:], numbers, unit)
-    plain.adam(wanted[0], grad, *wanted[1:], numbers, unit)
-    for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(backend.measured(grad, weight, unit), plain.measured(grad, weight, unit))
+    found = updated(backend, grad, weight, beta1, unit)
+    torch.testing.assert_close(found, updated(plain, grad, weight, beta1, unit), rtol=1e-5, atol=1e-6)
     assert not torch.equal(found[0], weight)
+
+
+@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("beta1", [0.9, 0.0])
+def test_a_gradient_that_is_not_formed_does_what_the_formed_one_does(backend, lists, beta1, unit):
+    _, rows, columns, f, x, weight, _ = lists
+    weight /= weight.norm(dim=1, keepdim=True)
+    sums = Sums(*backend.sort_by_column(columns, len(weight)), rows, f, x)
+    formed = plain.sum_columns(*sums)
+    measured = plain.measured(formed, weight, unit)
+    for module in (backend, plain):
+        torch.testing.assert_close(module.measured(sums, weight, unit), measured, rtol=1e-4, atol=1e-5)
+    wanted = updated(plain, formed, weight, beta1, unit)
+    for module in (backend, plain):
+        torch.testing.assert_close(updated(module, sums, weight, beta1, unit), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_fp32_on_a_cpu_is_compiled_and_fp64_is_plain():

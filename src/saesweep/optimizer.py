@@ -5,18 +5,19 @@
     w <- Adam(w, g)
     w <- w / |w|                for rows of norm one
 
-On a CPU and a GPU the four are one pass over each matrix (arch/ops).
+On a CPU and a GPU the four are one pass over each matrix (arch/ops), which without a clip forms the gradient as well, row
+by row. A clip needs the whole gradient's norm first: then it is formed and measured in a pass of its own.
 """
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saesweep.arch.ops import Adam, ops_for
+from saesweep.arch.ops import Adam, Sums, Unformed, ops_for
 
 
 class UnitRowAdam(torch.optim.Optimizer):
@@ -35,38 +36,48 @@ class UnitRowAdam(torch.optim.Optimizer):
         return loss
 
     @torch.no_grad()
-    def step_group(self, index: int) -> None:
+    def step_group(self, index: int, unformed: Unformed = ()) -> None:
         """The step of one group, whose gradients are then dropped: those of all groups need never be there at once."""
         group = self.param_groups[index]
-        found = [(i, p) for i, p in enumerate(group["params"]) if p.grad is not None]
-        clip = clip_factor(group)
-        for i, p in found:
+        gradients, clip = _gradients(group, unformed)
+        for i, grad in gradients.items():
+            p = group["params"][i]
             state = self.state[p]
             if not state:
                 state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
             state["step"] += 1
             factor = 1.0 if i in group["unclipped"] else clip
-            rows = (as_rows(tensor) for tensor in (p.detach(), p.grad, state["exp_avg"], state["exp_avg_sq"]))
-            ops_for(p).adam(*rows, _numbers(group, state["step"], factor), i in group["unit"])
+            weight, *moments = (as_rows(tensor) for tensor in (p.detach(), state["exp_avg"], state["exp_avg_sq"]))
+            ops_for(p).adam(weight, grad, *moments, _numbers(group, state["step"], factor), i in group["unit"])
             p.grad = None
+
+
+def _gradients(group: Mapping[str, Any], unformed: Unformed) -> tuple[dict[int, Tensor | Sums], float | Tensor]:
+    """By the parameter's position, its gradient as rows, left unformed where nobody needs its norm; and what clips it."""
+    gradients, squares = dict[int, Tensor | Sums](), []
+    for i, p in enumerate(group["params"]):
+        sums = [s for q, s in unformed if q is p]
+        if p.grad is None and len(sums) == 1:
+            grad = sums[0]
+        elif p.grad is not None or sums:
+            grad = sum((ops_for(p).sum_columns(*s) for s in sums), as_rows(p.grad) if p.grad is not None else 0)
+        else:
+            continue
+        if group["clip"] is not None and i not in group["unclipped"]:
+            grad, found = ops_for(p).measured(grad, as_rows(p.detach()), i in group["unit"])
+            squares.append(found.sum(dtype=torch.float64))
+        gradients[i] = grad
+    return gradients, clip_factor(group["clip"], squares)
+
+
+def clip_factor(clip: float | None, squares: Sequence[Tensor]) -> float | Tensor:
+    """What gradients of these squared norms are multiplied by: 1 below the clip. On a GPU nobody waits for it."""
+    return (clip / torch.stack(squares).sum().sqrt()).clamp(max=1.0) if squares else 1.0
 
 
 def _numbers(group: dict[str, Any], step: int, factor: float | Tensor) -> Adam:
     beta1, beta2 = group["betas"]
-    return Adam(factor, group["lr"] / (1 - beta1**step), beta1, beta2, math.sqrt(1 - beta2**step), group["eps"])
-
-
-@torch.no_grad()
-def clip_factor(group: dict[str, Any]) -> float | Tensor:
-    """What the group's gradients are multiplied by: 1 without a clip or below it. On a GPU nobody waits for it."""
-    clipped = [(i, p) for i, p in enumerate(group["params"]) if p.grad is not None and i not in group["unclipped"]]
-    if group["clip"] is None or not clipped:
-        return 1.0
-    squares = [
-        ops_for(p).row_squares(as_rows(p.grad), as_rows(p.detach()), i in group["unit"]).sum(dtype=torch.float64)
-        for i, p in clipped
-    ]
-    return (group["clip"] / torch.stack(squares).sum().sqrt()).clamp(max=1.0)
+    return Adam(factor, group["lr"] / (1 - beta1**step), beta1, beta2, 1 / math.sqrt(1 - beta2**step), group["eps"])
 
 
 def as_rows(x: Tensor) -> Tensor:

@@ -48,9 +48,15 @@ class Member(nn.Module):
         fall = min(1.0, (1 - progress) / decay) if decay > 0 else 1.0
         return self.optimizer["lr"] * rise * fall
 
-    def step_(self, batch: Float[Tensor, "batch d_in"], progress: float) -> Float[Tensor, ""]:
-        """Forward, backward, counters and coefficient for one batch; the optimizer's part is the group's."""
+    def step_(
+        self, batch: Float[Tensor, "batch d_in"], progress: float, variance: Float[Tensor, ""] | None = None
+    ) -> Float[Tensor, ""]:
+        """Forward, backward, counters and coefficient for one batch; the optimizer's part is the group's.
+
+        `variance`: `variance_of` the batch, where it is known.
+        """
         x = distributed.own(batch)
+        self.sae.unformed = [] if distributed.world() == 1 else None
         step = self.sae.step(x, self.coefficient.at(progress), progress)
         share = len(x) / len(batch)
         loss = torch.stack(list(step.losses.values())).sum() * share
@@ -60,7 +66,7 @@ class Member(nn.Module):
             votes = fired.to(l0)
             distributed.sum_([l0, votes, *(p.grad for p in self.sae.parameters() if p.grad is not None)])
             fired = votes > 0
-        self.sums.add(batch, x, l0, step, share)
+        self.sums.add(len(batch), variance_of(batch) if variance is None else variance, l0, step, share)
         self.sae.count_fired_(fired, len(batch))
         if self.sae.penalised:
             self.coefficient.update_(l0, progress)
@@ -72,6 +78,11 @@ class Member(nn.Module):
         for parameter in self.sae.parameters():
             parameter.grad = None
             parameter.requires_grad_(False)
+
+
+def variance_of(batch: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
+    """sum ||x - mean||^2 over this rank's rows, the mean being that of all ranks'."""
+    return (distributed.own(batch) - batch.mean(0)).square().sum().double()
 
 
 def parameter_group(sae: SparseAutoencoder, optimizer: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,13 +105,12 @@ class _Sums:
     variance: float | Tensor = 0.0
     losses: dict[str, float | Tensor] = field(default_factory=dict)
 
-    def add(
-        self, batch: Float[Tensor, "batch d_in"], x: Float[Tensor, "own d_in"], l0: Float[Tensor, ""], step: Step, share: float
-    ) -> None:
-        self.tokens, self.steps = self.tokens + len(batch), self.steps + 1
-        self.active += l0.double() * len(batch)
-        self.error += step.losses["reconstruction"].detach().double() * len(x)
-        self.variance += (x - batch.mean(0)).square().sum().double()
+    def add(self, tokens: int, variance: Float[Tensor, ""], l0: Float[Tensor, ""], step: Step, share: float) -> None:
+        """`share`: of the tokens, this rank's."""
+        self.tokens, self.steps = self.tokens + tokens, self.steps + 1
+        self.active += l0.double() * tokens
+        self.error += step.losses["reconstruction"].detach().double() * (share * tokens)
+        self.variance += variance
         for name, loss in step.losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + loss.detach().double() * share
 
@@ -176,19 +186,24 @@ class SAESweep(L.LightningModule):
         All members take the step or none, and what is due after it is done: a signal waits for that.
         """
         with signals.deferred():
-            losses = [self._step(index, member, batch) for index, member in enumerate(self.members) if not member.failed]
+            variances = {point: variance_of(batch[point]) for point in {member.point for member in self.running}}
+            losses = [
+                self._step(index, member, batch[member.point], variances[member.point])
+                for index, member in enumerate(self.members) if not member.failed
+            ]
             self.steps_done += 1
             if self.steps_done % self.log_steps == 0 or self.steps_done == self.total_steps:
                 self._log()
             self.after_step(self)
         return torch.stack(losses or [torch.zeros((), device=self.device)]).sum()
 
-    def _step(self, index: int, member: Member, batch: dict[HookPoint, Tensor]) -> Float[Tensor, ""]:
-        x = batch[member.point]
+    def _step(
+        self, index: int, member: Member, x: Float[Tensor, "batch d_in"], variance: Float[Tensor, ""]
+    ) -> Float[Tensor, ""]:
         self.optimizer.param_groups[index]["lr"] = member.learning_rate((self.steps_done + 1) / (self.total_steps + 1))
         try:
-            loss = member.step_(x, self.steps_done / self.total_steps)
-            self.optimizer.step_group(index)
+            loss = member.step_(x, self.steps_done / self.total_steps, variance)
+            self.optimizer.step_group(index, member.sae.unformed or ())
             member.sae.constrain_()
         except Exception as error:
             if out_of_memory(error) or distributed.world() > 1:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from saesweep.arch.latents import Latents, encode, reconstruct
+from saesweep.arch.latents import Latents, Unformed, encode, reconstruct
 
 
 class Step(NamedTuple):
@@ -36,6 +36,7 @@ class SparseAutoencoder(nn.Module, ABC):
     latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)  # per-latent parameters in the units of the pre-activation
     unclipped: ClassVar[tuple[str, ...]] = ()  # parameters left out of the clipping: their gradients carry 1/bandwidth
     dense = False  # every step by dense products and autograd alone: what the step over a list is measured against
+    unformed: Unformed | None = None  # a list: backward leaves there what the optimizer forms; None: all gradients are formed
 
     def __init__(self, d_in: int, d_sae: int, sparsity: int):
         super().__init__()
@@ -76,7 +77,7 @@ class SparseAutoencoder(nn.Module, ABC):
         if isinstance(above, float):
             above = torch.full_like(self.b_enc, above)
         above = None if above is None else above.detach()
-        return encode(x, self.W_enc_T, self.b_enc, self.b_dec, above, largest, self.dense)
+        return encode(x, self.W_enc_T, self.b_enc, self.b_dec, above, largest, self.dense, self.unformed)
 
     def reconstruct(
         self, f: Latents, x: Float[Tensor, "batch d_in"], frozen: bool = False
@@ -86,7 +87,7 @@ class SparseAutoencoder(nn.Module, ABC):
         The gradient is the error's; x_hat has none. `frozen`: W_dec and b_dec are held constant.
         """
         W_dec, b_dec = (p.detach() if frozen else p for p in (self.W_dec, self.b_dec))
-        return reconstruct(f, W_dec, b_dec, x)
+        return reconstruct(f, W_dec, b_dec, x, self.unformed)
 
     @torch.no_grad()
     def count_fired_(self, fired: Bool[Tensor, " d_sae"], tokens: int) -> None:

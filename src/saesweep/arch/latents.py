@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.arch.ops import ops_for
+from saesweep.arch.ops import Sums, Unformed, ops_for
 from saesweep.arch.ops.plain import kept
 
 
@@ -43,9 +43,16 @@ class Entries:
         """The order that sorts the entries by column, and where each column begins in it."""
         return self.ops.sort_by_column(self.columns, self.shape[1])
 
-    def sum_columns(self, weights: Float[Tensor, " n"], matrix: Float[Tensor, "batch d"]) -> Float[Tensor, "d_sae d"]:
-        """For every column of the list, the sum of weight * matrix[row]."""
-        return self.ops.sum_columns(*self.by_column, self.rows, weights, matrix)
+    def gradient(
+        self, of: Float[Tensor, "d_sae d"], weights: Float[Tensor, " n"], matrix: Float[Tensor, "batch d"],
+        unformed: Unformed | None,
+    ) -> Float[Tensor, "d_sae d"] | None:
+        """For every column of the list, the sum of weight * matrix[row]; left to the optimizer where it asks for that."""
+        sums = Sums(*self.by_column, self.rows, weights, matrix)
+        if unformed is None:
+            return self.ops.sum_columns(*sums)
+        unformed.append((of, sums))
+        return None
 
 
 @dataclass(frozen=True)
@@ -90,41 +97,41 @@ class Latents:
 
 
 class _Encode(torch.autograd.Function):
-    """pi = (x - b_dec) W_enc + b_enc at the entries of the list, whose values are known already."""
+    """pi = u W_enc + b_enc at the entries of the list, whose values are known already; u = x - b_dec."""
 
     @staticmethod
-    def forward(ctx, x, W_enc_T, b_enc, b_dec, values, entries):
-        ctx.save_for_backward(x, W_enc_T, b_dec)
-        ctx.entries = entries
+    def forward(ctx, u, W_enc_T, b_enc, b_dec, values, entries, unformed):
+        ctx.save_for_backward(u, W_enc_T)
+        ctx.entries, ctx.unformed = entries, unformed
         return values.clone()
 
     @staticmethod
     def backward(ctx, grad):
-        x, W_enc_T, b_dec = ctx.saved_tensors
-        dW_enc_T = ctx.entries.sum_columns(grad, x - b_dec)
+        u, W_enc_T = ctx.saved_tensors
+        dW_enc_T = ctx.entries.gradient(W_enc_T, grad, u, ctx.unformed)
         db_enc = grad.new_zeros(ctx.entries.shape[1]).index_add_(0, ctx.entries.columns, grad)
-        return None, dW_enc_T, db_enc, -(db_enc @ W_enc_T), None, None
+        return None, dW_enc_T, db_enc, -(db_enc @ W_enc_T), None, None, None
 
 
 class _Reconstruct(torch.autograd.Function):
     """The residual of f W_dec + b_dec from x, and its squared norm, over the list; the first has no gradient."""
 
     @staticmethod
-    def forward(ctx, f, W_dec, b_dec, x, entries):
+    def forward(ctx, f, W_dec, b_dec, x, entries, unformed):
         where = (entries.row_starts, entries.rows, entries.columns)
-        residual, products = entries.ops.reconstruct(*where, f, W_dec, b_dec, x)
-        ctx.save_for_backward(f, residual, products)
-        ctx.entries = entries
+        residual, squares, products = entries.ops.reconstruct(*where, f, W_dec, b_dec, x)
+        ctx.save_for_backward(f, residual, products, W_dec)
+        ctx.entries, ctx.unformed = entries, unformed
         ctx.mark_non_differentiable(residual)
-        return residual, residual.square().sum() / len(x)
+        return residual, squares.sum() / len(x)
 
     @staticmethod
     def backward(ctx, _, grad):
-        f, residual, products = ctx.saved_tensors
+        f, residual, products, W_dec = ctx.saved_tensors
         factor = 2 * grad / len(residual)
-        dW_dec = ctx.entries.sum_columns(f * factor, residual) if ctx.needs_input_grad[1] else None
+        dW_dec = ctx.entries.gradient(W_dec, f * factor, residual, ctx.unformed) if ctx.needs_input_grad[1] else None
         db_dec = residual.sum(0) * factor if ctx.needs_input_grad[2] else None
-        return products * factor, dW_dec, db_dec, None, None
+        return products * factor, dW_dec, db_dec, None, None, None
 
 
 def encode(
@@ -135,6 +142,7 @@ def encode(
     above: Float[Tensor, " d_sae"] | None,
     k: int,
     dense: bool,
+    unformed: Unformed | None = None,
 ) -> Latents:
     """Pre-activations above their bound, or else the k largest of each token: as a list, or dense where that is asked for
     or too many are kept for a list to pay.
@@ -143,20 +151,22 @@ def encode(
     """
     shape = (len(x), len(W_enc_T))
     ops = ops_for(x)
-    if not dense and (chosen := ops.choose(x - b_dec, W_enc_T, b_enc, above, k)) is not None:
+    u = (x - b_dec).detach()
+    if not dense and (chosen := ops.choose(u, W_enc_T, b_enc, above, k)) is not None:
         *where, values = chosen
         entries = Entries(*where, shape, ops)
-        return Latents(_Encode.apply(x, W_enc_T, b_enc, b_dec, values, entries), shape, entries)
+        return Latents(_Encode.apply(u, W_enc_T, b_enc, b_dec, values, entries, unformed), shape, entries)
     pi = F.linear(x - b_dec, W_enc_T, b_enc)
     return Latents(pi.masked_fill(~kept(pi.detach(), above, k), 0.0), shape)
 
 
 def reconstruct(
-    f: Latents, W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"], x: Float[Tensor, "batch d_in"]
+    f: Latents, W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"], x: Float[Tensor, "batch d_in"],
+    unformed: Unformed | None = None,
 ) -> tuple[Float[Tensor, "batch d_in"], Float[Tensor, ""]]:
     """x_hat = f W_dec + b_dec, without gradient, and the squared error: summed over d_in, averaged over the batch."""
     if f.entries is None:
         x_hat = f.values @ W_dec + b_dec
         return x_hat.detach(), (x - x_hat).square().sum(-1).mean()
-    residual, error = _Reconstruct.apply(f.values, W_dec, b_dec, x, f.entries)
+    residual, error = _Reconstruct.apply(f.values, W_dec, b_dec, x, f.entries, unformed)
     return x + residual, error

@@ -6,7 +6,7 @@ job of a group, the innermost call trains the group, and then all are left. So t
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from saesweep import saves, signals
 from saesweep.errors import UsageError
 from saesweep.sweep import record
+from saesweep.sweep.ahead import compiling
 from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.engines import Engine, engine_of
 from saesweep.sweep.finish import estimate, quiet_lightning, show_pareto
@@ -63,12 +64,13 @@ def launch(hydra: Setup, overrides: Sequence[Sequence[str]], first: int) -> list
 
 
 def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
-    refuse(jobs)
-    record.refuse_others(jobs)
-    done = {job.folder: numbers for job in jobs if (numbers := _kept(job)) is not None}
-    todo = groups([job for job in jobs if job.folder not in done])
     engine = engine_of(hydra.engine)
-    costs = [estimate(group) if engine.is_here else None for group in todo]
+    with compiling(jobs) if engine.is_here else nullcontext():
+        refuse(jobs)
+        record.refuse_others(jobs)
+        done = {job.folder: numbers for job in jobs if (numbers := _kept(job)) is not None}
+        todo = groups([job for job in jobs if job.folder not in done])
+        costs = [estimate(group) if engine.is_here else None for group in todo]
     print(describe([job for job in jobs if job.folder in done], todo, costs), flush=True)
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]

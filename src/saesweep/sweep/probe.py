@@ -13,6 +13,7 @@ from saesweep.cache import CachedSource
 from saesweep.calibration import meet_l0_
 from saesweep.optimizer import UnitRowAdam
 from saesweep.sites import HookPoint
+from saesweep.sweep import ahead
 from saesweep.sweep.matter import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
 from saesweep.sweep.run import build
 from saesweep.training import parameter_group
@@ -76,6 +77,7 @@ def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor]
 
 def _probe_step(job: Settings, x: torch.Tensor) -> float:
     """Seconds per token of forward, backward and update of one SAE, at its target L0."""
+    ahead.wait()
     sae = build(job, x.shape[1]).to(x.device)
     x = (x.float() - x.float().mean(0))[: job["batch_tokens"]]
     x /= x.square().sum(1).mean().sqrt()
@@ -84,8 +86,9 @@ def _probe_step(job: Settings, x: torch.Tensor) -> float:
     optimizer = UnitRowAdam([parameter_group(sae, job["arch"]["optimizer"])])
 
     def step() -> None:
+        sae.unformed = []
         sum(sae.step(x, torch.tensor(0.0, device=x.device), 1.0).losses.values()).backward()
-        optimizer.step()
+        optimizer.step_group(0, sae.unformed)
         sae.constrain_()
 
     return _timed(step)[0] / len(x)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from saesweep import signals
 from saesweep.errors import UsageError
 from saesweep.sweep import record
+from saesweep.sweep.ahead import compiling
 from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.engines import Here
 from saesweep.sweep.finish import estimate, show_pareto
@@ -42,10 +43,11 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
 
 def prepare(job: Job) -> bool:
     """Check the job and print the plan; whether there is something to train."""
-    refuse([job])
-    record.refuse_others([job])
-    todo = bool(record.differences(job)) or record.finished(job) is None
-    print(describe([] if todo else [job], [[job]] if todo else [], [estimate([job])] if todo else []), flush=True)
+    with compiling([job]):
+        refuse([job])
+        record.refuse_others([job])
+        todo = bool(record.differences(job)) or record.finished(job) is None
+        print(describe([] if todo else [job], [[job]] if todo else [], [estimate([job])] if todo else []), flush=True)
     return todo
 
 

@@ -11,15 +11,20 @@ Each module has
                                                          where they are too many for a list to pay
     sort_by_column(columns, d_sae)                       (order, starts) that sort the list by column
     reconstruct(starts, rows, columns, f, W_dec, b_dec, x)
-                                                         the residual f W_dec + b_dec - x, and residual[row] . W_dec[column]
+                                                         the residual f W_dec + b_dec - x, its rows' squared norms, and
+                                                         residual[row] . W_dec[column]
     sum_columns(order, starts, rows, weights, matrix)    for every column, the sum of weight * matrix[row]
     fired(columns, values, d_sae)                        which columns have a value above 0
-    row_squares(grad, weight, unit)                      squared norms of the gradient's rows; `unit`: of their part that is
-                                                         tangent to the rows of the weight, which have norm one
-    adam(weight, grad, mean, square, numbers, unit)      one Adam step in place (optimizer.py)
+    measured(grad, weight, unit)                         the gradient, formed, and its rows' squared norms; `unit`: of their
+                                                         part that is tangent to the weight's rows, which have norm one
+    adam(weight, grad, mean, square, numbers, unit)      one Adam step in place (optimizer.py); without beta1 the mean is
+                                                         the gradient, and is left alone
+
+A gradient is a tensor or, where its rows are to be formed one at a time and never all be there, `Sums`.
 
 A list is in row-major order; entry e belongs to row r where starts[r] <= e < starts[r + 1].
 """
+from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -33,14 +38,27 @@ Chosen = tuple[Tensor, Tensor, Tensor, Tensor]  # where rows start; row, column 
 
 
 class Adam(NamedTuple):
-    """The scalars of one step: step_size = lr / (1 - beta1^t), bias2 = sqrt(1 - beta2^t); gradients are times clip."""
+    """The scalars of one step: step_size = lr / (1 - beta1^t), unbias = 1 / sqrt(1 - beta2^t); gradients are times clip."""
 
     clip: float | Tensor  # a tensor on a GPU: the host need not know it
     step_size: float
     beta1: float
     beta2: float
-    bias2: float
+    unbias: float
     eps: float
+
+
+class Sums(NamedTuple):
+    """A gradient that is not formed: row c is the sum of weight * matrix[row] over the entries of column c."""
+
+    order: Tensor  # with starts: the entries column by column
+    starts: Tensor
+    rows: Tensor
+    weights: Tensor
+    matrix: Tensor
+
+
+Unformed = Sequence[tuple[Tensor, Sums]]  # gradients, or parts of them, and the parameters they are of
 
 
 def ops_for(x: Tensor) -> ModuleType:

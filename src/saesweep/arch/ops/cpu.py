@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.arch import ops
-from saesweep.arch.ops import Adam, Chosen, kernels, starts_of
+from saesweep.arch.ops import Adam, Chosen, Sums, kernels, starts_of
 
 
 @torch.no_grad()
@@ -62,10 +62,10 @@ def sort_by_column(columns: Tensor, d_sae: int) -> tuple[Tensor, Tensor]:
 
 def reconstruct(
     starts: Tensor, rows: Tensor, columns: Tensor, f: Tensor, W_dec: Tensor, b_dec: Tensor, x: Tensor
-) -> tuple[Tensor, Tensor]:
-    residual, products = torch.empty(x.shape), torch.empty(f.shape)
-    kernels.reconstruct(*_arrays(starts, columns, f, W_dec, b_dec, x, residual, products))
-    return residual, products
+) -> tuple[Tensor, Tensor, Tensor]:
+    residual, squares, products = torch.empty(x.shape), torch.empty(len(x)), torch.empty(f.shape)
+    kernels.reconstruct(*_arrays(starts, columns, f, W_dec, b_dec, x, residual, squares, products))
+    return residual, squares, products
 
 
 def sum_columns(order: Tensor, starts: Tensor, rows: Tensor, weights: Tensor, matrix: Tensor) -> Tensor:
@@ -80,15 +80,23 @@ def fired(columns: Tensor, values: Tensor, d_sae: int) -> Tensor:
     return out
 
 
-def row_squares(grad: Tensor, weight: Tensor, unit: bool) -> Tensor:
-    out = torch.empty(len(grad))
-    kernels.row_squares(*_arrays(grad, weight), unit, out.numpy())
-    return out
+def measured(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Tensor, Tensor]:
+    squares = torch.empty(len(weight))
+    if isinstance(grad, Sums):
+        sums, grad = grad, torch.empty_like(weight)
+        kernels.sum_columns_and_squares(*_arrays(*sums, weight), unit, *_arrays(grad, squares))
+    else:
+        kernels.row_squares(*_arrays(grad, weight), unit, squares.numpy())
+    return grad, squares
 
 
-def adam(weight: Tensor, grad: Tensor, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
+def adam(weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
     assert weight.is_contiguous() and mean.is_contiguous() and square.is_contiguous(), "they are written in place"
-    kernels.adam_rows(*_arrays(weight, grad, mean, square), *map(np.float32, numbers), unit)
+    state, scalars = _arrays(weight, mean, square), map(np.float32, numbers)
+    if isinstance(grad, Sums):
+        kernels.adam_sums(*_arrays(*grad), *state, *scalars, unit)
+    else:
+        kernels.adam_rows(*_arrays(grad), *state, *scalars, unit)
 
 
 def _arrays(*tensors: Tensor) -> tuple:

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from saesweep.arch import ops
-from saesweep.arch.ops import Adam, Chosen, plain, starts_of
+from saesweep.arch.ops import Adam, Chosen, Sums, plain, starts_of
 
 ROUNDING = 2.0**-7
 sort_by_column, fired = plain.sort_by_column, plain.fired
@@ -87,7 +87,7 @@ def products(starts: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Te
 
 
 @compiled
-def _reconstruct(starts, columns, f, W_dec, b_dec, x, residual, products, d, BLOCK: tl.constexpr):
+def _reconstruct(starts, columns, f, W_dec, b_dec, x, residual, squares, products, d, BLOCK: tl.constexpr):
     r = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BLOCK)
     start, end = tl.load(starts + r), tl.load(starts + r + 1)
@@ -97,29 +97,36 @@ def _reconstruct(starts, columns, f, W_dec, b_dec, x, residual, products, d, BLO
         if weight != 0.0:
             total += weight * _row(W_dec, tl.load(columns + e), d, lanes)
     tl.store(residual + r * d + lanes, total, mask=lanes < d)
+    tl.store(squares + r, tl.sum(total * total))
     for e in range(start, end):  # the rows of W_dec are in the cache now
         tl.store(products + e, tl.sum(total * _row(W_dec, tl.load(columns + e), d, lanes)))
 
 
 def reconstruct(
     starts: Tensor, rows: Tensor, columns: Tensor, f: Tensor, W_dec: Tensor, b_dec: Tensor, x: Tensor
-) -> tuple[Tensor, Tensor]:
-    residual, products = torch.empty_like(x), torch.empty_like(f)
-    d = x.shape[1]
-    _reconstruct[(len(x),)](starts, columns, f.contiguous(), W_dec, b_dec, x.contiguous(), residual, products, d, **_block(d))
-    return residual, products
+) -> tuple[Tensor, Tensor, Tensor]:
+    (batch, d), inputs = x.shape, (starts, columns, f.contiguous(), W_dec, b_dec, x.contiguous())
+    residual, squares, products = torch.empty_like(x), x.new_empty(batch), torch.empty_like(f)
+    _reconstruct[(batch,)](*inputs, residual, squares, products, d, **_block(d))
+    return residual, squares, products
 
 
 @compiled
-def _sum_columns(order, starts, rows, weights, matrix, out, d, BLOCK: tl.constexpr):
-    c = tl.program_id(0).to(tl.int64)
-    lanes = tl.arange(0, BLOCK)
+def _sum(order, starts, rows, weights, matrix, c, d, lanes, BLOCK: tl.constexpr):
     total = tl.zeros([BLOCK], tl.float32)
     for i in range(tl.load(starts + c), tl.load(starts + c + 1)):
         e = tl.load(order + i)
         weight = tl.load(weights + e)
         if weight != 0.0:
             total += weight * _row(matrix, tl.load(rows + e), d, lanes)
+    return total
+
+
+@compiled
+def _sum_columns(order, starts, rows, weights, matrix, out, d, BLOCK: tl.constexpr):
+    c = tl.program_id(0).to(tl.int64)
+    lanes = tl.arange(0, BLOCK)
+    total = _sum(order, starts, rows, weights, matrix, c, d, lanes, BLOCK)
     tl.store(out + c * d + lanes, total, mask=lanes < d)
 
 
@@ -131,49 +138,96 @@ def sum_columns(order: Tensor, starts: Tensor, rows: Tensor, weights: Tensor, ma
 
 
 @compiled
+def _tangent(g, w, UNIT: tl.constexpr):
+    if UNIT:
+        g -= tl.sum(g * w) * w
+    return g
+
+
+@compiled
 def _row_squares(grad, weight, out, d, UNIT: tl.constexpr, BLOCK: tl.constexpr):
     r = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BLOCK)
-    g = _row(grad, r, d, lanes)
-    if UNIT:
-        w = _row(weight, r, d, lanes)
-        g -= tl.sum(g * w) * w
+    g = _tangent(_row(grad, r, d, lanes), _row(weight, r, d, lanes), UNIT)
     tl.store(out + r, tl.sum(g * g))
 
 
-def row_squares(grad: Tensor, weight: Tensor, unit: bool) -> Tensor:
-    if len(grad) == 1:
-        return plain.row_squares(grad, weight, unit)
-    out = grad.new_empty(len(grad))
-    _row_squares[(len(grad),)](grad.contiguous(), weight, out, grad.shape[1], UNIT=unit, **_block(grad.shape[1]))
-    return out
+@compiled
+def _sum_columns_and_squares(
+    order, starts, rows, weights, matrix, weight, out, squares, d, UNIT: tl.constexpr, BLOCK: tl.constexpr
+):
+    c = tl.program_id(0).to(tl.int64)
+    lanes = tl.arange(0, BLOCK)
+    g = _sum(order, starts, rows, weights, matrix, c, d, lanes, BLOCK)
+    tl.store(out + c * d + lanes, g, mask=lanes < d)
+    g = _tangent(g, _row(weight, c, d, lanes), UNIT)
+    tl.store(squares + c, tl.sum(g * g))
+
+
+def measured(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Tensor, Tensor]:
+    (count, d), squares = weight.shape, weight.new_empty(len(weight))
+    if isinstance(grad, Sums):
+        sums, grad = _contiguous(grad), torch.empty_like(weight)
+        _sum_columns_and_squares[(count,)](*sums, weight, grad, squares, d, UNIT=unit, **_block(d))
+    elif count == 1:  # a vector: one program would do all of it
+        return plain.measured(grad, weight, unit)
+    else:
+        _row_squares[(count,)](grad.contiguous(), weight, squares, d, UNIT=unit, **_block(d))
+    return grad, squares
+
+
+@compiled
+def _update(
+    g, weight, mean, square, r, d, lanes, clip, step_size, beta1, beta2, unbias, eps, UNIT: tl.constexpr, MEAN: tl.constexpr
+):
+    at = r * d + lanes
+    w = _row(weight, r, d, lanes)
+    g = _tangent(g, w, UNIT) * tl.load(clip)
+    v = beta2 * _row(square, r, d, lanes) + (1 - beta2) * g * g
+    tl.store(square + at, v, mask=lanes < d)
+    if MEAN:
+        g = beta1 * _row(mean, r, d, lanes) + (1 - beta1) * g
+        tl.store(mean + at, g, mask=lanes < d)
+    w -= step_size * g / (tl.sqrt(v) * unbias + eps)
+    if UNIT:
+        w = w / tl.sqrt(tl.sum(w * w))
+    tl.store(weight + at, w, mask=lanes < d)
 
 
 @compiled
 def _adam(
-    weight, grad, mean, square, d, clip, step_size, beta1, beta2, bias2, eps, UNIT: tl.constexpr, BLOCK: tl.constexpr
+    grad, weight, mean, square, d, clip, step_size, beta1, beta2, unbias, eps,
+    UNIT: tl.constexpr, MEAN: tl.constexpr, BLOCK: tl.constexpr,
 ):
     r = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BLOCK)
-    at = r * d + lanes
-    w, g = _row(weight, r, d, lanes), _row(grad, r, d, lanes)
-    if UNIT:
-        g -= tl.sum(g * w) * w
-    g *= tl.load(clip)
-    m = beta1 * _row(mean, r, d, lanes) + (1 - beta1) * g
-    v = beta2 * _row(square, r, d, lanes) + (1 - beta2) * g * g
-    w -= step_size * m / (tl.sqrt(v) / bias2 + eps)
-    if UNIT:
-        w = w / tl.sqrt(tl.sum(w * w))
-    tl.store(mean + at, m, mask=lanes < d)
-    tl.store(square + at, v, mask=lanes < d)
-    tl.store(weight + at, w, mask=lanes < d)
+    g = _row(grad, r, d, lanes)
+    _update(g, weight, mean, square, r, d, lanes, clip, step_size, beta1, beta2, unbias, eps, UNIT, MEAN)
 
 
-def adam(weight: Tensor, grad: Tensor, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
-    if len(weight) == 1:  # a vector: one program would do all of it
-        return plain.adam(weight, grad, mean, square, numbers, unit)
+@compiled
+def _adam_sums(
+    order, starts, rows, weights, matrix, weight, mean, square, d, clip, step_size, beta1, beta2, unbias, eps,
+    UNIT: tl.constexpr, MEAN: tl.constexpr, BLOCK: tl.constexpr,
+):
+    c = tl.program_id(0).to(tl.int64)
+    lanes = tl.arange(0, BLOCK)
+    g = _sum(order, starts, rows, weights, matrix, c, d, lanes, BLOCK)
+    _update(g, weight, mean, square, c, d, lanes, clip, step_size, beta1, beta2, unbias, eps, UNIT, MEAN)
+
+
+def adam(weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
     d = weight.shape[1]
     clip = torch.as_tensor(numbers.clip, dtype=torch.float32, device=weight.device)
-    _adam[(len(weight),)](weight, grad.contiguous(), mean, square, d, clip, *numbers[1:], UNIT=unit, **_block(d))
-    return None
+    rest = (weight, mean, square, d, clip, *numbers[1:])
+    how = {"UNIT": unit, "MEAN": numbers.beta1 != 0, **_block(d)}
+    if isinstance(grad, Sums):
+        _adam_sums[(len(weight),)](*_contiguous(grad), *rest, **how)
+    elif len(weight) == 1:
+        plain.adam(weight, grad, mean, square, numbers, unit)
+    else:
+        _adam[(len(weight),)](grad.contiguous(), *rest, **how)
+
+
+def _contiguous(sums: Sums) -> list[Tensor]:
+    return [tensor.contiguous() for tensor in sums]

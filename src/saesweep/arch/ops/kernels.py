@@ -245,13 +245,15 @@ def sum_columns(order, starts, rows, weights, matrix, out):
 
 
 @compiled
-def reconstruct(starts, columns, f, W_dec, b_dec, x, residual, products):
-    """residual = f W_dec + b_dec - x, and residual[row] . W_dec[column] for every entry, while its row is in the cache."""
+def reconstruct(starts, columns, f, W_dec, b_dec, x, residual, squares, products):
+    """residual = f W_dec + b_dec - x, its rows' squared norms, and, while W_dec's rows are in the cache, residual[row] .
+    W_dec[column] for every entry."""
     for r in prange(len(residual)):
         own = slice(starts[r], starts[r + 1])
         for j in range(len(b_dec)):
             residual[r, j] = b_dec[j] - x[r, j]
         _add_rows(residual[r], W_dec, columns, f, range(starts[r], starts[r + 1]))
+        squares[r] = _dot(residual[r], residual[r])
         _dots(residual[r], W_dec, columns[own], products[own])
 
 
@@ -276,34 +278,72 @@ def mark_fired(columns, values, fired):
             fired[columns[e]] = True
 
 
+@inlined
+def _squares(g, w, unit):
+    """|g|^2; of the part of g that is tangent to the sphere where w has unit norm."""
+    total = _dot(g, g)
+    if unit:
+        along = _dot(g, w)
+        total -= along * along
+    return total
+
+
+@inlined
+def _adam(w, g, m, v, clip, step_size, beta1, beta2, unbias, eps, unit):
+    """One Adam step of a row: the gradient is projected and clipped on the way in, a unit row is renormalised.
+
+    step_size = lr / (1 - beta1^t), unbias = 1 / sqrt(1 - beta2^t); all scalars are fp32. Without beta1 the mean is the
+    gradient, and is not kept.
+    """
+    along = _dot(w, g) if unit else ZERO
+    norm = ZERO
+    if beta1 == ZERO:
+        for j in range(len(w)):
+            h = (g[j] - along * w[j]) * clip
+            v[j] = beta2 * v[j] + (ONE - beta2) * h * h
+            w[j] -= step_size * h / (np.sqrt(v[j]) * unbias + eps)
+            norm += w[j] * w[j]
+    else:
+        for j in range(len(w)):
+            h = (g[j] - along * w[j]) * clip
+            m[j] = beta1 * m[j] + (ONE - beta1) * h
+            v[j] = beta2 * v[j] + (ONE - beta2) * h * h
+            w[j] -= step_size * m[j] / (np.sqrt(v[j]) * unbias + eps)
+            norm += w[j] * w[j]
+    if unit:
+        inverse = ONE / np.sqrt(norm)
+        for j in range(len(w)):
+            w[j] *= inverse
+
+
 @compiled
 def row_squares(grad, weight, unit, out):
     """Squared norm of each row of the gradient; where rows have unit norm, of its part tangent to the sphere."""
     for r in prange(len(out)):
-        out[r] = _dot(grad[r], grad[r])
-        if unit:
-            along = _dot(grad[r], weight[r])
-            out[r] -= along * along
+        out[r] = _squares(grad[r], weight[r], unit)
 
 
 @compiled
-def adam_rows(weight, grad, mean, square, clip, step_size, beta1, beta2, bias2, eps, unit):
-    """One Adam step, row by row: the gradient is projected and clipped on the way in, unit rows are renormalised.
+def adam_rows(grad, weight, mean, square, clip, step_size, beta1, beta2, unbias, eps, unit):
+    """One Adam step."""
+    for r in prange(len(weight)):
+        _adam(weight[r], grad[r], mean[r], square[r], clip, step_size, beta1, beta2, unbias, eps, unit)
 
-    step_size = lr / (1 - beta1^t), bias2 = sqrt(1 - beta2^t); all scalars are fp32.
-    """
-    n, d = weight.shape
-    for r in prange(n):
-        w, g, m, v = weight[r], grad[r], mean[r], square[r]
-        along = _dot(w, g) if unit else np.float32(0)
-        norm = np.float32(0)
-        for j in range(d):
-            h = (g[j] - along * w[j]) * clip
-            m[j] = beta1 * m[j] + (np.float32(1) - beta1) * h
-            v[j] = beta2 * v[j] + (np.float32(1) - beta2) * h * h
-            w[j] -= step_size * m[j] / (np.sqrt(v[j]) / bias2 + eps)
-            norm += w[j] * w[j]
-        if unit:
-            inverse = np.float32(1) / np.sqrt(norm)
-            for j in range(d):
-                w[j] *= inverse
+
+@compiled
+def sum_columns_and_squares(order, starts, rows, weights, matrix, weight, unit, out, squares):
+    """`sum_columns`, and `row_squares` of each row while it is in the cache."""
+    for c in prange(len(out)):
+        for j in range(out.shape[1]):
+            out[c, j] = ZERO
+        _add_rows(out[c], matrix, rows, weights, order[starts[c] : starts[c + 1]])
+        squares[c] = _squares(out[c], weight[c], unit)
+
+
+@compiled
+def adam_sums(order, starts, rows, weights, matrix, weight, mean, square, clip, step_size, beta1, beta2, unbias, eps, unit):
+    """`adam_rows` of `sum_columns`, of which one row at a time is there."""
+    for c in prange(len(weight)):
+        total = np.zeros(matrix.shape[1], np.float32)
+        _add_rows(total, matrix, rows, weights, order[starts[c] : starts[c + 1]])
+        _adam(weight[c], total, mean[c], square[c], clip, step_size, beta1, beta2, unbias, eps, unit)

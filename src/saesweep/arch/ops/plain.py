@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saesweep.arch import ops
-from saesweep.arch.ops import Adam, Chosen, starts_of
+from saesweep.arch.ops import Adam, Chosen, Sums, starts_of
 
 
 def kept(pi: Float[Tensor, "batch d_sae"], above: Float[Tensor, " d_sae"] | None, k: int) -> Bool[Tensor, "batch d_sae"]:
@@ -33,9 +33,9 @@ def sort_by_column(columns: Tensor, d_sae: int) -> tuple[Tensor, Tensor]:
 
 def reconstruct(
     starts: Tensor, rows: Tensor, columns: Tensor, f: Tensor, W_dec: Tensor, b_dec: Tensor, x: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     residual = F.embedding_bag(columns, W_dec, starts[:-1], mode="sum", per_sample_weights=f) + b_dec - x
-    return residual, (residual[rows] * W_dec[columns]).sum(1)
+    return residual, residual.square().sum(1), (residual[rows] * W_dec[columns]).sum(1)
 
 
 def sum_columns(order: Tensor, starts: Tensor, rows: Tensor, weights: Tensor, matrix: Tensor) -> Tensor:
@@ -51,14 +51,20 @@ def tangent(grad: Tensor, weight: Tensor) -> Tensor:
     return torch.addcmul(grad, (grad * weight).sum(1, keepdim=True), weight, value=-1)
 
 
-def row_squares(grad: Tensor, weight: Tensor, unit: bool) -> Tensor:
-    return (tangent(grad, weight) if unit else grad).square().sum(1)
+def formed(grad: Tensor | Sums) -> Tensor:
+    return sum_columns(*grad) if isinstance(grad, Sums) else grad
 
 
-def adam(weight: Tensor, grad: Tensor, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
+def measured(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Tensor, Tensor]:
+    grad = formed(grad)
+    return grad, (tangent(grad, weight) if unit else grad).square().sum(1)
+
+
+def adam(weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
+    grad = formed(grad)
     grad = (tangent(grad, weight) if unit else grad) * numbers.clip
-    mean.lerp_(grad, 1 - numbers.beta1)
+    mean = mean.lerp_(grad, 1 - numbers.beta1) if numbers.beta1 else grad
     square.mul_(numbers.beta2).addcmul_(grad, grad, value=1 - numbers.beta2)
-    weight.addcdiv_(mean, square.sqrt() / numbers.bias2 + numbers.eps, value=-numbers.step_size)
+    weight.addcdiv_(mean, square.sqrt() * numbers.unbias + numbers.eps, value=-numbers.step_size)
     if unit:
         weight /= weight.norm(dim=1, keepdim=True)
