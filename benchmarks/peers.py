@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,12 @@ warnings.filterwarnings("ignore")
 Step = Callable[[Tensor], None]
 
 
-def contestants(arch: str, x: Tensor, d_sae: int, k: int, threshold: float) -> Iterator[tuple[str, Step]]:
+PRECISIONS = ("fp32", "bf16")
+
+
+def contestants(
+    arch: str, x: Tensor, d_sae: int, k: int, threshold: float, precisions: Sequence[str]
+) -> Iterator[tuple[str, Step]]:
     """Each peer that has the architecture, in fp32 and with bf16 autocast; `threshold` gives an L0 of k at the start."""
     makers = {
         "SAELens": {"jumprelu": sae_lens, "topk": sae_lens, "gated": sae_lens},
@@ -20,7 +25,7 @@ def contestants(arch: str, x: Tensor, d_sae: int, k: int, threshold: float) -> I
     }
     for peer, known in makers.items():
         if arch in known:
-            for precision in ("fp32", "bf16"):
+            for precision in precisions:
                 yield f"{peer} {precision}", known[arch](arch, x.shape[1], d_sae, k, threshold, precision == "bf16")
 
 

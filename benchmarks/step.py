@@ -6,7 +6,7 @@ conf/model/synthetic.yaml but larger. A step is forward, backward, clipping, opt
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
 
 import torch
@@ -67,12 +67,13 @@ def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member,
     return member, step
 
 
-def compare(arch: str, d_in: int, d_sae: int, batch: int, k: int, rounds: int) -> None:
+def compare(arch: str, d_in: int, d_sae: int, batch: int, k: int, rounds: int, precisions: Sequence[str]) -> None:
     data = batches(d_in, batch, 4)
     member, step = ours(arch, data[0], d_sae, k, dense=False)
     _, dense = ours(arch, data[0], d_sae, k, dense=True)
     threshold = start_threshold(data[0], member.sae.W_enc_T.detach(), k)
-    steps = {"saesweep": step, "saesweep dense=true": dense, **dict(peers.contestants(arch, data[0], d_sae, k, threshold))}
+    others = peers.contestants(arch, data[0], d_sae, k, threshold, precisions)
+    steps = {"saesweep": step, "saesweep dense=true": dense, **dict(others)}
     feeds = {name: cycle(data) for name in steps}
     times = common.round_robin({name: lambda n=name: steps[n](next(feeds[n])) for name in steps}, rounds)
     print(f"\n**{arch}**, width {d_sae:,}, d_in {d_in}, batch {batch:,}, L0 {member.sums.means()['l0']:.0f}, {rounds} rounds\n")
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--k", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", nargs="+", default=peers.PRECISIONS, help="of the peers")
     args = parser.parse_args()
     common.prepare()
     print(common.machine())
@@ -100,7 +102,7 @@ def main() -> None:
         reached = common.peak(args.batch, args.d_in, width)
         print(f"\nencoder product at width {width:,}: " + ", ".join(f"{k} {v / 1e9:,.0f} GFLOP/s" for k, v in reached.items()))
         for arch in args.arch:
-            compare(arch, args.d_in, width, args.batch, args.k, args.rounds)
+            compare(arch, args.d_in, width, args.batch, args.k, args.rounds, args.precision)
 
 
 if __name__ == "__main__":

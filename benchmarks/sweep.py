@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class _NoTokenizer:
     bos_token_id = eos_token_id = sep_token_id = None
 
 
-def theirs(tokens: int, width: int, batch: int, context: int) -> float:
+def theirs(tokens: int, width: int, batch: int, context: int, precisions: Sequence[str]) -> float:
     """Seconds for the nine SAEs, put together from the parts."""
     model = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/model/gemma3_270m.yaml"))
     source = store(models.load(model), model["layer"], batch, context)
@@ -71,7 +72,7 @@ def theirs(tokens: int, width: int, batch: int, context: int) -> float:
     for arch in ARCHS:
         for k in SPARSITIES:
             threshold = start_threshold(x, torch.nn.functional.normalize(torch.randn(width, 640)), k)
-            steps = {p: peers.sae_lens(arch, 640, width, k, threshold, p == "bf16") for p in ("fp32", "bf16")}
+            steps = {p: peers.sae_lens(arch, 640, width, k, threshold, p == "bf16") for p in precisions}
             times = common.round_robin({p: lambda s=s: s(x) for p, s in steps.items()}, rounds=5)
             step = min(common.median(times, p) for p in steps) / batch
             total += tokens * (harvest + step)
@@ -82,13 +83,14 @@ def theirs(tokens: int, width: int, batch: int, context: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", default=["arch=jumprelu,gated,topk", "sparsity=16,32,64"])
+    parser.add_argument("--precision", nargs="+", default=peers.PRECISIONS, help="of SAELens' trainer")
     args = parser.parse_args()
     cfg = OmegaConf.load(ROOT / "conf/train.yaml")
     common.prepare()
     print(common.machine(), flush=True)
     mine = ours(args.words)
     print(f"saesweep: {mine:,.0f} s for nine SAEs, evaluated", flush=True)
-    others = theirs(cfg.tokens, cfg.width, cfg.batch_tokens, cfg.context)
+    others = theirs(cfg.tokens, cfg.width, cfg.batch_tokens, cfg.context, args.precision)
     print(f"SAELens, one by one: {others:,.0f} s for nine SAEs\n{others / mine:.1f} times faster")
 
 

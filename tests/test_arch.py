@@ -268,6 +268,15 @@ def test_gradients_that_the_optimizer_forms_row_by_row_lead_to_the_same_weights(
         torch.testing.assert_close(ends[True][key], wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_frozen_matrix_stays_as_it_is_where_the_optimizer_forms_the_gradients(monkeypatch):
+    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
+    sae = made("topk").float()
+    sae.W_enc_T.requires_grad_(False)
+    sae.unformed = []
+    sum(sae.step(data().float(), COEFFICIENT.float(), 1.0).losses.values()).backward()
+    assert [p is sae.W_dec for p, _ in sae.unformed] == [True] and sae.W_enc_T.grad is None
+
+
 @pytest.mark.parametrize("name", MAKE)
 def test_folded_equals_unfolded(name):
     sae, x = made(name), data()

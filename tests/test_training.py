@@ -17,7 +17,7 @@ from saesweep.saves import cohorts
 from saesweep.sweep import run
 from saesweep.sweep.matter import matter_of, point_of
 from saesweep.synthetic import recovery
-from saesweep.training import Member, SAESweep
+from saesweep.training import Member, SAESweep, variance_of
 
 SECTION_6 = {
     "l0", "fvu", "mse", "cosine", "relative_reconstruction_bias", "ce_clean", "ce_sae", "ce_zero", "ce_mean",
@@ -415,3 +415,9 @@ def test_the_basic_launcher_and_the_grouping_one_make_bitwise_the_same_saes(text
     for name in basic:
         assert basic[name].read_bytes() == grouped[name].read_bytes(), name
     assert (tmp_path / "basic/outputs/default/pareto.csv").read_text().count("\n") == 7
+
+
+def test_the_variance_that_the_logged_fvu_is_a_share_of_also_where_the_mean_outweighs_the_spread():
+    x = torch.randn(512, 64, generator=torch.Generator().manual_seed(0)) + 10
+    wanted = (x.double() - x.double().mean(0)).square().sum()
+    torch.testing.assert_close(variance_of(x), wanted, rtol=1e-5, atol=0)

@@ -54,6 +54,7 @@ class UnitRowAdam(torch.optim.Optimizer):
 
 def _gradients(group: Mapping[str, Any], unformed: Unformed) -> tuple[dict[int, Tensor | Sums], float | Tensor]:
     """By the parameter's position, its gradient as rows, left unformed where nobody needs its norm; and what clips it."""
+    assert all(any(q is p for p in group["params"]) for q, _ in unformed), "of a parameter of another group"
     gradients, squares = dict[int, Tensor | Sums](), []
     for i, p in enumerate(group["params"]):
         sums = [s for q, s in unformed if q is p]

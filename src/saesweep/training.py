@@ -81,8 +81,9 @@ class Member(nn.Module):
 
 
 def variance_of(batch: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
-    """sum ||x - mean||^2 over this rank's rows, the mean being that of all ranks'."""
-    return (distributed.own(batch) - batch.mean(0)).square().sum().double()
+    """sum ||x - mean||^2 over this rank's rows, the mean being that of all ranks'; without another batch in memory."""
+    x, mean = distributed.own(batch), batch.mean(0).double()
+    return x.norm(dim=1).double().square().sum() - 2 * x.sum(0).double() @ mean + len(x) * mean.square().sum()
 
 
 def parameter_group(sae: SparseAutoencoder, optimizer: Mapping[str, Any]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class _Encode(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         u, W_enc_T = ctx.saved_tensors
-        dW_enc_T = ctx.entries.gradient(W_enc_T, grad, u, ctx.unformed)
+        dW_enc_T = ctx.entries.gradient(W_enc_T, grad, u, ctx.unformed) if ctx.needs_input_grad[1] else None
         db_enc = grad.new_zeros(ctx.entries.shape[1]).index_add_(0, ctx.entries.columns, grad)
         return None, dW_enc_T, db_enc, -(db_enc @ W_enc_T), None, None, None
 
@@ -151,12 +151,12 @@ def encode(
     """
     shape = (len(x), len(W_enc_T))
     ops = ops_for(x)
-    u = (x - b_dec).detach()
-    if not dense and (chosen := ops.choose(u, W_enc_T, b_enc, above, k)) is not None:
+    u = x - b_dec
+    if not dense and (chosen := ops.choose(u.detach(), W_enc_T, b_enc, above, k)) is not None:
         *where, values = chosen
         entries = Entries(*where, shape, ops)
-        return Latents(_Encode.apply(u, W_enc_T, b_enc, b_dec, values, entries, unformed), shape, entries)
-    pi = F.linear(x - b_dec, W_enc_T, b_enc)
+        return Latents(_Encode.apply(u.detach(), W_enc_T, b_enc, b_dec, values, entries, unformed), shape, entries)
+    pi = F.linear(u, W_enc_T, b_enc)
     return Latents(pi.masked_fill(~kept(pi.detach(), above, k), 0.0), shape)
 
 

@@ -274,8 +274,7 @@ def sort_by_column(columns, starts, order):
 @inlined
 def mark_fired(columns, values, fired):
     for e in range(len(columns)):
-        if values[e] > ZERO:
-            fired[columns[e]] = True
+        fired[columns[e]] |= values[e] > ZERO  # no branch: which are is not to be foreseen
 
 
 @inlined
