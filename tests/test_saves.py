@@ -131,6 +131,18 @@ def test_a_sweep_killed_at_20_random_moments_leaves_what_an_undisturbed_one_leav
                 kills += 1
 
 
+def test_what_an_sae_that_was_killed_when_it_had_just_finished_saved_goes_with_the_next_command(text, undisturbed, tmp_path):
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    for job in tmp_path.rglob("eval.json"):
+        written(job.parent, 5)
+    assert len(list(tmp_path.rglob("checkpoint"))) == 6
+    planned = subprocess.run([*command(text, *GROUP), "plan=true"], cwd=tmp_path, env=ENV, capture_output=True)
+    assert planned.returncode == 0 and len(list(tmp_path.rglob("checkpoint"))) == 6
+    ended = subprocess.run(command(text, *GROUP), cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert_undisturbed(tmp_path, undisturbed[0])
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_ends_with_its_code_and_the_same_command_goes_on(number, code, text, undisturbed, tmp_path):
     words = [word if not word.startswith("save_tokens") else "save_tokens=1_000_000" for word in command(text, *GROUP)]

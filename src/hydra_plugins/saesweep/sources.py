@@ -1,8 +1,10 @@
 """Where `sweeps=...` is looked up, and the resolver `job_folder` of conf/train.yaml."""
+import copy
 import os
 from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -45,6 +47,9 @@ def job_folder(model: str, site: str, layer: int, arch: str, sparsity: int, seed
 
 def register() -> None:
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    # Hydra 1.3 copies its sources for every job and, for --help, for every group, and with this one the store of all its
+    # own configs, which a source only reads: 40% of the time of --help.
+    StructuredConfigSource.__deepcopy__ = lambda source, memo: copy.copy(source)
 
 
 register()

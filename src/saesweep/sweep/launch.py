@@ -75,6 +75,8 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]
     returns = {job.folder: _without_running(job, done[job.folder]) for job in jobs if job.folder in done}
+    for folder in done:
+        saves.remove(folder)  # of one that was killed when it had just finished
     from saesweep.sweep.summary import summaries  # pandas
 
     new = [job for group in todo for job in group]

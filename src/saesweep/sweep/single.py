@@ -6,7 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from saesweep import signals
+from saesweep import saves, signals
 from saesweep.errors import UsageError
 from saesweep.sweep import record
 from saesweep.sweep.ahead import compiling
@@ -33,6 +33,8 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
             raise
         if job.settings["plan"]:
             return None
+        if not todo:
+            saves.remove(job.folder)  # of one that was killed when it had just finished
         from saesweep.sweep.summary import summaries  # pandas
 
         with summaries([job] if todo else []):
