@@ -9,8 +9,6 @@ from torch import Tensor
 
 warnings.filterwarnings("ignore")
 Step = Callable[[Tensor], None]
-
-
 PRECISIONS = ("fp32", "bf16")
 
 

@@ -262,7 +262,7 @@ def test_gradients_that_the_optimizer_forms_row_by_row_lead_to_the_same_weights(
             sum(sae.step(data(seed).float(), COEFFICIENT.float(), 1.0).losses.values()).backward()
             waiting = [p for p, _ in sae.unformed or ()]
             assert (len(waiting) == 2) == unformed
-            optimizer.step_group(0, sae.unformed or ())
+            optimizer.step_group(0, sae.unformed)
         ends[unformed] = dict(sae.named_parameters())
     for key, wanted in ends[False].items():
         torch.testing.assert_close(ends[True][key], wanted, rtol=1e-4, atol=1e-5)

@@ -36,10 +36,10 @@ class UnitRowAdam(torch.optim.Optimizer):
         return loss
 
     @torch.no_grad()
-    def step_group(self, index: int, unformed: Unformed = ()) -> None:
+    def step_group(self, index: int, unformed: Unformed | None = None) -> None:
         """The step of one group, whose gradients are then dropped: those of all groups need never be there at once."""
         group = self.param_groups[index]
-        gradients, clip = _gradients(group, unformed)
+        gradients, clip = _gradients(group, unformed or [])
         for i, grad in gradients.items():
             p = group["params"][i]
             state = self.state[p]

@@ -204,7 +204,7 @@ class SAESweep(L.LightningModule):
         self.optimizer.param_groups[index]["lr"] = member.learning_rate((self.steps_done + 1) / (self.total_steps + 1))
         try:
             loss = member.step_(x, self.steps_done / self.total_steps, variance)
-            self.optimizer.step_group(index, member.sae.unformed or ())
+            self.optimizer.step_group(index, member.sae.unformed)
             member.sae.constrain_()
         except Exception as error:
             if out_of_memory(error) or distributed.world() > 1:

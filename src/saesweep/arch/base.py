@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from saesweep.arch.latents import Latents, Unformed, encode, reconstruct
+from saesweep.arch.latents import Latents, encode, reconstruct
+from saesweep.arch.ops import Unformed
 
 
 class Step(NamedTuple):

@@ -6,7 +6,7 @@ job of a group, the innermost call trains the group, and then all are left. So t
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def launch(hydra: Setup, overrides: Sequence[Sequence[str]], first: int) -> list
 
 def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
     engine = engine_of(hydra.engine)
-    with compiling(jobs) if engine.is_here else nullcontext():
+    with compiling(jobs if engine.is_here else []):
         refuse(jobs)
         record.refuse_others(jobs)
         done = {job.folder: numbers for job in jobs if (numbers := _kept(job)) is not None}

@@ -24,7 +24,6 @@ A gradient is a tensor or, where its rows are to be formed one at a time and nev
 
 A list is in row-major order; entry e belongs to row r where starts[r] <= e < starts[r + 1].
 """
-from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -58,7 +57,7 @@ class Sums(NamedTuple):
     matrix: Tensor
 
 
-Unformed = Sequence[tuple[Tensor, Sums]]  # gradients, or parts of them, and the parameters they are of
+Unformed = list[tuple[Tensor, Sums]]  # gradients, or parts of them, and the parameters they are of
 
 
 def ops_for(x: Tensor) -> ModuleType:
