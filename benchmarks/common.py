@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as train.py does; read when torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as train.py does; read when torch and numpy are imported
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 import platform
 import statistics

@@ -17,7 +17,7 @@ import tokenizers
 import torch
 import transformers
 
-from saesweep import converted
+from saesweep import blas, converted
 from saesweep.errors import UsageError
 from saesweep.hub import require_hub
 
@@ -49,7 +49,9 @@ def load(model: Mapping[str, Any], device: str = "cpu") -> LanguageModel:
     if layers != model["layers"]:
         raise UsageError(f"model.layers={model['layers']}: {model['name']} has {layers}; correct conf/model")
     module.config.use_cache = False
-    return LanguageModel(module.to(device).eval().requires_grad_(False), tokenizer)
+    module = module.to(device).eval().requires_grad_(False)
+    blas.speed_up_(module)
+    return LanguageModel(module, tokenizer)
 
 
 def load_tokenizer(model: Mapping[str, Any]) -> Tokenizer:

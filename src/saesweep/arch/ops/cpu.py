@@ -23,6 +23,7 @@ from torch import Tensor
 
 from saesweep.arch import ops
 from saesweep.arch.ops import Adam, Chosen, Sums, kernels, starts_of
+from saesweep.blas import product
 
 
 @torch.no_grad()
@@ -122,7 +123,7 @@ def _rough(u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"])
     if not int8_is_fast():
         ones_u, ones_w = torch.ones(len(u)), torch.ones(len(W_enc_T))
         tiny = 8 * torch.finfo(u.dtype).eps
-        return u @ W_enc_T.T, ones_u, ones_w, tiny * u.norm(dim=1), torch.zeros(len(W_enc_T))
+        return product(u, W_enc_T), ones_u, ones_w, tiny * u.norm(dim=1), torch.zeros(len(W_enc_T))
     rms = u.square().mean(0).sqrt()
     share = (rms / rms.mean()).clamp(1e-4, 1e4).nan_to_num(1.0).sqrt()
     q_u, scale_u, norm_u = _quantised(u, 1 / share)
