@@ -17,7 +17,7 @@ import tokenizers
 import torch
 import transformers
 
-from saesweep import blas, converted
+from saesweep import converted
 from saesweep.errors import UsageError
 from saesweep.hub import require_hub
 
@@ -49,9 +49,7 @@ def load(model: Mapping[str, Any], device: str = "cpu") -> LanguageModel:
     if layers != model["layers"]:
         raise UsageError(f"model.layers={model['layers']}: {model['name']} has {layers}; correct conf/model")
     module.config.use_cache = False
-    module = module.to(device).eval().requires_grad_(False)
-    blas.speed_up_(module)
-    return LanguageModel(module, tokenizer)
+    return LanguageModel(module.to(device).eval().requires_grad_(False), tokenizer)
 
 
 def load_tokenizer(model: Mapping[str, Any]) -> Tokenizer:
