@@ -121,9 +121,9 @@ def _rough(u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"])
     """score [batch, d_sae] ~ u W_enc / (scale_u scale_w), the two scales, and the norms that its error grows with."""
     if not int8_is_fast():
         ones_u, ones_w = torch.ones(len(u)), torch.ones(len(W_enc_T))
-        tiny, score = 8 * torch.finfo(u.dtype).eps, torch.empty(len(u), len(W_enc_T))
-        (x, W), out = _arrays(u, W_enc_T), score.numpy()
-        np.dot(x, W.T, out=out)  # numpy's OpenBLAS: torch's MKL is slower by a quarter on AMD's processors
+        tiny = 8 * torch.finfo(u.dtype).eps
+        x, W = _arrays(u, W_enc_T)
+        score = torch.from_numpy(x @ W.T)  # by numpy's OpenBLAS: torch's MKL is slower by a quarter on AMD's processors
         return score, ones_u, ones_w, tiny * u.norm(dim=1), torch.zeros(len(W_enc_T))
     rms = u.square().mean(0).sqrt()
     share = (rms / rms.mean()).clamp(1e-4, 1e4).nan_to_num(1.0).sqrt()
