@@ -27,14 +27,22 @@ def round_robin(contestants: Mapping[str, Callable[[], object]], rounds: int, wa
         progress(f"warming up {name}")
         for _ in range(warm_up):
             call()
+        finished()
     times: Times = {name: [] for name in contestants}
     for number in range(rounds):
         for name, call in contestants.items():
             progress(f"round {number + 1} of {rounds}: {name}")
             start = time.perf_counter()
             call()
+            finished()
             times[name].append(time.perf_counter() - start)
     return times
+
+
+def finished() -> None:
+    """A GPU still works when its calls have returned."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def median(times: Times, name: str) -> float:
@@ -55,8 +63,9 @@ def machine() -> str:
     model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
     there = {"AMX": torch.cpu._is_amx_tile_supported(), "VNNI": torch.cpu._is_vnni_supported()}
     has = [name for name in there if there[name]]
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     return (
-        f"{date.today()}, {model or platform.processor()}, {torch.get_num_threads()} threads, "
+        f"{date.today()}, {gpu}{model or platform.processor()}, {torch.get_num_threads()} threads, "
         f"{' and '.join(has) or 'neither AMX nor VNNI'}, torch {torch.__version__}"
     )
 
@@ -69,10 +78,10 @@ def _lines(file: str) -> list[str]:
         return []
 
 
-def peak(batch: int, d_in: int, d_sae: int) -> dict[str, float]:
+def peak(batch: int, d_in: int, d_sae: int, device: str = "cpu") -> dict[str, float]:
     """FLOP/s of the encoder's product [batch, d_in] x [d_in, d_sae], by precision: the best of several."""
-    x, w = torch.randn(batch, d_in), torch.randn(d_sae, d_in)
-    q_x, q_w = (torch.randint(-127, 127, t.shape, dtype=torch.int8) for t in (x, w))
+    x, w = torch.randn(batch, d_in, device=device), torch.randn(d_sae, d_in, device=device)
+    q_x, q_w = (torch.randint(-127, 127, t.shape, dtype=torch.int8, device=device) for t in (x, w))
     half_x, half_w = x.bfloat16(), w.bfloat16()
     calls = {
         "fp32": lambda: x @ w.T,

@@ -21,12 +21,13 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=16)
     parser.add_argument("--context", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     common.prepare()
     model = OmegaConf.to_container(OmegaConf.load(f"conf/model/{args.model}.yaml")) | {"dtype": args.dtype}
-    lm, point, layer = models.load(model), hook_point(model, "resid", model["layer"]), model["layer"]
+    lm, point, layer = models.load(model, args.device), hook_point(model, "resid", model["layer"]), model["layer"]
     random = torch.Generator().manual_seed(0)
-    tokens = torch.randint(10, lm.tokenizer.vocab_size, (args.blocks, args.context), generator=random)
+    tokens = torch.randint(10, lm.tokenizer.vocab_size, (args.blocks, args.context), generator=random).to(args.device)
 
     @torch.no_grad()
     def whole() -> torch.Tensor:

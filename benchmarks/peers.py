@@ -15,7 +15,9 @@ PRECISIONS = ("fp32", "bf16")
 def contestants(
     arch: str, x: Tensor, d_sae: int, k: int, threshold: float, precisions: Sequence[str]
 ) -> Iterator[tuple[str, Step]]:
-    """Each peer that has the architecture, in fp32 and with bf16 autocast; `threshold` gives an L0 of k at the start."""
+    """Each peer that has the architecture, where x is, in fp32 and with bf16 autocast; `threshold` gives an L0 of k at the
+    start."""
+    device = x.device.type
     makers = {
         "SAELens": {"jumprelu": sae_lens, "topk": sae_lens, "gated": sae_lens},
         "dictionary_learning": {"jumprelu": dictionary_learning, "topk": dictionary_learning, "gated": dictionary_learning},
@@ -24,10 +26,10 @@ def contestants(
     for peer, known in makers.items():
         if arch in known:
             for precision in precisions:
-                yield f"{peer} {precision}", known[arch](arch, x.shape[1], d_sae, k, threshold, precision == "bf16")
+                yield f"{peer} {precision}", known[arch](arch, x.shape[1], d_sae, k, threshold, precision == "bf16", device)
 
 
-def sae_lens(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: bool) -> Step:
+def sae_lens(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: bool, device: str = "cpu") -> Step:
     from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.gated_sae import GatedTrainingSAE, GatedTrainingSAEConfig
     from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
@@ -41,8 +43,9 @@ def sae_lens(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: b
         sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=d_in, d_sae=d_sae, k=k))
     else:
         sae = GatedTrainingSAE(GatedTrainingSAEConfig(d_in=d_in, d_sae=d_sae))
-    cfg = SAETrainerConfig(total_training_samples=10**12, train_batch_size_samples=2048, lr_end=3e-5, autocast=bf16)
-    trainer = SAETrainer(cfg, sae, data_provider=iter(()))
+    numbers = {"total_training_samples": 10**12, "train_batch_size_samples": 2048, "lr_end": 3e-5}
+    cfg = SAETrainerConfig(**numbers, autocast=bf16, device=device)
+    trainer = SAETrainer(cfg, sae.to(device), data_provider=iter(()))
 
     def step(x: Tensor) -> None:
         trainer.step(x)
@@ -51,14 +54,14 @@ def sae_lens(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: b
     return step
 
 
-def dictionary_learning(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: bool) -> Step:
+def dictionary_learning(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: bool, device: str) -> Step:
     """It turns autocast off on a CPU: bf16 is put around it."""
     from dictionary_learning.trainers.gdm import GatedSAETrainer
     from dictionary_learning.trainers.jumprelu import JumpReluTrainer
     from dictionary_learning.trainers.top_k import TopKTrainer
 
     torch.manual_seed(0)
-    common = {"steps": 10**9, "activation_dim": d_in, "dict_size": d_sae, "layer": 0, "lm_name": "none", "device": "cpu"}
+    common = {"steps": 10**9, "activation_dim": d_in, "dict_size": d_sae, "layer": 0, "lm_name": "none", "device": device}
     if arch == "jumprelu":
         trainer = JumpReluTrainer(**common, target_l0=k)
         trainer.ae.threshold.data.fill_(threshold)
@@ -67,23 +70,23 @@ def dictionary_learning(arch: str, d_in: int, d_sae: int, k: int, threshold: flo
     steps = iter(range(10**9))
 
     def step(x: Tensor) -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
             trainer.update(next(steps), x)
 
     return step
 
 
-def sparsify(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: bool) -> Step:
+def sparsify(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: bool, device: str) -> Step:
     """The steps of its trainer's hook and loop, with Adam: its embedding bags need no Triton."""
     from sparsify import SparseCoder, SparseCoderConfig
 
     torch.manual_seed(0)
-    sae = SparseCoder(d_in, SparseCoderConfig(num_latents=d_sae, k=k))
+    sae = SparseCoder(d_in, SparseCoderConfig(num_latents=d_sae, k=k), device=device)
     optimizer = torch.optim.Adam(sae.parameters(), lr=2e-4)
-    fired = torch.zeros(d_sae, dtype=torch.bool)
+    fired = torch.zeros(d_sae, dtype=torch.bool, device=device)
 
     def step(x: Tensor) -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
             sae.set_decoder_norm_to_unit_norm()
             variance = (x - x.mean(0)).pow(2).sum()
             out = sae(x=x, y=x, dead_mask=None, total_variance=variance)

@@ -24,14 +24,14 @@ from saesweep.training import Member, parameter_group
 POINT = HookPoint("synthetic", "output")
 
 
-def batches(d_in: int, batch: int, count: int) -> list[Tensor]:
+def batches(d_in: int, batch: int, count: int, device: str) -> list[Tensor]:
     source = SyntheticSource(
         POINT, features=2048, d_in=d_in, l0=24, spread=20.0, noise=0.01, seed=0, window=batch * count, stream_seed=0
     )
     x = source.window(batch * count)[POINT]
     x -= x.mean(0)
     x /= x.square().sum(1).mean().sqrt()
-    return list(x.split(batch))
+    return list(x.to(device).split(batch))
 
 
 def start_threshold(x: Tensor, W_enc_T: Tensor, k: int) -> float:
@@ -45,7 +45,7 @@ def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member,
     node = OmegaConf.to_container(OmegaConf.load(f"conf/arch/{arch}.yaml"))
     torch.manual_seed(0)
     leave = ("name", "coefficient", "control", "optimizer")
-    sae = instantiate(node, leave=leave, d_in=x.shape[1], d_sae=d_sae, sparsity=k)
+    sae = instantiate(node, leave=leave, d_in=x.shape[1], d_sae=d_sae, sparsity=k).to(x.device)
     threshold = start_threshold(x, sae.W_enc_T.detach(), k)
     with torch.no_grad():
         if arch == "jumprelu":
@@ -55,7 +55,7 @@ def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member,
             sae.b_mag.fill_(-threshold / 2)
     sae.dense = dense
     coefficient = Coefficient(k, fixed=1e-3, **node["control"])
-    member = Member(arch, POINT, sae, coefficient, node["optimizer"])
+    member = Member(arch, POINT, sae, coefficient, node["optimizer"]).to(x.device)
     group = parameter_group(sae, node["optimizer"]) | {"lr": 1e-5}  # so slow that L0 stays where it is
     optimizer = UnitRowAdam([group])
 
@@ -67,8 +67,10 @@ def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member,
     return member, step
 
 
-def compare(arch: str, d_in: int, d_sae: int, batch: int, k: int, rounds: int, precisions: Sequence[str]) -> None:
-    data = batches(d_in, batch, 4)
+def compare(
+    arch: str, d_in: int, d_sae: int, batch: int, k: int, rounds: int, precisions: Sequence[str], device: str
+) -> None:
+    data = batches(d_in, batch, 4, device)
     member, step = ours(arch, data[0], d_sae, k, dense=False)
     _, dense = ours(arch, data[0], d_sae, k, dense=True)
     threshold = start_threshold(data[0], member.sae.W_enc_T.detach(), k)
@@ -94,15 +96,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--k", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", nargs="+", default=peers.PRECISIONS, help="of the peers")
+    parser.add_argument("--precision", nargs="*", default=peers.PRECISIONS, help="of the peers; none: ours alone")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     common.prepare()
     print(common.machine())
     for width in args.width:
-        reached = common.peak(args.batch, args.d_in, width)
+        reached = common.peak(args.batch, args.d_in, width, args.device)
         print(f"\nencoder product at width {width:,}: " + ", ".join(f"{k} {v / 1e9:,.0f} GFLOP/s" for k, v in reached.items()))
         for arch in args.arch:
-            compare(arch, args.d_in, width, args.batch, args.k, args.rounds, args.precision)
+            compare(arch, args.d_in, width, args.batch, args.k, args.rounds, args.precision, args.device)
 
 
 if __name__ == "__main__":

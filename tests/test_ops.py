@@ -66,7 +66,10 @@ def test_the_chosen_entries_are_those_of_the_definition_and_in_its_order(backend
     above = None if k else torch.full((300,), 9.0) + drawn(300, seed=3)
     starts, rows, columns, values = backend.choose(u, W_enc_T, b_enc, above, k)
     wanted = plain.choose(u, W_enc_T, b_enc, above, k)
-    assert torch.equal(starts, wanted[0]) and torch.equal(rows, wanted[1]) and len(rows) > 40
+    assert torch.equal(starts_of(torch.bincount(rows, minlength=40)), starts) and len(rows) < 1.3 * len(wanted[1])
+    kept = values != 0  # the GPU lists a few more, rather than wait until it is known which those are
+    rows, columns, values = rows[kept], columns[kept], values[kept]
+    assert torch.equal(rows, wanted[1]) and len(rows) > 40
     dense = [torch.zeros(40, 300).index_put((rows, c), v) for c, v in ((columns, values), wanted[2:])]
     torch.testing.assert_close(*dense, rtol=1e-4, atol=1e-4)
 

@@ -130,11 +130,11 @@ def trainable(tokens: Int[Tensor, "*batch context"], tokenizer: Tokenizer) -> Bo
 
 
 def harvest(lm: LanguageModel, points: Sequence[HookPoint], tokens: Int[Tensor, "batch context"]) -> Rows:
-    """Activations at the ordinary positions of the blocks, in the order of the text."""
+    """Activations at the ordinary positions of the blocks, in the order of the text. The host waits for no device."""
     device = next(lm.module.parameters()).device
-    keep = trainable(tokens, lm.tokenizer).to(device)
-    read_at = read(lm.module, points, tokens.clamp(min=0).to(device))
-    return {point: x[keep] for point, x in read_at.items()}
+    keep = trainable(tokens, lm.tokenizer).flatten().nonzero().squeeze(1)
+    keep, tokens = (x.to(device, non_blocking=True) for x in (keep, tokens.clamp(min=0)))
+    return {point: x.flatten(0, 1).index_select(0, keep) for point, x in read(lm.module, points, tokens).items()}
 
 
 @dataclass(frozen=True)

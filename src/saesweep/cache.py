@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -43,8 +42,9 @@ class CachedSource:
 
     def __init__(
         self, folder: Path, determined_by: Mapping[str, Any], points: Sequence[HookPoint],
-        make: Callable[[], LanguageModelSource], *, context: int, window: int,
+        make: Callable[[], LanguageModelSource], *, context: int, window: int, device: torch.device | str = "cpu",
     ):
+        self.device = torch.device(device)
         self.folder, self.points, self.make = folder / digest(determined_by), tuple(points), make
         self.context, self.window_tokens, self.state = context, window, {"pool": 0, "position": 0}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ class CachedSource:
     def _add(self, place: str, run: dict[str, Any], rows: Rows) -> dict[str, Any]:
         for point, x in rows.items():
             name = f"{place}.{digest(str(point))}.bin"
-            content = x.contiguous().view(torch.uint8).numpy()
+            content = x.cpu().contiguous().view(torch.uint8).numpy()
             _write(self.folder / name, content)
             dtype = str(x.dtype).removeprefix("torch.")
             run["points"][str(point)] = {"file": name, "dtype": dtype, "d_in": x.shape[1], "crc32": zlib.crc32(content)}
@@ -126,10 +126,15 @@ class CachedSource:
 
     def _read(self, entry: Mapping[str, Any]) -> Tensor:
         file = self.folder / entry["file"]
-        content = np.fromfile(file, dtype=np.uint8) if file.is_file() else np.empty(0, np.uint8)
-        if zlib.crc32(content) != entry["crc32"]:
+        size = file.stat().st_size if file.is_file() else 0
+        content = torch.empty(size, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        if size:
+            with file.open("rb") as opened:
+                opened.readinto(content.numpy())
+        if zlib.crc32(content.numpy()) != entry["crc32"]:
             raise UsageError(f"cache=disk: {file} is damaged or missing; delete {self.folder}, it is made again")
-        return torch.from_numpy(content).view(getattr(torch, entry["dtype"])).view(-1, entry["d_in"])
+        x = content.view(getattr(torch, entry["dtype"])).view(-1, entry["d_in"])
+        return x.to(self.device, non_blocking=True)
 
 
 def _write(file: Path, content: Any) -> None:

@@ -24,8 +24,9 @@ DOCUMENT = 128  # tokens, all independent, that stand for one
 class SyntheticSource:
     def __init__(
         self, point: HookPoint, *, features: int, d_in: int, l0: float, spread: float, noise: float, seed: int,
-        window: int, stream_seed: int,
+        window: int, stream_seed: int, device: torch.device | str = "cpu",
     ):
+        self.device = device
         self.point, self.noise, self.rows, self.seed, self.number = point, noise, window, stream_seed, 0
         directions = torch.randn(features, d_in, generator=generator(seed))
         self.dictionary = directions / directions.norm(dim=1, keepdim=True)
@@ -40,7 +41,8 @@ class SyntheticSource:
         features, d_in = self.dictionary.shape
         strength = 0.5 + torch.rand(count, features, generator=random)
         active = torch.rand(count, features, generator=random) < self.probability
-        return (active * strength) @ self.dictionary + self.noise * torch.randn(count, d_in, generator=random)
+        x = (active * strength) @ self.dictionary + self.noise * torch.randn(count, d_in, generator=random)
+        return x.to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         return {"number": self.number}
@@ -51,7 +53,7 @@ class SyntheticSource:
 
 def recovery(dictionary: Float[Tensor, "features d_in"], W_dec: Float[Tensor, "d_sae d_in"]) -> float:
     """Mean over the true features of the largest cosine with a decoder row of norm one."""
-    return float((dictionary @ W_dec.T).amax(1).mean())
+    return float((dictionary.to(W_dec.device) @ W_dec.T).amax(1).mean())
 
 
 @torch.no_grad()

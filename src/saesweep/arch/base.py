@@ -72,12 +72,14 @@ class SparseAutoencoder(nn.Module, ABC):
         return self.decode(self.encode(x))
 
     def preactivations(
-        self, x: Float[Tensor, "batch d_in"], *, above: float | Float[Tensor, " d_sae"] | None = None, largest: int = 0
+        self, x: Float[Tensor, "batch d_in"], *, above: float | Float[Tensor, "..."] | None = None, largest: int = 0
     ) -> Latents:
-        """pi where it lies above a bound, or else the `largest` so many of each token; elsewhere zero, without gradient."""
-        if isinstance(above, float):
-            above = torch.full_like(self.b_enc, above)
-        above = None if above is None else above.detach()
+        """pi where it lies above a bound, or else the `largest` so many of each token; elsewhere zero, without gradient.
+
+        `above`: one number, or one per latent.
+        """
+        if above is not None:
+            above = torch.as_tensor(above).detach().to(self.b_enc).expand_as(self.b_enc)
         return encode(x, self.W_enc_T, self.b_enc, self.b_dec, above, largest, self.dense, self.unformed)
 
     def reconstruct(
@@ -94,7 +96,7 @@ class SparseAutoencoder(nn.Module, ABC):
     def count_fired_(self, fired: Bool[Tensor, " d_sae"], tokens: int) -> None:
         """After a batch of so many tokens: how many each latent has not been active for."""
         self.tokens_since_fired += tokens
-        self.tokens_since_fired[fired] = 0
+        self.tokens_since_fired.masked_fill_(fired, 0)
 
     @torch.no_grad()
     def constrain_(self) -> None:

@@ -31,11 +31,12 @@ class RunningThreshold(nn.Module):
     def largest(self, sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"]) -> Latents:
         """The sparsity * batch largest pre-activations, the rest zero; moves the running mean."""
         count = sae.sparsity * int(distributed.total(len(x)))
-        pi = sae.preactivations(x, above=0.9 * float(self.last))  # those near the last batch's smallest, which are few
-        if distributed.total(int((pi.values > 0).sum())) < count:
+        pi = sae.preactivations(x, above=0.9 * self.last)  # those near the last batch's smallest, which are few
+        values = _positive(pi)
+        if distributed.total(len(values)) < count:
             pi = sae.preactivations(x, above=0.0)
-        values = pi.values.detach().flatten()
-        values = distributed.gathered(values[values > 0])  # the batch of all ranks
+            values = _positive(pi)
+        values = distributed.gathered(values)  # the batch of all ranks
         count = min(count, values.numel())
         if count == 0:
             return pi
@@ -44,6 +45,11 @@ class RunningThreshold(nn.Module):
         self.last.copy_(new)
         self.value.copy_(torch.where(self.value > 0, self.value.lerp(new, self.RATE), new))
         return pi.like(torch.where(pi.values >= smallest, pi.values, 0.0))
+
+
+def _positive(pi: Latents) -> Float[Tensor, " n"]:
+    values = pi.values.detach().flatten()
+    return values[values > 0]
 
 
 class BatchTopK(SparseAutoencoder):

@@ -101,13 +101,14 @@ class _Encode(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, u, W_enc_T, b_enc, b_dec, values, entries, unformed):
-        ctx.save_for_backward(u, W_enc_T)
+        ctx.save_for_backward(u, W_enc_T, values)
         ctx.entries, ctx.unformed = entries, unformed
         return values.clone()
 
     @staticmethod
     def backward(ctx, grad):
-        u, W_enc_T = ctx.saved_tensors
+        u, W_enc_T, values = ctx.saved_tensors
+        grad = grad.masked_fill(values == 0, 0.0)  # of entries that are on the list, but are not kept
         dW_enc_T = ctx.entries.gradient(W_enc_T, grad, u, ctx.unformed) if ctx.needs_input_grad[1] else None
         db_enc = grad.new_zeros(ctx.entries.shape[1]).index_add_(0, ctx.entries.columns, grad)
         return None, dW_enc_T, db_enc, -(db_enc @ W_enc_T), None, None, None

@@ -61,7 +61,7 @@ class ReadText:
         }
         return CachedSource(
             Path(job["cache"]["folder"]), determined_by, self.points, cache(self._read_now),
-            context=job["context"], window=activations["window"],
+            context=job["context"], window=activations["window"], device=device_of(job),
         )
 
     def calibration_rows(self) -> Rows:
@@ -94,7 +94,7 @@ class KnownDictionary:
         self.numbers = job["evaluation"]
         self.source = synthetic.SyntheticSource(
             points[0], **job["model"]["source"]["synthetic"],
-            window=job["activations"]["window"], stream_seed=job["stream_seed"],
+            window=job["activations"]["window"], stream_seed=job["stream_seed"], device=device_of(job),
         )
 
     def calibration_rows(self) -> Rows:

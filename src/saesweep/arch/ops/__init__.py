@@ -8,7 +8,8 @@ Each module has
 
     choose(u, W_enc_T, b_enc, above, k)                  the entries of pi = u W_enc + b_enc above their bound, or else the
                                                          k largest of each row: (starts, rows, columns, values), or None
-                                                         where they are too many for a list to pay
+                                                         where they are too many for a list to pay; an entry whose value
+                                                         is 0 is listed, but not kept
     sort_by_column(columns, d_sae)                       (order, starts) that sort the list by column
     reconstruct(starts, rows, columns, f, W_dec, b_dec, x)
                                                          the residual f W_dec + b_dec - x, its rows' squared norms, and

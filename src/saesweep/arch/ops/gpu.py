@@ -2,7 +2,8 @@
 
 A product in bf16 ranks all d_sae latents; it is off by less than 2^-7 |u| |w|, mostly by far less. Whatever lies so near
 to being chosen is a candidate, whose pre-activation is then computed in fp32. The k largest are taken of k + k / 4 + 8
-candidates per token: no size depends on the data, and the host never waits. Entries above a bound are counted first.
+candidates per token: no size depends on the data, and the host never waits. Candidates for being above a bound are
+counted, which the host waits for, and then listed all of them: those that turn out to lie below it with value 0.
 
 TRITON_INTERPRET=1 runs the kernels without a GPU, on CPU tensors: that is how they are tested.
 """
@@ -20,6 +21,7 @@ from saesweep.arch import ops
 from saesweep.arch.ops import Adam, Chosen, Sums, plain, starts_of
 
 ROUNDING = 2.0**-7
+SCAN = 1024  # latents that a program looks at together
 sort_by_column, fired = plain.sort_by_column, plain.fired
 
 
@@ -28,21 +30,20 @@ def choose(u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: i
     batch, d_sae = len(u), len(W_enc_T)
     if above is None and ops.DENSE_BELOW * k > d_sae:
         return None
-    rough = (u.bfloat16() @ W_enc_T.bfloat16().T).float() + b_enc
+    rough = torch.addmm(b_enc.bfloat16(), u.bfloat16(), W_enc_T.bfloat16().T)
     if above is None:
         return _largest(rough, u, W_enc_T, b_enc, k)
-    slack = ROUNDING * u.norm(dim=1, keepdim=True) * W_enc_T.norm(dim=1)
-    mask = rough > above - slack
-    counts = mask.sum(1)
-    if ops.DENSE_BELOW * int(counts.sum()) > 2 * batch * d_sae:
+    near = (rough, above.contiguous(), ROUNDING * u.norm(dim=1), W_enc_T.norm(dim=1))
+    counts = torch.empty(batch, dtype=torch.int64, device=u.device)
+    _count[(batch,)](*near, counts, d_sae, BLOCK=SCAN)
+    starts = starts_of(counts)
+    n = int(starts[-1])
+    if ops.DENSE_BELOW * n > batch * d_sae:
         return None
-    rows, columns = mask.nonzero(as_tuple=True)
-    pi = products(starts_of(counts), columns, u, W_enc_T) + b_enc[columns]
-    exact = pi > above[columns]
-    rows, columns, pi = rows[exact], columns[exact], pi[exact]
-    if ops.DENSE_BELOW * len(pi) > batch * d_sae:
-        return None
-    return starts_of(torch.bincount(rows, minlength=batch)), rows, columns, pi
+    rows, columns = counts.new_empty(n), counts.new_empty(n)
+    _list[(batch,)](*near, starts, rows, columns, d_sae, BLOCK=SCAN)
+    pi = products(starts, columns, u, W_enc_T) + b_enc[columns]
+    return starts, rows, columns, torch.where(pi > above[columns], pi, 0.0)
 
 
 def _largest(rough: Tensor, u: Tensor, W_enc_T: Tensor, b_enc: Tensor, k: int) -> Chosen:
@@ -59,6 +60,37 @@ def _largest(rough: Tensor, u: Tensor, W_enc_T: Tensor, b_enc: Tensor, k: int) -
 
 def compiled(function: Callable) -> Callable:
     return triton.jit(inspect.unwrap(function))  # less what a type checker has put around it
+
+
+@compiled
+def _is_near(rough, bound, slack, norms, i, m):
+    there = i < m
+    score = tl.load(rough + i, mask=there, other=0.0).to(tl.float32)
+    error = slack * tl.load(norms + i, mask=there, other=0.0)
+    return there & (score > tl.load(bound + i, mask=there, other=0.0) - error)
+
+
+@compiled
+def _count(rough, bound, slack, norms, counts, m, BLOCK: tl.constexpr):
+    r = tl.program_id(0).to(tl.int64)
+    total = tl.zeros([BLOCK], tl.int32)
+    for first in range(0, m, BLOCK):
+        i = first + tl.arange(0, BLOCK)
+        total += _is_near(rough + r * m, bound, tl.load(slack + r), norms, i, m).to(tl.int32)
+    tl.store(counts + r, tl.sum(total))
+
+
+@compiled
+def _list(rough, bound, slack, norms, starts, rows, columns, m, BLOCK: tl.constexpr):
+    r = tl.program_id(0).to(tl.int64)
+    at = tl.load(starts + r)
+    for first in range(0, m, BLOCK):
+        i = first + tl.arange(0, BLOCK)
+        near = _is_near(rough + r * m, bound, tl.load(slack + r), norms, i, m)
+        place = at + tl.cumsum(near.to(tl.int64)) - 1
+        tl.store(columns + place, i, mask=near)
+        tl.store(rows + place, r, mask=near)
+        at += tl.sum(near.to(tl.int64))
 
 
 def _block(d: int) -> dict[str, int]:

@@ -28,7 +28,8 @@ def choose(u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: i
 
 
 def sort_by_column(columns: Tensor, d_sae: int) -> tuple[Tensor, Tensor]:
-    return columns.argsort(stable=True), starts_of(torch.bincount(columns, minlength=d_sae))
+    found, order = columns.sort(stable=True)
+    return order, torch.searchsorted(found, torch.arange(d_sae + 1, device=columns.device))
 
 
 def reconstruct(
@@ -43,7 +44,8 @@ def sum_columns(order: Tensor, starts: Tensor, rows: Tensor, weights: Tensor, ma
 
 
 def fired(columns: Tensor, values: Tensor, d_sae: int) -> Tensor:
-    return torch.zeros(d_sae, dtype=torch.bool, device=columns.device).index_fill_(0, columns[values > 0], True)
+    times = torch.zeros(d_sae, dtype=torch.int32, device=columns.device)
+    return times.index_add_(0, columns, (values > 0).int()) > 0
 
 
 def tangent(grad: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,143 @@
+"""A GPU that is not there: tensors that say they are on it, with their values on the CPU.
+
+What CUDA refuses is refused: an operation on tensors of both devices, numpy's look at a tensor. Whenever the host would
+have to wait for the device, that is noted. Triton's kernels run in their interpreter, Lightning is told of one GPU.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
+from torch.autograd.graph import _engine_run_backward
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+GPU = torch.device("cuda", 0)
+aten = torch.ops.aten
+COPIES = {aten.copy_.default, aten._to_copy.default}
+INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}  # also by a tensor of the CPU
+WAITS = {  # their result, or its size, is on the host
+    aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default,
+    aten.bincount.default, aten.repeat_interleave.Tensor, aten._unique2.default,
+}
+
+
+class OnGpu(torch.Tensor):
+    @staticmethod
+    def __new__(cls, values: torch.Tensor) -> OnGpu:
+        layout = {"strides": values.stride(), "storage_offset": values.storage_offset(), "dtype": values.dtype}
+        return torch.Tensor._make_wrapper_subclass(cls, values.size(), **layout, requires_grad=values.requires_grad)
+
+    def __init__(self, values: torch.Tensor):
+        self.values_ = values.detach()
+
+    device = property(lambda self: GPU)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
+
+    def __repr__(self) -> str:
+        return f"OnGpu({self.values_})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return _Pretending.operation(func, args, kwargs or {})
+
+
+def on_host(x: Any) -> Any:
+    return x.values_ if isinstance(x, OnGpu) else x
+
+
+def on_gpu(x: Any) -> Any:
+    return OnGpu(x) if isinstance(x, torch.Tensor) and not isinstance(x, OnGpu) else x
+
+
+class _Moved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, to: str) -> torch.Tensor:
+        ctx.back = x.device.type
+        return on_gpu(x.detach().clone()) if to == "cuda" else on_host(x).clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
+        return (on_gpu(grad) if ctx.back == "cuda" else on_host(grad)), None
+
+
+class _Pretending(TorchFunctionMode):
+    waits: list[str]  # of the one that is active
+
+    @classmethod
+    def operation(cls, func: Any, args: tuple, kwargs: dict) -> Any:
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        there = [x for x in given if isinstance(x, OnGpu)]
+        if func not in COPIES | INDEXED and any(not isinstance(x, OnGpu) and x.dim() for x in given):
+            raise RuntimeError(f"Expected all tensors to be on the same device: {func}")
+        if func in WAITS or (func in INDEXED and any(i is not None and i.dtype == torch.bool for i in args[1])):
+            cls.waits.append(str(func))
+        known = {id(x.values_): x for x in there}  # what is changed in place is given back
+        found = func(*tree_map(on_host, args), **tree_map(on_host, kwargs))
+        return tree_map(lambda x: known.get(id(x), on_gpu(x)), found)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = dict(kwargs or {})
+        first = args[0] if args else None
+        if func is torch.Tensor.backward:  # the steps of it are to be seen as well
+            with self:
+                (root, *_), how = args, {"allow_unreachable": True, "accumulate_grad": True}
+                return _engine_run_backward((root,), (torch.ones_like(root),), False, False, (), **how)
+        if func in (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda):
+            place = {torch.Tensor.cpu: ("cpu",), torch.Tensor.cuda: ("cuda",)}.get(func, ())
+            return self._to(first, *place, *args[1:], **kwargs)
+        if isinstance(first, OnGpu) and func in (torch.Tensor.numpy, torch.Tensor.__array__):
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
+        if isinstance(first, OnGpu) and func in (torch.Tensor.tolist, torch.Tensor.__format__):
+            self.waits.append(func.__name__)
+            return func(first.values_, *args[1:])
+        kwargs.pop("pin_memory", None)
+        if kwargs.get("device") is None:
+            return func(*args, **kwargs)
+        wanted = torch.device(kwargs.pop("device")).type
+        found = func(*(tree_map(on_host, args) if wanted == "cpu" else args), device="cpu", **kwargs)
+        return tree_map(on_gpu, found) if wanted == "cuda" else found
+
+    def _to(self, x: torch.Tensor, *args: Any, device: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor:
+        for word in args:
+            if isinstance(word, torch.Tensor):
+                device, dtype = word.device, word.dtype
+            elif isinstance(word, torch.dtype):
+                dtype = word
+            elif isinstance(word, str | torch.device):
+                device = word
+        if dtype is not None and dtype != x.dtype:
+            x = x.to(dtype)
+        if device is None or torch.device(device).type == x.device.type:
+            return x
+        if torch.device(device).type == "cpu":
+            self.waits.append("a copy to the host")
+        return _Moved.apply(x, torch.device(device).type)
+
+
+@contextmanager
+def pretended() -> Iterator[list[str]]:
+    """Inside, "cuda" is there; gives the list of the moments at which the host waited for it."""
+    executor = pytest.importorskip("triton.runtime.interpreter").GridExecutor
+    launch = executor.__call__
+
+    def launched(self: Any, *args: Any, **kwargs: Any) -> None:
+        assert len({x.device for x in args if isinstance(x, torch.Tensor)}) == 1, "a kernel is given tensors of both devices"
+        launch(self, *map(on_host, args), **kwargs)
+
+    _Pretending.waits = []
+    with pytest.MonkeyPatch.context() as patch, _Pretending():
+        patch.setattr(executor, "__call__", launched)
+        one = {"is_available": True, "auto_device_count": 1, "parse_devices": [0], "get_parallel_devices": [GPU]}
+        for name, value in {**one, **dict.fromkeys(("setup_device", "setup", "teardown"))}.items():
+            patch.setattr(CUDAAccelerator, name, staticmethod(lambda *_, value=value: value))
+        torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter stays the object that it is
+        try:
+            yield _Pretending.waits
+        finally:
+            torch.__future__.set_swap_module_params_on_conversion(False)

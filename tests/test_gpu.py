@@ -1,0 +1,111 @@
+"""What runs on a GPU, on one that is pretended: every tensor is where it has to be, and the host seldom waits."""
+import math
+
+import pytest
+import torch
+from benchmarks.step import ours
+from pretended_gpu import pretended
+from small import cfg, job, tiny, trained, write_text
+
+from saesweep import models, optimizer
+from saesweep.activations import harvest
+from saesweep.arch import latents
+from saesweep.arch.ops import plain
+from saesweep.saves import cohorts
+from saesweep.sites import HookPoint
+from saesweep.sweep import run
+from saesweep.sweep.probe import estimate
+
+pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
+SHORT = ("trainer=gpu", "tokens=320", "log_tokens=64")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+def by(ops, monkeypatch):
+    for module in (latents, optimizer):
+        monkeypatch.setattr(module, "ops_for", lambda x: ops)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The kernels' interpreter is slow: where all else is looked at, PyTorch alone stands for them."""
+    by(plain, monkeypatch)
+
+
+def two_steps(arch, dense, device):
+    """The SAE's weights after two steps, and how often the host waited in the second one."""
+    x = torch.randn(8, 12, generator=torch.Generator().manual_seed(0))
+    x /= x.square().sum(1).mean().sqrt()
+    with pretended() as waits:
+        x = x.to(device)
+        member, step = ours(arch, x, 64, 3, dense)
+        step(x)
+        waits.clear()
+        step(x)
+        how_often = len(waits)
+        return {name: tensor.cpu() for name, tensor in member.sae.state_dict().items()}, how_often
+
+
+MOST = {"relu": 1, "gated": 1, "jumprelu": 1, "topk": 1, "batchtopk": 3}
+
+
+@pytest.mark.parametrize(("arch", "dense"), [*((arch, False) for arch in MOST), ("jumprelu", True)])
+def test_a_step_stays_on_the_gpu_does_there_what_its_kernels_do_on_a_cpu_and_seldom_waits(arch, dense, monkeypatch):
+    found, waits = two_steps(arch, dense, "cuda")
+    from saesweep.arch.ops import gpu
+
+    by(gpu, monkeypatch)
+    wanted, _ = two_steps(arch, dense, "cpu")
+    for name, tensor in wanted.items():
+        assert torch.equal(found[name], tensor), name
+    assert waits <= MOST[arch]
+
+
+def test_the_host_waits_for_the_language_model_only_where_transformers_looks_for_packed_sequences():
+    lm, point = tiny(), HookPoint("model.layers.1", "output")
+    tokens = torch.randint(3, 200, (2, 16))
+    tokens[1, 9:] = -1
+    wanted = harvest(lm, [point], tokens)[point]
+    with pretended() as waits:
+        lm = models.load(job(None, "model=tiny")["model"] | {"dtype": "float32"}, "cuda")
+        found = harvest(lm, [point], tokens)[point]
+        assert found.device.type == "cuda" and len(waits) <= 2
+        assert torch.equal(found.cpu(), wanted)
+
+
+@pytest.mark.parametrize("how", ["read now", "from disk", "synthetic"])
+def test_a_group_is_trained_and_evaluated_on_a_gpu(how, text, tmp_path, quick):
+    source = ["cache=disk", f"cache.folder={tmp_path}/cache"] if how == "from disk" else []
+    cfgs = [cfg(None if how == "synthetic" else text, f"arch={arch}", *SHORT, *source) for arch in ("jumprelu", "topk")]
+    with pretended():
+        results = run.train_group(cfgs, [tmp_path / "0", tmp_path / "1"])
+    for numbers in results:
+        assert abs(numbers["l0"] / 4 - 1) < 0.1 and 0 < numbers["fvu"] < 1, numbers
+        assert how == "synthetic" or math.isfinite(numbers["delta_loss"])
+
+
+def test_a_training_on_a_gpu_goes_on_from_its_save(text, tmp_path, quick):
+    jobs = [job(text, f"arch={arch}", *SHORT, "save_tokens=128") for arch in ("gated", "batchtopk")]
+
+    def killed(module):
+        if module.steps_done == 3:
+            raise ZeroDivisionError
+
+    with pretended():
+        undisturbed = trained(jobs, tmp_path / "undisturbed")
+        with pytest.raises(ZeroDivisionError):
+            trained(jobs, tmp_path / "killed", progress=killed)
+        assert [c.step for c in cohorts([tmp_path / "killed/0", tmp_path / "killed/1"])] == [2]
+        resumed = trained(jobs, tmp_path / "killed")
+    wanted, found = (module.state_dict() for module in (undisturbed, resumed))
+    for name, tensor in wanted.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_the_plan_of_a_training_on_a_gpu(text, quick):
+    with pretended():
+        assert estimate([cfg(text, "arch=jumprelu", *SHORT)])["seconds"] > 0
