@@ -1,7 +1,9 @@
 """A GPU that is not there: tensors that say they are on it, with their values on the CPU.
 
-What CUDA refuses is refused: an operation on tensors of both devices, numpy's look at a tensor. Whenever the host would
-have to wait for the device, that is noted. Triton's kernels run in their interpreter, Lightning is told of one GPU.
+What CUDA refuses is refused: an operation on tensors of both devices, numpy's look at a tensor. So is what it does not
+notice: a tensor read on another stream than it was written on, without a wait, or without the allocator being told.
+Whenever the host would have to wait for the device, that is noted. Triton's kernels run in their interpreter, and
+Lightning is told of one GPU.
 """
 from __future__ import annotations
 
@@ -39,6 +41,9 @@ class OnGpu(torch.Tensor):
     is_cuda = property(lambda self: True)
     is_cpu = property(lambda self: False)
 
+    def record_stream(self, stream: Stream) -> None:
+        Stream.writes[memory(self)][2].add(stream)
+
     def __repr__(self) -> str:
         return f"OnGpu({self.values_})"
 
@@ -52,7 +57,50 @@ def on_host(x: Any) -> Any:
 
 
 def on_gpu(x: Any) -> Any:
-    return OnGpu(x) if isinstance(x, torch.Tensor) and not isinstance(x, OnGpu) else x
+    return Stream.written(OnGpu(x)) if isinstance(x, torch.Tensor) and not isinstance(x, OnGpu) else x
+
+
+class Stream:
+    clock: int
+    main: Stream
+    current: Stream
+    writes: dict[int, tuple[Stream, int, set[Stream]]]  # by memory: where and when, and which streams it is kept for
+
+    def __init__(self, device: Any = None):
+        self.seen: dict[Stream, int] = {}  # until when this one has waited for the others
+
+    def wait_stream(self, other: Stream) -> None:
+        self.seen[other] = Stream.clock
+
+    @classmethod
+    @contextmanager
+    def used(cls, stream: Stream) -> Iterator[None]:
+        before, cls.current = cls.current, stream
+        yield
+        cls.current = before
+
+    @classmethod
+    def begin(cls) -> None:
+        cls.clock, cls.writes = 0, {}
+        cls.current = cls.main = cls()
+
+    @classmethod
+    def written(cls, x: OnGpu) -> OnGpu:
+        cls.clock += 1
+        cls.writes[memory(x)] = cls.current, cls.clock, set()
+        return x
+
+    @classmethod
+    def read(cls, x: OnGpu) -> None:
+        stream, time, kept_for = cls.writes.get(memory(x), (cls.current, 0, set()))
+        if stream is not cls.current and cls.current.seen.get(stream, -1) < time:
+            raise RuntimeError("a race: read on a stream that has not waited for the one it was written on")
+        if stream not in (cls.current, cls.main) and cls.current not in kept_for:
+            raise RuntimeError("a race: its memory may be used again by the stream it was written on; record_stream")
+
+
+def memory(x: OnGpu) -> int:
+    return x.values_.untyped_storage().data_ptr()
 
 
 class _Moved(torch.autograd.Function):
@@ -77,9 +125,17 @@ class _Pretending(TorchFunctionMode):
             raise RuntimeError(f"Expected all tensors to be on the same device: {func}")
         if func in WAITS or (func in INDEXED and any(i is not None and i.dtype == torch.bool for i in args[1])):
             cls.waits.append(str(func))
-        known = {id(x.values_): x for x in there}  # what is changed in place is given back
-        found = func(*tree_map(on_host, args), **tree_map(on_host, kwargs))
-        return tree_map(lambda x: known.get(id(x), on_gpu(x)), found)
+        known, given = {id(x.values_): x for x in there}, set(map(memory, there))
+        for x in there:
+            Stream.read(x)
+
+        def wrapped(x: Any) -> Any:
+            if not isinstance(x, torch.Tensor):
+                return x
+            x = known[id(x)] if id(x) in known else OnGpu(x)  # what is changed in place is given back
+            return x if memory(x) in given and not func._schema.is_mutable else Stream.written(x)
+
+        return tree_map(wrapped, func(*tree_map(on_host, args), **tree_map(on_host, kwargs)))
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -131,11 +187,14 @@ def pretended() -> Iterator[list[str]]:
         launch(self, *map(on_host, args), **kwargs)
 
     _Pretending.waits = []
+    Stream.begin()
     with pytest.MonkeyPatch.context() as patch, _Pretending():
         patch.setattr(executor, "__call__", launched)
         one = {"is_available": True, "auto_device_count": 1, "parse_devices": [0], "get_parallel_devices": [GPU]}
         for name, value in {**one, **dict.fromkeys(("setup_device", "setup", "teardown"))}.items():
             patch.setattr(CUDAAccelerator, name, staticmethod(lambda *_, value=value: value))
+        for name, value in {"Stream": Stream, "stream": Stream.used, "current_stream": lambda *_: Stream.current}.items():
+            patch.setattr(torch.cuda, name, value)
         torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter stays the object that it is
         try:
             yield _Pretending.waits

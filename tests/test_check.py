@@ -55,6 +55,7 @@ def test_the_defaults_with_the_standins_pass():
         ("activations.max_norm=0", ["activations.max_norm=0", "above 0"]),
         ("activations.window=many", ["activations.window=many"]),
         ("activations.center=1", ["activations.center=1", "true or false"]),
+        ("read_ahead=true", ["read_ahead=true", "trainer=gpu"]),
         ("evaluation.lm_tokens=100000", ["evaluation.lm_tokens=100000", "evaluation.tokens=16384"]),
         ("arch.coefficient=0", ["arch.coefficient=0", "above 0"]),
         ("arch.optimizer=adam", ["arch.optimizer=adam"]),

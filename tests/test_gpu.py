@@ -1,11 +1,12 @@
 """What runs on a GPU, on one that is pretended: every tensor is where it has to be, and the host seldom waits."""
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from benchmarks.step import ours
-from pretended_gpu import pretended
-from small import cfg, job, tiny, trained, write_text
+from pretended_gpu import Stream, pretended
+from small import cfg, job, tiny, trained, untrained, write_text
 
 from saesweep import models, optimizer
 from saesweep.activations import harvest
@@ -104,6 +105,38 @@ def test_a_training_on_a_gpu_goes_on_from_its_save(text, tmp_path, quick):
     wanted, found = (module.state_dict() for module in (undisturbed, resumed))
     for name, tensor in wanted.items():
         assert torch.equal(found[name], tensor), name
+
+
+WINDOWS = "activations={window: 256, statistics: 128, documents_per_pool: 8, lm_batch: 2}"  # of 4 micro-batches, 3 batches
+
+
+def test_read_ahead_the_saes_are_the_same_also_when_a_training_goes_on(text, tmp_path, quick):
+    """On a stream of its own: what is read there without a wait is refused here."""
+    jobs = [job(text, f"arch={arch}", *SHORT, "save_tokens=192", WINDOWS) | {"tokens": 1280} for arch in ("jumprelu", "topk")]
+    ahead = [one | {"read_ahead": True} for one in jobs]
+
+    def killed(module):
+        if module.steps_done == 5:
+            raise ZeroDivisionError
+
+    with pretended():
+        wanted = trained(jobs, tmp_path / "not").state_dict()
+        found = trained(ahead, tmp_path / "ahead").state_dict()
+        with pytest.raises(ZeroDivisionError):
+            trained(ahead, tmp_path / "killed", progress=killed)
+        resumed = trained(ahead, tmp_path / "killed").state_dict()
+        for name, tensor in wanted.items():
+            assert torch.equal(found[name], tensor) and torch.equal(resumed[name], tensor), name
+
+
+def test_the_next_window_is_read_as_far_as_this_one_was_handed_out(text, quick):
+    with pretended():
+        one = job(text, "arch=topk", *SHORT, WINDOWS) | {"tokens": 1280, "read_ahead": True}
+        _, stream, matter = untrained([one])
+        where = []
+        matter.source.lm.module.register_forward_pre_hook(lambda *_: where.append(Stream.current is stream.ahead.stream))
+        read = [0, *(len(where) for _ in zip(range(8), stream, strict=False))]
+    assert all(where) and all(1 <= after - before <= 2 for before, after in pairwise(read)), read
 
 
 def test_the_plan_of_a_training_on_a_gpu(text, quick):

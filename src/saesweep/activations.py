@@ -10,7 +10,7 @@ pool or window alone, so a position in the stream is three numbers, and any SAE 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saesweep import distributed
+from saesweep.ahead import Ahead, at_once
 from saesweep.errors import UsageError
 from saesweep.models import LanguageModel, Tokenizer
 from saesweep.sites import HookPoint, read
@@ -50,15 +51,26 @@ class LanguageModelSource:
 
     def window(self, rows: int) -> Rows:
         """The next window; a smaller one where no more than `rows` are wanted."""
-        return self.read(self.next_blocks(blocks_wanted(rows, self.context, self.window_tokens))[0])
+        return at_once(self.reading(rows))
+
+    def reading(self, rows: int) -> Generator[int, None, Rows]:
+        """`window`, a micro-batch at a time; each tells how many rows there are by then."""
+        blocks, _ = self.next_blocks(blocks_wanted(rows, self.context, self.window_tokens))
+        return (yield from self._read(blocks, self.points))
 
     def read(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint] | None = None) -> Rows:
         """Activations at the ordinary positions of these blocks; every reader reads its share of them, and has all."""
-        points = self.points if points is None else points
+        return at_once(self._read(tokens, self.points if points is None else points))
+
+    def _read(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint]) -> Generator[int, None, Rows]:
         parts = tokens.split(self.lm_batch)
+        rows = [int(self.trainable(part).sum()) for part in parts]
         mine = range(distributed.reader(), len(parts), distributed.readers()) or range(1)  # the first for its shape alone
-        read = {i: harvest(self.lm, points, parts[i]) for i in mine}
-        return distributed.exchanged(read, [int(self.trainable(part).sum()) for part in parts])
+        read = {}
+        for i in mine:
+            read[i] = harvest(self.lm, points, parts[i])
+            yield sum(rows[: i + 1])
+        return distributed.exchanged(read, rows)
 
     def trainable(self, tokens: Int[Tensor, "blocks context"]) -> Bool[Tensor, "blocks context"]:
         return trainable(tokens, self.lm.tokenizer)
@@ -218,8 +230,10 @@ class ActivationStream:
 
     def __init__(
         self, source: Source, *, steps: int, batch_tokens: int, stream_seed: int,
-        center: bool, max_norm: float | None, statistics: int,
+        center: bool, max_norm: float | None, statistics: int, ahead: Ahead | None = None,
     ):
+        """`ahead`: where the source can be read in parts, between the steps."""
+        self.ahead = ahead
         self.source, self.steps, self.batch_tokens, self.seed = source, steps, batch_tokens, stream_seed
         self.position = self._before = Position(0, 0, 0, source.state_dict())
         self._rows: Rows = {}
@@ -260,27 +274,37 @@ class ActivationStream:
         else:
             self.position = Position(at.step + 1, at.window + 1, 0, self._after)
             self._rows = {}  # before the next window is harvested
+        if self.ahead:
+            self.ahead.until(end)
         return rows
 
     def _begin_window(self) -> None:
         """The window at the position, no larger than the rest of the run needs, its rows in random order."""
         at = self.position
         left = self.steps - at.step + at.offset // self.batch_tokens
-        rows = self._at_least_a_batch(left * self.batch_tokens)
+        rows = self.ahead and self.ahead.window()
+        if rows is None:
+            rows = at_once(self._reading(left * self.batch_tokens))
         self._after = self.source.state_dict()
         count = len(next(iter(rows.values())))
         order = torch.randperm(count, generator=generator(self.seed, 1, at.window))
         self._rows = {point: x[order.to(x.device)] for point, x in rows.items()}
         if self._statistics is None:
             self._statistics = {point: self._measure(x) for point, x in self._rows.items()}
+        left -= count // self.batch_tokens
+        if self.ahead and left > 0:
+            self.ahead.begin(self._reading(left * self.batch_tokens))
 
-    def _at_least_a_batch(self, wanted: int) -> Rows:
-        """Blocks that are mostly padding, or a small window, may hold less."""
-        rows = self.source.window(wanted)
+    def _reading(self, wanted: int) -> Generator[int, None, Rows]:
+        """A window of at least a batch: blocks that are mostly padding, or a small window, may hold less."""
+        rows = yield from self._part(wanted)
         while (count := len(next(iter(rows.values())))) < self.batch_tokens:
-            more = self.source.window(wanted - count)
+            more = yield from self._part(wanted - count)
             rows = {point: torch.cat([x, more[point]]) for point, x in rows.items()}
         return rows
+
+    def _part(self, wanted: int) -> Generator[int, None, Rows]:
+        return (yield from self.source.reading(wanted)) if self.ahead else self.source.window(wanted)
 
     def position_after(self, step: int) -> Position:
         """Of the last batch that was handed out, or of the one before it: the last may not have been trained on."""
@@ -292,3 +316,5 @@ class ActivationStream:
         self.position = self._before = position
         self.source.load_state_dict(position.source)
         self._rows, self._statistics = {}, dict(statistics)
+        if self.ahead:
+            self.ahead.begin(None)

@@ -38,6 +38,7 @@ def check(cfg: Mapping) -> None:
     _numbers(cfg)
     _place(cfg)
     _world(cfg["trainer"])
+    _ahead(cfg)
     _arch(cfg["arch"])  # from here on torch is imported
     _trainer(cfg["trainer"])
     _loggers(cfg.get("logger"))
@@ -159,6 +160,13 @@ def _world(trainer: Mapping) -> None:
         named = f"trainer.num_nodes={nodes}" if nodes > 1 else f"trainer.devices={devices}"
         raise UsageError(f"{named}: several devices need trainer=ddp trainer.devices={count}, which sums the gradients of "
                          "every SAE, or trainer=sweep_parallel, which deals the SAEs out")  # fmt: skip
+
+
+def _ahead(cfg: dict) -> None:
+    on_gpu, kept = cfg["trainer"].get("accelerator") in ("gpu", "cuda"), cfg["cache"]["folder"] is not None
+    if cfg["read_ahead"] and (kept or not on_gpu or "synthetic" in cfg["model"]["source"]):
+        raise UsageError("read_ahead=true: a language model that reads a text on a GPU can be ahead of the training; leave it "
+                         "out, or write trainer=gpu cache=none")  # fmt: skip
 
 
 def _arch(arch: Mapping) -> None:

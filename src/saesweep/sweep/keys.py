@@ -65,6 +65,7 @@ class Train:
     save_tokens: Count
     save_minutes: Positive
     dense: bool
+    read_ahead: bool
     plan: bool
     overwrite: bool
     activations: Activations

@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 RESULTS = (NUMBERS, "sae", saves.FOLDER)  # what took the work
 OURS = (*RESULTS, *files.FILES, "wandb")  # removed where a job starts anew
 # These say nothing about the SAE. Of the trainer only the precision does: a sweep may go on on another machine.
-NOT_SETTINGS = ("name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "logger", "trainer", "cache")
+NOT_SETTINGS = (
+    "name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "read_ahead", "logger", "trainer", "cache",
+)  # fmt: skip
 
 
 def finished(job: Job) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from saesweep import distributed, files, outputs, saelens, saves
 from saesweep.activations import ActivationStream, Position, Statistics
+from saesweep.ahead import Ahead
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.calibration import meet_l0_
 from saesweep.evaluation import Measured, Subject
@@ -143,6 +144,7 @@ def _stream(job: Settings, source: Any, steps: int) -> ActivationStream:
     return ActivationStream(
         source, steps=steps, batch_tokens=job["batch_tokens"], stream_seed=job["stream_seed"],
         center=numbers["center"], max_norm=numbers["max_norm"], statistics=numbers["statistics"],
+        ahead=Ahead(device_of(job)) if job["read_ahead"] else None,
     )
 
 
