@@ -147,6 +147,8 @@ class _Pretending(TorchFunctionMode):
         if func in (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda):
             place = {torch.Tensor.cpu: ("cpu",), torch.Tensor.cuda: ("cuda",)}.get(func, ())
             return self._to(first, *place, *args[1:], **kwargs)
+        if isinstance(first, OnGpu) and func is torch.Tensor.new_tensor:
+            self.waits.append("a number for the device")
         if isinstance(first, OnGpu) and func in (torch.Tensor.numpy, torch.Tensor.__array__):
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         if isinstance(first, OnGpu) and func in (torch.Tensor.tolist, torch.Tensor.__format__):
@@ -156,10 +158,14 @@ class _Pretending(TorchFunctionMode):
         if kwargs.get("device") is None:
             return func(*args, **kwargs)
         wanted = torch.device(kwargs.pop("device")).type
+        if wanted == "cuda" and func in (torch.tensor, torch.as_tensor):
+            self.waits.append("a number for the device")
         found = func(*(tree_map(on_host, args) if wanted == "cpu" else args), device="cpu", **kwargs)
         return tree_map(on_gpu, found) if wanted == "cuda" else found
 
-    def _to(self, x: torch.Tensor, *args: Any, device: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor:
+    def _to(
+        self, x: torch.Tensor, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False, **_: Any
+    ) -> torch.Tensor:
         for word in args:
             if isinstance(word, torch.Tensor):
                 device, dtype = word.device, word.dtype
@@ -171,8 +177,8 @@ class _Pretending(TorchFunctionMode):
             x = x.to(dtype)
         if device is None or torch.device(device).type == x.device.type:
             return x
-        if torch.device(device).type == "cpu":
-            self.waits.append("a copy to the host")
+        if torch.device(device).type == "cpu" or not non_blocking:
+            self.waits.append(f"a copy to {device}")
         return _Moved.apply(x, torch.device(device).type)
 
 

@@ -1,6 +1,9 @@
 """What runs on a GPU, on one that is pretended: every tensor is where it has to be, and the host seldom waits."""
 import math
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +69,13 @@ def test_a_step_stays_on_the_gpu_does_there_what_its_kernels_do_on_a_cpu_and_sel
     assert waits <= MOST[arch]
 
 
+def test_the_kernels_compile_for_an_a100_and_an_h100_whose_registers_hold_what_they_need():
+    script = Path(__file__).with_name("compile_kernels.py")
+    told = subprocess.run([sys.executable, script, "80", "90"], capture_output=True, text=True, check=True).stdout
+    lines = [line.split() for line in told.splitlines()]
+    assert len({name for name, *_ in lines}) == 9 and all(int(spilled) <= 16 for *_, spilled in lines), told
+
+
 def test_the_host_waits_for_the_language_model_only_where_transformers_looks_for_packed_sequences():
     lm, point = tiny(), HookPoint("model.layers.1", "output")
     tokens = torch.randint(3, 200, (2, 16))
@@ -73,6 +83,7 @@ def test_the_host_waits_for_the_language_model_only_where_transformers_looks_for
     wanted = harvest(lm, [point], tokens)[point]
     with pretended() as waits:
         lm = models.load(job(None, "model=tiny")["model"] | {"dtype": "float32"}, "cuda")
+        waits.clear()
         found = harvest(lm, [point], tokens)[point]
         assert found.device.type == "cuda" and len(waits) <= 2
         assert torch.equal(found.cpu(), wanted)

@@ -78,8 +78,10 @@ class SparseAutoencoder(nn.Module, ABC):
 
         `above`: one number, or one per latent.
         """
-        if above is not None:
-            above = torch.as_tensor(above).detach().to(self.b_enc).expand_as(self.b_enc)
+        if isinstance(above, Tensor):
+            above = above.detach().to(self.b_enc.dtype).expand_as(self.b_enc)
+        elif above is not None:
+            above = torch.full_like(self.b_enc, above)
         return encode(x, self.W_enc_T, self.b_enc, self.b_dec, above, largest, self.dense, self.unformed)
 
     def reconstruct(

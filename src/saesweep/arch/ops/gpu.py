@@ -5,6 +5,9 @@ to being chosen is a candidate, whose pre-activation is then computed in fp32. T
 candidates per token: no size depends on the data, and the host never waits. Candidates for being above a bound are
 counted, which the host waits for, and then listed all of them: those that turn out to lie below it with value 0.
 
+Rows are gathered four at a time, so that memory is asked for the next before it has given the last; a thread holds eight
+numbers of each.
+
 TRITON_INTERPRET=1 runs the kernels without a GPU, on CPU tensors: that is how they are tested.
 """
 from __future__ import annotations
@@ -22,6 +25,7 @@ from saesweep.arch.ops import Adam, Chosen, Sums, plain, starts_of
 
 ROUNDING = 2.0**-7
 SCAN = 1024  # latents that a program looks at together
+TOGETHER = tl.constexpr(4)  # rows that are gathered at once
 sort_by_column, fired = plain.sort_by_column, plain.fired
 
 
@@ -94,7 +98,8 @@ def _list(rough, bound, slack, norms, starts, rows, columns, m, BLOCK: tl.conste
 
 
 def _block(d: int) -> dict[str, int]:
-    return {"BLOCK": triton.next_power_of_2(d)}
+    block = triton.next_power_of_2(d)
+    return {"BLOCK": block, "num_warps": min(max(block // 256, 1), 16)}
 
 
 @compiled
@@ -103,12 +108,23 @@ def _row(pointer, index, d, lanes):
 
 
 @compiled
+def _rows(pointer, index, where, d, lanes):
+    return tl.load(pointer + index[:, None] * d + lanes[None, :], mask=where[:, None] & (lanes < d)[None, :], other=0.0)
+
+
+@compiled
+def _products_of(own, columns, start, end, matrix, out, d, lanes):
+    for first in range(start, end, TOGETHER):
+        e = first + tl.arange(0, TOGETHER)
+        rows = _rows(matrix, tl.load(columns + e, mask=e < end, other=0), e < end, d, lanes)
+        tl.store(out + e, tl.sum(own[None, :] * rows, 1), mask=e < end)
+
+
+@compiled
 def _products(starts, columns, left, right, out, d, BLOCK: tl.constexpr):
     r = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BLOCK)
-    own = _row(left, r, d, lanes)
-    for e in range(tl.load(starts + r), tl.load(starts + r + 1)):
-        tl.store(out + e, tl.sum(own * _row(right, tl.load(columns + e), d, lanes)))
+    _products_of(_row(left, r, d, lanes), columns, tl.load(starts + r), tl.load(starts + r + 1), right, out, d, lanes)
 
 
 def products(starts: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -124,14 +140,14 @@ def _reconstruct(starts, columns, f, W_dec, b_dec, x, residual, squares, product
     lanes = tl.arange(0, BLOCK)
     start, end = tl.load(starts + r), tl.load(starts + r + 1)
     total = _row(b_dec, 0, d, lanes) - _row(x, r, d, lanes)
-    for e in range(start, end):
-        weight = tl.load(f + e)
-        if weight != 0.0:
-            total += weight * _row(W_dec, tl.load(columns + e), d, lanes)
+    for first in range(start, end, TOGETHER):
+        e = first + tl.arange(0, TOGETHER)
+        weight = tl.load(f + e, mask=e < end, other=0.0)
+        rows = _rows(W_dec, tl.load(columns + e, mask=e < end, other=0), weight != 0.0, d, lanes)
+        total += tl.sum(weight[:, None] * rows, 0)
     tl.store(residual + r * d + lanes, total, mask=lanes < d)
     tl.store(squares + r, tl.sum(total * total))
-    for e in range(start, end):  # the rows of W_dec are in the cache now
-        tl.store(products + e, tl.sum(total * _row(W_dec, tl.load(columns + e), d, lanes)))
+    _products_of(total, columns, start, end, W_dec, products, d, lanes)  # the rows of W_dec are in the cache now
 
 
 def reconstruct(
@@ -146,11 +162,12 @@ def reconstruct(
 @compiled
 def _sum(order, starts, rows, weights, matrix, c, d, lanes, BLOCK: tl.constexpr):
     total = tl.zeros([BLOCK], tl.float32)
-    for i in range(tl.load(starts + c), tl.load(starts + c + 1)):
-        e = tl.load(order + i)
-        weight = tl.load(weights + e)
-        if weight != 0.0:
-            total += weight * _row(matrix, tl.load(rows + e), d, lanes)
+    end = tl.load(starts + c + 1)
+    for first in range(tl.load(starts + c), end, TOGETHER):
+        i = first + tl.arange(0, TOGETHER)
+        e = tl.load(order + i, mask=i < end, other=0)
+        weight = tl.load(weights + e, mask=i < end, other=0.0)
+        total += tl.sum(weight[:, None] * _rows(matrix, tl.load(rows + e), weight != 0.0, d, lanes), 0)
     return total
 
 
@@ -250,8 +267,8 @@ def _adam_sums(
 
 def adam(weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
     d = weight.shape[1]
-    clip = torch.as_tensor(numbers.clip, dtype=torch.float32, device=weight.device)
-    rest = (weight, mean, square, d, clip, *numbers[1:])
+    clip = numbers.clip if isinstance(numbers.clip, Tensor) else weight.new_full((), numbers.clip)
+    rest = (weight, mean, square, d, clip.float(), *numbers[1:])
     how = {"UNIT": unit, "MEAN": numbers.beta1 != 0, **_block(d)}
     if isinstance(grad, Sums):
         _adam_sums[(len(weight),)](*_contiguous(grad), *rest, **how)
