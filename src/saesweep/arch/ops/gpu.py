@@ -13,6 +13,7 @@ TRITON_INTERPRET=1 runs the kernels without a GPU, on CPU tensors: that is how t
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 
 import torch
@@ -266,14 +267,14 @@ def _adam_sums(
 
 
 def adam(weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
+    if len(weight) == 1 and isinstance(grad, Tensor) and not unit:  # a vector, which is cut into rows
+        weight, grad, mean, square = (x.view(-1, math.gcd(x.shape[1], SCAN)) for x in (weight, grad, mean, square))
     d = weight.shape[1]
     clip = numbers.clip if isinstance(numbers.clip, Tensor) else weight.new_full((), numbers.clip)
     rest = (weight, mean, square, d, clip.float(), *numbers[1:])
     how = {"UNIT": unit, "MEAN": numbers.beta1 != 0, **_block(d)}
     if isinstance(grad, Sums):
         _adam_sums[(len(weight),)](*_contiguous(grad), *rest, **how)
-    elif len(weight) == 1:
-        plain.adam(weight, grad, mean, square, numbers, unit)
     else:
         _adam[(len(weight),)](grad.contiguous(), *rest, **how)
 
