@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from pretended_gpu import TRITON
 
 from saesweep.arch import latents, ops
 from saesweep.arch.batchtopk import BatchTopK
@@ -119,16 +120,17 @@ def test_the_compiled_step_over_a_list_equals_the_dense_one_with_autograd(name, 
         from saesweep.arch.ops import gpu
 
         monkeypatch.setattr(latents, "ops_for", lambda x: gpu)
+    device = TRITON if how == "gpu" else "cpu"
     for key, value in (("D_IN", d_in), ("D_SAE", d_sae), ("K", k)):
         monkeypatch.setitem(globals(), key, value)
-    sae = made(name).float()
-    x = data(batch=batch, d_in=d_in).float()
+    sae = made(name).float().to(device)
+    x, coefficient = data(batch=batch, d_in=d_in).float().to(device), COEFFICIENT.float().to(device)
     with torch.no_grad():
         sae.b_enc += (-0.5 if name == "jumprelu" else -1.7) / d_in**0.5  # a few of a hundred are active
     found = {}
     for sae.dense in (False, True):
         sae.tokens_since_fired.zero_()[::3] = 1000
-        step = sae.step(x, COEFFICIENT.float(), 1.0)
+        step = sae.step(x, coefficient, 1.0)
         assert (step.latents.entries is None) == sae.dense
         sae.zero_grad()
         sum(step.losses.values()).backward()

@@ -1,6 +1,8 @@
 """The operations over a list: numba's on the CPU and Triton's (in its interpreter) give what PyTorch alone gives."""
 import pytest
 import torch
+from pretended_gpu import TRITON
+from torch.utils._pytree import tree_leaves, tree_map
 
 from saesweep.arch import ops
 from saesweep.arch.ops import Adam, Sums, cpu, plain, starts_of
@@ -16,7 +18,25 @@ def backend(request):
     pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
     from saesweep.arch.ops import gpu
 
-    return gpu
+    return Moved(gpu) if TRITON == "cuda" else gpu
+
+
+class Moved:
+    """The module's operations on a GPU, and what they return or change back on the CPU."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __getattr__(self, name):
+        def operation(*given):
+            there = tree_map(lambda x: x.cuda() if isinstance(x, torch.Tensor) else x, given)
+            found = getattr(self.module, name)(*there)
+            for x, changed in zip(tree_leaves(given), tree_leaves(there), strict=True):
+                if isinstance(x, torch.Tensor):
+                    x.copy_(changed)
+            return tree_map(lambda x: x.cpu() if isinstance(x, torch.Tensor) else x, found)
+
+        return operation
 
 
 def drawn(*shape, seed=0):
