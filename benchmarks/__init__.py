@@ -1,0 +1,1 @@
+import saesweep.spinning  # noqa: F401 before torch

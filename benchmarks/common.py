@@ -1,11 +1,6 @@
 """Contestants side by side in one process, and what the machine can do."""
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as train.py does; read when torch and numpy are imported
-os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-
 import platform
 import statistics
 import time

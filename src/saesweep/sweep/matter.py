@@ -4,7 +4,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class ReadText:
 
     def __init__(self, job: Settings, points: Sequence[HookPoint]):
         self.job, self.points = job, list(dict.fromkeys(points))
-        self.corpus = enough_text(job)
+        self.corpus, self.tokenizer = enough_text(job)
         self.source: LanguageModelSource | CachedSource = self._cached() if job["cache"]["folder"] else self._read_now()
 
     def _read_now(self) -> LanguageModelSource:
@@ -76,13 +76,9 @@ class ReadText:
             lm_tokens=numbers["lm_tokens"], lm_batch=numbers["lm_batch"], progress=Line(),
         )
 
-    @cached_property
-    def _tokenizer(self) -> models.Tokenizer:
-        return models.load_tokenizer(self.job["model"])
-
     def _held_out(self, purpose: int, tokens: int) -> evaluation.HeldOut:
         return evaluation.held_out_blocks(
-            self.corpus, self._tokenizer, purpose, tokens=tokens,
+            self.corpus, self.tokenizer, purpose, tokens=tokens,
             context=self.job["context"], stream_seed=self.job["stream_seed"],
         )
 
@@ -112,19 +108,19 @@ def matter_of(job: Settings, points: Sequence[HookPoint]) -> Matter:
     return ReadText(job, points) if has_lm(job) else KnownDictionary(job, points)
 
 
-def enough_text(job: Settings) -> Corpus:
-    """The text of a job, which is long enough for it; no weight is loaded to know that."""
+def enough_text(job: Settings) -> tuple[Corpus, models.Tokenizer]:
+    """The text of a job, which is long enough for it, and what tokenises it; no weight is loaded to know that."""
     asked = {key: job[key] for key in ("text", "stream_seed", "model", "tokens", "context", "evaluation")}
     return _enough_text(json.dumps(asked))
 
 
 @lru_cache(maxsize=1)
-def _enough_text(job: str) -> Corpus:
+def _enough_text(job: str) -> tuple[Corpus, models.Tokenizer]:
     asked = json.loads(job)
     corpus, tokenizer = Corpus(asked["text"], asked["stream_seed"]), models.load_tokenizer(asked["model"])
     require(corpus, tokenizer, asked["tokens"], asked["context"])
     require(corpus, tokenizer, asked["evaluation"]["tokens"], asked["context"], "held_out")
-    return corpus
+    return corpus, tokenizer
 
 
 def language_model(job: Settings) -> models.LanguageModel:
