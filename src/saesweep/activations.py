@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saesweep import distributed
-from saesweep.ahead import Ahead, at_once
 from saesweep.errors import UsageError
 from saesweep.models import LanguageModel, Tokenizer
+from saesweep.read_ahead import ReadAhead, at_once
 from saesweep.sites import HookPoint, read
 from saesweep.text import Corpus, blocks
 
@@ -230,7 +230,7 @@ class ActivationStream:
 
     def __init__(
         self, source: Source, *, steps: int, batch_tokens: int, stream_seed: int,
-        center: bool, max_norm: float | None, statistics: int, ahead: Ahead | None = None,
+        center: bool, max_norm: float | None, statistics: int, ahead: ReadAhead | None = None,
     ):
         """`ahead`: where the source can be read in parts, between the steps."""
         self.ahead = ahead

@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 
 from saesweep import distributed, files, outputs, saelens, saves
 from saesweep.activations import ActivationStream, Position, Statistics
-from saesweep.ahead import Ahead
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.calibration import meet_l0_
 from saesweep.evaluation import Measured, Subject
@@ -24,6 +23,7 @@ from saesweep.members import MemberInfo
 from saesweep.memory import keep_freed_memory, out_of_memory
 from saesweep.metrics import dead_share
 from saesweep.progress import Progress
+from saesweep.read_ahead import ReadAhead
 from saesweep.saves import Cohort, Save
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
@@ -144,7 +144,7 @@ def _stream(job: Settings, source: Any, steps: int) -> ActivationStream:
     return ActivationStream(
         source, steps=steps, batch_tokens=job["batch_tokens"], stream_seed=job["stream_seed"],
         center=numbers["center"], max_norm=numbers["max_norm"], statistics=numbers["statistics"],
-        ahead=Ahead(device_of(job)) if job["read_ahead"] else None,
+        ahead=ReadAhead(device_of(job)) if job["read_ahead"] else None,
     )
 
 

@@ -22,7 +22,7 @@ def at_once(reading: Generator[int, None, T]) -> T:
             return end.value
 
 
-class Ahead:
+class ReadAhead:
     def __init__(self, device: torch.device):
         self.device, self.stream = device, torch.cuda.Stream(device)
         self.begin(None)
