@@ -20,6 +20,7 @@ from saesweep.optimizer import UnitRowAdam
 from saesweep.training import parameter_group
 
 D_IN, D_SAE, K, BATCH = 12, 96, 5, 64
+AVX2 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
 AUX = {"alpha": 0.5, "k_aux": 7, "aux_tokens": 100}
 MAKE = {
     "relu": lambda: ReLU(D_IN, D_SAE, K),
@@ -109,12 +110,14 @@ SIZES = [(12, 96, 64, 5), (64, 999, 100, 7), (96, 2048, 33, 64)]  # d_in, d_sae,
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize(
     ("how", "d_in", "d_sae", "batch", "k"),
-    [(how, *size) for how in ("int8", "fp32") for size in SIZES] + [("gpu", 12, 96, 16, 5)],  # the interpreter is slow
+    [(how, *size) for how in ("int8", "int16", "fp32") for size in SIZES] + [("gpu", 12, 96, 16, 5)],  # the interpreter is slow
 )
 def test_the_compiled_step_over_a_list_equals_the_dense_one_with_autograd(name, d_in, d_sae, batch, k, how, monkeypatch):
-    """In fp32, where the kernels are: numba's, entries chosen in int8 and in fp32, and Triton's in its interpreter."""
+    """In fp32, where the kernels are: numba's, entries chosen in int8, int16 and fp32, and Triton's in its interpreter."""
+    if how == "int16" and not AVX2:
+        pytest.skip("needs a processor with AVX2")
     monkeypatch.setattr(ops, "DENSE_BELOW", 0)
-    monkeypatch.setattr(cpu, "int8_is_fast", lambda: how == "int8")
+    monkeypatch.setattr(cpu, "rough_in", lambda: how)
     if how == "gpu":
         pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
         from saesweep.arch.ops import gpu

@@ -1,11 +1,12 @@
 """The operations over a list: numba's on the CPU and Triton's (in its interpreter) give what PyTorch alone gives."""
+import numpy as np
 import pytest
 import torch
 from pretended_gpu import TRITON
 from torch.utils._pytree import tree_leaves, tree_map
 
 from saesweep.arch import ops
-from saesweep.arch.ops import Adam, Sums, cpu, plain, starts_of
+from saesweep.arch.ops import Adam, Sums, cpu, int16, plain, starts_of
 
 SIZES = [(33, 12, 96), (16, 48, 257)]  # batch, d_in, d_sae
 BACKENDS = ["cpu", "gpu"]
@@ -92,6 +93,18 @@ def test_the_chosen_entries_are_those_of_the_definition_and_in_its_order(backend
     assert torch.equal(rows, wanted[1]) and len(rows) > 40
     dense = [torch.zeros(40, 300).index_put((rows, c), v) for c, v in ((columns, values), wanted[2:])]
     torch.testing.assert_close(*dense, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="needs a processor with AVX2")
+@pytest.mark.parametrize(("n", "m", "d"), [(5, 16, 2), (203, 48, 640), (64, 4096, 30)])
+def test_the_product_in_int16_is_exact_also_where_its_sums_are_as_large_as_can_be(n, m, d):
+    most, random = int16.largest(d), np.random.default_rng(0)
+    left, right = (random.integers(-most, most, (rows, d), dtype=np.int16, endpoint=True) for rows in (n, m))
+    left[0], right[:2] = most, [[most], [-most]]
+    score = np.empty((n, m), np.int32)
+    int16.product(left, right, score)
+    assert np.array_equal(score, left.astype(np.int64) @ right.astype(np.int64).T)
+    assert score[0, 0] == -score[0, 1] == d * most**2 > 2**31 - 2**31 // 100
 
 
 def test_too_many_entries_are_no_list(backend):

@@ -1,7 +1,7 @@
 """fp32 on a CPU: numba's loops, and entries chosen in two stages.
 
 A rough product ranks all d_sae latents: in int8 where the processor multiplies that natively (a third of the time of
-fp32), with rows scaled to their largest value s * 127. It is off by
+fp32), in int16 where it has AVX2 alone, with rows scaled to their largest value s * 127, or more. It is off by
 
     pi - rough ~ normal(0, (s_u |w|)^2 / 12 + (s_w |u|)^2 / 12)         s_u, s_w: the steps of u's and w's rows
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.arch import ops
-from saesweep.arch.ops import Adam, Chosen, Sums, kernels, starts_of
+from saesweep.arch.ops import Adam, Chosen, Sums, int16, kernels, starts_of
 
 
 @torch.no_grad()
@@ -119,7 +120,8 @@ def _scan(
 
 def _rough(u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"]) -> tuple[Tensor, ...]:
     """score [batch, d_sae] ~ u W_enc / (scale_u scale_w), the two scales, and the norms that its error grows with."""
-    if not int8_is_fast():
+    (n, d), m, kind = u.shape, len(W_enc_T), rough_in()
+    if kind == "fp32" or (kind == "int16" and not int16.fits(n, m, d)):
         ones_u, ones_w = torch.ones(len(u)), torch.ones(len(W_enc_T))
         tiny = 8 * torch.finfo(u.dtype).eps
         x, W = _arrays(u, W_enc_T)
@@ -127,16 +129,20 @@ def _rough(u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"])
         return score, ones_u, ones_w, tiny * u.norm(dim=1), torch.zeros(len(W_enc_T))
     rms = u.square().mean(0).sqrt()
     share = (rms / rms.mean()).clamp(1e-4, 1e4).nan_to_num(1.0).sqrt()
-    q_u, scale_u, norm_u = _quantised(u, 1 / share)
-    q_w, scale_w, norm_w = _quantised(W_enc_T, share)
-    size = len(u) * len(W_enc_T)
-    score = torch._int_mm(q_u, q_w.T, out=_scratch(size)[:size].view(len(u), -1))
+    q_u, scale_u, norm_u = _quantised(u, 1 / share, kind)
+    q_w, scale_w, norm_w = _quantised(W_enc_T, share, kind)
+    score = _scratch(n * m)[: n * m].view(n, m)
+    if kind == "int8":
+        torch._int_mm(q_u, q_w.T, out=score)
+    else:
+        int16.product(*_arrays(q_u, q_w, score))
     return score, scale_u, scale_w, norm_u, norm_w
 
 
-def _quantised(x: Float[Tensor, "n d"], factor: Float[Tensor, " d"]) -> tuple[Tensor, Tensor, Tensor]:
-    q, scale, norm = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(x)), torch.empty(len(x))
-    kernels.quantise(*_arrays(x, factor, q, scale, norm))
+def _quantised(x: Float[Tensor, "n d"], factor: Float[Tensor, " d"], kind: str) -> tuple[Tensor, Tensor, Tensor]:
+    q, scale, norm = torch.empty(x.shape, dtype=getattr(torch, kind)), torch.empty(len(x)), torch.empty(len(x))
+    most = np.float32(127 if kind == "int8" else int16.largest(x.shape[1]))
+    kernels.quantise(*_arrays(x, factor), most, *_arrays(q, scale, norm))
     return q, scale, norm
 
 
@@ -152,5 +158,8 @@ def _scratch(size: int) -> Tensor:
 
 
 @cache
-def int8_is_fast() -> bool:
-    return torch.cpu._is_vnni_supported()
+def rough_in() -> Literal["int8", "int16", "fp32"]:
+    """The type whose products this processor is fastest in."""
+    if torch.cpu._is_vnni_supported():
+        return "int8"
+    return "int16" if torch.backends.cpu.get_cpu_capability() == "AVX2" else "fp32"

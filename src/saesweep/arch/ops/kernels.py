@@ -46,8 +46,8 @@ def _float(bits):
 
 
 @compiled
-def quantise(x, factor, q, scale, norm):
-    """x [n, d] * factor [d] ~ scale [n] * q [n, d] in int8; and the norms of its rows."""
+def quantise(x, factor, most, q, scale, norm):
+    """x [n, d] * factor [d] ~ scale [n] * q [n, d] in whole numbers of at most `most`; and the norms of its rows."""
     n, d = x.shape
     for r in prange(n):
         row = np.empty(d, np.float32)  # no array expressions: each would be compiled as a parallel loop of its own
@@ -57,11 +57,11 @@ def quantise(x, factor, q, scale, norm):
         largest = np.int32(0)
         for j in range(d):  # of the magnitudes' bits: as integers they have the same order, and a vector maximum
             largest = max(largest, bits[j] & np.int32(0x7FFFFFFF))
-        scale[r] = max(_float(largest), np.float32(1e-30)) / np.float32(127)
+        scale[r] = max(_float(largest), np.float32(1e-30)) / most
         norm[r] = np.sqrt(_dot(row, row))
         inverse = ONE / scale[r]
         for j in range(d):
-            q[r, j] = np.int8(np.int32(np.floor(row[j] * inverse + np.float32(0.5))))
+            q[r, j] = np.int32(np.floor(row[j] * inverse + np.float32(0.5)))
 
 
 @compiled

@@ -1,0 +1,98 @@
+"""A product of int16 matrices by AVX2, for processors that have no faster one in int8: 1.3 to 1.9 times fp32 there.
+
+    score [n, m] = q_u [n, d] q_w [m, d]^T in int32        exact while d * largest^2 < 2^31
+
+One instruction multiplies 8 pairs of int16 and adds each pair up. A tile of ROWS rows times 16 columns stays in 10
+registers while it is summed over d. For that q_w is laid out in panels of 16 columns, [m / 16, d / 2, 16, 2].
+"""
+import math
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from saesweep.arch.ops.kernels import compiled
+
+ROWS, COLUMNS = 5, 16
+BLOCK = 96  # rows, whose int16 stay in the cache beside a core
+INT, INTS, SHORTS = ir.IntType(32), ir.VectorType(ir.IntType(32), 8), ir.VectorType(ir.IntType(16), 16)
+
+
+def fits(n: int, m: int, d: int) -> bool:
+    return n >= ROWS and m % COLUMNS == 0 and d % 2 == 0
+
+
+def largest(d: int) -> int:
+    """Magnitude of an int16, with which no sum of d products overflows."""
+    return math.isqrt((2**31 - 1) // d)
+
+
+def product(q_u: np.ndarray, q_w: np.ndarray, score: np.ndarray) -> None:
+    (n, d), m = q_u.shape, len(q_w)
+    assert fits(n, m, d) and q_u.dtype == q_w.dtype == np.int16 and score.dtype == np.int32
+    panels = np.empty((m // COLUMNS, d // 2, COLUMNS, 2), np.int16)
+    with numba.parallel_chunksize(1):
+        _lay_out(q_w, panels)
+        _multiply(q_u, panels, score)
+
+
+@compiled
+def _lay_out(q, panels):
+    count, pairs, columns, _ = panels.shape
+    for p in prange(count):
+        for k in range(pairs):
+            for i in range(columns):
+                panels[p, k, i, 0], panels[p, k, i, 1] = q[p * columns + i, 2 * k], q[p * columns + i, 2 * k + 1]
+
+
+@compiled
+def _multiply(q, panels, score):
+    (n, d), m = q.shape, score.shape[1]
+    left, right, out = q.ctypes.data, panels.ctypes.data, score.ctypes.data
+    for block in prange((n + BLOCK - 1) // BLOCK):
+        for panel in range(m // COLUMNS):
+            for r in range(block * BLOCK, min(n, (block + 1) * BLOCK), ROWS):
+                first = min(r, n - ROWS)  # the last tile may overlap the one before it
+                at = out + 4 * (first * m + panel * COLUMNS)
+                _tile(left + 2 * first * d, 2 * d, right + 2 * panel * COLUMNS * d, at, 4 * m, d // 2)
+
+
+@intrinsic
+def _tile(context, left, left_stride, right, out, out_stride, pairs):
+    """ROWS x 16 sums over all pairs; the arguments are addresses and distances of rows in bytes."""
+
+    def generate(context, builder, signature, arguments):
+        left, left_stride, right, out, out_stride, pairs = arguments
+
+        def moved(address, steps, stride):
+            return builder.add(address, builder.mul(stride, steps if isinstance(steps, ir.Value) else stride.type(steps)))
+
+        def loaded(address, kind, align):
+            value = builder.load(builder.inttoptr(address, kind.as_pointer()))
+            value.align = align
+            return value
+
+        module = builder.module
+        multiplied = module.declare_intrinsic("llvm.x86.avx2.pmadd.wd", (), ir.FunctionType(INTS, [SHORTS, SHORTS]))
+        sums = [[cgutils.alloca_once(builder, INTS) for _ in range(2)] for _ in range(ROWS)]
+        for place in (place for row in sums for place in row):
+            builder.store(INTS([0] * 8), place)
+        with cgutils.for_range(builder, pairs) as loop:
+            at = moved(right, loop.index, right.type(4 * COLUMNS))
+            halves = [loaded(moved(at, half, at.type(32)), SHORTS, 2) for half in range(2)]
+            for row, places in enumerate(sums):
+                pair = loaded(moved(moved(left, row, left_stride), loop.index, left.type(4)), INT, 2)
+                alone = builder.insert_element(INTS(ir.Undefined), pair, INT(0))
+                everywhere = builder.bitcast(builder.shuffle_vector(alone, INTS(ir.Undefined), INTS([0] * 8)), SHORTS)
+                for half, place in zip(halves, places, strict=True):
+                    builder.store(builder.add(builder.load(place), builder.call(multiplied, [everywhere, half])), place)
+        for row, places in enumerate(sums):
+            for half, place in enumerate(places):
+                address = moved(moved(out, row, out_stride), half, out.type(32))
+                builder.store(builder.load(place), builder.inttoptr(address, INTS.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6), generate
