@@ -2,8 +2,8 @@
 
     score [n, m] = q_u [n, d] q_w [m, d]^T in int32        exact while d * largest^2 < 2^31
 
-One instruction multiplies 8 pairs of int16 and adds each pair up. A tile of ROWS rows times 16 columns stays in 10
-registers while it is summed over d. For that q_w is laid out in panels of 16 columns, [m / 16, d / 2, 16, 2].
+One instruction multiplies 8 pairs of int16 and adds each pair up. A tile of ROWS x COLUMNS stays in 10 registers while
+it is summed over d. For that both sides are laid out in panels of so many rows, [panels, d / 2, rows, 2].
 """
 import math
 
@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from saesweep.arch.ops.kernels import compiled
 
 ROWS, COLUMNS = 5, 16
-BLOCK = 96  # rows, whose int16 stay in the cache beside a core
+BLOCK = 19  # tiles, whose left sides stay in the cache beside a core
 INT, INTS, SHORTS = ir.IntType(32), ir.VectorType(ir.IntType(32), 8), ir.VectorType(ir.IntType(16), 16)
 
 
@@ -33,39 +33,41 @@ def largest(d: int) -> int:
 def product(q_u: np.ndarray, q_w: np.ndarray, score: np.ndarray) -> None:
     (n, d), m = q_u.shape, len(q_w)
     assert fits(n, m, d) and q_u.dtype == q_w.dtype == np.int16 and score.dtype == np.int32
-    panels = np.empty((m // COLUMNS, d // 2, COLUMNS, 2), np.int16)
+    left = np.empty((math.ceil(n / ROWS), d // 2, ROWS, 2), np.int16)
+    right = np.empty((m // COLUMNS, d // 2, COLUMNS, 2), np.int16)
     with numba.parallel_chunksize(1):
-        _lay_out(q_w, panels)
-        _multiply(q_u, panels, score)
+        _lay_out(q_u, left)
+        _lay_out(q_w, right)
+        _multiply(left, right, score)
 
 
 @compiled
 def _lay_out(q, panels):
-    count, pairs, columns, _ = panels.shape
+    count, pairs, rows, _ = panels.shape
     for p in prange(count):
+        first = min(p * rows, len(q) - rows)  # the last panel may overlap the one before it
         for k in range(pairs):
-            for i in range(columns):
-                panels[p, k, i, 0], panels[p, k, i, 1] = q[p * columns + i, 2 * k], q[p * columns + i, 2 * k + 1]
+            for i in range(rows):
+                panels[p, k, i, 0], panels[p, k, i, 1] = q[first + i, 2 * k], q[first + i, 2 * k + 1]
 
 
 @compiled
-def _multiply(q, panels, score):
-    (n, d), m = q.shape, score.shape[1]
-    left, right, out = q.ctypes.data, panels.ctypes.data, score.ctypes.data
-    for block in prange((n + BLOCK - 1) // BLOCK):
-        for panel in range(m // COLUMNS):
-            for r in range(block * BLOCK, min(n, (block + 1) * BLOCK), ROWS):
-                first = min(r, n - ROWS)  # the last tile may overlap the one before it
-                at = out + 4 * (first * m + panel * COLUMNS)
-                _tile(left + 2 * first * d, 2 * d, right + 2 * panel * COLUMNS * d, at, 4 * m, d // 2)
+def _multiply(left, right, score):
+    (tiles, pairs, rows, _), columns, (n, m) = left.shape, right.shape[2], score.shape
+    a, b, out = left.ctypes.data, right.ctypes.data, score.ctypes.data
+    for block in prange((tiles + BLOCK - 1) // BLOCK):
+        for panel in range(len(right)):
+            for tile in range(block * BLOCK, min(tiles, (block + 1) * BLOCK)):
+                at = min(tile * rows, n - rows) * m + panel * columns
+                _tile(a + 4 * tile * rows * pairs, b + 4 * panel * columns * pairs, out + 4 * at, 4 * m, pairs)
 
 
 @intrinsic
-def _tile(context, left, left_stride, right, out, out_stride, pairs):
-    """ROWS x 16 sums over all pairs; the arguments are addresses and distances of rows in bytes."""
+def _tile(context, left, right, out, out_stride, pairs):
+    """ROWS x COLUMNS sums over all pairs; the arguments are addresses, and the distance of rows in bytes."""
 
     def generate(context, builder, signature, arguments):
-        left, left_stride, right, out, out_stride, pairs = arguments
+        left, right, out, out_stride, pairs = arguments
 
         def moved(address, steps, stride):
             return builder.add(address, builder.mul(stride, steps if isinstance(steps, ir.Value) else stride.type(steps)))
@@ -81,10 +83,10 @@ def _tile(context, left, left_stride, right, out, out_stride, pairs):
         for place in (place for row in sums for place in row):
             builder.store(INTS([0] * 8), place)
         with cgutils.for_range(builder, pairs) as loop:
-            at = moved(right, loop.index, right.type(4 * COLUMNS))
+            above, at = (moved(side, loop.index, side.type(4 * size)) for side, size in ((left, ROWS), (right, COLUMNS)))
             halves = [loaded(moved(at, half, at.type(32)), SHORTS, 2) for half in range(2)]
             for row, places in enumerate(sums):
-                pair = loaded(moved(moved(left, row, left_stride), loop.index, left.type(4)), INT, 2)
+                pair = loaded(moved(above, row, above.type(4)), INT, 2)
                 alone = builder.insert_element(INTS(ir.Undefined), pair, INT(0))
                 everywhere = builder.bitcast(builder.shuffle_vector(alone, INTS(ir.Undefined), INTS([0] * 8)), SHORTS)
                 for half, place in zip(halves, places, strict=True):
@@ -95,4 +97,4 @@ def _tile(context, left, left_stride, right, out, out_stride, pairs):
                 builder.store(builder.load(place), builder.inttoptr(address, INTS.as_pointer())).align = 4
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 6), generate
+    return types.void(*[types.intp] * 5), generate

@@ -152,17 +152,19 @@ def scan_largest(score, row_scale, row_error, scale, bias, k, slots, counts):
 
 @inlined
 def _dots(left, right, index, out):
-    """out[i] = left . right[index[i]]; two at a time, so that left is loaded half as often."""
-    n = len(index)
-    for i in range(0, n - 1, 2):
-        a, b = right[index[i]], right[index[i + 1]]
-        first, second = ZERO, ZERO
+    """out[i] = left . right[index[i]]; four at a time, so that left is loaded a quarter as often."""
+    whole = len(index) - len(index) % 4
+    for i in range(0, whole, 4):
+        a, b, c, d = right[index[i]], right[index[i + 1]], right[index[i + 2]], right[index[i + 3]]
+        first, second, third, fourth = ZERO, ZERO, ZERO, ZERO
         for j in range(len(left)):
             first += left[j] * a[j]
             second += left[j] * b[j]
-        out[i], out[i + 1] = first, second
-    if n % 2:
-        out[n - 1] = _dot(left, right[index[n - 1]])
+            third += left[j] * c[j]
+            fourth += left[j] * d[j]
+        out[i], out[i + 1], out[i + 2], out[i + 3] = first, second, third, fourth
+    for i in range(whole, len(index)):
+        out[i] = _dot(left, right[index[i]])
 
 
 @compiled
