@@ -3,7 +3,7 @@
     score [n, m] = q_u [n, d] q_w [m, d]^T in int32        exact while d * largest^2 < 2^31
 
 One instruction multiplies 8 pairs of int16 and adds each pair up. A tile of ROWS x COLUMNS stays in 10 registers while
-it is summed over d. For that both sides are laid out in panels of so many rows, [panels, d / 2, rows, 2].
+it is summed over d. For that both sides are laid out in panels of so many rows, [panels, d / 2, rows], a pair in an int32.
 """
 import math
 
@@ -33,27 +33,26 @@ def largest(d: int) -> int:
 def product(q_u: np.ndarray, q_w: np.ndarray, score: np.ndarray) -> None:
     (n, d), m = q_u.shape, len(q_w)
     assert fits(n, m, d) and q_u.dtype == q_w.dtype == np.int16 and score.dtype == np.int32
-    left = np.empty((math.ceil(n / ROWS), d // 2, ROWS, 2), np.int16)
-    right = np.empty((m // COLUMNS, d // 2, COLUMNS, 2), np.int16)
+    left, right = np.empty((math.ceil(n / ROWS), d // 2, ROWS), np.int32), np.empty((m // COLUMNS, d // 2, COLUMNS), np.int32)
     with numba.parallel_chunksize(1):
-        _lay_out(q_u, left)
-        _lay_out(q_w, right)
+        _lay_out(q_u.view(np.int32), left)
+        _lay_out(q_w.view(np.int32), right)
         _multiply(left, right, score)
 
 
 @compiled
 def _lay_out(q, panels):
-    count, pairs, rows, _ = panels.shape
+    count, pairs, rows = panels.shape
     for p in prange(count):
         first = min(p * rows, len(q) - rows)  # the last panel may overlap the one before it
-        for k in range(pairs):
-            for i in range(rows):
-                panels[p, k, i, 0], panels[p, k, i, 1] = q[first + i, 2 * k], q[first + i, 2 * k + 1]
+        for i in range(rows):
+            for k in range(pairs):
+                panels[p, k, i] = q[first + i, k]
 
 
 @compiled
 def _multiply(left, right, score):
-    (tiles, pairs, rows, _), columns, (n, m) = left.shape, right.shape[2], score.shape
+    (tiles, pairs, rows), columns, (n, m) = left.shape, right.shape[2], score.shape
     a, b, out = left.ctypes.data, right.ctypes.data, score.ctypes.data
     for block in prange((tiles + BLOCK - 1) // BLOCK):
         for panel in range(len(right)):
