@@ -15,11 +15,11 @@ from torch import Tensor
 
 from benchmarks import common, peers
 from saesweep.instantiate import instantiate
-from saesweep.optimizer import UnitRowAdam
+from saesweep.optimizer import UnitRowAdam, parameter_group
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
 from saesweep.synthetic import SyntheticSource
-from saesweep.training import Member, parameter_group
+from saesweep.training import Member
 
 POINT = HookPoint("synthetic", "output")
 

@@ -1,6 +1,10 @@
 """A user's mistakes: each is refused before anything is loaded, with the key, the value and the fix."""
+import inspect
+import subprocess
+import sys
 from pathlib import Path
 
+import lightning
 import pytest
 import yaml
 from omegaconf import OmegaConf
@@ -8,7 +12,7 @@ from standin.cli import ROOT, composed
 
 from saesweep.errors import UsageError
 from saesweep.instantiate import instantiate, locate
-from saesweep.sweep.check import check
+from saesweep.sweep.check import TRAINER, check
 from saesweep.sweep.keys import Activations, Evaluation, Train
 
 
@@ -90,6 +94,15 @@ def test_an_argument_of_an_architecture_has_the_type_that_its_constructor_says()
         check(composed("arch=round", "arch.k_aux=lots"))
     with pytest.raises(UsageError, match=r"arch\.k_aux: is missing"):
         check(composed("arch=round", "~arch.k_aux"))
+
+
+def test_what_is_taken_for_an_argument_of_lightnings_trainer_is_one():
+    assert set(inspect.signature(lightning.Trainer).parameters) >= TRAINER
+
+
+def test_what_a_plan_needs_does_not_import_lightning():
+    script = "import sys, saesweep.sweep.probe, saesweep.sweep.single; assert 'lightning' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 @pytest.mark.parametrize("word", ["activations.max_norm=null", "arch.coefficient=6e-4", "trainer.devices=[0]"])

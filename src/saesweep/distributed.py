@@ -1,6 +1,7 @@
 """Several ranks that train one group together: the only file that knows torch.distributed. Alone, all is the identity.
 
-All ranks are readers: each harvests its share of every window, and all have all of it. Then, by the trainer's strategy,
+All ranks are readers: each harvests its share of every window, and all have all of it. Then, by the trainer's strategy
+(strategies.py),
 
     PerMember     every SAE is trained by all ranks (world > 1): each takes its own rows of a batch, and sums what it
                   computes from them. The number of ranks is no hyperparameter:
@@ -18,30 +19,17 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch import distributed as dist
 
-
-class PerMember(DDPStrategy):
-    """DDP whose gradients are summed member by member inside the step, where every member is updated."""
-
-    def configure_ddp(self) -> None:
-        """No wrapper: there is nothing left to reduce after the step."""
-
-
-class PerRank(PerMember):
-    """Each rank has SAEs of its own, and exchanges activations, not gradients."""
-
-
-STRATEGIES = tuple(f"{__name__}.{strategy.__name__}" for strategy in (PerMember, PerRank))
+PER_MEMBER = "saesweep.strategies.PerMember"
 _members_are_shared = True
 
 
 def begin(accelerator: str, strategy: str) -> None:
     """Join the ranks that torch.distributed.run has started."""
     global _members_are_shared
-    _members_are_shared = strategy == STRATEGIES[0]
+    _members_are_shared = strategy == PER_MEMBER
     if accelerator in ("gpu", "cuda"):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl", device_id=torch.device("cuda", int(os.environ["LOCAL_RANK"])))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saesweep.arch.base import SparseAutoencoder
 from saesweep.arch.ops import Adam, Sums, Unformed, ops_for
 
 
@@ -69,6 +70,15 @@ def _gradients(group: Mapping[str, Any], unformed: Unformed) -> tuple[dict[int, 
             squares.append(found.sum(dtype=torch.float64))
         gradients[i] = grad
     return gradients, clip_factor(group["clip"], squares)
+
+
+def parameter_group(sae: SparseAutoencoder, optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Of UnitRowAdam, with the numbers of conf/arch."""
+    names, parameters = zip(*sae.named_parameters(), strict=True)
+    numbers = {key: optimizer[key] for key in ("lr", "eps", "clip")}
+    unclipped = [i for i, name in enumerate(names) if name in sae.unclipped]
+    betas = tuple(optimizer["betas"])
+    return {"params": list(parameters), **numbers, "betas": betas, "unit": [names.index("W_dec")], "unclipped": unclipped}
 
 
 def clip_factor(clip: float | None, squares: Sequence[Tensor]) -> float | Tensor:

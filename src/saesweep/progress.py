@@ -5,7 +5,6 @@ import sys
 import time
 
 from saesweep import distributed, screen
-from saesweep.training import Member, SAESweep
 
 
 class Line:
@@ -23,23 +22,3 @@ class Line:
         elif final or now - self.last >= self.every:
             self.last = now
             print(text, file=sys.stderr, flush=True)
-
-
-class Progress:
-    """Tokens, tokens/s, time left, and L0 and FVU of every member."""
-
-    def __init__(self) -> None:
-        self.line = Line()
-
-    def __call__(self, module: SAESweep) -> None:
-        total = module.total_steps * module.batch_tokens
-        left = (total - module.tokens) / max(module.tokens_per_second, 1e-9)
-        head = f"{module.tokens / total:4.0%}  {module.tokens:,} tokens  {module.tokens_per_second:,.0f}/s  {left:.0f} s left"
-        members = [] if screen.is_live() else ["L0 (FVU):", *(_short(member) for member in module.members)]
-        self.line("  ".join([head, *members]), final=module.steps_done == module.total_steps)
-
-
-def _short(member: Member) -> str:
-    if member.failed:
-        return f"{member.label} failed"
-    return f"{member.label} {member.latest['l0']:.1f} ({member.latest['fvu']:.3f})"

@@ -23,7 +23,7 @@ from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.logging import SweepLogger
 from saesweep.memory import out_of_memory
 from saesweep.metrics import dead_share
-from saesweep.optimizer import UnitRowAdam
+from saesweep.optimizer import UnitRowAdam, parameter_group
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
 
@@ -84,15 +84,6 @@ def variance_of(batch: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
     """sum ||x - mean||^2 over this rank's rows, the mean being that of all ranks'; without another batch in memory."""
     x, mean = distributed.own(batch), batch.mean(0).double()
     return x.norm(dim=1).double().square().sum() - 2 * x.sum(0).double() @ mean + len(x) * mean.square().sum()
-
-
-def parameter_group(sae: SparseAutoencoder, optimizer: Mapping[str, Any]) -> dict[str, Any]:
-    """Of UnitRowAdam, with the numbers of conf/arch."""
-    names, parameters = zip(*sae.named_parameters(), strict=True)
-    numbers = {key: optimizer[key] for key in ("lr", "eps", "clip")}
-    unclipped = [i for i, name in enumerate(names) if name in sae.unclipped]
-    betas = tuple(optimizer["betas"])
-    return {"params": list(parameters), **numbers, "betas": betas, "unit": [names.index("W_dec")], "unclipped": unclipped}
 
 
 @dataclass

@@ -20,6 +20,9 @@ NOT_TRAINER = {  # what the Trainer is told by us
     "max_steps": "use tokens", "max_epochs": "use tokens", "max_tokens": "use tokens", "logger": "use the group logger",
     "gradient_clip_val": "gradients are clipped per SAE, see the arch", "accumulate_grad_batches": "use batch_tokens",
 }  # fmt: skip
+TRAINER = {  # what its arguments are called that conf/trainer names: to ask Lightning itself takes seconds
+    "accelerator", "devices", "num_nodes", "strategy", "precision", "use_distributed_sampler", "enable_model_summary",
+}  # fmt: skip
 NOT_CONSTRUCTOR = ("_target_", "name", "coefficient", "control", "optimizer")  # of the keys of an arch
 GIVEN = ("self", "d_in", "d_sae", "sparsity")  # what the constructor gets from elsewhere
 LOGGERS = {"csv": Csv, "wandb": Wandb}
@@ -156,7 +159,7 @@ def _world(trainer: Mapping) -> None:
     strategy = trainer.get("strategy", "auto")
     target = strategy.get("_target_") if isinstance(strategy, Mapping) else strategy
     nodes = trainer.get("num_nodes", 1)
-    if count * nodes > 1 and target not in ("saesweep.distributed.PerMember", "saesweep.distributed.PerRank"):
+    if count * nodes > 1 and target not in ("saesweep.strategies.PerMember", "saesweep.strategies.PerRank"):
         named = f"trainer.num_nodes={nodes}" if nodes > 1 else f"trainer.devices={devices}"
         raise UsageError(f"{named}: several devices need trainer=ddp trainer.devices={count}, which sums the gradients of "
                          "every SAE, or trainer=sweep_parallel, which deals the SAEs out")  # fmt: skip
@@ -198,7 +201,8 @@ def _trainer(trainer: Mapping) -> None:
         if key in trainer:
             raise UsageError(f"trainer.{key}={_show(trainer[key])}: cannot be set here; {instead}")
     _require("trainer", trainer, ["_target_"])
-    _call("trainer", trainer, ("self",), ("_target_", "name"))
+    if trainer["_target_"] != "lightning.Trainer" or not trainer.keys() <= {"_target_", "name", *TRAINER}:
+        _call("trainer", trainer, ("self",), ("_target_", "name"))
 
 
 def _call(path: str, node: Mapping, given: Iterable[str], others: Iterable[str]) -> None:

@@ -1,17 +1,20 @@
 """Lightning trains a group on its stream, and all of it is saved every now and then."""
 from __future__ import annotations
 
+import logging
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 
-from saesweep import distributed, files, saves, signals
+from saesweep import distributed, files, saves, screen, signals
 from saesweep.activations import ActivationStream
 from saesweep.instantiate import instantiate
 from saesweep.logging import SweepLogger
+from saesweep.progress import Line
 from saesweep.saves import Save
 from saesweep.sweep.matter import Settings, device_of
 from saesweep.training import Member, SAESweep
@@ -26,6 +29,7 @@ def fit(module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Se
             module.steps_done += 1
             saver(module)
     elif len(stream):
+        _quiet_lightning()
         trainer = instantiate(
             job["trainer"] | _alone(job["trainer"]), logger=logger, max_steps=len(stream), max_epochs=-1,
             enable_progress_bar=False, enable_checkpointing=False, log_every_n_steps=module.log_steps,
@@ -35,6 +39,15 @@ def fit(module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Se
         except (KeyboardInterrupt, SystemExit):
             saver.save(module)
             raise
+
+
+def _quiet_lightning() -> None:
+    """Its own console handlers show every line a second time beside Hydra's; of the rest only warnings matter."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated")  # Lightning 2.6's own use of torch 2.13
 
 
 def _alone(trainer: Settings) -> Settings:
@@ -102,3 +115,23 @@ class Saver:
         except (OSError, SafetensorError) as error:
             return str(error)
         return None
+
+
+class Progress:
+    """Tokens, tokens/s, time left, and L0 and FVU of every member."""
+
+    def __init__(self) -> None:
+        self.line = Line()
+
+    def __call__(self, module: SAESweep) -> None:
+        total = module.total_steps * module.batch_tokens
+        left = (total - module.tokens) / max(module.tokens_per_second, 1e-9)
+        head = f"{module.tokens / total:4.0%}  {module.tokens:,} tokens  {module.tokens_per_second:,.0f}/s  {left:.0f} s left"
+        members = [] if screen.is_live() else ["L0 (FVU):", *(_short(member) for member in module.members)]
+        self.line("  ".join([head, *members]), final=module.steps_done == module.total_steps)
+
+
+def _short(member: Member) -> str:
+    if member.failed:
+        return f"{member.label} failed"
+    return f"{member.label} {member.latest['l0']:.1f} ({member.latest['fvu']:.3f})"

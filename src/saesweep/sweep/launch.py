@@ -23,7 +23,7 @@ from saesweep.sweep import record
 from saesweep.sweep.ahead import compiling
 from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.engines import Engine, engine_of
-from saesweep.sweep.finish import estimate, quiet_lightning, show_pareto
+from saesweep.sweep.finish import estimate, show_pareto
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
 from saesweep.sweep.plan import describe
 from saesweep.sweep.ranks import RanksOutOfMemory
@@ -144,7 +144,6 @@ def _run_group(hydra: Setup, group: Sequence[Job], engine: Engine, ticket: int) 
 def trained(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> list[Result]:
     """Each job's numbers, or what ended it; an exception of the group as a whole is that of each of its jobs."""
     try:
-        quiet_lightning()
         results = _results(engine, ticket, group, run)
         assert len(results) == len(group), f"{len(results)} results for {len(group)} jobs"
     except Exception as error:

@@ -9,14 +9,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from saesweep.activations import harvest
+from saesweep.build import build
 from saesweep.cache import CachedSource
 from saesweep.calibration import meet_l0_
-from saesweep.optimizer import UnitRowAdam
+from saesweep.optimizer import UnitRowAdam, parameter_group
 from saesweep.sites import HookPoint
 from saesweep.sweep import ahead
 from saesweep.sweep.matter import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
-from saesweep.sweep.run import build
-from saesweep.training import parameter_group
 
 
 def estimate(cfgs: Sequence[DictConfig]) -> dict[str, Any]:

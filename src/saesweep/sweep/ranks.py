@@ -140,9 +140,6 @@ def _rank(place: Path, group: Mapping[str, Any]) -> None:
 
 def _log_to(files: Sequence[str] | None) -> None:
     """Rank 0 tells what a group in the launcher's own process tells."""
-    from saesweep.sweep.finish import quiet_lightning
-
-    quiet_lightning()
     handlers = [logging.StreamHandler(sys.stdout), *map(logging.FileHandler, files or [])]
     logging.basicConfig(
         level=logging.WARNING if files is None else logging.INFO, handlers=handlers, force=True,

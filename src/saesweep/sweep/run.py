@@ -8,26 +8,23 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 
 from saesweep import distributed, files, outputs, saelens, saves
 from saesweep.activations import ActivationStream, Position, Statistics
-from saesweep.arch.base import SparseAutoencoder
+from saesweep.build import build
 from saesweep.calibration import meet_l0_
 from saesweep.evaluation import Measured, Subject
-from saesweep.instantiate import instantiate
 from saesweep.logging import SweepLogger
 from saesweep.members import MemberInfo
 from saesweep.memory import keep_freed_memory, out_of_memory
 from saesweep.metrics import dead_share
-from saesweep.progress import Progress
 from saesweep.read_ahead import ReadAhead
 from saesweep.saves import Cohort, Save
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
-from saesweep.sweep.fit import fit
+from saesweep.sweep.fit import Progress, fit
 from saesweep.sweep.matter import Matter, Numbers, Settings, device_of, matter_of, point_of
 from saesweep.training import Member, SAESweep
 
@@ -154,18 +151,6 @@ def _member(job: Settings, point: HookPoint, stream: ActivationStream) -> Member
     sae = build(job, len(stream.statistics[point].mean))
     label = f"{arch['name']}/{job['sparsity']}" + (f".{job['seed']}" if job["seed"] else "")
     return Member(label, point, sae, coefficient, arch["optimizer"])
-
-
-def build(job: Settings, d_in: int) -> SparseAutoencoder:
-    """An untrained SAE from its own seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(job["seed"])
-        sae = instantiate(
-            job["arch"], leave=("name", "coefficient", "control", "optimizer"),
-            d_in=d_in, d_sae=job["width"], sparsity=job["sparsity"],
-        )
-    sae.dense = job["dense"]
-    return sae
 
 
 def logger_of(part: Part) -> SweepLogger:
