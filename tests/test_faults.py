@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import warm
 from small import command, write_text
 from standin.cli import ENV, ROOT
 
@@ -32,7 +33,7 @@ def faulty(tmp_path):
 
 def swept(folder, text, *more):
     words = [*command(text, *more), "--config-dir", "mine"]
-    ended = subprocess.run(words, cwd=folder, env=ENV_WITH_FAULTS, capture_output=True, text=True)
+    ended = warm.run(words, folder, ENV_WITH_FAULTS)
     return ended.returncode, ended.stdout + ended.stderr
 
 

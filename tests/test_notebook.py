@@ -1,13 +1,14 @@
 """A finished sweep in a notebook: what is loaded is what was trained and measured."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+import warm
 from small import ARCHS, command, write_text
+from standin.cli import ENV
 
 import saesweep
 from saesweep import evaluation
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebook")
     words = (f"arch={','.join(ARCHS)}", "site=mlp", "layer=0", f"hydra.sweep.dir={folder}/outputs/default", "tokens=12800")
-    subprocess.run(command(write_text(folder, 200), *words), check=True, cwd=folder, capture_output=True)
+    assert warm.run(command(write_text(folder, 200), *words), folder, ENV).returncode == 0
     return folder / "outputs" / "default"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from safetensors.torch import load_file
 from small import ARCHS, command, write_text
 from standin.cli import ENV
@@ -26,7 +27,7 @@ def text(tmp_path_factory):
 
 def swept(folder, words, code=0):
     folder.mkdir(exist_ok=True)
-    ended = subprocess.run(words, cwd=folder, env=ENV, capture_output=True, text=True)
+    ended = warm.run(words, folder, ENV)
     assert ended.returncode == code, ended.stdout[-3000:] + ended.stderr[-3000:]
     return ended.stdout + ended.stderr
 

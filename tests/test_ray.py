@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 from small import command, weights, write_text
 from standin.cli import ENV
 
@@ -22,7 +23,7 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def here(text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("here")
-    subprocess.run(command(text, *GROUP), cwd=folder, env=ENV, check=True, capture_output=True)
+    assert warm.run(command(text, *GROUP), folder, ENV).returncode == 0
     return weights(folder)
 
 

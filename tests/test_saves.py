@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from small import command, write_text
 from standin.cli import ENV
 
@@ -85,8 +86,9 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
+    warm.ready()
     began = time.monotonic()
-    ended = subprocess.run(command(text, *GROUP), cwd=folder, env=ENV, capture_output=True, text=True)
+    ended = warm.run(command(text, *GROUP), folder, ENV)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return folder, time.monotonic() - began
 
@@ -117,18 +119,18 @@ def test_a_sweep_killed_at_20_random_moments_leaves_what_an_undisturbed_one_leav
     whole, seconds = undisturbed
     random, kills, ends = torch.Generator().manual_seed(0), 0, 0
     while kills < 20 or ends == 0:
-        share = 0.3 + 0.7 * float(torch.rand((), generator=random))  # the first third is its start
-        words = command(text, *GROUP)
-        with subprocess.Popen(words, cwd=tmp_path, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as p:
-            try:
-                _, err = p.communicate(timeout=share * seconds if kills < 20 else None)
-                assert p.returncode == 0, err.decode()[-3000:]
-                assert_undisturbed(tmp_path, whole)
-                shutil.rmtree(tmp_path / "outputs")
-                ends += 1
-            except subprocess.TimeoutExpired:
-                p.send_signal(signal.SIGKILL)
-                kills += 1
+        share = 0.1 + 0.9 * float(torch.rand((), generator=random))  # the first tenth is its start
+        process = warm.Started(command(text, *GROUP), tmp_path, ENV)
+        ended = process.end(share * seconds if kills < 20 else None)
+        if ended is None:
+            process.kill()
+            process.end()
+            kills += 1
+        else:
+            assert ended.returncode == 0, ended.stderr[-3000:]
+            assert_undisturbed(tmp_path, whole)
+            shutil.rmtree(tmp_path / "outputs")
+            ends += 1
 
 
 def test_what_an_sae_that_was_killed_when_it_had_just_finished_saved_goes_with_the_next_command(text, undisturbed, tmp_path):
@@ -136,9 +138,9 @@ def test_what_an_sae_that_was_killed_when_it_had_just_finished_saved_goes_with_t
     for job in tmp_path.rglob("eval.json"):
         written(job.parent, 5)
     assert len(list(tmp_path.rglob("checkpoint"))) == 6
-    planned = subprocess.run([*command(text, *GROUP), "plan=true"], cwd=tmp_path, env=ENV, capture_output=True)
+    planned = warm.run([*command(text, *GROUP), "plan=true"], tmp_path, ENV)
     assert planned.returncode == 0 and len(list(tmp_path.rglob("checkpoint"))) == 6
-    ended = subprocess.run(command(text, *GROUP), cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    ended = warm.run(command(text, *GROUP), tmp_path, ENV)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert_undisturbed(tmp_path, undisturbed[0])
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import slurm_cluster
+import warm
 from small import command, weights, write_text
 from standin.cli import ENV
 
@@ -30,7 +31,7 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def here(text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("here")
-    subprocess.run(command(text, *GROUP, "trainer=ddp_sim"), cwd=folder, env=ENV, check=True, capture_output=True)
+    assert warm.run(command(text, *GROUP, "trainer=ddp_sim"), folder, ENV).returncode == 0
     return weights(folder)
 
 

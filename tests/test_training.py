@@ -2,11 +2,11 @@
 
 import csv
 import json
-import subprocess
 import sys
 
 import pytest
 import torch
+import warm
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from small import ARCHS, cfg, fitted, job, trained, untrained, words, write_text
@@ -399,7 +399,7 @@ def swept(text, folder, launcher):
     settings = [word for word in words(text) if not word.startswith("sparsity=")]
     swept = ("arch=jumprelu,gated,topk", "sparsity=4,8", "tokens=1280", f"hydra/launcher={launcher}")
     command = [sys.executable, str(ROOT / "train.py"), "-m", *settings, *swept]
-    ended = subprocess.run(command, cwd=folder, env=ENV, capture_output=True, text=True)
+    ended = warm.run(command, folder, ENV)
     assert ended.returncode == 0, ended.stderr[-3000:]
     place = folder / "outputs/default/tiny/resid.1"
     return {str(file.relative_to(place)): file for file in place.rglob("*") if file.name in LEFT}

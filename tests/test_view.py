@@ -17,7 +17,7 @@ from test_faults import ENV_WITH_FAULTS, faulty
 __all__ = ["faulty"]  # a fixture
 
 LINES, COLUMNS = 30, 110
-LONG = ("tokens=64_000", "text.repeat=true")  # several refreshes of the table, however fast the machine
+LONG = ("tokens=32_000", "text.repeat=true")  # several refreshes of the table, however fast the machine
 
 
 def watched(words, folder, lines=LINES, env=os.environ):
@@ -28,7 +28,7 @@ def watched(words, folder, lines=LINES, env=os.environ):
     process = subprocess.Popen(words, cwd=folder, stdout=outside, stderr=outside, stdin=outside, env=environment)
     os.close(outside)
     screen = pyte.HistoryScreen(COLUMNS, lines, history=10_000)
-    stream, screens, end = pyte.ByteStream(screen), [], time.monotonic() + 120
+    stream, screens, end = pyte.ByteStream(screen), [], time.monotonic() + 300
     while time.monotonic() < end:
         if not select.select([inside], [], [], 1)[0]:
             continue
