@@ -4,10 +4,10 @@ import json
 import os
 import socket
 import struct
+import subprocess
 import time
 
 import pandas as pd
-import warm
 from small import ARCHS, command, write_text
 from standin.cli import ENV
 
@@ -113,7 +113,7 @@ def swept(factory):
     loggers = "logger=[csv,wandb,tensorboard]"
     more = [f"arch={','.join(ARCHS)}", loggers, "logger.wandb.mode=offline", "logger.wandb.artifacts=true", "name=study"]
     environment = ENV | {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}
-    done = warm.run(command(write_text(folder), *more), folder, environment)
+    done = subprocess.run(command(write_text(folder), *more), cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "outputs/study"
 

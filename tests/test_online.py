@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import warm
 from offline import no_network_and_no_account, saes
 from small import command, write_text
 from standin.cli import ENV, ROOT
@@ -29,7 +28,7 @@ def account(server, tmp_path):
 
 def test_every_row_reaches_the_server_and_the_folders_say_where_it_can_be_seen(server, account, tmp_path):
     words = ["arch=topk,relu", "logger=[csv,wandb]", "logger.wandb.live_seconds=0.2", "name=study"]
-    done = warm.run(command(write_text(tmp_path), *words), tmp_path, account)
+    done = subprocess.run(command(write_text(tmp_path), *words), cwd=tmp_path, env=account, capture_output=True, text=True)
     assert done.returncode == 0 and "wandb sync" not in done.stdout, done.stdout + done.stderr
     sweep = tmp_path / "outputs/study"
     for folder in saes(sweep):

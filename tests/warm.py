@@ -1,7 +1,7 @@
 """The real command line in a process of its own that starts soon: a fork of one that has imported the libraries already.
 
 That one has imported nothing of saesweep and started no thread of torch; folder, environment, arguments and output of the
-fork are those it is given. What a terminal, a signal's arrival during the imports, or several ranks are about takes
+fork are those it is given. What is about a terminal, a signal or W&B, whose service outlives the program, takes
 `subprocess`.
 """
 import atexit
