@@ -18,8 +18,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 OURS = ("", str(ROOT), str(ROOT / "src"), str(ROOT / "tests"))
 _context = multiprocessing.get_context("forkserver")
-READY = ("pytest", "hydra", "numba.typed", "lightning", "transformers.modeling_utils", "datasets", "wandb", "matplotlib.pyplot")
-_context.set_forkserver_preload(list(READY))
+READY = ["pytest", "hydra", "numba.typed", "lightning", "transformers.modeling_utils", "datasets", "wandb", "matplotlib.pyplot"]
+_context.set_forkserver_preload(READY)
 
 
 class Ended(NamedTuple):
@@ -34,6 +34,8 @@ class Started(_context.Process):
     def __init__(self, words: Sequence[str], cwd: Path, env: Mapping[str, str]):
         self.folder = Path(tempfile.mkdtemp())
         self.files = [self.folder / name for name in ("stdout", "stderr")]
+        for file in self.files:
+            file.touch()  # it may be killed before it could
         what = (list(words[1:]), str(cwd), dict(env), list(map(str, self.files)))
         super().__init__(target=_become, args=what, daemon=True)
         self.start()
@@ -61,7 +63,7 @@ def run(words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Ended:
 
 def _become(words: list[str], cwd: str, env: dict[str, str], files: list[str]) -> None:
     for number, file in enumerate(files, 1):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(file, os.O_WRONLY), number)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
