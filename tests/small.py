@@ -20,7 +20,7 @@ from saesweep.training import SAESweep
 CONF = Path(__file__).parents[1] / "conf"
 SIZES = (
     "context=32", "width=96", "sparsity=4", "tokens=3200", "batch_tokens=64", "log_tokens=640", "logger=csv",
-    "activations={window: 1024, statistics: 512, documents_per_pool: 8, lm_batch: 8}",
+    "activations={window: 1024, statistics: 512, documents_per_pool: 8, forward_tokens: 256}",
     "evaluation={tokens: 512, lm_tokens: 256, calibration_tokens: 512}",
 )  # fmt: skip
 ARCHS = ("relu", "gated", "jumprelu", "topk", "batchtopk")

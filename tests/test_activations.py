@@ -65,7 +65,8 @@ def corpus(folder, lengths, stream_seed=0, repeat=False, end=" 2"):
 
 def stream(lm, corpus, steps, points=(EMBEDDING,), window=1024, pool=16, stream_seed=0, max_norm=None, batch=BATCH):
     source = LanguageModelSource(
-        lm, corpus, points, context=CONTEXT, window=window, lm_batch=4, documents_per_pool=pool, stream_seed=stream_seed
+        lm, corpus, points, context=CONTEXT, window=window, forward_tokens=4 * CONTEXT,
+        documents_per_pool=pool, stream_seed=stream_seed,
     )
     return ActivationStream(
         source, steps=steps, batch_tokens=batch, stream_seed=stream_seed, center=True, max_norm=max_norm, statistics=512
@@ -256,6 +257,15 @@ def test_no_window_is_larger_than_the_rest_of_the_run_needs(folder, lm):
 def _noted(rows, sizes):
     sizes.append(len(rows[EMBEDDING]))
     return rows
+
+
+@pytest.mark.parametrize("forward_tokens, blocks", [(4 * CONTEXT + 1, 4), (CONTEXT, 1), (1, 1)])
+def test_the_language_model_reads_whole_blocks_of_no_more_tokens_than_a_forward_takes(folder, lm, forward_tokens, blocks):
+    s, shapes = stream(lm, corpus(folder, [31] * 100, end=""), 5), []
+    s.source.forward_tokens = forward_tokens
+    with lm.module.register_forward_pre_hook(lambda _, __, given: shapes.append(given["input_ids"].shape), with_kwargs=True):
+        list(s)
+    assert len(shapes) > 1 and {tuple(shape) for shape in shapes[:-1]} == {(blocks, CONTEXT)} and shapes[-1][0] <= blocks
 
 
 @pytest.mark.parametrize("pool", [7, 16, 1000])

@@ -64,10 +64,10 @@ def statistics(held_out, max_norm=None, point=RESID):
     return Statistics.of(rows(held_out, point), center=True, max_norm=max_norm)
 
 
-def measured(held_out, *subjects, lm_tokens=300, lm_batch=4):
+def measured(held_out, *subjects, lm_tokens=300, forward_tokens=128):
     points = list(dict.fromkeys(s.point for s in subjects))
     read = partial(harvest, tiny(), points)
-    return evaluation.evaluate(tiny, read, held_out, subjects, lm_tokens=lm_tokens, lm_batch=lm_batch)
+    return evaluation.evaluate(tiny, read, held_out, subjects, lm_tokens=lm_tokens, forward_tokens=forward_tokens)
 
 
 def evaluate(held_out, *subjects, **more):
@@ -207,8 +207,8 @@ def test_a_block_is_counted_to_the_document_that_it_was_cut_from(tmp_path):
     assert len(pairs) == len({number for number, _ in pairs}) == len({one for _, one in pairs}) > 3
 
 
-def test_the_language_models_loss_does_not_depend_on_the_blocks_per_forward(held_out):
-    one, four = (evaluate(held_out, subject(held_out, noise), lm_batch=size)[0] for size in (1, 4))
+def test_the_language_models_loss_does_not_depend_on_the_tokens_per_forward(held_out):
+    one, four = (evaluate(held_out, subject(held_out, noise), forward_tokens=tokens)[0] for tokens in (CONTEXT, 4 * CONTEXT))
     assert one == pytest.approx(four, rel=1e-4)
 
 
@@ -239,7 +239,7 @@ def test_special_tokens_are_neither_measured_nor_replaced(held_out):
     sevens = subject(held_out, lambda x: torch.full_like(x, 7.0))
     arrived = []
     with edit(tiny().module, BEHIND_RESID, lambda x: arrived.append(x) or x):
-        evaluate(held_out, sevens, lm_tokens=1, lm_batch=1)
+        evaluate(held_out, sevens, lm_tokens=1, forward_tokens=1)
     clean, zero, mean, spliced = arrived  # the fidelity pass stops before
     assert sevens.fidelity.tokens == int(tokens.sum())
     first = tokens[:1]
@@ -256,7 +256,7 @@ def test_sinks_are_neither_measured_nor_replaced_and_are_counted(held_out):
     sae = Known(torch.zeros_like)
     arrived = []
     with edit(tiny().module, BEHIND_RESID, lambda x: arrived.append(x) or x):
-        (n,) = evaluate(held_out, Subject(sae, RESID, strict), lm_tokens=1, lm_batch=1)
+        (n,) = evaluate(held_out, Subject(sae, RESID, strict), lm_tokens=1, forward_tokens=1)
     assert n["sinks"] == int((~ordinary).sum())
     measured = torch.cat(sae.seen)[: int(ordinary.sum())]
     assert torch.equal(measured, x[ordinary])

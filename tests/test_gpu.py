@@ -112,7 +112,8 @@ def test_a_training_on_a_gpu_goes_on_from_its_save(text, tmp_path, quick):
         assert torch.equal(found[name], tensor), name
 
 
-WINDOWS = "activations={window: 256, statistics: 128, documents_per_pool: 8, lm_batch: 2}"  # of 4 micro-batches, 3 batches
+# of four micro-batches, three batches
+WINDOWS = "activations={window: 256, statistics: 128, documents_per_pool: 8, forward_tokens: 64}"
 
 
 def test_read_ahead_the_saes_are_the_same_also_when_a_training_goes_on(text, tmp_path, quick):

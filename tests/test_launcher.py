@@ -96,7 +96,7 @@ def test_callbacks_hear_of_every_job_and_of_how_it_ended():
         (["site=resid,mlp", "layer=0,2", "seed=0,1"], 1),
         (["name=a${tokens}", "tokens=1000,2000"], 2),
         (["name=a${stream_seed}", "stream_seed=0,1", "arch=flat,round"], 2),
-        (["name=a${evaluation.lm_batch}", "evaluation.lm_batch=2,4,8"], 3),
+        (["name=a${evaluation.forward_tokens}", "evaluation.forward_tokens=64,128,256"], 3),
         (["name=a${text.sleep}", "text.sleep=0,0.01"], 2),
     ],
 )

@@ -42,10 +42,10 @@ class LanguageModelSource:
 
     def __init__(
         self, lm: LanguageModel, corpus: Corpus, points: Sequence[HookPoint], *,
-        context: int, window: int, lm_batch: int, documents_per_pool: int, stream_seed: int,
+        context: int, window: int, forward_tokens: int, documents_per_pool: int, stream_seed: int,
     ):
         self.lm, self.corpus, self.points, self.context = lm, corpus, tuple(points), context
-        self.window_tokens, self.lm_batch = window, lm_batch
+        self.window_tokens, self.forward_tokens = window, forward_tokens
         self.documents_per_pool, self.seed = documents_per_pool, stream_seed
         self.load_state_dict({"pool": 0, "position": 0})
 
@@ -63,7 +63,7 @@ class LanguageModelSource:
         return at_once(self._read(tokens, self.points if points is None else points))
 
     def _read(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint]) -> Generator[int, None, Rows]:
-        parts = tokens.split(self.lm_batch)
+        parts = micro_batches(tokens, self.forward_tokens)
         rows = [int(self.trainable(part).sum()) for part in parts]
         mine = range(distributed.reader(), len(parts), distributed.readers()) or range(1)  # the first for its shape alone
         read = {}
@@ -125,6 +125,11 @@ class LanguageModelSource:
 def blocks_wanted(rows: int, context: int, window: int) -> int:
     """For so many rows, at most a window; where padding leaves fewer rows, another window follows."""
     return min(max(1, window // context), math.ceil(1.03 * rows / (context - 1)))
+
+
+def micro_batches(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> Sequence[Int[Tensor, "_ context"]]:
+    """What goes through the language model at once: so many tokens, but whole blocks and at least one."""
+    return tokens.split(max(1, forward_tokens // tokens.shape[1]))
 
 
 def generator(*numbers: int) -> torch.Generator:

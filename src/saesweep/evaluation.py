@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.activations import Rows, Statistics, generator, trainable
+from saesweep.activations import Rows, Statistics, generator, micro_batches, trainable
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.errors import UsageError
 from saesweep.memory import out_of_memory
@@ -126,7 +126,7 @@ def enough(held_out: HeldOut, tokens: int) -> int:
 @torch.no_grad()
 def evaluate(
     lm: Callable[[], LanguageModel], rows: Callable[[Tensor], Rows], held_out: HeldOut,
-    subjects: Sequence[Subject], *, lm_tokens: int, lm_batch: int, progress: Progress = lambda line: None,
+    subjects: Sequence[Subject], *, lm_tokens: int, forward_tokens: int, progress: Progress = lambda line: None,
 ) -> list[Measured | Exception]:
     """What each SAE's numbers are, but for those that training knows; or what went wrong with it.
 
@@ -147,9 +147,11 @@ def evaluate(
         return [s.measured({}) for s in subjects]
     passes = _Passes(lm(), list(dict.fromkeys(s.point for s in able)), able)
     some = tokens[: enough(held_out, lm_tokens)]
-    for i, part in enumerate(some.split(lm_batch)):
-        progress(f"language model's loss: {i * lm_batch * some.shape[1]:,} of {some.numel():,} tokens")
+    done = 0
+    for part in micro_batches(some, forward_tokens):
+        progress(f"language model's loss: {done:,} of {some.numel():,} tokens")
         passes.add(part)
+        done += part.numel()
     return [s.failed or s.measured(passes.result(s), passes.by_document(s, held_out)) for s in subjects]
 
 

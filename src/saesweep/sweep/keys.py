@@ -28,7 +28,7 @@ Share = Annotated[float, Range(0, 1)]
 @dataclass
 class Activations:
     window: Count
-    lm_batch: Count
+    forward_tokens: Count
     documents_per_pool: Count
     center: bool
     max_norm: Positive | None
@@ -46,7 +46,7 @@ class Evaluation:
     tokens: Count
     lm_tokens: Index
     calibration_tokens: Count
-    lm_batch: Count
+    forward_tokens: Count
     dead_after: Count
 
 

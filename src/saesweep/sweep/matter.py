@@ -46,8 +46,8 @@ class ReadText:
         job, activations = self.job, self.job["activations"]
         return LanguageModelSource(
             language_model(job), self.corpus, self.points, context=job["context"], window=activations["window"],
-            lm_batch=activations["lm_batch"], documents_per_pool=activations["documents_per_pool"],
-            stream_seed=job["stream_seed"],
+            forward_tokens=activations["forward_tokens"],
+            documents_per_pool=activations["documents_per_pool"], stream_seed=job["stream_seed"],
         )
 
     def _cached(self) -> CachedSource:
@@ -57,7 +57,7 @@ class ReadText:
         determined_by = {
             "model": model | {"dtype": str(models.dtype_of(job["model"]["dtype"], str(device_of(job))))},
             "text": self.corpus.identity, "context": job["context"], "stream_seed": job["stream_seed"],
-            **{key: activations[key] for key in ("window", "documents_per_pool", "lm_batch")},
+            **{key: activations[key] for key in ("window", "documents_per_pool", "forward_tokens")},
         }
         return CachedSource(
             Path(job["cache"]["folder"]), determined_by, self.points, cache(self._read_now),
@@ -73,7 +73,7 @@ class ReadText:
         held_out = self._held_out(evaluation.EVALUATION, numbers["tokens"])
         return evaluation.evaluate(
             lambda: language_model(self.job), self.source.read, held_out, subjects,
-            lm_tokens=numbers["lm_tokens"], lm_batch=numbers["lm_batch"], progress=Line(),
+            lm_tokens=numbers["lm_tokens"], forward_tokens=numbers["forward_tokens"], progress=Line(),
         )
 
     def _held_out(self, purpose: int, tokens: int) -> evaluation.HeldOut:

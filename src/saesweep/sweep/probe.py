@@ -68,8 +68,8 @@ def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor]
         return source.window(4096), 0.0
     lm = language_model(job)
     random = torch.Generator().manual_seed(0)
-    shape = (max(1, job["activations"]["lm_batch"] // 2), job["context"])
-    tokens = torch.randint(lm.tokenizer.vocab_size, shape, generator=random)
+    blocks = max(1, job["activations"]["forward_tokens"] // 2 // job["context"])
+    tokens = torch.randint(lm.tokenizer.vocab_size, (blocks, job["context"]), generator=random)
     seconds, rows = _timed(lambda: harvest(lm, points, tokens))
     return rows, seconds / tokens.numel()
 
