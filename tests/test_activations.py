@@ -6,6 +6,7 @@ says which token, and so which document and place, it came from.
 
 import json
 import math
+import re
 from collections import Counter
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ import transformers
 from small import tiny, write_text
 
 from saesweep.activations import ActivationStream, LanguageModelSource, Position, Statistics
+from saesweep.enough import require
 from saesweep.errors import UsageError
 from saesweep.models import LanguageModel, Tokenizer
 from saesweep.sites import HookPoint
@@ -282,6 +284,20 @@ def test_a_text_that_has_just_enough_is_enough(folder, lm):
     text = corpus(folder, [31] * 140, end="")
     steps = 137 * 31 // BATCH  # three documents are held out
     assert len(list(stream(lm, text, steps, window=100_000))) == steps
+
+
+@pytest.mark.parametrize("window, batch", [(1024, 64), (256, 200), (100, 64), (100_000, 500), (512, 1)])
+@pytest.mark.parametrize("length", [10, 31, 40])  # blocks of which two thirds are padding, none, a third
+def test_as_many_tokens_as_a_short_text_is_said_to_have_enough_for_can_be_trained_on(folder, lm, window, batch, length):
+    text = corpus(folder, [length] * (5600 // length), end="")
+    asked = {"tokens": 5600, "batch_tokens": batch, "context": CONTEXT, "activations": {"window": window}}
+    asked |= {"evaluation": {"tokens": 9, "calibration_tokens": 9}, "stream_seed": 0}
+    with pytest.raises(UsageError, match=r"set tokens=\d+ at most") as refused:
+        require(text, lm.tokenizer, asked)
+    most = int(re.search(r"set tokens=(\d+)", str(refused.value))[1])
+    require(text, lm.tokenizer, asked | {"tokens": most})
+    steps = most // batch
+    assert most > 0 and len(list(stream(lm, text, steps, window=window, batch=batch))) == steps
 
 
 def test_a_text_that_may_be_repeated_is_read_again_in_another_order(folder, lm):

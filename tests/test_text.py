@@ -13,9 +13,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from saesweep.enough import require
 from saesweep.errors import UsageError
 from saesweep.models import Tokenizer, load_tokenizer
-from saesweep.text import BATCH, Corpus, blocks, require
+from saesweep.text import BATCH, Corpus, blocks
 
 CONF = Path(__file__).parents[1] / "conf"
 WORDS = [f"document {i}: " + "lorem ipsum dolor " * (i % 7 + 1) for i in range(100)]
@@ -204,22 +205,28 @@ def test_blocks_do_not_depend_on_how_many_documents_are_tokenised_at_once(tokeni
 # Enough text
 
 
-def bytes_of(corpus: Corpus, split: str = "train") -> int:
-    return sum(len(document.encode()) for document in corpus.one_pass(split))
+def bytes_of(corpus: Corpus) -> int:
+    return sum(len(document.encode()) for document in corpus.one_pass("train"))
+
+
+def asking(tokens: int = 1, context: int = 16) -> dict[str, Any]:
+    """Of batches of one token, of which no window leaves anything over."""
+    sizes = {"tokens": tokens, "batch_tokens": 1, "context": context, "activations": {"window": 1024}}
+    return sizes | {"evaluation": {"tokens": 1, "calibration_tokens": 1}, "stream_seed": 0}
 
 
 def test_the_last_token_of_the_text_may_be_asked_for_and_not_one_more(jsonl: str, tokenizer: Tokenizer) -> None:
     corpus = files(jsonl)
-    require(corpus, tokenizer, bytes_of(corpus), 16)
+    require(corpus, tokenizer, asking(bytes_of(corpus)))
     with pytest.raises(UsageError, match=rf"{bytes_of(corpus):,} training tokens.*are asked for.*text\.repeat=true"):
-        require(corpus, tokenizer, bytes_of(corpus) + 1, 16)
+        require(corpus, tokenizer, asking(bytes_of(corpus) + 1))
 
 
 def test_a_repeated_text_is_long_enough_and_says_how_often(
     jsonl: str, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
     corpus = files(jsonl, repeat=True)
-    require(corpus, tokenizer, 3 * bytes_of(corpus), 16)
+    require(corpus, tokenizer, asking(3 * bytes_of(corpus)))
     assert "3.0 times" in caplog.text
 
 
@@ -227,19 +234,26 @@ def test_special_tokens_in_a_text_are_not_counted(jsonl: str, tokenizer: Tokeniz
     corpus = files(jsonl)
     without_o = Tokenizer(tokenizer.encode, tokenizer.bos, tokenizer.special | {ord("o") + 3}, tokenizer.vocab_size)
     with pytest.raises(UsageError):
-        require(corpus, without_o, bytes_of(corpus), 16)
+        require(corpus, without_o, asking(bytes_of(corpus)))
 
 
-def test_too_little_held_out_text_is_refused(jsonl: str, tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("key", ["tokens", "calibration_tokens"])
+def test_too_little_held_out_text_is_refused_of_which_evaluation_and_calibration_have_every_other_document(
+    jsonl: str, tokenizer: Tokenizer, key: str
+) -> None:
     corpus = files(jsonl, repeat=True)
-    require(corpus, tokenizer, bytes_of(corpus, "held_out"), 16, "held_out")
-    with pytest.raises(UsageError, match=r"evaluation\.tokens.*text\.held_out"):
-        require(corpus, tokenizer, bytes_of(corpus, "held_out") + 1, 16, "held_out")
+    theirs = list(corpus.one_pass("held_out"))[key == "calibration_tokens" :: 2]
+    asked = asking()
+    asked["evaluation"][key] = sum(len(document.encode()) for document in theirs)
+    require(corpus, tokenizer, asked)
+    asked["evaluation"][key] += 1
+    with pytest.raises(UsageError, match=rf"evaluation\.{key}=.*text\.held_out"):
+        require(corpus, tokenizer, asked)
 
 
 def test_a_context_that_holds_only_bos_is_refused(jsonl: str, tokenizer: Tokenizer) -> None:
     with pytest.raises(UsageError, match="context=1"):
-        require(files(jsonl), tokenizer, 10, 1)
+        require(files(jsonl), tokenizer, asking(10, context=1))
 
 
 # Mistakes

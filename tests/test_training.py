@@ -283,14 +283,24 @@ def test_dead_is_counted_in_tokens_so_the_batch_size_does_not_change_what_it_mea
         rows = curve(folder)
         assert [int(row["tokens"]) for row in rows] == list(range(320, 1921, 320))
         dead = [float(row["dead"]) for row in rows]
-        assert min(dead) >= 0.25 and dead[-1] == pytest.approx(dead_share(since, 1920, 640))
+        assert min(dead) >= 0.25 and dead[-1] == pytest.approx(dead_share(since, torch.tensor(1920), 640))
+
+
+def test_a_latent_that_never_fires_is_dead_also_where_sinks_are_left_out_of_the_batches(text, tmp_path):
+    jobs = [job(text, "arch=topk", "activations={max_norm: 1.05, window: 1024, statistics: 512, documents_per_pool: 8}")]
+    module, stream, _ = untrained(jobs)
+    sae = module.members[0].sae
+    sae.b_enc.data[:24] = -1e6
+    fitted(module, stream, jobs, [tmp_path])
+    assert 0 < sae.tokens_seen < module.tokens and (sae.tokens_since_fired[:24] == sae.tokens_seen).all()
+    assert all(float(row["dead"]) >= 0.25 for row in curve(tmp_path))
 
 
 def test_a_latent_is_dead_once_its_last_firing_is_as_long_ago_as_the_window():
     since = torch.tensor([0, 99, 100, 5000])
-    assert dead_share(since, 10_000, 100) == 0.5
-    assert dead_share(since, 10_000, 5001) == 0
-    assert dead_share(torch.tensor([0, 299, 300, 300]), 300, 10_000) == 0.5  # never fired in a shorter run
+    assert dead_share(since, torch.tensor(10_000), 100) == 0.5
+    assert dead_share(since, torch.tensor(10_000), 5001) == 0
+    assert dead_share(torch.tensor([0, 299, 300, 300]), torch.tensor(300), 10_000) == 0.5  # never fired in a shorter run
 
 
 # What is left

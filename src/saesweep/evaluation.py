@@ -106,9 +106,9 @@ def held_out_blocks(
         more = [(number, block) for number, ids in read for block in pieces(ids, tokenizer, context)]
         if not read:
             key = ("evaluation.tokens", "evaluation.calibration_tokens")[purpose]
+            fix = f"write {key}={there}, or " if there else ""
             raise UsageError(
-                f"{key}={tokens}: there are {there:,} held-out tokens for it; "
-                f"write {key}={there}, or hold out more with text.held_out"
+                f"{key}={tokens}: there are {there:,} held-out tokens for it; {fix}hold out more with text.held_out"
             )
         found = torch.cat([found, *(block[None] for _, block in more)])
         numbers += [number for number, _ in more]

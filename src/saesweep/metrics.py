@@ -119,6 +119,6 @@ def by_document(values: Sequence[float], documents: Int[Tensor, " blocks"], coun
     return sums.index_add_(0, documents[: len(values)], torch.tensor(values, dtype=torch.float64)).tolist()
 
 
-def dead_share(tokens_since_fired: Int[Tensor, " d_sae"], tokens: int, dead_after: int) -> float:
-    """Share of latents that did not fire in the last `dead_after` training tokens, or the whole run if shorter."""
-    return float((tokens_since_fired >= min(dead_after, tokens)).double().mean())
+def dead_share(tokens_since_fired: Int[Tensor, " d_sae"], tokens_seen: Int[Tensor, ""], dead_after: int) -> float:
+    """Share of latents that did not fire in the last `dead_after` tokens that they saw, or in all of them if fewer."""
+    return float((tokens_since_fired >= tokens_seen.clamp(max=dead_after)).double().mean())

@@ -10,7 +10,6 @@ No content is on both sides: finite texts lose their duplicates, and a stream sk
 
 import hashlib
 import itertools
-import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -23,7 +22,6 @@ from saesweep import readers
 from saesweep.errors import UsageError
 from saesweep.models import Tokenizer
 
-log = logging.getLogger(__name__)
 Split = Literal["train", "held_out"]
 BATCH = 64  # documents per call of the tokenizer
 PADDING = -1
@@ -133,25 +131,3 @@ def tokenized(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[i
     documents = iter(documents)
     while batch := list(itertools.islice(documents, BATCH)):
         yield from tokenizer.encode(batch)
-
-
-def require(corpus: Corpus, tokenizer: Tokenizer, tokens: int, context: int, split: Split = "train") -> None:
-    """Counts the tokens that training (or evaluation) would see until they are enough. Streams are not counted."""
-    if context <= (tokenizer.bos is not None):
-        raise UsageError(f"context={context}: a block has to hold a token besides BOS; write 128")
-    if not corpus.finite:
-        return
-    found = 0
-    for ids in tokenized(corpus.one_pass(split), tokenizer):
-        found += sum(token not in tokenizer.special for token in ids)
-        if found >= tokens:
-            return
-    if split == "held_out":
-        raise UsageError(
-            f"text={corpus.name} has {found:,} held-out tokens, evaluation.tokens={tokens:,} are asked for: lower "
-            f"evaluation.tokens, raise text.held_out, or use more text"
-        )
-    found_and_asked = f"text={corpus.name} has {found:,} training tokens, tokens={tokens:,} are asked for"
-    if not found or not corpus.repeat:
-        raise UsageError(f"{found_and_asked}: set tokens={found} at most, text.repeat=true, or use more text")
-    log.warning("%s: it is read %.1f times", found_and_asked, tokens / found)

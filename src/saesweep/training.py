@@ -72,6 +72,9 @@ class Member(nn.Module):
             self.coefficient.update_(l0, progress)
         return loss.detach()
 
+    def dead_share(self, dead_after: int) -> float:
+        return dead_share(self.sae.tokens_since_fired, self.sae.tokens_seen, dead_after)
+
     def stop_(self, reason: str) -> None:
         """The rest of the group goes on without it."""
         self.failed = reason
@@ -247,7 +250,7 @@ class SAESweep(L.LightningModule):
     def _metrics(self, member: Member) -> dict[str, float]:
         extra = {"coefficient": float(member.coefficient.value)} if member.sae.penalised else {}
         return member.sums.means() | extra | {
-            "dead": dead_share(member.sae.tokens_since_fired, self.tokens, self.dead_after),
+            "dead": member.dead_share(self.dead_after),
             "lr": self.optimizer.param_groups[list(self.members).index(member)]["lr"],
             "tokens_per_second": self.tokens_per_second,
         }

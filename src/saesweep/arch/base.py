@@ -48,6 +48,7 @@ class SparseAutoencoder(nn.Module, ABC):
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.W_enc_T = nn.Parameter(W_dec.clone())  # stored by latent, as W_dec is: gradients are written row by row
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.register_buffer("tokens_seen", torch.zeros((), dtype=torch.long))
         self.register_buffer("tokens_since_fired", torch.zeros(d_sae, dtype=torch.long))
 
     @property
@@ -97,6 +98,7 @@ class SparseAutoencoder(nn.Module, ABC):
     @torch.no_grad()
     def count_fired_(self, fired: Bool[Tensor, " d_sae"], tokens: int) -> None:
         """After a batch of so many tokens: how many each latent has not been active for."""
+        self.tokens_seen += tokens
         self.tokens_since_fired += tokens
         self.tokens_since_fired.masked_fill_(fired, 0)
 

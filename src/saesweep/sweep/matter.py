@@ -13,10 +13,11 @@ import torch
 from saesweep import evaluation, models, synthetic
 from saesweep.activations import LanguageModelSource, Rows, generator
 from saesweep.cache import CachedSource
+from saesweep.enough import require
 from saesweep.evaluation import Measured, Subject
 from saesweep.progress import Line
 from saesweep.sites import HookPoint, hook_point
-from saesweep.text import Corpus, require
+from saesweep.text import Corpus
 
 Settings = Mapping[str, Any]  # of one job: its config as plain containers
 Numbers = dict[str, float | None]  # of one SAE: what eval.json holds
@@ -110,7 +111,8 @@ def matter_of(job: Settings, points: Sequence[HookPoint]) -> Matter:
 
 def enough_text(job: Settings) -> tuple[Corpus, models.Tokenizer]:
     """The text of a job, which is long enough for it, and what tokenises it; no weight is loaded to know that."""
-    asked = {key: job[key] for key in ("text", "stream_seed", "model", "tokens", "context", "evaluation")}
+    keys = ("text", "stream_seed", "model", "tokens", "batch_tokens", "context", "activations", "evaluation")
+    asked = {key: job[key] for key in keys}
     return _enough_text(json.dumps(asked))
 
 
@@ -118,8 +120,7 @@ def enough_text(job: Settings) -> tuple[Corpus, models.Tokenizer]:
 def _enough_text(job: str) -> tuple[Corpus, models.Tokenizer]:
     asked = json.loads(job)
     corpus, tokenizer = Corpus(asked["text"], asked["stream_seed"]), models.load_tokenizer(asked["model"])
-    require(corpus, tokenizer, asked["tokens"], asked["context"])
-    require(corpus, tokenizer, asked["evaluation"]["tokens"], asked["context"], "held_out")
+    require(corpus, tokenizer, asked)
     return corpus, tokenizer
 
 

@@ -19,7 +19,6 @@ from saesweep.evaluation import Measured, Subject
 from saesweep.logging import SweepLogger
 from saesweep.members import MemberInfo
 from saesweep.memory import keep_freed_memory, out_of_memory
-from saesweep.metrics import dead_share
 from saesweep.read_ahead import ReadAhead
 from saesweep.saves import Cohort, Save
 from saesweep.sites import HookPoint
@@ -199,7 +198,7 @@ def _measured(matter: Matter, subjects: Sequence[Subject]) -> list[Measured | Ex
 
 def _known_from_training(module: SAESweep, member: Member) -> Numbers:
     return {
-        "dead": dead_share(member.sae.tokens_since_fired, module.tokens, module.dead_after),
+        "dead": member.dead_share(module.dead_after),
         "coefficient": float(member.coefficient.value) if member.sae.penalised else None,
         "d_in": member.sae.d_in, "d_sae": member.sae.d_sae, "tokens": module.tokens,
     }
