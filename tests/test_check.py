@@ -72,6 +72,19 @@ def test_the_defaults_with_the_standins_pass():
         ("trainer.devices=0", ["trainer.devices=0", "at least 1"]),
         ("+trainer.num_nodes=2", ["trainer=ddp"]),
         ("trainer.devices=auto", ["trainer.devices=auto"]),
+        ("trainer.devices=[1]", ["trainer.devices=[1]", "whole number"]),
+        ("trainer.accelerator=auto", ["trainer.accelerator=auto", "cpu or gpu"]),
+        ("trainer.precision=bf16-true", ["trainer.precision=bf16-true", "32-true or bf16-mixed"]),  # thresholds are fp32
+        ("arch.optimizer.betas=0.9", ["arch.optimizer.betas=0.9", "[0.9,0.999]"]),
+        ("arch.optimizer.betas=[0.9]", ["arch.optimizer.betas=[0.9]", "[0.9,0.999]"]),
+        ("arch.optimizer.betas=[0.9,1.0]", ["arch.optimizer.betas=[0.9, 1.0]", "below 1"]),
+        ("+model.dtype=fp16", ["model.dtype=fp16", "float16"]),
+        ("+model.typo=1", ["there is no key model.typo"]),
+        ("+model.source.hub=gpt2", ["model.source=", "one of hub, package, random, synthetic"]),
+        ("+site.typo=1", ["there is no key site.typo"]),
+        ("text.kind=foo", ["text.kind=foo", "stdlib or files or hub"]),
+        ("+model.source.typo=1", ["there is no key model.source.typo"]),
+        ("model.source.random=null", ["model.source=", "one of hub, package, random, synthetic"]),
         ("+trainer.num_nodes=2", ["trainer.num_nodes=2"]),
         ("+trainer.max_steps=10", ["trainer.max_steps=10", "use tokens"]),
         ("+trainer.precison=bf16", ["trainer.precison=bf16", "did you mean precision?"]),
@@ -89,11 +102,44 @@ def test_a_mistake_is_named_with_its_value_and_the_fix(word, parts):
     assert all(part in message for part in parts), message
 
 
+@pytest.mark.parametrize(
+    "word, part",
+    [
+        ("text.held_out=abc", "text.held_out=abc: must be a number"),
+        ("+text.typo=1", "there is no key text.typo"),
+        ("~text.repeat", "text.repeat: is missing; add it to conf/text/*.yaml"),
+        ("model=gpt2 ~model.source.revision", "model.source.revision: is missing; add it to conf/model/*.yaml"),
+        ("model=synthetic model.source.synthetic.l0=0", "model.source.synthetic.l0=0: must be above 0"),
+    ],
+)
+def test_the_keys_of_a_text_and_of_a_model_are_those_of_its_kind(word, part):
+    with pytest.raises(UsageError) as error:
+        check(composed("text=files", *word.split(), always=("logger=csv",)))
+    assert part in str(error.value)
+
+
 def test_an_argument_of_an_architecture_has_the_type_that_its_constructor_says():
     with pytest.raises(UsageError, match=r"arch\.k_aux=lots: must be a whole number"):
         check(composed("arch=round", "arch.k_aux=lots"))
     with pytest.raises(UsageError, match=r"arch\.k_aux: is missing"):
         check(composed("arch=round", "~arch.k_aux"))
+
+
+@pytest.mark.parametrize(
+    "arch, word, parts",
+    [
+        ("jumprelu", "arch.bandwidth=0", ["arch.bandwidth=0", "above 0"]),
+        ("jumprelu", "arch.warm_start=3", ["arch.warm_start=3", "at most 1"]),
+        ("topk", "arch.k_aux=-1", ["arch.k_aux=-1", "at least 1"]),
+        ("batchtopk", "arch.alpha=-0.5", ["arch.alpha=-0.5", "at least 0"]),
+        ("topk", "arch.coefficient=0.1", ["arch.coefficient=0.1", "topk has none"]),
+        ("batchtopk", "arch.coefficient=0.1", ["arch.coefficient=0.1", "batchtopk has none"]),
+    ],
+)
+def test_the_numbers_of_an_architecture_are_in_the_range_that_its_constructor_says(arch, word, parts):
+    with pytest.raises(UsageError) as error:
+        check(composed(f"arch={arch}", word))
+    assert all(part in str(error.value) for part in parts), error.value
 
 
 def test_what_is_taken_for_an_argument_of_lightnings_trainer_is_one():
@@ -105,7 +151,7 @@ def test_what_a_plan_needs_does_not_import_lightning():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@pytest.mark.parametrize("word", ["activations.max_norm=null", "arch.coefficient=6e-4", "trainer.devices=[0]"])
+@pytest.mark.parametrize("word", ["activations.max_norm=null", "arch.coefficient=6e-4", "trainer.precision=bf16-mixed"])
 def test_what_is_allowed_passes(word):
     assert check(composed("arch=flat", word)) is None
 

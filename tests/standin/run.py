@@ -5,12 +5,15 @@ import logging
 import runpy
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from saesweep.errors import UsageError
+from saesweep.sweep import keys
 
 ROOT = Path(__file__).parents[2]
 log = logging.getLogger(__name__)
+keys.TEXTS["standin"] = Mapping  # a text like no other
 
 
 def train_group(cfgs, folders):

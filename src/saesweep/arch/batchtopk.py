@@ -16,6 +16,7 @@ from saesweep import distributed
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.latents import Latents
 from saesweep.arch.topk import auxk
+from saesweep.ranges import Count, Index, NotNegative
 
 
 class RunningThreshold(nn.Module):
@@ -56,7 +57,7 @@ class BatchTopK(SparseAutoencoder):
     saved_as = "jumprelu"
     penalised = False
 
-    def __init__(self, d_in: int, d_sae: int, sparsity: int, *, alpha: float, k_aux: int, aux_tokens: int):
+    def __init__(self, d_in: int, d_sae: int, sparsity: int, *, alpha: NotNegative, k_aux: Count, aux_tokens: Index):
         super().__init__(d_in, d_sae, sparsity)
         self.alpha, self.k_aux, self.aux_tokens = alpha, k_aux, aux_tokens
         self.threshold = RunningThreshold()

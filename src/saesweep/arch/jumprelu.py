@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.batchtopk import RunningThreshold
+from saesweep.ranges import NotNegative, Positive, Share
 
 
 class _JumpReLU(torch.autograd.Function):
@@ -71,7 +72,7 @@ class JumpReLU(SparseAutoencoder):
 
     def __init__(
         self, d_in: int, d_sae: int, sparsity: int, *,
-        bandwidth: float, init_threshold: float, relative: bool, warm_start: float,
+        bandwidth: Positive, init_threshold: NotNegative, relative: bool, warm_start: Share,
     ):
         super().__init__(d_in, d_sae, sparsity)
         unit = 1 / math.sqrt(d_in) if relative else 1.0

@@ -14,6 +14,7 @@ from torch import Tensor
 from saesweep import distributed
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.ops.plain import kept
+from saesweep.ranges import Count, Index, NotNegative
 
 
 class TopK(SparseAutoencoder):
@@ -23,7 +24,7 @@ class TopK(SparseAutoencoder):
     penalised = False
     thresholded = False
 
-    def __init__(self, d_in: int, d_sae: int, sparsity: int, *, alpha: float, k_aux: int, aux_tokens: int):
+    def __init__(self, d_in: int, d_sae: int, sparsity: int, *, alpha: NotNegative, k_aux: Count, aux_tokens: Index):
         super().__init__(d_in, d_sae, sparsity)
         self.k, self.alpha, self.k_aux, self.aux_tokens = int(sparsity), alpha, k_aux, aux_tokens
 

@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from saesweep.errors import UsageError
 from saesweep.instantiate import locate
 from saesweep.per_sae import OURS, refuse_secrets, refuse_what_is_missing
-from saesweep.sweep.keys import Control, Count, Csv, HookPoint, Optimizer, Positive, Train, Wandb
+from saesweep.ranges import OneOf, Positive
+from saesweep.sweep import keys
 
 NOT_TRAINER = {  # what the Trainer is told by us
     "max_steps": "use tokens", "max_epochs": "use tokens", "max_tokens": "use tokens", "logger": "use the group logger",
@@ -25,14 +26,14 @@ TRAINER = {  # what its arguments are called that conf/trainer names: to ask Lig
 }  # fmt: skip
 NOT_CONSTRUCTOR = ("_target_", "name", "coefficient", "control", "optimizer")  # of the keys of an arch
 GIVEN = ("self", "d_in", "d_sae", "sparsity")  # what the constructor gets from elsewhere
-LOGGERS = {"csv": Csv, "wandb": Wandb}
+LOGGERS = {"csv": keys.Csv, "wandb": keys.Wandb}
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
 
 
 def check(cfg: Mapping) -> None:
     """Raise UsageError for the first thing in the composed config that cannot work."""
     cfg = _resolved(cfg)
-    _typed("", cfg, Train)
+    _typed("", cfg, keys.Train)
     for key in ("model", "site", "text", "arch", "trainer"):
         _require(key, cfg[key], ["name"])
     check_name("name", cfg["name"])
@@ -40,6 +41,7 @@ def check(cfg: Mapping) -> None:
         check_name(f"{key}.name", cfg[key]["name"])
     _numbers(cfg)
     _place(cfg)
+    _text(cfg["text"])
     _world(cfg["trainer"])
     _ahead(cfg)
     _arch(cfg["arch"])  # from here on torch is imported
@@ -73,11 +75,8 @@ def _resolved(cfg: Mapping) -> dict:
 def _typed(path: str, node: Any, kind: Any) -> None:
     """The node is of the kind: a dataclass for its keys, or a type, with `Range` and `None` where it says so."""
     if is_dataclass(kind):
-        hints = get_type_hints(kind, include_extras=True)
-        _known(path, node, hints)
-        _require(path, node, [field.name for field in fields(kind) if field.default is MISSING])
-        for key in node:
-            _typed(f"{path}.{key}".lstrip("."), node[key], hints[key])
+        _known(path, node, [field.name for field in fields(kind)])
+        _has(path, node, kind)
     elif get_origin(kind) is Annotated:
         base, limits = get_args(kind)
         _typed(path, node, base)
@@ -88,6 +87,14 @@ def _typed(path: str, node: Any, kind: Any) -> None:
             _typed(path, node, next(k for k in get_args(kind) if k is not NoneType))
     elif kind in WORDS and not _is(node, kind):
         raise UsageError(f"{path}={_show(node)}: must be {WORDS[kind]}")
+
+
+def _has(path: str, node: Mapping, kind: type) -> None:
+    """The fields of a dataclass, as it says they are; what else there is, is not looked at."""
+    _require(path, node, [field.name for field in fields(kind) if field.default is MISSING])
+    for key, of in get_type_hints(kind, include_extras=True).items():
+        if key in node:
+            _typed(f"{path}.{key}".lstrip("."), node[key], of)
 
 
 def _is(value: Any, kind: type) -> bool:
@@ -112,8 +119,8 @@ def _known(path: str, node: Any, known: Iterable[str]) -> None:
 def _require(path: str, node: Mapping, needed: Iterable[str]) -> None:
     for key in needed:
         if key not in node:
-            full = f"{path}.{key}".lstrip(".")
-            raise UsageError(f"{full}: is missing; add it to {f'conf/{path}/*.yaml' if path else 'conf/train.yaml'}")
+            where = f"conf/{path.split('.')[0]}/*.yaml" if path else "conf/train.yaml"
+            raise UsageError(f"{f'{path}.{key}'.lstrip('.')}: is missing; add it to {where}")
 
 
 def _numbers(cfg: dict) -> None:
@@ -133,34 +140,38 @@ HOW_SPARSITY = ("is the number of active latents per token and must be a whole n
 
 
 def _place(cfg: dict) -> None:
-    """The site and the layer exist in the model."""
+    """The site and the layer exist in the model, which comes from one place."""
     model, site, layer = cfg["model"], cfg["site"]["name"], cfg["layer"]
-    _require("model", model, ["layers", "sites", "source"])
-    _typed("model.layers", model["layers"], int)
-    _typed("model.sites", model["sites"], Mapping)
+    _typed("site", cfg["site"], keys.Site)
+    _typed("model", model, keys.Model)
+    source, kinds = model["source"], [kind for kind in keys.SOURCES if model["source"].get(kind) is not None]
+    if len(kinds) != 1:
+        raise UsageError(f"model.source={source}: must have one of {', '.join(keys.SOURCES)}")
+    _known("model.source", source, [field.name for kind in keys.SOURCES.values() for field in fields(kind)])
+    _has("model.source", source, keys.SOURCES[kinds[0]])
     if site not in model["sites"]:
         raise UsageError(f"site={site}: the model {model['name']} has no such site; it has {', '.join(model['sites'])}")
-    _typed(f"model.sites.{site}", model["sites"][site], HookPoint)
+    _typed(f"model.sites.{site}", model["sites"][site], keys.HookPoint)
     if (tensor := model["sites"][site]["tensor"]) not in ("input", "output"):
         raise UsageError(f"model.sites.{site}.tensor={tensor}: must be input or output")
     if layer >= model["layers"]:
         raise UsageError(f"layer={layer}: the model {model['name']} has the layers 0 to {model['layers'] - 1}")
 
 
+def _text(text: Mapping) -> None:
+    _typed("text", text, Mapping)
+    _typed("text.kind", text.get("kind"), Annotated[str, OneOf(*keys.TEXTS)])
+    _typed("text", text, keys.TEXTS[text["kind"]])
+
+
 def _world(trainer: Mapping) -> None:
-    """One device, or several whose gradients are summed."""
-    _typed("trainer.num_nodes", trainer.get("num_nodes", 1), Count)
-    devices = trainer.get("devices", 1)
-    if not (isinstance(devices, list) and devices) and not _is(devices, int):
-        raise UsageError(f"trainer.devices={_show(devices)}: must be how many, or a list of which")
-    count = len(devices) if isinstance(devices, list) else devices
-    if count < 1:
-        raise UsageError(f"trainer.devices={devices}: must be at least 1")
+    """One device, or several whose gradients are summed. Which of them is said by CUDA_VISIBLE_DEVICES."""
+    _has("trainer", trainer, keys.Trainer)
     strategy = trainer.get("strategy", "auto")
     target = strategy.get("_target_") if isinstance(strategy, Mapping) else strategy
-    nodes = trainer.get("num_nodes", 1)
+    count, nodes = trainer["devices"], trainer.get("num_nodes", 1)
     if count * nodes > 1 and target not in ("saesweep.strategies.PerMember", "saesweep.strategies.PerRank"):
-        named = f"trainer.num_nodes={nodes}" if nodes > 1 else f"trainer.devices={devices}"
+        named = f"trainer.num_nodes={nodes}" if nodes > 1 else f"trainer.devices={count}"
         raise UsageError(f"{named}: several devices need trainer=ddp trainer.devices={count}, which sums the gradients of "
                          "every SAE, or trainer=sweep_parallel, which deals the SAEs out")  # fmt: skip
 
@@ -176,8 +187,12 @@ def _arch(arch: Mapping) -> None:
     """The keys of the architecture are its constructor's arguments, and of their types."""
     _require("arch", arch, NOT_CONSTRUCTOR)
     _typed("arch.coefficient", arch["coefficient"], Positive | None)
-    _typed("arch.control", arch["control"], Control)
-    _typed("arch.optimizer", arch["optimizer"], Optimizer)
+    penalised = getattr(locate(arch["_target_"], "arch._target_"), "penalised", True)
+    if (number := arch["coefficient"]) is not None and not penalised:
+        raise UsageError(f"arch.coefficient={number}: {arch['name']} has none, sparsity alone says how many are active; "
+                         "leave it null")  # fmt: skip
+    _typed("arch.control", arch["control"], keys.Control)
+    _typed("arch.optimizer", arch["optimizer"], keys.Optimizer)
     _call("arch", arch, GIVEN, NOT_CONSTRUCTOR)
 
 
@@ -207,13 +222,14 @@ def _trainer(trainer: Mapping) -> None:
 
 def _call(path: str, node: Mapping, given: Iterable[str], others: Iterable[str]) -> None:
     """The node's keys, without the others, are arguments of its `_target_`; with the given ones none is missing."""
-    signature = inspect.signature(locate(node["_target_"], f"{path}._target_"))
+    signature = inspect.signature(locate(node["_target_"], f"{path}._target_"), eval_str=path == "arch")
     asked = {name: p for name, p in signature.parameters.items() if name not in given and p.kind is not p.VAR_KEYWORD}
     if all(p.kind is not p.VAR_KEYWORD for p in signature.parameters.values()):
         _known(path, node, [*asked, *others])
     _require(path, node, [name for name, p in asked.items() if p.default is p.empty and p.kind is not p.VAR_POSITIONAL])
     for name in asked.keys() & node.keys():
-        if asked[name].annotation in (int, float, bool, str):
-            _typed(f"{path}.{name}", node[name], asked[name].annotation)
+        kind = asked[name].annotation
+        if kind in (int, float, bool, str) or get_origin(kind) is Annotated:
+            _typed(f"{path}.{name}", node[name], kind)
 
 

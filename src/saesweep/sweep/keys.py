@@ -1,28 +1,9 @@
-"""The keys of conf/train.yaml: their types and ranges. What they are set to stands in the YAML only."""
+"""The keys of the config: their types and ranges. What they are set to stands in the YAML only."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-
-@dataclass(frozen=True)
-class Range:
-    low: int | float
-    high: int | float = float("inf")
-    open_low: bool = False  # low itself is not allowed
-
-    def __contains__(self, value: int | float) -> bool:
-        return (self.low < value if self.open_low else self.low <= value) and value <= self.high
-
-    def __str__(self) -> str:
-        least = f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        return least if self.high == float("inf") else f"{least} and at most {self.high:g}"
-
-
-Count = Annotated[int, Range(1)]
-Index = Annotated[int, Range(0)]
-Positive = Annotated[float, Range(0, open_low=True)]
-NotNegative = Annotated[float, Range(0)]
-Share = Annotated[float, Range(0, 1)]
+from saesweep.ranges import Count, Decays, Index, NotNegative, OneOf, Positive, Range, Share
 
 
 @dataclass
@@ -93,7 +74,7 @@ class Control:
 @dataclass
 class Optimizer:
     lr: Positive
-    betas: list
+    betas: Annotated[list, Decays()]
     eps: Positive
     warmup: Share
     decay: Share
@@ -119,3 +100,94 @@ class Wandb:
 class HookPoint:
     module: str
     tensor: str
+
+
+@dataclass
+class Site:
+    name: str
+    hook_name: str
+
+
+@dataclass
+class Model:
+    name: str
+    layer: Index
+    layers: Count
+    source: Mapping
+    sites: Mapping
+    dtype: Annotated[str, OneOf("auto", "float32", "bfloat16", "float16")] = "auto"
+    bos: bool = True
+
+
+@dataclass
+class Hub:
+    hub: str
+    revision: str
+
+
+@dataclass
+class Package:
+    package: str
+    install: str
+    sha256: str
+    parts: list
+
+
+@dataclass
+class Random:
+    random: Mapping
+
+
+@dataclass
+class Dictionary:
+    features: Count
+    d_in: Count
+    l0: Positive
+    spread: Annotated[float, Range(1)]
+    noise: NotNegative
+    seed: Index
+
+
+@dataclass
+class Synthetic:
+    synthetic: Dictionary
+
+
+SOURCES = {"hub": Hub, "package": Package, "random": Random, "synthetic": Synthetic}  # of a model, by their own key
+
+
+@dataclass
+class Stdlib:
+    name: str
+    kind: str
+    held_out: float
+    repeat: bool
+
+
+@dataclass
+class Files(Stdlib):
+    glob: str | None
+    field: str
+
+
+@dataclass
+class Streamed(Stdlib):
+    repository: str
+    config: str | None
+    revision: str | None
+    field: str
+    buffer: Count
+
+
+TEXTS = {"stdlib": Stdlib, "files": Files, "hub": Streamed}  # by their `kind`
+
+
+@dataclass
+class Trainer:
+    """What we have a say in; the rest is Lightning's."""
+
+    name: str
+    accelerator: Annotated[str, OneOf("cpu", "gpu", "cuda")]
+    precision: Annotated[Any, OneOf("32-true", "bf16-mixed", "64-true")]
+    devices: Count
+    num_nodes: Count = 1

@@ -45,8 +45,7 @@ class RanksOutOfMemory(RankFailed):
 
 def devices(trainer: Mapping[str, Any]) -> int:
     """On each node."""
-    count = trainer.get("devices", 1)
-    return len(count) if isinstance(count, list) else count
+    return trainer.get("devices", 1)
 
 
 def world(trainer: Mapping[str, Any]) -> int:

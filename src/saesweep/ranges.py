@@ -1,0 +1,45 @@
+"""What a number of the config may be: annotations that the check of a config reads, of an architecture's arguments too."""
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+
+@dataclass(frozen=True)
+class Range:
+    low: int | float
+    high: int | float = float("inf")
+    open_low: bool = False  # low itself is not allowed
+
+    def __contains__(self, value: int | float) -> bool:
+        return (self.low < value if self.open_low else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        least = f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        return least if self.high == float("inf") else f"{least} and at most {self.high:g}"
+
+
+class OneOf:
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+
+    def __contains__(self, value: Any) -> bool:
+        return any(value == known and type(value) is type(known) for known in self.values)
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self.values))
+
+
+class Decays:
+    """Of Adam's two running means."""
+
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 2 and all(type(x) in (int, float) and 0 <= x < 1 for x in value)
+
+    def __str__(self) -> str:
+        return "two numbers of at least 0 and below 1, such as [0.9,0.999]"
+
+
+Count = Annotated[int, Range(1)]
+Index = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, open_low=True)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
