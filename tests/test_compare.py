@@ -232,6 +232,15 @@ def test_with_several_seeds_the_interval_is_students_of_the_paired_log_ratios():
     assert gap["percent"] == pytest.approx(100 * (1 - math.exp(np.log(a / b).mean())))
 
 
+def test_every_seed_is_compared_near_the_target_and_not_only_the_first():
+    """The second seed's curves meet at 44 and above."""
+    first = [*seeds("a", [0.10], 30), *seeds("a", [0.08], 60), *seeds("b", [0.11], 30), *seeds("b", [0.09], 60)]
+    second = [(arch, l0, fvu, {"seed": 1, "sparsity": sparsity}) for arch, l0, fvu, sparsity in
+              (("a", 44, 0.10, 30), ("a", 80, 0.08, 60), ("b", 44, 0.11, 30), ("b", 80, 0.09, 60))]  # fmt: skip
+    assert {sparsity for _, _, sparsity in gaps(table(*first, *second))} == {60}
+    assert {sparsity for _, _, sparsity in gaps(table(*first))} == {30, 60}
+
+
 def test_only_seeds_that_both_have_are_paired_and_one_alone_falls_back_to_the_documents():
     df = table(*seeds("a", [0.095, 0.1, 0.098]), *seeds("b", [0.105, 0.108]))
     assert gaps(df)["a", "b", 32]["interval"] == "2 seeds"

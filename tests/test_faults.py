@@ -46,6 +46,7 @@ GROUP = ("arch=topk,faulty,relu", "sparsity=4")
         ("FailsInStep", "faulty/4: RuntimeError: a bug in its step after 1,280 tokens"),
         ("TurnsNaN", "W_enc_T, b_enc not finite after 1,920 tokens"),
         ("FailsInEvaluation", "RuntimeError: a bug in its encode"),
+        ("FailsWithoutAWord", "AssertionError"),
         ("FailsWhenWritten", "No space left on device"),
     ],
 )
@@ -55,6 +56,8 @@ def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_only_it(faul
     assert code == 1 and "1 of 3 SAEs failed" in out and said in out.split("SAEs failed")[1]
     assert said in (tmp_path / PLACE / "faulty/4/failed.txt").read_text()
     assert not (tmp_path / PLACE / "faulty/4/eval.json").exists()
+    saved = list((tmp_path / PLACE / "faulty/4/checkpoint").glob("*.safetensors"))
+    assert bool(saved) == (fault not in ("FailsInStep", "TurnsNaN")), "what was trained to its end is not trained again"
     others = [tmp_path / PLACE / f"{name}/4/eval.json" for name in ("topk", "relu")]
     written = [file.stat().st_mtime_ns for file in others]
     assert (tmp_path / "outputs/default/pareto.csv").read_text().count(",finished,") == 2

@@ -168,6 +168,14 @@ def test_saes_that_did_not_fit_into_memory_together_are_planned_apart(capsys):
     assert "3 SAEs to train in 2 groups" in out and "2 SAEs (2 at a time: more ran out of memory)" in out
 
 
+def test_what_did_not_fit_into_memory_may_be_tried_smaller():
+    train("-m", "arch=flat", "sparsity=16")
+    (PLACE / "flat/16/eval.json").unlink()
+    shutil.rmtree(PLACE / "flat/16/sae")
+    saves.halve([PLACE / "flat/16"] * 4)
+    assert train("-m", "arch=flat", "sparsity=16", "width=2048").code == 0
+
+
 def test_overwrite_replaces_our_results_and_leaves_the_users_files():
     train("-m", "arch=flat", "sparsity=16")
     (PLACE / "flat/16/notes.txt").write_text("mine")

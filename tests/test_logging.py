@@ -36,7 +36,7 @@ def told(members, csv, wandb):
 def member(sweep, arch="topk", sparsity=32, **more):
     config = {"name": sweep.name, "seed": 0, "layer": 9, "sparsity": sparsity, "tokens": 1000, "model": {"name": "lm"},
               "arch": {"name": arch, "k_aux": 320, "optimizer": {"lr": 3e-4}}, "site": {"name": "resid"},
-              "activations": {"center": True}, **more}  # fmt: skip
+              "activations": {"center": True}, "trainer": {"precision": "32-true"}, **more}  # fmt: skip
     folder = sweep / "lm" / "resid.9" / arch / str(sparsity)
     return MemberInfo(folder=folder, config=config, sweep=sweep.name, model="lm", site="resid", layer=9, arch=arch,
                       sparsity=sparsity, seed=0)  # fmt: skip
@@ -121,6 +121,8 @@ def test_the_run_id_is_the_jobs_and_changes_with_its_settings(tmp_path):
 
     first = run_id(tmp_path / "a")
     assert first == run_id(tmp_path / "b"), "the same job elsewhere is the same run"
+    elsewhere = {"trainer": {"name": "ddp", "devices": 2, "precision": "32-true"}, "save_minutes": 5, "cache": {"name": "disk"}}
+    assert first == run_id(tmp_path / "c", **elsewhere), "as is one that goes on with more devices"
     others = [{"tokens": 2000}, {"sparsity": 64}, {"arch": "relu"}]
     assert len({first, *(run_id(tmp_path / str(i), **other) for i, other in enumerate(others))}) == 4
 

@@ -246,6 +246,15 @@ def test_sweeps_are_read_together_and_an_architecture_in_two_of_them_is_two_curv
     assert found.name == "a, b"
 
 
+def test_sweeps_of_the_same_name_are_told_apart_by_their_folders_and_the_same_folder_twice_is_one(tmp_path):
+    for machine in ("one", "two"):
+        job(tmp_path / machine / "outputs" / "default")
+    both = [tmp_path / machine / "outputs" / "default" for machine in ("one", "two")]
+    assert set(outputs.table(*both)["arch"]) == {"topk (one/outputs/default)", "topk (two/outputs/default)"}
+    assert pareto.report([*both, both[0]], tmp_path / "both").name == "one/outputs/default, two/outputs/default"
+    assert list(outputs.table(both[0], both[0])["arch"]) == ["topk"]
+
+
 def test_several_sweeps_are_only_shown_unless_it_is_said_where_to_write(tmp_path):
     for name in "ab":
         job(tmp_path / name)

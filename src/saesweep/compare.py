@@ -165,9 +165,13 @@ class Replicates(NamedTuple):
         """The lowest and the highest L0 that all of them reach; of each replicate."""
         return np.max([l0[:, 0] for l0, _ in self.curves], axis=0), np.min([l0[:, -1] for l0, _ in self.curves], axis=0)
 
+    def estimated(self, x: Array) -> Array:
+        """Those of the replicates that were trained, not drawn."""
+        return x if self.seeds else x[:1]
+
     def estimate(self, x: Array) -> float:
         """Of all replicates."""
-        return float(x.mean() if self.seeds else x[0])
+        return float(self.estimated(x).mean())
 
     def percent(self, a: Array, b: Array) -> Interval | None:
         """100 (1 - a/b) of the replicates; None where one of the values is not above zero, so that there is no ratio."""
@@ -223,12 +227,12 @@ def _gaps(a: Curve, b: Curve) -> list[dict[str, Any]]:
     """Where both can be had at the same L0: one per sparsity."""
     replicates = Replicates.of([a, b])
     low, high = replicates.range
-    if replicates.estimate(low) > replicates.estimate(high):
+    if (replicates.estimated(low) > replicates.estimated(high)).any():
         return []
     gaps = []
     for sparsity in sorted({*a.sparsities, *b.sparsities}):
         at = np.clip(sparsity, low, np.maximum(low, high))
-        if abs(at[0] / sparsity - 1) > MATCH:
+        if np.abs(replicates.estimated(at) / sparsity - 1).max() > MATCH:
             continue
         values = [interpolated(*curve, at) for curve in replicates.curves]
         interval = replicates.percent(*values)

@@ -36,8 +36,7 @@ class MemberInfo:
     @cached_property
     def id(self) -> str:
         """The same for the same job, so that a resumed one continues its own."""
-        settings = {key: value for key, value in self.config.items() if key != "logger"}
-        return digest(self.sweep, self.path, settings)
+        return digest(self.sweep, self.path, own_settings(self.config))
 
     @cached_property
     def command(self) -> str:
@@ -52,6 +51,18 @@ class MemberInfo:
         named = {key: group["name"] for key, group in groups.items() if "name" in group}
         facts = {key: getattr(self, key) for key in ("model", "site", "layer", "arch", "sparsity", "seed", "path")}
         return {**plain, **named, **facts, "settings": groups}
+
+
+# These say nothing about the SAE. Of the trainer only the precision does: a sweep may go on on another machine.
+NOT_ITS_OWN = (
+    "name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "read_ahead", "logger", "trainer", "cache",
+)  # fmt: skip
+
+
+def own_settings(config: Mapping) -> dict:
+    """What makes the SAE what it is: with these it goes on, and with others it is another."""
+    kept = {key: value for key, value in config.items() if key not in NOT_ITS_OWN}
+    return kept | {"trainer": {"precision": config["trainer"].get("precision")}}
 
 
 def digest(*parts: object) -> str:

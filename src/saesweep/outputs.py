@@ -1,5 +1,6 @@
 """What a sweep has left on disk: a folder per SAE, read as one table, and what lies behind each of its rows."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,17 +51,27 @@ def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:
     `path` is relative to `base`, the first sweep if None. Where an arch is in several sweeps, each is a curve of its own:
     its `arch` is "topk (name of the sweep)". Raises UsageError where there is no such folder.
     """
-    for sweep in sweeps:
-        if not Path(sweep).is_dir():
-            raise UsageError(f"{sweep} is no folder: give a sweep's, such as outputs/default")
+    named = names(sweeps)
     base = Path(base or sweeps[0]).resolve()
-    rows = [row | {"sweep": Path(sweep).resolve().name} for sweep in sweeps for row in _rows(Path(sweep), base)]
+    rows = [row | {"sweep": name} for sweep, name in named.items() for row in _rows(sweep, base)]
     df = pd.DataFrame(rows, columns=["sweep", *(c for c in COLUMNS if c != "on_front")])
     df[[*METRICS, "coefficient"]] = df[[*METRICS, "coefficient"]].astype(float)
     several = df.groupby("arch")["sweep"].transform("nunique") > 1
     df["arch"] = df["arch"].where(~several, df["arch"] + " (" + df["sweep"] + ")")
     df = df.sort_values([*PLACE, "sparsity", "arch", "seed"], kind="stable", ignore_index=True)
     return df.assign(on_front=on_front(df, "fvu"))[COLUMNS]
+
+
+def names(sweeps: Sequence[Path]) -> dict[Path, str]:
+    """Of different folders, as much of the end of their paths as tells them apart."""
+    for sweep in sweeps:
+        if not Path(sweep).is_dir():
+            raise UsageError(f"{sweep} is no folder: give a sweep's, such as outputs/default")
+    folders = list(dict.fromkeys(Path(sweep).resolve() for sweep in sweeps))
+    for length in itertools.count(1):
+        found = ["/".join(folder.parts[-length:]) for folder in folders]
+        if len(set(found)) == len(found):
+            return dict(zip(folders, found, strict=True))
 
 
 def _rows(sweep: Path, base: Path) -> Iterator[dict[str, Any]]:

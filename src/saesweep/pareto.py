@@ -44,7 +44,7 @@ def report(sweeps: Sequence[Path], out: Path | None = None, reference: str | Non
     rows = list(zip(df.itertuples(), details, strict=True))
     comparison["failed"] = [{"path": r.path, "reason": d.reason} for r, d in rows if r.state == "failed"]
     comparison["unfinished"] = [{"path": r.path, "tokens": int(r.tokens)} for r, _ in rows if r.state == "unfinished"]
-    return Report(df, comparison, details, ", ".join(Path(sweep).resolve().name for sweep in sweeps))
+    return Report(df, comparison, details, ", ".join(outputs.names(sweeps).values()))
 
 
 def write(found: Report, out: Path) -> list[Path]:

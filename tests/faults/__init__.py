@@ -24,6 +24,11 @@ class FailsInEvaluation(TopK):
         raise RuntimeError("a bug in its encode")
 
 
+class FailsWithoutAWord(TopK):
+    def encode(self, x):
+        raise AssertionError
+
+
 class FailsWhenWritten(TopK):
     def exported(self):
         raise OSError(28, "No space left on device")

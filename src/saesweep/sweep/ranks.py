@@ -130,7 +130,7 @@ def _rank(place: Path, group: Mapping[str, Any]) -> None:
     function = locate(group["run"], "hydra.launcher.run")
     found = function([OmegaConf.create(config) for config in group["configs"]], list(map(Path, group["folders"])))
     if distributed.reader() == 0:
-        plain = [{"failed": str(result)} if isinstance(result, Exception) else result for result in found]
+        plain = [{"failed": str(result) or repr(result)} if isinstance(result, Exception) else result for result in found]
         (place / "results.draft").write_text(json.dumps(plain))
         (place / "results.draft").rename(place / "results.json")
     if world(trainer) > 1:

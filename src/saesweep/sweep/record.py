@@ -11,16 +11,13 @@ from omegaconf import OmegaConf
 from saesweep import files, saves
 from saesweep.errors import UsageError
 from saesweep.files import COMPOSED, FAILED, NUMBERS, RESOLVED
+from saesweep.members import own_settings
 from saesweep.sweep.jobs import Job, shown
 
 log = logging.getLogger(__name__)
 
-RESULTS = (NUMBERS, "sae", saves.FOLDER)  # what took the work
-OURS = (*RESULTS, *files.FILES, "wandb")  # removed where a job starts anew
-# These say nothing about the SAE. Of the trainer only the precision does: a sweep may go on on another machine.
-NOT_SETTINGS = (
-    "name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "read_ahead", "logger", "trainer", "cache",
-)  # fmt: skip
+RESULTS = (NUMBERS, "sae")
+OURS = (*RESULTS, saves.FOLDER, *files.FILES, "wandb")  # removed where a job starts anew
 
 
 def finished(job: Job) -> dict[str, Any] | None:
@@ -49,12 +46,12 @@ def refuse_others(jobs: Sequence[Job]) -> None:
 
 def differences(job: Job) -> list[str]:
     """One line for each setting that differs from those that made the results in the job's folder."""
-    if not any((job.folder / name).exists() for name in RESULTS):
+    if not saves.exist(job.folder) and not any((job.folder / name).exists() for name in RESULTS):
         return []
     made = files.settings(job.folder)
     if not made:
         return ["unknown ones: it has results, but no .hydra folder that says how they were made"]
-    there, here = dict(files.flat(_comparable(made))), dict(files.flat(_comparable(job.settings)))
+    there, here = dict(files.flat(own_settings(made))), dict(files.flat(own_settings(job.settings)))
     keys = [key for key in dict.fromkeys([*here, *there]) if there.get(key, "absent") != here.get(key, "absent")]
     return [f"{key}: {_show(there, key)} there, {_show(here, key)} here" for key in keys]
 
@@ -95,11 +92,6 @@ def restore(job: Job) -> None:
     """After a refusal that came too late: Hydra's file says again what made the results."""
     if (job.folder / RESOLVED).is_file():
         shutil.copyfile(job.folder / RESOLVED, job.folder / COMPOSED)
-
-
-def _comparable(settings: Mapping) -> dict:
-    kept = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
-    return kept | {"trainer": {"precision": settings["trainer"].get("precision")}}
 
 
 def _show(settings: Mapping[str, Any], key: str) -> str:

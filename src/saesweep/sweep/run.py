@@ -104,9 +104,9 @@ def _trained(part: Part, module: SAESweep, stream: ActivationStream, matter: Mat
     fit(module, stream, logger, part.shared, part.folders)
     results = distributed.told(_finish(part, module, stream, matter))
     for index, (folder, result) in enumerate(zip(part.folders, results, strict=True)):
-        failed = str(result) if isinstance(result, Exception) else None
+        failed = (str(result) or repr(result)) if isinstance(result, Exception) else None
         logger.finish(index, None if failed else result, failed)
-        if not failed and distributed.rank() == 0:
+        if failed is None and distributed.rank() == 0:
             saves.remove(folder)
     return results
 
