@@ -45,6 +45,7 @@ GROUP = ("arch=topk,faulty,relu", "sparsity=4")
     [
         ("FailsInStep", "faulty/4: RuntimeError: a bug in its step after 1,280 tokens"),
         ("TurnsNaN", "W_enc_T, b_enc not finite after 1,920 tokens"),
+        ("FailsInCalibration", "faulty/4: RuntimeError: a bug in its margin while its L0 was calibrated"),
         ("FailsInEvaluation", "RuntimeError: a bug in its encode"),
         ("FailsWithoutAWord", "AssertionError"),
         ("FailsWhenWritten", "No space left on device"),

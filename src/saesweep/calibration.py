@@ -15,16 +15,19 @@ from saesweep.arch.base import SparseAutoencoder
 
 @torch.no_grad()
 def meet_l0_(sae: SparseAutoencoder, x: Float[Tensor, "tokens d_in"]) -> float:
-    """Shift the thresholds so that `sparsity` latents per token are active on x (training units); returns the shift."""
-    target = sae.sparsity * len(x)
-    for factor in (1, 4, 16, math.inf):
-        span = factor * sae.d_in**-0.5
-        near = [margin[margin > -span] for margin in map(sae.margin, x.split(1024))]
-        if sum(map(len, near)) > target:
-            break
-    else:
+    """Shift the thresholds so that `sparsity` latents per token are active on x (training units); returns the shift.
+
+    Only the largest margins are held: as many as there are to be active.
+    """
+    target, largest, floor = sae.sparsity * len(x), x.new_empty(0), -math.inf
+    for part in x.split(1024):
+        margin = sae.margin(part)
+        largest = torch.cat([largest, margin[margin > floor]])
+        if len(largest) > target:
+            largest = largest.topk(target + 1).values
+            floor = float(largest[-1])
+    if len(largest) <= target:
         return 0.0  # not even without thresholds are so many active
-    last_in, first_out = torch.cat(near).topk(target + 1).values[-2:]
-    shift = float(last_in + first_out) / 2
+    shift = float(largest[-2:].sum()) / 2
     sae.raise_thresholds_(shift)
     return shift

@@ -19,6 +19,15 @@ class FailsInStep(TopK):
         return super().step(x, coefficient, progress)
 
 
+class FailsInCalibration(TopK):
+    thresholded = True
+
+    def margin(self, x):
+        if self.tokens_seen > 0:  # the plan's probe asks as well
+            raise RuntimeError("a bug in its margin")
+        return super().margin(x)
+
+
 class FailsInEvaluation(TopK):
     def encode(self, x):
         raise RuntimeError("a bug in its encode")

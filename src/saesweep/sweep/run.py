@@ -222,8 +222,14 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
         return
     rows = matter.calibration_rows()
     for member in concerned:
-        statistics = stream.statistics[member.point]
-        x = rows[member.point]
-        shift = meet_l0_(member.sae, statistics.apply(x[statistics.ordinary(x)]))
-        log.info("%s: thresholds shifted by %+.4g to meet L0 on held-out text", member.label, shift)
+        statistics, x = stream.statistics[member.point], rows[member.point]
+        try:
+            shift = meet_l0_(member.sae, statistics.apply(x[statistics.ordinary(x)]))
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            log.exception("%s", member.label)
+            member.stop_(f"{member.label}: {type(error).__name__}: {error} while its L0 was calibrated")
+        else:
+            log.info("%s: thresholds shifted by %+.4g to meet L0 on held-out text", member.label, shift)
 
