@@ -344,6 +344,15 @@ def test_units_do_not_matter(name):
 
 
 @pytest.mark.parametrize("name", MAKE)
+def test_tokens_in_blocks_or_alone_are_encoded_as_tokens_in_a_row(name):
+    sae, x = made(name), data()
+    f = sae.encode(x)
+    torch.testing.assert_close(sae.encode(x.view(2, -1, D_IN)).flatten(0, 1), f)
+    torch.testing.assert_close(sae(x.view(2, -1, D_IN)).flatten(0, 1), sae.decode(f))
+    torch.testing.assert_close(sae.encode(x[0]), f[0])
+
+
+@pytest.mark.parametrize("name", MAKE)
 def test_a_dead_latent_is_counted_in_tokens(name):
     sae = made(name)
     sae.tokens_since_fired.zero_()

@@ -202,9 +202,18 @@ def test_delta_loss_draws_only_documents_that_the_language_model_read():
     assert gap["interval"] == "12 documents" and 12 < gap["low"] < gap["percent"] < gap["high"] < 28
 
 
-def test_saes_measured_on_other_text_are_compared_without_an_interval():
-    sums = [measured(texts(40, seed), 32, 0.1) for seed in (0, 1)]
-    gap = gaps(table(("a", 32, 0.1), ("b", 32, 0.11)), sums)["a", "b", 32]
+def test_saes_measured_on_other_text_are_not_compared_and_those_on_one_text_keep_their_interval():
+    one, other, noise = texts(40, 0), texts(40, 1), np.random.default_rng(3).uniform(0.9, 1.1, 40)
+    sums = [measured(one, 32, 0.1), measured(one, 32, 0.11 * noise), measured(other, 32, 0.12)]
+    df = table(("a", 32, 0.1), ("b", 32, 0.11), ("c", 32, 0.12))
+    both = found(df, sums)
+    assert [(gap["a"], gap["b"]) for gap in both["gaps"]] == [("a", "b")] and both["on_other_text"] == [["a", "c"], ["b", "c"]]
+    assert both["gaps"] == found(df[:2], sums[:2])["gaps"] and both["gaps"][0]["interval"] == "40 documents"
+    assert both["areas"] == []
+
+
+def test_an_sae_whose_text_is_not_known_is_compared_without_an_interval():
+    gap = gaps(table(("a", 32, 0.1), ("b", 32, 0.11)), [measured(texts(), 32, 0.1), None])["a", "b", 32]
     assert gap["percent"] == pytest.approx(100 / 11) and gap["low"] is gap["high"] is gap["interval"] is None
     assert verdict(gap) == "better"
 

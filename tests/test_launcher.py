@@ -144,10 +144,21 @@ def test_loggers_and_devices_are_not_settings_of_an_sae():
     assert train("-m", "arch=flat", "sparsity=16", "trainer.enable_model_summary=true", "logger.csv.name=other").code == 0
 
 
+def test_nothing_is_put_into_a_figure_that_was_made_with_other_settings():
+    train("-m", "arch=flat", "sparsity=16")
+    refused = train("-m", "arch=flat,round", "sparsity=32", "width=2048")
+    assert refused.code == 1 and "width: 4096 there, 2048 here" in refused.error and "flat/16" in refused.error
+    assert train("-m", "arch=round", "sparsity=32", "width=2048", "overwrite=true").code == 1  # flat/16 would stay
+    assert not (PLACE / "round").exists()
+    assert train("-m", "arch=flat,round", "sparsity=32", "seed=1").code == 0
+    assert train("-m", "arch=flat", "sparsity=16", "width=2048", "layer=2").code == 0  # a figure of its own
+    assert train("arch=round", "sparsity=16", "context=64").code == 1
+
+
 def test_what_was_saved_is_kept_for_the_same_settings_whoever_else_is_in_the_group():
     train("-m", "arch=flat", "sparsity=16,32")
     save = PLACE / "flat/16/checkpoint/7-00000000.safetensors"
-    for words, kept in ((["sparsity=16,64"], True), (["sparsity=16", "tokens=2000", "overwrite=true"], False)):
+    for words, kept in ((["sparsity=16,64"], True), (["sparsity=16,32,64", "tokens=2000", "overwrite=true"], False)):
         (PLACE / "flat/16/eval.json").unlink()
         shutil.rmtree(PLACE / "flat/16/sae")
         (PLACE / "flat/16/metrics.csv").write_text("so far")

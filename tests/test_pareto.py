@@ -246,6 +246,15 @@ def test_sweeps_are_read_together_and_an_architecture_in_two_of_them_is_two_curv
     assert found.name == "a, b"
 
 
+def test_sweeps_on_different_text_are_shown_together_and_not_compared(tmp_path):
+    for name, more in {"a": 0.0, "b": 1.0}.items():
+        measure(job(tmp_path / name), error=(5.0, 9.0 + more))
+    frame = pd.read_csv(tmp_path / "b/lm/resid.9/topk/32/documents.csv").assign(tokens=lambda df: df["tokens"] + 1)
+    frame.to_csv(tmp_path / "b/lm/resid.9/topk/32/documents.csv", index=False)
+    said = pareto.text(pareto.report([tmp_path / "a", tmp_path / "b"], tmp_path / "both"))
+    assert "topk (a) and topk (b) were measured on different text, and are not compared" in said and "better than" not in said
+
+
 def test_sweeps_of_the_same_name_are_told_apart_by_their_folders_and_the_same_folder_twice_is_one(tmp_path):
     for machine in ("one", "two"):
         job(tmp_path / machine / "outputs" / "default")

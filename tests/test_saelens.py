@@ -117,6 +117,13 @@ def test_saving_again_replaces_both_files_and_leaves_no_draft(tmp_path):
 
 
 @pytest.mark.parametrize("name", MAKE)
+def test_the_format_as_we_read_it_encodes_the_same(name):
+    sae, x = folded(name)
+    read = saelens.encoded(sae.saved_as, sae.exported(), K, x)
+    torch.testing.assert_close(read, sae.encode(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MAKE)
 def test_saelens_encodes_and_decodes_the_same(name, tmp_path):
     sae_lens = pytest.importorskip("sae_lens", reason="pip install sae-lens to compare with it")
     ours, x = written(tmp_path, name)

@@ -60,8 +60,16 @@ def _compared(
     areas = _areas([curve for curve in curves if len(curve.sparsities) > 1], reference)
     rank = {area["arch"]: i for i, area in enumerate(areas["areas"])}
     curves.sort(key=lambda curve: rank.get(curve.arch, len(rank)))
-    gaps = [gap for i, a in enumerate(curves) for b in curves[i + 1 :] for gap in _gaps(a, b)]
-    return {"front": front, "curves": [curve.described() for curve in curves], **areas, "gaps": gaps}
+    pairs = [(a, b) for i, a in enumerate(curves) for b in curves[i + 1 :]]
+    gaps = [gap for pair in pairs if _on_one_text(pair) for gap in _gaps(*pair)]
+    apart = [[a.arch, b.arch] for a, b in pairs if not _on_one_text([a, b])]
+    described = [curve.described() for curve in curves]
+    return {"front": front, "curves": described, **areas, "gaps": gaps, "on_other_text": apart}
+
+
+def _on_one_text(curves: Sequence[Curve]) -> bool:
+    """For all that is known."""
+    return len(frozenset().union(*(curve.texts for curve in curves))) <= 1
 
 
 @dataclass(frozen=True)
@@ -70,26 +78,39 @@ class Samples:
 
     l0: Array
     value: Array
-    documents: int  # that the value was measured on; 0: unknown, or not the same for all points
+    text: Array  # [points]: the number of the text that each was measured on; -1: unknown
+    documents: Array  # [points]: how many of that text the value was measured on; 0: unknown, or too few to draw from
 
     @staticmethod
     def of(points: pd.DataFrame, documents: Sequence[pd.DataFrame | None], measure: str) -> Samples:
-        l0, value = points["l0"].to_numpy()[None], points[measure].to_numpy()[None]
-        first = documents[0]
-        if first is None or not all(d is not None and _same(d, first, measure) for d in documents):
-            return Samples(l0, value, 0)
-        read = np.full(len(first), True) if measure == "fvu" else first["scored"].to_numpy() > 0
-        if read.sum() < 2:
-            return Samples(l0, value, 0)
-        weights = _weights(read)
-        tokens = weights @ first["tokens"].to_numpy()
-        drawn_l0 = weights @ _columns(documents, "active") / tokens[:, None]
-        if measure == "fvu":
-            drawn = weights @ _columns(documents, "error") / (weights @ _columns(documents, "variance"))
-        else:
-            nats = _columns(documents, "nats_sae") - _columns(documents, "nats_clean")
-            drawn = weights @ nats / (weights @ first["scored"].to_numpy())[:, None]
-        return Samples(np.concatenate([l0, drawn_l0]), np.concatenate([value, drawn]), int(read.sum()))
+        """Draws that there are not are NaN."""
+        estimates = [points[key].to_numpy() for key in ("l0", measure)]
+        l0, value = (np.concatenate([x[None], np.full((DRAWS, len(x)), np.nan)]) for x in estimates)
+        text, count, known = np.full(len(points), -1), np.zeros(len(points), int), list[pd.DataFrame]()
+        for i, own in enumerate(documents):
+            if own is not None and not any(_same(own, other, measure) for other in known):
+                known.append(own)
+            text[i] = next((n for n, other in enumerate(known) if own is not None and _same(own, other, measure)), -1)
+        for number in range(len(known)):
+            there = np.flatnonzero(text == number)
+            if len(there) and (drawn := _drawn([documents[i] for i in there], measure)) is not None:
+                l0[1:, there], value[1:, there], count[there] = drawn
+        return Samples(l0, value, text, count)
+
+
+def _drawn(documents: Sequence[pd.DataFrame], measure: str) -> tuple[Array, Array, int] | None:
+    """l0 and value, [draws, points], of points measured on the same documents, and the number of these."""
+    first = documents[0]
+    read = np.full(len(first), True) if measure == "fvu" else first["scored"].to_numpy() > 0
+    if read.sum() < 2:
+        return None
+    weights = _weights(read)
+    tokens = weights @ first["tokens"].to_numpy()
+    l0 = weights @ _columns(documents, "active") / tokens[:, None]
+    if measure == "fvu":
+        return l0, weights @ _columns(documents, "error") / (weights @ _columns(documents, "variance")), int(read.sum())
+    nats = _columns(documents, "nats_sae") - _columns(documents, "nats_clean")
+    return l0, weights @ nats / (weights @ first["scored"].to_numpy())[:, None], int(read.sum())
 
 
 def _same(a: pd.DataFrame, b: pd.DataFrame, measure: str) -> bool:
@@ -120,6 +141,7 @@ class Curve:
     l0: Array  # [draws, sparsities], as in Samples
     value: Array
     by_seed: dict[int, tuple[Array, Array]]  # l0 and value [sparsities] of each seed that has them all
+    texts: frozenset[int]  # those known that it was measured on
     documents: int
 
     @staticmethod
@@ -133,7 +155,8 @@ class Curve:
             here = [mask & (seed == number) for mask in at.values()]
             if all(mask.sum() == 1 for mask in here):
                 by_seed[number] = tuple(np.concatenate([x[0, mask] for mask in here]) for x in (samples.l0, samples.value))
-        return Curve(arch, list(at), l0, value, by_seed, samples.documents)
+        texts = frozenset(samples.text[own].tolist()) - {-1}
+        return Curve(arch, list(at), l0, value, by_seed, texts, int(samples.documents[own].min()))
 
     def described(self) -> dict[str, Any]:
         if len(self.by_seed) > 1:
@@ -158,7 +181,9 @@ class Replicates(NamedTuple):
             found = [tuple(np.stack(x) for x in zip(*(c.by_seed[s] for s in seeds), strict=True)) for c in curves]
             return Replicates([_ascending(*one) for one in found], True, f"{len(seeds)} seeds")
         documents = min(curve.documents for curve in curves)
-        return Replicates([_ascending(c.l0, c.value) for c in curves], False, f"{documents} documents" if documents else None)
+        if documents == 0:
+            return Replicates([(c.l0[:1], c.value[:1]) for c in curves], False, None)
+        return Replicates([_ascending(c.l0, c.value) for c in curves], False, f"{documents} documents")
 
     @property
     def range(self) -> tuple[Array, Array]:
@@ -197,7 +222,7 @@ def _student(seeds: Array) -> Interval:
 
 def _percentiles(draws: Array) -> Interval:
     """Row 0 is the estimate."""
-    if len(draws) == 1:
+    if np.isnan(draws[1:]).any() or len(draws) == 1:
         return Interval(float(draws[0]), None, None)
     low, high = np.quantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(draws[0]), float(low), float(high))
@@ -248,7 +273,7 @@ def _gaps(a: Curve, b: Curve) -> list[dict[str, Any]]:
 def _areas(curves: Sequence[Curve], reference: str | None) -> dict[str, Any]:
     """Of the curves with several points, the smallest first."""
     none = {"reference": None, "range": None, "areas": []}
-    if not curves:
+    if not curves or not _on_one_text(curves):
         return none
     replicates = Replicates.of(curves)
     low, high = replicates.range

@@ -56,7 +56,10 @@ def _hint(folder: Path) -> str:
 
 def language_model(sae: SparseAutoencoder, device: str = "cpu") -> LanguageModel:
     """The one that a loaded SAE was trained on: `module` is a transformers model, `tokenizer.encode` takes texts."""
-    return models.load(sae.config["model"], device)
+    model = sae.config["model"]
+    if "synthetic" in model["source"]:
+        raise UsageError(f"model={model['name']}: this SAE was trained on a known dictionary, not on a language model")
+    return models.load(model, device)
 
 
 @contextmanager

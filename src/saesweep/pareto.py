@@ -99,7 +99,8 @@ def answer(comparison: Mapping[str, Any]) -> str:
     lines = []
     for place in comparison["places"]:
         for measure, found in place["metrics"].items():
-            if not found["gaps"]:
+            apart = found["on_other_text"]
+            if not found["gaps"] and not apart:
                 continue
             pairs = dict[tuple[str, str, str], list[Mapping[str, Any]]]()
             for gap in found["gaps"]:
@@ -108,6 +109,7 @@ def answer(comparison: Mapping[str, Any]) -> str:
             lines.append(f"\n{place['model']} {place['site']}.{place['layer']}, {measure}")
             lines += [f"  {' '.join(words)} at {', '.join(map(_at, gaps))}" for words, gaps in pairs.items()]
             lines += [f"  {_areas(found)}"] if len(found["areas"]) > 1 else []
+            lines += [f"  {a} and {b} were measured on different text, and are not compared" for a, b in apart]
     kinds = dict.fromkeys(gap["interval"] for p in comparison["places"] for m in p["metrics"].values() for gap in m["gaps"])
     said = " and ".join(kind for kind in kinds if kind)
     head = "Which is better at the same L0, by how much lower its number is" + (f" [95% interval, from {said}]" if said else "")

@@ -7,7 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from safetensors.torch import save_file
+from torch import Tensor
 
 from saesweep import files
 from saesweep.arch.base import SparseAutoencoder
@@ -23,6 +26,21 @@ def save(folder: Path, sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: 
     save_file(sae.exported(), draft)
     draft.replace(folder / "sae_weights.safetensors")
     files.replace(folder / "cfg.json", json.dumps(described(sae, cfg, metrics), indent=1))
+
+
+def encoded(
+    saved_as: str, tensors: Mapping[str, Tensor], k: int, x: Float[Tensor, "batch d_in"]
+) -> Float[Tensor, "batch d_sae"] | None:
+    """What SAELens makes of the tensors of this format; None where it has no such format."""
+    pi = (x - tensors["b_dec"]) @ tensors["W_enc"]
+    if saved_as == "gated":
+        return torch.relu(pi * tensors["r_mag"].exp() + tensors["b_mag"]) * (pi + tensors["b_gate"] > 0)
+    pi = pi + tensors["b_enc"]
+    if saved_as == "jumprelu":
+        return torch.relu(pi) * (pi > tensors["threshold"])
+    if saved_as == "topk":
+        return torch.relu(pi) * (pi >= pi.topk(k).values[:, -1:])
+    return torch.relu(pi) if saved_as == "standard" else None
 
 
 def described(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dict[str, Any]:

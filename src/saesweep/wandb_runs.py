@@ -20,12 +20,12 @@ import pandas as pd
 
 from saesweep.errors import UsageError
 from saesweep.members import Mark, MemberInfo, digest
+from saesweep.sweep.keys import MODES
 
 if TYPE_CHECKING:
     import wandb
 
 log = logging.getLogger(__name__)
-MODES = ("online", "offline", "disabled")
 # Of eval.json, what SAEs are filtered and compared by: with the curve's keys at most 25, however many eval.json grows to.
 FINAL = ("l0", "fvu", "delta_loss", "loss_recovered", "mse", "cosine", "relative_reconstruction_bias", "dead",
          "frequency_over_1pct", "frequency_over_10pct", "coefficient")  # fmt: skip

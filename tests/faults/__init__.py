@@ -21,6 +21,10 @@ class FailsInStep(TopK):
 
 class FailsInCalibration(TopK):
     thresholded = True
+    saved_as = "standard"
+
+    def activate(self, pi):
+        return torch.relu(pi)
 
     def margin(self, x):
         if self.tokens_seen > 0:  # the plan's probe asks as well
@@ -40,7 +44,9 @@ class FailsWithoutAWord(TopK):
 
 class FailsWhenWritten(TopK):
     def exported(self):
-        raise OSError(28, "No space left on device")
+        if self.tokens_seen > 0:
+            raise OSError(28, "No space left on device")
+        return super().exported()
 
 
 class TurnsNaN(TopK):

@@ -62,7 +62,7 @@ class BatchTopK(SparseAutoencoder):
         self.alpha, self.k_aux, self.aux_tokens = alpha, k_aux, aux_tokens
         self.threshold = RunningThreshold()
 
-    def activate(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+    def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pi * (pi > self.threshold.value.to(pi))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:

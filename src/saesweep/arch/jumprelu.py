@@ -80,7 +80,7 @@ class JumpReLU(SparseAutoencoder):
         self.threshold = nn.Parameter(torch.full((d_sae,), init_threshold * unit))
         self.batch_threshold = RunningThreshold()
 
-    def activate(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+    def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pi * (pi > self.threshold)
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:

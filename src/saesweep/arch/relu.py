@@ -13,7 +13,7 @@ from saesweep.arch.base import SparseAutoencoder, Step
 class ReLU(SparseAutoencoder):
     saved_as = "standard"
 
-    def activate(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+    def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return torch.relu(pi)
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:

@@ -28,9 +28,9 @@ class TopK(SparseAutoencoder):
         super().__init__(d_in, d_sae, sparsity)
         self.k, self.alpha, self.k_aux, self.aux_tokens = int(sparsity), alpha, k_aux, aux_tokens
 
-    def activate(self, pi: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_sae"]:
+    def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         values, columns = pi.topk(self.k, sorted=False)
-        return torch.zeros_like(pi).scatter(1, columns, torch.relu(values))
+        return torch.zeros_like(pi).scatter(-1, columns, torch.relu(values))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         pi = self.preactivations(x, largest=self.k)

@@ -143,12 +143,13 @@ def _place(cfg: dict) -> None:
     """The site and the layer exist in the model, which comes from one place."""
     model, site, layer = cfg["model"], cfg["site"]["name"], cfg["layer"]
     _typed("site", cfg["site"], keys.Site)
-    _typed("model", model, keys.Model)
+    _has("model", model, keys.Model)
     source, kinds = model["source"], [kind for kind in keys.SOURCES if model["source"].get(kind) is not None]
     if len(kinds) != 1:
         raise UsageError(f"model.source={source}: must have one of {', '.join(keys.SOURCES)}")
     _known("model.source", source, [field.name for kind in keys.SOURCES.values() for field in fields(kind)])
     _has("model.source", source, keys.SOURCES[kinds[0]])
+    _typed("model", model, keys.Model if kinds == ["synthetic"] else keys.LanguageModel)
     if site not in model["sites"]:
         raise UsageError(f"site={site}: the model {model['name']} has no such site; it has {', '.join(model['sites'])}")
     _typed(f"model.sites.{site}", model["sites"][site], keys.HookPoint)

@@ -12,7 +12,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from saesweep import saves
+from saesweep import files, saves
 from saesweep.errors import UsageError
 from saesweep.sweep.check import check
 
@@ -84,12 +84,20 @@ def refuse(jobs: Sequence[Job]) -> None:
         except UsageError as error:
             problems.append(str(error))
     folders = [job.folder for job in jobs]
-    for folder in dict.fromkeys(f for f in folders if folders.count(f) > 1):
-        problems.append(f"{folders.count(folder)} jobs of this sweep have the folder {shown(folder)}: SAEs of one "
-                        "sweep may differ in model, site, layer, arch, sparsity and seed only; give the others a name "
-                        "of their own, such as 'name=tokens_${tokens}'")  # fmt: skip
+    if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
+        problems.append(_one_folder([job for job in jobs if job.folder == twice]))
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
+
+
+def _one_folder(jobs: Sequence[Job]) -> str:
+    first, second = (dict(files.flat(job.settings)) for job in jobs[:2])
+    key = next((key for key in first if key in second and first[key] != second[key]), "tokens")
+    fix = f"the others a name of their own, such as 'name={key.split('.')[-1]}_${{{key}}}'"
+    if first["arch._target_"] != second["arch._target_"]:
+        fix = "each file in conf/arch a `name:` of its own"
+    return (f"{len(jobs)} jobs of this sweep have the folder {shown(jobs[0].folder)}: SAEs of one sweep may differ in model, "
+            f"site, layer, arch, sparsity and seed only; give {fix}")  # fmt: skip
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:

@@ -86,12 +86,15 @@ class Csv:
     name: str
 
 
+MODES = ("online", "offline", "disabled")
+
+
 @dataclass
 class Wandb:
     name: str
     project: str
     entity: str | None
-    mode: str | None
+    mode: Annotated[str, OneOf(*MODES)] | None
     live_seconds: Positive
     artifacts: bool
 
@@ -115,8 +118,12 @@ class Model:
     layers: Count
     source: Mapping
     sites: Mapping
-    dtype: Annotated[str, OneOf("auto", "float32", "bfloat16", "float16")] = "auto"
-    bos: bool = True
+
+
+@dataclass
+class LanguageModel(Model):
+    dtype: Annotated[str, OneOf("auto", "float32", "bfloat16", "float16")]
+    bos: bool
 
 
 @dataclass

@@ -14,6 +14,7 @@ from saesweep import evaluation, models, synthetic
 from saesweep.activations import LanguageModelSource, Rows, generator
 from saesweep.cache import CachedSource
 from saesweep.enough import require
+from saesweep.errors import UsageError
 from saesweep.evaluation import Measured, Subject
 from saesweep.progress import Line
 from saesweep.sites import HookPoint, hook_point
@@ -33,6 +34,12 @@ def point_of(job: Settings) -> HookPoint:
 
 def device_of(job: Settings) -> torch.device:
     return torch.device("cuda" if job["trainer"]["accelerator"] in ("gpu", "cuda") else "cpu")
+
+
+def require_device(job: Settings) -> None:
+    if device_of(job).type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"trainer={job['trainer']['name']}: torch {torch.__version__} finds no CUDA GPU here; "
+                         "write trainer=cpu, or install a build of torch for the driver that is there")  # fmt: skip
 
 
 class ReadText:
@@ -106,6 +113,7 @@ Matter = ReadText | KnownDictionary
 
 def matter_of(job: Settings, points: Sequence[HookPoint]) -> Matter:
     """What the SAEs of a group are trained and evaluated on."""
+    require_device(job)
     return ReadText(job, points) if has_lm(job) else KnownDictionary(job, points)
 
 

@@ -2,25 +2,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from saesweep import saelens
 from saesweep.activations import harvest
+from saesweep.arch.base import SparseAutoencoder
 from saesweep.build import build
 from saesweep.cache import CachedSource
 from saesweep.calibration import meet_l0_
+from saesweep.errors import UsageError
 from saesweep.optimizer import UnitRowAdam, parameter_group
 from saesweep.sites import HookPoint
-from saesweep.sweep import ahead
+from saesweep.sweep import ahead, matter
 from saesweep.sweep.matter import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
 
 
 def estimate(cfgs: Sequence[DictConfig]) -> dict[str, Any]:
     """What a group will take, from a few forwards of the language model and a few steps of each kind of SAE."""
     jobs = [OmegaConf.to_container(cfg, resolve=True) for cfg in cfgs]
+    matter.require_device(jobs[0])
     if has_lm(jobs[0]):
         enough_text(jobs[0])  # before the weights
     rows, harvest_seconds = _probe_rows(jobs)
@@ -77,12 +81,41 @@ def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor]
 def _probe_step(job: Settings, x: torch.Tensor) -> float:
     """Seconds per token of forward, backward and update of one SAE, at its target L0."""
     ahead.wait()
-    sae = build(job, x.shape[1]).to(x.device)
     x = (x.float() - x.float().mean(0))[: job["batch_tokens"]]
     x /= x.square().sum(1).mean().sqrt()
+    try:
+        sae = build(job, x.shape[1]).to(x.device)
+        _require_consistent(sae, x[:64], job["arch"]["name"])
+        return _step_seconds(sae, x, job["arch"]["optimizer"])
+    except Exception as error:
+        error.add_note(f"in a step of arch={job['arch']['name']} that the plan takes to measure its time")
+        raise
+
+
+@torch.no_grad()
+def _require_consistent(sae: SparseAutoencoder, x: torch.Tensor, name: str) -> None:
+    """What an architecture of one's own may have forgotten, which would end in wrong numbers without a word."""
+    f = sae.activate((x - sae.b_dec) @ sae.W_enc + sae.b_enc)
+    tensors = {key: tensor.to(x) for key, tensor in sae.exported().items()}
+    read = saelens.encoded(sae.saved_as, tensors, sae.sparsity, x)
+    if read is not None and not _mostly(read, f):
+        raise UsageError(f"arch={name}: saved_as={sae.saved_as}, but SAELens' {sae.saved_as} encodes otherwise than its "
+                         f"`activate`; write saved_as = \"{name}\", which SAELens refuses to load")  # fmt: skip
+    if sae.thresholded and not _mostly(sae.margin(x) > 0, f > 0):
+        raise UsageError(f"arch={name}: its latents are active elsewhere than where `margin` is above zero; L0 is calibrated "
+                         "by `margin` and `raise_thresholds_`: write both to fit `activate`")  # fmt: skip
+
+
+def _mostly(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal, but for few of the entries that are not zero: those on the edge of it."""
+    other = ~torch.isclose(a.float(), b.float(), rtol=1e-3, atol=1e-5)
+    return bool(other.sum() <= 0.02 * (b != 0).sum())
+
+
+def _step_seconds(sae: SparseAutoencoder, x: torch.Tensor, numbers: Mapping[str, Any]) -> float:
     if sae.thresholded:
         meet_l0_(sae, x)
-    optimizer = UnitRowAdam([parameter_group(sae, job["arch"]["optimizer"])])
+    optimizer = UnitRowAdam([parameter_group(sae, numbers)])
 
     def step() -> None:
         sae.unformed = []

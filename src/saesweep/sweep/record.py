@@ -17,6 +17,7 @@ from saesweep.sweep.jobs import Job, shown
 log = logging.getLogger(__name__)
 
 RESULTS = (NUMBERS, "sae")
+PER_SAE = ("arch", "sparsity", "seed")  # in one figure these may differ
 OURS = (*RESULTS, saves.FOLDER, *files.FILES, "wandb")  # removed where a job starts anew
 
 
@@ -33,15 +34,31 @@ def finished(job: Job) -> dict[str, Any] | None:
 
 
 def refuse_others(jobs: Sequence[Job]) -> None:
-    """Results made with other settings are replaced only where the user says so."""
-    problems = []
-    for job in jobs:
-        if job.settings["overwrite"] or not (differing := differences(job)):
-            continue
-        problems.append(f"{shown(job.folder)} was made with other settings:\n  " + "\n  ".join(differing))
-    if problems:
-        problems.append("choose another name=..., or replace these results with overwrite=true")
-        raise UsageError("\n".join(problems))
+    """Results made with other settings are replaced only where the user says so, and nothing stands beside them."""
+    replaced = [
+        f"{shown(job.folder)} was made with other settings:\n  " + "\n  ".join(differing)
+        for job in jobs if not job.settings["overwrite"] and (differing := differences(job))
+    ]
+    if replaced:
+        raise UsageError("\n".join([*replaced, "choose another name=..., or replace these results with overwrite=true"]))
+    if beside := _beside(jobs):
+        raise UsageError("\n".join([*beside, "one figure would hold both: choose another name=..."]))
+
+
+def _beside(jobs: Sequence[Job]) -> list[str]:
+    """Of each place, one finished SAE that this command leaves as it is, if it was made unlike these."""
+    own, found = {job.folder for job in jobs}, []
+    for place, job in {job.folder.parents[1]: job for job in jobs}.items():
+        other = next((file.parent for file in sorted(place.glob(f"*/*/{NUMBERS}")) if file.parent not in own), None)
+        made = other and files.settings(other)
+        if made and (differing := _differing(_shared(made), _shared(job.settings))):
+            found.append(f"{shown(other)} was made with other settings:\n  " + "\n  ".join(differing))
+    return found
+
+
+def _shared(settings: Mapping) -> dict[str, Any]:
+    """What all SAEs of a figure have in common."""
+    return dict(files.flat({key: value for key, value in own_settings(settings).items() if key not in PER_SAE}))
 
 
 def differences(job: Job) -> list[str]:
@@ -51,7 +68,10 @@ def differences(job: Job) -> list[str]:
     made = files.settings(job.folder)
     if not made:
         return ["unknown ones: it has results, but no .hydra folder that says how they were made"]
-    there, here = dict(files.flat(own_settings(made))), dict(files.flat(own_settings(job.settings)))
+    return _differing(dict(files.flat(own_settings(made))), dict(files.flat(own_settings(job.settings))))
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     keys = [key for key in dict.fromkeys([*here, *there]) if there.get(key, "absent") != here.get(key, "absent")]
     return [f"{key}: {_show(there, key)} there, {_show(here, key)} here" for key in keys]
 

@@ -28,6 +28,7 @@ from saesweep.sweep.matter import Matter, Numbers, Settings, device_of, matter_o
 from saesweep.training import Member, SAESweep
 
 log = logging.getLogger(__name__)
+MISSED = 0.05  # how far L0 may be from its target, as a share of it, before that is said
 
 
 class Part(NamedTuple):
@@ -179,12 +180,18 @@ def _finish(part: Part, module: SAESweep, stream: ActivationStream, matter: Matt
         found = RuntimeError(member.failed) if member.failed else measured[index]
         if not isinstance(found, Exception):
             found.numbers.update(_known_from_training(module, member))
+            _say_if_missed(job, member, found.numbers["l0"])
             try:
                 _leave(job, folder, member, found, stream.statistics[member.point])
             except (OSError, SafetensorError) as error:
                 found = error
         ends.append(found.numbers if isinstance(found, Measured) else found)
     return ends
+
+
+def _say_if_missed(job: Settings, member: Member, l0: float) -> None:
+    if job["arch"]["coefficient"] is None and abs(l0 / job["sparsity"] - 1) > MISSED:
+        log.warning("%s: its L0 on held-out text is %.1f, where sparsity=%d was asked for", member.label, l0, job["sparsity"])
 
 
 def _measured(matter: Matter, subjects: Sequence[Subject]) -> list[Measured | Exception]:
@@ -231,5 +238,6 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
             log.exception("%s", member.label)
             member.stop_(f"{member.label}: {type(error).__name__}: {error} while its L0 was calibrated")
         else:
-            log.info("%s: thresholds shifted by %+.4g to meet L0 on held-out text", member.label, shift)
+            target = member.sae.sparsity
+            log.info("%s: thresholds to be shifted by %+.4g for an L0 of %d on held-out text", member.label, shift, target)
 

@@ -1,0 +1,66 @@
+"""What the plan finds out by a few steps of each kind of SAE: an architecture of one's own that would end in wrong numbers."""
+import pytest
+import torch
+from omegaconf import OmegaConf
+from small import job, write_text
+
+from saesweep.arch.jumprelu import JumpReLU
+from saesweep.arch.topk import TopK
+from saesweep.errors import UsageError
+from saesweep.sweep.probe import estimate
+
+
+class Shrunk(JumpReLU):
+    """Its values are those above the threshold, which SAELens' jumprelu does not take off."""
+
+    def activate(self, pi):
+        return torch.relu(pi - self.threshold)
+
+
+class Later(JumpReLU):
+    """Active elsewhere than its margin says."""
+
+    saved_as = "later"
+
+    def activate(self, pi):
+        return pi * (pi > 1.5 * self.threshold)
+
+
+class Misspelt(TopK):
+    def step(self, x, coefficient, progress):
+        return self.preactivation(x)
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAESWEEP_PACKAGES", "test_probe")
+    text = write_text(tmp_path)
+
+    def of(arch, target):
+        cfg = job(text, f"arch={arch}")
+        return estimate([OmegaConf.create(cfg | {"arch": cfg["arch"] | {"_target_": target}})])
+
+    return of
+
+
+def test_an_architecture_that_saelens_would_misread_is_refused(asked):
+    with pytest.raises(UsageError, match=r"arch=jumprelu: saved_as=jumprelu, but SAELens' jumprelu encodes otherwise"):
+        asked("jumprelu", "test_probe.Shrunk")
+
+
+def test_an_architecture_whose_margin_was_forgotten_is_refused(asked):
+    with pytest.raises(UsageError, match=r"arch=jumprelu: .*`margin` and `raise_thresholds_`"):
+        asked("jumprelu", "test_probe.Later")
+
+
+def test_a_bug_in_a_step_is_told_with_the_architecture_that_it_is_in(asked):
+    with pytest.raises(AttributeError) as error:
+        asked("topk", "test_probe.Misspelt")
+    assert "arch=topk" in error.value.__notes__[0]
+
+
+def test_where_there_is_no_gpu_a_training_on_one_is_refused_before_anything_is_read(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(UsageError, match=r"trainer=gpu.*no CUDA GPU"):
+        estimate([OmegaConf.create(job(write_text(tmp_path), "trainer=gpu"))])
