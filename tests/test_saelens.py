@@ -109,6 +109,13 @@ def test_a_model_of_the_hub_is_called_by_the_hubs_name():
         assert saelens.described(folded("relu")[0], job(model=model), METRICS)["metadata"]["model_name"] == model
 
 
+@pytest.mark.parametrize("folder, file", [(0o755, 0o644), (0o775, 0o664), (0o700, 0o600)])
+def test_an_sae_is_as_readable_as_its_folder(folder, file, tmp_path):
+    tmp_path.chmod(folder)
+    written(tmp_path, "relu")
+    assert (tmp_path / "sae_weights.safetensors").stat().st_mode & 0o777 == file
+
+
 def test_saving_again_replaces_both_files_and_leaves_no_draft(tmp_path):
     written(tmp_path, "topk")
     written(tmp_path, "gated")

@@ -68,6 +68,11 @@ def replace(file: Path, content: str | bytes) -> None:
     draft.replace(file)
 
 
+def share(file: Path) -> None:
+    """As readable as its folder: safetensors makes files that nobody else may read."""
+    file.chmod(file.parent.stat().st_mode & 0o666)
+
+
 def state(job: Path) -> str:
     """finished, failed or unfinished."""
     return "finished" if (job / NUMBERS).is_file() else "failed" if (job / FAILED).is_file() else "unfinished"

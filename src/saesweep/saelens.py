@@ -24,6 +24,7 @@ def save(folder: Path, sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: 
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / ".sae_weights.tmp"
     save_file(sae.exported(), draft)
+    files.share(draft)
     draft.replace(folder / "sae_weights.safetensors")
     files.replace(folder / "cfg.json", json.dumps(described(sae, cfg, metrics), indent=1))
 

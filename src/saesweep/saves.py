@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from saesweep import files
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -53,6 +55,7 @@ def put(file: Path, save: Save) -> None:
 
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in save.tensors.items()}
     save_file(tensors, file, metadata={"state": json.dumps(save.state)})
+    files.share(file)
 
 
 def read(file: Path) -> Save:

@@ -16,6 +16,7 @@ from saesweep.cache import CachedSource
 from saesweep.calibration import meet_l0_
 from saesweep.errors import UsageError
 from saesweep.optimizer import UnitRowAdam, parameter_group
+from saesweep.progress import Line
 from saesweep.sites import HookPoint
 from saesweep.sweep import ahead, matter
 from saesweep.sweep.matter import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
@@ -25,9 +26,13 @@ def estimate(cfgs: Sequence[DictConfig]) -> dict[str, Any]:
     """What a group will take, from a few forwards of the language model and a few steps of each kind of SAE."""
     jobs = [OmegaConf.to_container(cfg, resolve=True) for cfg in cfgs]
     matter.require_device(jobs[0])
+    say = Line(every=0.0)
     if has_lm(jobs[0]):
+        say(f"reading the text, {jobs[0]['text']['name']}")
         enough_text(jobs[0])  # before the weights
+    say(f"timing a forward of {jobs[0]['model']['name']}")
     rows, harvest_seconds = _probe_rows(jobs)
+    say("timing a step of each kind of SAE")
     sizes = [rows[point_of(job)].shape[1] for job in jobs]
     seconds: dict[tuple, float] = {}
     for job, d_in in zip(jobs, sizes, strict=True):
