@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -277,6 +278,12 @@ def test_several_sweeps_are_only_shown_unless_it_is_said_where_to_write(tmp_path
 
 
 # The answer
+
+
+def test_a_mean_is_said_to_be_higher_or_lower_than_the_references(nine):
+    said = pareto.text(pareto.report([nine]))
+    assert re.search(r"mean from L0 [\d.]+ to [\d.]+, beside topk's: .*topk [\d.]+[,\n]?", said)
+    assert re.search(r"(jumprelu|gated) [\d.]+ \([\d.]+% (higher|lower)\)", said) and "(-" not in said
 
 
 def test_the_answer_says_which_is_better_where_and_by_how_much(nine):

@@ -27,12 +27,13 @@ RESERVED = 3  # ids of the byte tokenizer that are no bytes: 0 padding, 1 BOS, 2
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """`encode` adds no special tokens; `bos` is None where the model is to be read without one."""
+    """`encode` takes texts and adds no special tokens; `bos` is None where the model is to be read without one."""
 
     encode: Callable[[list[str]], list[list[int]]]
     bos: int | None
     special: frozenset[int]  # never trained on
     vocab_size: int
+    decode: Callable[[list[int]], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,10 @@ def _tokenizer(
     def encode(texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
-    return Tokenizer(encode, bos if model["bos"] else None, frozenset(special + added), backend.get_vocab_size())
+    def decode(ids: list[int]) -> str:
+        return backend.decode(ids, skip_special_tokens=False)
+
+    return Tokenizer(encode, bos if model["bos"] else None, frozenset(special + added), backend.get_vocab_size(), decode)
 
 
 def _from_hub(auto: type, model: Mapping[str, Any], **options: Any) -> Any:
@@ -120,4 +124,7 @@ def _byte_tokenizer(bos: bool) -> Tokenizer:
     def encode(texts: list[str]) -> list[list[int]]:
         return [[byte + RESERVED for byte in text.encode()] for text in texts]
 
-    return Tokenizer(encode, 1 if bos else None, frozenset(range(RESERVED)), 256 + RESERVED)
+    def decode(ids: list[int]) -> str:
+        return bytes(number - RESERVED for number in ids if number >= RESERVED).decode(errors="replace")
+
+    return Tokenizer(encode, 1 if bos else None, frozenset(range(RESERVED)), 256 + RESERVED, decode)

@@ -126,13 +126,20 @@ def _amount(found: Mapping[str, Any]) -> str:
 
 
 def _areas(found: Mapping[str, Any]) -> str:
-    """The mean of the measure over log L0, and by how much it is below the reference's."""
-    each = [
-        f"{one['arch']} {one['mean']:.4f}" + (f" ({_amount(one)})" if one["percent"] else "")
-        for one in found["areas"]
-    ]
+    """The mean of the measure over log L0, and how it lies to the reference's."""
+    each = [f"{one['arch']} {one['mean']:.4f}{_beside(one)}" for one in found["areas"]]
     low, high = found["range"]
-    return f"mean from L0 {low:.1f} to {high:.1f} (below {found['reference']}'s by): {', '.join(each)}"
+    return f"mean from L0 {low:.1f} to {high:.1f}, beside {found['reference']}'s: {', '.join(each)}"
+
+
+def _beside(one: Mapping[str, Any]) -> str:
+    """An area says by how many percent it is lower than the reference's."""
+    if not one["percent"]:
+        return ""
+    if one["percent"] > 0:
+        return f" ({_amount(one)} lower)"
+    low, high = (None if end is None else -end for end in (one["high"], one["low"]))
+    return f" ({_amount({'percent': -one['percent'], 'low': low, 'high': high})} higher)"
 
 
 def main() -> None:
