@@ -261,6 +261,15 @@ def _noted(rows, sizes):
     return rows
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_what_is_read_stays_in_the_language_models_dtype_and_what_is_trained_on_is_fp32(folder, dtype):
+    lm = traced_lm()
+    lm.module.to(dtype)
+    s = stream(lm, corpus(folder, LENGTHS), 2)
+    batch = next(iter(s))[EMBEDDING]
+    assert s._rows[EMBEDDING].dtype == dtype and batch.dtype == torch.float32
+
+
 @pytest.mark.parametrize("forward_tokens, blocks", [(4 * CONTEXT + 1, 4), (CONTEXT, 1), (1, 1)])
 def test_the_language_model_reads_whole_blocks_of_no_more_tokens_than_a_forward_takes(folder, lm, forward_tokens, blocks):
     s, shapes = stream(lm, corpus(folder, [31] * 100, end=""), 5), []

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 from pretended_gpu import TRITON
 
-from saesweep.arch import latents, ops
+from saesweep.arch import base, latents, ops
 from saesweep.arch.batchtopk import BatchTopK
 from saesweep.arch.gated import Gated
 from saesweep.arch.jumprelu import JumpReLU
@@ -341,6 +341,19 @@ def test_units_do_not_matter(name):
         curves.append(torch.tensor(curve))
     torch.testing.assert_close(curves[0], curves[1], rtol=1e-3, atol=1e-3)
     assert curves[0][-1, 1] < curves[0][0, 1]
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("name", MAKE)
+def test_a_step_reads_the_encoder_once_whatever_the_architecture(name, dense, monkeypatch):
+    """Gated's gate and magnitude too are one product."""
+    sae, read = made(name), []
+    sae.dense = dense
+    sae.tokens_since_fired.zero_()  # AuxK reads the rows of the dead
+    known = latents.encode
+    monkeypatch.setattr(base, "encode", lambda *given: read.append(1) or known(*given))
+    sae.step(data(), COEFFICIENT, 1.0)
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize("name", MAKE)

@@ -159,6 +159,23 @@ def test_a_killed_training_goes_on_as_if_it_had_never_stopped(save_tokens, text,
         assert tokens == [640, 1280, 1920, 2560, 3200]
 
 
+@pytest.mark.parametrize("way", ["from the disk cache", "neither centred nor rid of sinks", "the papers' recipes"])
+def test_a_killed_training_goes_on_as_if_it_had_never_stopped_also(way, text, tmp_path):
+    more, archs = {
+        "from the disk cache": (["cache=disk", f"cache.folder={tmp_path / 'kept'}"], ("jumprelu", "topk")),
+        "neither centred nor rid of sinks": (["activations.center=false", "activations.max_norm=null"], ("gated", "batchtopk")),
+        "the papers' recipes": (["activations.center=false"], ("paper_jumprelu", "paper_gated", "paper_topk")),
+    }[way]
+    jobs = [job(text, f"arch={arch}", "save_tokens=1088", *more) for arch in archs]
+    whole = trained(jobs, tmp_path / "whole")
+    with pytest.raises(Killed):
+        trained(jobs, tmp_path / "broken", progress=KillAfter(1920))
+    resumed = trained(jobs, tmp_path / "broken")
+    for found, wanted in zip(resumed.members, whole.members, strict=True):
+        assert_same(state(found), state(wanted))
+        assert all(bool(p.isfinite().all()) for p in found.sae.parameters())
+
+
 def test_the_losses_do_not_repeat_a_batch_after_a_resume(text, tmp_path):
     """The curve behind the resume is the curve of a run that never stopped."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
