@@ -239,5 +239,5 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
             member.stop_(f"{member.label}: {type(error).__name__}: {error} while its L0 was calibrated")
         else:
             target = member.sae.sparsity
-            log.info("%s: thresholds to be shifted by %+.4g for an L0 of %d on held-out text", member.label, shift, target)
+            log.info("%s: thresholds shifted by %+.4g, for an L0 of %d on held-out text", member.label, shift, target)
 
