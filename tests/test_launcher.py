@@ -205,6 +205,9 @@ def test_results_without_a_record_are_not_taken_for_ours():
 def test_two_jobs_with_one_folder_are_refused():
     ended = train("-m", "arch=flat", "tokens=1000,2000")
     assert ended.code == 1 and "2 jobs of this sweep have the folder" in ended.error and not PLACE.exists()
+    assert "'name=tokens_${tokens}'" in ended.error
+    assert "'name=width_${width}'" in train("-m", "arch=flat", "width=128,256").error
+    assert "a `name:` of its own" in train("-m", "arch=flat,round", "arch.name=same").error
 
 
 def test_every_bad_job_of_a_sweep_is_named_before_anything_is_made():

@@ -94,7 +94,7 @@ def _one_folder(jobs: Sequence[Job]) -> str:
     first, second = (dict(files.flat(job.settings)) for job in jobs[:2])
     key = next((key for key in first if key in second and first[key] != second[key]), "tokens")
     fix = f"the others a name of their own, such as 'name={key.split('.')[-1]}_${{{key}}}'"
-    if first["arch._target_"] != second["arch._target_"]:
+    if first.get("arch._target_") != second.get("arch._target_"):
         fix = "each file in conf/arch a `name:` of its own"
     return (f"{len(jobs)} jobs of this sweep have the folder {shown(jobs[0].folder)}: SAEs of one sweep may differ in model, "
             f"site, layer, arch, sparsity and seed only; give {fix}")  # fmt: skip
