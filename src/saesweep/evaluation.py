@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -95,6 +96,7 @@ class Subject:
 EVALUATION, CALIBRATION = 0, 1  # the held-out documents are dealt out in turn
 
 
+@lru_cache(maxsize=2)  # of both purposes: what the check of a text has read serves the group that follows
 def held_out_blocks(
     corpus: Corpus, tokenizer: Tokenizer, purpose: int, *, tokens: int, context: int, stream_seed: int
 ) -> HeldOut:

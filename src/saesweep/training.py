@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +75,17 @@ class Member(nn.Module):
 
     def dead_share(self, dead_after: int) -> float:
         return dead_share(self.sae.tokens_since_fired, self.sae.tokens_seen, dead_after)
+
+    @contextmanager
+    def failing_alone(self, when: str) -> Iterator[None]:
+        """What goes wrong with one SAE is not the others' concern; memory is everybody's."""
+        try:
+            yield
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            log.exception("%s", self.label)
+            self.stop_(f"{self.label}: {type(error).__name__}: {error} {when}")
 
     def stop_(self, reason: str) -> None:
         """The rest of the group goes on without it."""
@@ -196,17 +208,13 @@ class SAESweep(L.LightningModule):
         self, index: int, member: Member, x: Float[Tensor, "batch d_in"], variance: Float[Tensor, ""]
     ) -> Float[Tensor, ""]:
         self.optimizer.param_groups[index]["lr"] = member.learning_rate((self.steps_done + 1) / (self.total_steps + 1))
-        try:
+        alone = distributed.world() == 1  # else the other ranks are in the middle of this step
+        with member.failing_alone(f"after {self.tokens:,} tokens") if alone else nullcontext():
             loss = member.step_(x, self.steps_done / self.total_steps, variance)
             self.optimizer.step_group(index, member.sae.unformed)
             member.sae.constrain_()
-        except Exception as error:
-            if out_of_memory(error) or distributed.world() > 1:
-                raise  # the other ranks are in the middle of this step
-            log.exception("%s", member.label)
-            member.stop_(f"{member.label}: {type(error).__name__}: {error} after {self.tokens:,} tokens")
-            return x.new_zeros(())
-        return loss
+            return loss
+        return x.new_zeros(())
 
     def optimizer_zero_grad(self, *args: Any) -> None:
         """Lightning asks for it between the step and its backward: each member has done both."""

@@ -36,7 +36,7 @@ def finished(job: Job) -> dict[str, Any] | None:
 def refuse_others(jobs: Sequence[Job]) -> None:
     """Results made with other settings are replaced only where the user says so, and nothing stands beside them."""
     replaced = [
-        f"{shown(job.folder)} was made with other settings:\n  " + "\n  ".join(differing)
+        _made_otherwise(job.folder, differing)
         for job in jobs if not job.settings["overwrite"] and (differing := differences(job))
     ]
     if replaced:
@@ -52,8 +52,12 @@ def _beside(jobs: Sequence[Job]) -> list[str]:
         other = next((file.parent for file in sorted(place.glob(f"*/*/{NUMBERS}")) if file.parent not in own), None)
         made = other and files.settings(other)
         if made and (differing := _differing(_shared(made), _shared(job.settings))):
-            found.append(f"{shown(other)} was made with other settings:\n  " + "\n  ".join(differing))
+            found.append(_made_otherwise(other, differing))
     return found
+
+
+def _made_otherwise(folder: Path, differing: Sequence[str]) -> str:
+    return f"{shown(folder)} was made with other settings:\n  " + "\n  ".join(differing)
 
 
 def _shared(settings: Mapping) -> dict[str, Any]:

@@ -230,14 +230,7 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
     rows = matter.calibration_rows()
     for member in concerned:
         statistics, x = stream.statistics[member.point], rows[member.point]
-        try:
-            shift = meet_l0_(member.sae, statistics.apply(x[statistics.ordinary(x)]))
-        except Exception as error:
-            if out_of_memory(error):
-                raise
-            log.exception("%s", member.label)
-            member.stop_(f"{member.label}: {type(error).__name__}: {error} while its L0 was calibrated")
-        else:
-            target = member.sae.sparsity
+        with member.failing_alone("while its L0 was calibrated"):
+            shift, target = meet_l0_(member.sae, statistics.apply(x[statistics.ordinary(x)])), member.sae.sparsity
             log.info("%s: thresholds shifted by %+.4g, for an L0 of %d on held-out text", member.label, shift, target)
 
