@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from benchmarks import common, peers
-from saesweep.instantiate import instantiate
+from saesweep.build import build
 from saesweep.optimizer import UnitRowAdam, parameter_group
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
@@ -43,9 +43,7 @@ def start_threshold(x: Tensor, W_enc_T: Tensor, k: int) -> float:
 def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member, Callable[[Tensor], None]]:
     """A member as training has it, started at its target L0, its coefficient held."""
     node = OmegaConf.to_container(OmegaConf.load(f"conf/arch/{arch}.yaml"))
-    torch.manual_seed(0)
-    leave = ("name", "coefficient", "control", "optimizer")
-    sae = instantiate(node, leave=leave, d_in=x.shape[1], d_sae=d_sae, sparsity=k).to(x.device)
+    sae = build({"arch": node, "seed": 0, "width": d_sae, "sparsity": k, "dense": dense}, x.shape[1]).to(x.device)
     threshold = start_threshold(x, sae.W_enc_T.detach(), k)
     with torch.no_grad():
         if arch == "jumprelu":
@@ -53,8 +51,7 @@ def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member,
         elif arch == "gated":
             sae.b_enc.fill_(-threshold)
             sae.b_mag.fill_(-threshold / 2)
-    sae.dense = dense
-    coefficient = Coefficient(k, fixed=1e-3, **node["control"])
+    coefficient = node["control"] and Coefficient(k, fixed=1e-3, **node["control"])
     member = Member(arch, POINT, sae, coefficient, node["optimizer"]).to(x.device)
     group = parameter_group(sae, node["optimizer"]) | {"lr": 1e-5}  # so slow that L0 stays where it is
     optimizer = UnitRowAdam([group])

@@ -1,4 +1,5 @@
 """What stands in conf/ and sweeps/: every file, and every point of every sweep, composes and passes the checks."""
+import inspect
 from collections import Counter
 from copy import deepcopy
 from importlib.util import find_spec
@@ -17,8 +18,8 @@ from omegaconf import OmegaConf
 
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.errors import UsageError
-from saesweep.instantiate import instantiate
-from saesweep.sweep.check import NOT_CONSTRUCTOR, check
+from saesweep.instantiate import NOT_ARGUMENTS, instantiate, locate
+from saesweep.sweep.check import check
 from saesweep.sweep.jobs import job_of
 
 ROOT = Path(__file__).parents[1]
@@ -84,18 +85,15 @@ def test_every_model_passes_at_every_site_that_it_has_and_at_its_last_layer():
 
 
 @pytest.mark.parametrize("arch", sorted(path.stem for path in (ROOT / "conf/arch").glob("*.yaml")))
-def test_every_architecture_is_made_from_its_file(arch):
+def test_every_architecture_is_made_from_its_file_whose_keys_are_its_arguments(arch):
     node = OmegaConf.to_container(composed(f"arch={arch}").arch)
+    parameters = inspect.signature(locate(node["_target_"])).parameters
+    assert set(node) - {"_target_", *NOT_ARGUMENTS} == set(parameters) - {"self", "d_in", "d_sae", "sparsity"}
+    assert all(p.default is p.empty for p in parameters.values())  # numbers stand in YAML alone
     with torch.device("meta"):
-        sae = instantiate(node, leave=NOT_CONSTRUCTOR[1:], d_in=8, d_sae=32, sparsity=4)
+        sae = instantiate(node, leave=NOT_ARGUMENTS, d_in=8, d_sae=32, sparsity=4)
     assert isinstance(sae, SparseAutoencoder) and sae.W_dec.shape == (32, 8) and sae.sparsity == 4
-    moves = node["control"]["gain"] > 0
-    assert moves == sae.penalised
-
-
-def test_jumprelu_cold_differs_from_jumprelu_in_the_warm_start_alone():
-    warm, cold = (OmegaConf.to_container(composed(f"arch={name}").arch) for name in ("jumprelu", "jumprelu_cold"))
-    assert warm["warm_start"] > 0 and cold == warm | {"name": "jumprelu_cold", "warm_start": 0.0}
+    assert (node["control"] is None) == (node["name"] in ("topk", "batchtopk", "paper_topk"))
 
 
 def jobs(sweep, all_words):

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from saesweep.arch.jumprelu import JumpReLU, jumprelu, step
+from saesweep.arch.jumprelu import JumpReLU, heaviside, jumprelu
 
 Z = torch.tensor([0.2, 0.35, 0.5, 0.6, 0.8], dtype=torch.float64)
 THETA, EPS = 0.5, 0.4
@@ -24,7 +24,7 @@ def test_jumprelu_passes_what_exceeds_the_threshold_unchanged_and_has_the_publis
 
 
 def test_step_counts_strictly_above_the_threshold_and_its_gradient_reaches_the_threshold_only():
-    active, dz, dtheta = gradients(step)
+    active, dz, dtheta = gradients(heaviside)
     assert active.tolist() == [0, 0, 0, 1, 1]
     assert dz is None or not dz.any()
     assert dtheta == pytest.approx(-7.5)
@@ -32,17 +32,17 @@ def test_step_counts_strictly_above_the_threshold_and_its_gradient_reaches_the_t
 
 def test_step_fed_with_latents_instead_of_pre_activations_would_lose_the_lower_half_of_the_window():
     f = jumprelu(Z, torch.full_like(Z, THETA), EPS).detach()
-    assert gradients(step, z=f)[2] == pytest.approx(-2.5)
+    assert gradients(heaviside, z=f)[2] == pytest.approx(-2.5)
 
 
-@pytest.mark.parametrize(("fn", "raw", "log"), [(jumprelu, -3.75, -1.875), (step, -7.5, -3.75)])
+@pytest.mark.parametrize(("fn", "raw", "log"), [(jumprelu, -3.75, -1.875), (heaviside, -7.5, -3.75)])
 def test_a_log_threshold_would_get_theta_times_the_gradient_of_a_raw_one(fn, raw, log):
     log_theta = torch.tensor(THETA, dtype=torch.float64).log().requires_grad_()
     fn(Z, log_theta.exp().expand_as(Z), EPS).sum().backward()
     assert log_theta.grad.item() == pytest.approx(log) == pytest.approx(THETA * raw)
 
 
-@pytest.mark.parametrize("fn", [jumprelu, step])
+@pytest.mark.parametrize("fn", [jumprelu, heaviside])
 def test_the_window_excludes_both_its_edges(fn):
     edges = torch.tensor([0.25, 0.75], dtype=torch.float64)
     assert gradients(fn, z=edges, theta=0.5, eps=0.5)[2] == 0
@@ -53,7 +53,7 @@ def test_the_loss_of_one_latent_in_one_dimension_and_its_gradients():
     z, log_theta = Z.clone().requires_grad_(), torch.tensor(THETA, dtype=torch.float64).log().requires_grad_()
     theta = log_theta.exp()
     theta.retain_grad()
-    f, active = jumprelu(z, theta.expand_as(z), EPS), step(z, theta.expand_as(z), EPS)
+    f, active = jumprelu(z, theta.expand_as(z), EPS), heaviside(z, theta.expand_as(z), EPS)
     loss = ((x - f).square() + 0.25 * active).mean()
     loss.backward()
     assert loss.item() == pytest.approx(0.172)
@@ -64,7 +64,7 @@ def test_the_loss_of_one_latent_in_one_dimension_and_its_gradients():
 
 def test_the_sparsity_term_reaches_the_threshold_and_nothing_else():
     torch.manual_seed(0)
-    sae = JumpReLU(8, 32, 4, bandwidth=0.5, init_threshold=0.5, relative=True, warm_start=0.0)
+    sae = JumpReLU(8, 32, 4, bandwidth=0.5, init_threshold=0.5, relative=True, warm_start=0.0, threshold_rate=0.02)
     losses = sae.step(torch.randn(64, 8), torch.tensor(1.0), 1.0).losses
     grads = torch.autograd.grad(losses["sparsity"], list(sae.parameters()), allow_unused=True)
     reached = {name for (name, _), g in zip(sae.named_parameters(), grads, strict=True) if g is not None and g.any()}
@@ -97,7 +97,7 @@ class Toy:
         theta = theta.clone().requires_grad_()
         z = self.z if z is None else z
         f = jumprelu(z, theta.expand_as(z), eps)
-        active = step(f if step_on_f else z, theta.expand_as(z), eps)
+        active = heaviside(f if step_on_f else z, theta.expand_as(z), eps)
         ((self.x - f @ self.d).square().sum(1).mean() + 0.1 * active.sum(1).mean()).backward()
         return theta.grad
 
@@ -114,7 +114,7 @@ def test_the_mean_pseudo_gradient_estimates_the_slope_of_the_expected_loss(toy):
     torch.testing.assert_close(toy.estimate(theta, eps=0.05), truth, rtol=0.05, atol=0.004)
 
 
-def test_that_estimate_fails_with_step_fed_by_the_latents(toy):
+def test_that_estimate_fails_with_heaviside_fed_by_the_latents(toy):
     theta = torch.tensor([0.2, 0.3, 0.25], dtype=torch.float64)
     truth = toy.finite_difference(theta, h=0.02)
     off = toy.estimate(theta, eps=0.05, step_on_f=True) - truth
@@ -144,6 +144,6 @@ def test_at_half_the_bandwidth_or_more_rectifying_first_changes_nothing(toy):
 
 
 def test_thresholds_are_kept_at_half_the_bandwidth_or_more():
-    sae = JumpReLU(4, 8, 2, bandwidth=0.4, init_threshold=0.01, relative=False, warm_start=0.0)
+    sae = JumpReLU(4, 8, 2, bandwidth=0.4, init_threshold=0.01, relative=False, warm_start=0.0, threshold_rate=0.02)
     sae.constrain_()
     assert (sae.threshold == 0.2).all()

@@ -20,9 +20,11 @@ AUX = {"alpha": 0.03, "k_aux": 6, "aux_tokens": 100}
 MAKE = {
     "relu": lambda: ReLU(D_IN, D_SAE, K),
     "gated": lambda: Gated(D_IN, D_SAE, K),
-    "jumprelu": lambda: JumpReLU(D_IN, D_SAE, K, bandwidth=0.5, init_threshold=0.5, relative=True, warm_start=0.5),
+    "jumprelu": lambda: JumpReLU(
+        D_IN, D_SAE, K, bandwidth=0.5, init_threshold=0.5, relative=True, warm_start=0.5, threshold_rate=0.02
+    ),
     "topk": lambda: TopK(D_IN, D_SAE, K, **AUX),
-    "batchtopk": lambda: BatchTopK(D_IN, D_SAE, K, **AUX),
+    "batchtopk": lambda: BatchTopK(D_IN, D_SAE, K, threshold_rate=0.02, **AUX),
 }
 PER_LATENT = {  # beside W_enc, W_dec, b_dec
     "standard": {"b_enc"}, "topk": {"b_enc"}, "jumprelu": {"b_enc", "threshold"}, "gated": {"b_gate", "b_mag", "r_mag"},

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from saesweep.arch.base import SparseAutoencoder
-from saesweep.instantiate import instantiate
+from saesweep.instantiate import NOT_ARGUMENTS, instantiate
 
 
 def build(job: Mapping[str, Any], d_in: int) -> SparseAutoencoder:
@@ -13,8 +13,7 @@ def build(job: Mapping[str, Any], d_in: int) -> SparseAutoencoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job["seed"])
         sae = instantiate(
-            job["arch"], leave=("name", "coefficient", "control", "optimizer"),
-            d_in=d_in, d_sae=job["width"], sparsity=job["sparsity"],
+            job["arch"], leave=NOT_ARGUMENTS, d_in=d_in, d_sae=job["width"], sparsity=job["sparsity"],
         )
     sae.dense = job["dense"]
     return sae

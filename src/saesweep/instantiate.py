@@ -13,6 +13,7 @@ from hydra.utils import instantiate as hydra_instantiate
 from saesweep.errors import UsageError
 
 PACKAGES = ("saesweep", "lightning", "torch")
+NOT_ARGUMENTS = ("name", "coefficient", "control", "optimizer")  # of the keys of an architecture
 
 
 def locate(target: str, key: str = "_target_") -> Any:

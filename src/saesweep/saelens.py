@@ -46,7 +46,7 @@ def encoded(
 
 def described(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dict[str, Any]:
     hook_name = cfg["site"]["hook_name"].format(layer=cfg["layer"])
-    special = {"k": sae.k, "rescale_acts_by_decoder_norm": False} if sae.saved_as == "topk" else {}
+    special = {"k": sae.sparsity, "rescale_acts_by_decoder_norm": False} if sae.saved_as == "topk" else {}
     return {
         "architecture": sae.saved_as, "d_in": sae.d_in, "d_sae": sae.d_sae, **special,
         "dtype": "float32", "device": "cpu",

@@ -36,8 +36,10 @@ class Member(nn.Module):
     """One SAE of the group: where it reads, its coefficient, its optimizer's numbers, its latest metrics."""
 
     def __init__(
-        self, label: str, point: HookPoint, sae: SparseAutoencoder, coefficient: Coefficient, optimizer: Mapping[str, Any]
+        self, label: str, point: HookPoint, sae: SparseAutoencoder, coefficient: Coefficient | None,
+        optimizer: Mapping[str, Any],
     ):
+        """`coefficient`: None where the architecture has none."""
         super().__init__()
         self.label, self.point, self.sae, self.coefficient, self.optimizer = label, point, sae, coefficient, optimizer
         self.sums, self.latest, self.failed = _Sums(), dict[str, float](), ""
@@ -58,7 +60,7 @@ class Member(nn.Module):
         """
         x = distributed.own(batch)
         self.sae.unformed = [] if distributed.world() == 1 else None
-        step = self.sae.step(x, self.coefficient.at(progress), progress)
+        step = self.sae.step(x, x.new_zeros(()) if self.coefficient is None else self.coefficient.at(progress), progress)
         share = len(x) / len(batch)
         loss = torch.stack(list(step.losses.values())).sum() * share
         loss.backward()
@@ -69,7 +71,7 @@ class Member(nn.Module):
             fired = votes > 0
         self.sums.add(len(batch), variance_of(batch) if variance is None else variance, l0, step, share)
         self.sae.count_fired_(fired, len(batch))
-        if self.sae.penalised:
+        if self.coefficient is not None:
             self.coefficient.update_(l0, progress)
         return loss.detach()
 
@@ -256,7 +258,7 @@ class SAESweep(L.LightningModule):
             member.stop_(f"{member.label}: {', '.join(bad)} not finite after {self.tokens:,} tokens")
 
     def _metrics(self, member: Member) -> dict[str, float]:
-        extra = {"coefficient": float(member.coefficient.value)} if member.sae.penalised else {}
+        extra = {} if member.coefficient is None else {"coefficient": float(member.coefficient.value)}
         return member.sums.means() | extra | {
             "dead": member.dead_share(self.dead_after),
             "lr": self.optimizer.param_groups[list(self.members).index(member)]["lr"],

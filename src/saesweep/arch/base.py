@@ -32,7 +32,6 @@ class SparseAutoencoder(nn.Module, ABC):
     """W_enc [d_in, d_sae] starts as the transpose of W_dec [d_sae, d_in], whose rows are He-uniform, then of norm one."""
 
     saved_as: ClassVar[str]  # the architecture's name in the file format of SAELens
-    penalised: ClassVar[bool] = True  # has a sparsity coefficient, which is chosen so that L0 meets its target
     thresholded: ClassVar[bool] = True  # a latent is active by its own margin, not by its rank on the token
     latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)  # per-latent parameters in the units of the pre-activation
     unclipped: ClassVar[tuple[str, ...]] = ()  # parameters left out of the clipping: their gradients carry 1/bandwidth
@@ -77,7 +76,8 @@ class SparseAutoencoder(nn.Module, ABC):
     ) -> Latents:
         """pi where it lies above a bound, or else the `largest` so many of each token; elsewhere zero, without gradient.
 
-        `above`: one number, or one per latent.
+        `above`: one number, or one per latent. It must lie under everything that a loss or a pseudo-derivative looks at:
+        what lies below is neither a value nor a gradient, also with `dense`.
         """
         if isinstance(above, Tensor):
             above = above.detach().to(self.b_enc.dtype).expand_as(self.b_enc)

@@ -16,16 +16,16 @@ from saesweep import distributed
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.latents import Latents
 from saesweep.arch.topk import auxk
-from saesweep.ranges import Count, Index, NotNegative
+from saesweep.ranges import Count, Index, NotNegative, Share
 
 
 class RunningThreshold(nn.Module):
     """Keeps the sparsity * batch largest positive pre-activations, and the running mean of the smallest one kept."""
 
-    RATE = 0.02  # of the running mean: about the last 50 batches
-
-    def __init__(self):
+    def __init__(self, rate: float):
+        """`rate`: the weight of a new batch in the mean, so that it looks back on about the last 1 / rate."""
         super().__init__()
+        self.rate = rate
         self.register_buffer("value", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("last", torch.tensor(0.0, dtype=torch.float64))  # of the last batch: early on it moves fast
 
@@ -44,7 +44,7 @@ class RunningThreshold(nn.Module):
         smallest = values.kthvalue(values.numel() - count + 1).values
         new = smallest.to(self.value)
         self.last.copy_(new)
-        self.value.copy_(torch.where(self.value > 0, self.value.lerp(new, self.RATE), new))
+        self.value.copy_(torch.where(self.value > 0, self.value.lerp(new, self.rate), new))
         return pi.like(torch.where(pi.values >= smallest, pi.values, 0.0))
 
 
@@ -55,12 +55,14 @@ def _positive(pi: Latents) -> Float[Tensor, " n"]:
 
 class BatchTopK(SparseAutoencoder):
     saved_as = "jumprelu"
-    penalised = False
 
-    def __init__(self, d_in: int, d_sae: int, sparsity: int, *, alpha: NotNegative, k_aux: Count, aux_tokens: Index):
+    def __init__(
+        self, d_in: int, d_sae: int, sparsity: int, *,
+        threshold_rate: Share, alpha: NotNegative, k_aux: Count, aux_tokens: Index,
+    ):
         super().__init__(d_in, d_sae, sparsity)
         self.alpha, self.k_aux, self.aux_tokens = alpha, k_aux, aux_tokens
-        self.threshold = RunningThreshold()
+        self.threshold = RunningThreshold(threshold_rate)
 
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pi * (pi > self.threshold.value.to(pi))

@@ -39,7 +39,7 @@ class _JumpReLU(torch.autograd.Function):
         return grad * (pi > theta), -(theta / ctx.eps) * window * grad, None
 
 
-class _Step(torch.autograd.Function):
+class _Heaviside(torch.autograd.Function):
     @staticmethod
     def forward(ctx, pi, theta, eps):
         ctx.save_for_backward(pi, theta)
@@ -58,9 +58,9 @@ def jumprelu(pi: Float[Tensor, "*n"], theta: Float[Tensor, "*n"], eps: float) ->
     return _JumpReLU.apply(pi, theta, eps)
 
 
-def step(pi: Float[Tensor, "*n"], theta: Float[Tensor, "*n"], eps: float) -> Float[Tensor, "*n"]:
+def heaviside(pi: Float[Tensor, "*n"], theta: Float[Tensor, "*n"], eps: float) -> Float[Tensor, "*n"]:
     """H(pi - theta); elementwise, no gradient in pi, the pseudo-derivative in theta."""
-    return _Step.apply(pi, theta, eps)
+    return _Heaviside.apply(pi, theta, eps)
 
 
 class JumpReLU(SparseAutoencoder):
@@ -73,12 +73,13 @@ class JumpReLU(SparseAutoencoder):
     def __init__(
         self, d_in: int, d_sae: int, sparsity: int, *,
         bandwidth: Positive, init_threshold: NotNegative, relative: bool, warm_start: Share,
+        threshold_rate: Share,
     ):
         super().__init__(d_in, d_sae, sparsity)
         unit = 1 / math.sqrt(d_in) if relative else 1.0
         self.bandwidth, self.warm_start = bandwidth * unit, warm_start
         self.threshold = nn.Parameter(torch.full((d_sae,), init_threshold * unit))
-        self.batch_threshold = RunningThreshold()
+        self.batch_threshold = RunningThreshold(threshold_rate)
 
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pi * (pi > self.threshold)
@@ -86,10 +87,10 @@ class JumpReLU(SparseAutoencoder):
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         if progress < self.warm_start:
             return self._batch_step(x)
-        pi = self.preactivations(x, above=self.threshold - self.bandwidth / 2)
+        pi = self.preactivations(x, above=self.threshold - self.bandwidth / 2)  # the window's lower end: no derivative below
         theta = pi.at(self.threshold)
         f = pi.like(jumprelu(pi.values, theta, self.bandwidth))
-        active = step(pi.values, theta, self.bandwidth)
+        active = heaviside(pi.values, theta, self.bandwidth)
         x_hat, error = self.reconstruct(f, x)
         return Step(f, x_hat, {
             "reconstruction": error,

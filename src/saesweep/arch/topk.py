@@ -21,19 +21,18 @@ class TopK(SparseAutoencoder):
     """aux_tokens: a latent is dead for AuxK once it has not fired for so many tokens."""
 
     saved_as = "topk"
-    penalised = False
     thresholded = False
 
     def __init__(self, d_in: int, d_sae: int, sparsity: int, *, alpha: NotNegative, k_aux: Count, aux_tokens: Index):
         super().__init__(d_in, d_sae, sparsity)
-        self.k, self.alpha, self.k_aux, self.aux_tokens = int(sparsity), alpha, k_aux, aux_tokens
+        self.alpha, self.k_aux, self.aux_tokens = alpha, k_aux, aux_tokens
 
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        values, columns = pi.topk(self.k, sorted=False)
+        values, columns = pi.topk(self.sparsity, sorted=False)
         return torch.zeros_like(pi).scatter(-1, columns, torch.relu(values))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
-        pi = self.preactivations(x, largest=self.k)
+        pi = self.preactivations(x, largest=self.sparsity)
         f = pi.like(torch.relu(pi.values))
         x_hat, error = self.reconstruct(f, x)
         return Step(f, x_hat, {"reconstruction": error, "auxiliary": auxk(self, x, x_hat)})

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from saesweep.errors import UsageError
-from saesweep.instantiate import locate
+from saesweep.instantiate import NOT_ARGUMENTS, locate
 from saesweep.per_sae import OURS, refuse_secrets, refuse_what_is_missing
 from saesweep.ranges import OneOf, Positive
 from saesweep.sweep import keys
@@ -24,7 +24,6 @@ NOT_TRAINER = {  # what the Trainer is told by us
 TRAINER = {  # what its arguments are called that conf/trainer names: to ask Lightning itself takes seconds
     "accelerator", "devices", "num_nodes", "strategy", "precision", "use_distributed_sampler", "enable_model_summary",
 }  # fmt: skip
-NOT_CONSTRUCTOR = ("_target_", "name", "coefficient", "control", "optimizer")  # of the keys of an arch
 GIVEN = ("self", "d_in", "d_sae", "sparsity")  # what the constructor gets from elsewhere
 LOGGERS = {"csv": keys.Csv, "wandb": keys.Wandb}
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
@@ -186,15 +185,14 @@ def _ahead(cfg: dict) -> None:
 
 def _arch(arch: Mapping) -> None:
     """The keys of the architecture are its constructor's arguments, and of their types."""
-    _require("arch", arch, NOT_CONSTRUCTOR)
+    _require("arch", arch, ("_target_", *NOT_ARGUMENTS))
     _typed("arch.coefficient", arch["coefficient"], Positive | None)
-    penalised = getattr(locate(arch["_target_"], "arch._target_"), "penalised", True)
-    if (number := arch["coefficient"]) is not None and not penalised:
+    _typed("arch.control", arch["control"], keys.Control | None)
+    if (number := arch["coefficient"]) is not None and arch["control"] is None:
         raise UsageError(f"arch.coefficient={number}: {arch['name']} has none, sparsity alone says how many are active; "
                          "leave it null")  # fmt: skip
-    _typed("arch.control", arch["control"], keys.Control)
     _typed("arch.optimizer", arch["optimizer"], keys.Optimizer)
-    _call("arch", arch, GIVEN, NOT_CONSTRUCTOR)
+    _call("arch", arch, GIVEN, ("_target_", *NOT_ARGUMENTS))
 
 
 def _loggers(chosen: Any) -> None:

@@ -147,7 +147,8 @@ def _stream(job: Settings, source: Any, steps: int) -> ActivationStream:
 
 def _member(job: Settings, point: HookPoint, stream: ActivationStream) -> Member:
     arch = job["arch"]
-    coefficient = Coefficient(job["sparsity"], fixed=arch["coefficient"], **arch["control"])
+    control = arch["control"]
+    coefficient = control and Coefficient(job["sparsity"], fixed=arch["coefficient"], **control)
     sae = build(job, len(stream.statistics[point].mean))
     label = f"{arch['name']}/{job['sparsity']}" + (f".{job['seed']}" if job["seed"] else "")
     return Member(label, point, sae, coefficient, arch["optimizer"])
@@ -206,7 +207,7 @@ def _measured(matter: Matter, subjects: Sequence[Subject]) -> list[Measured | Ex
 def _known_from_training(module: SAESweep, member: Member) -> Numbers:
     return {
         "dead": member.dead_share(module.dead_after),
-        "coefficient": float(member.coefficient.value) if member.sae.penalised else None,
+        "coefficient": None if member.coefficient is None else float(member.coefficient.value),
         "d_in": member.sae.d_in, "d_sae": member.sae.d_sae, "tokens": module.tokens,
     }
 
