@@ -77,7 +77,7 @@ def parse(file):
         if kind == "run":
             about = record.run
             run |= {"id": about.run_id, "name": about.display_name, "group": about.run_group, "tags": list(about.tags),
-                    "job_type": about.job_type, "project": about.project, "notes": about.notes}  # fmt: skip
+                    "job_type": about.job_type, "project": about.project, "notes": about.notes}
             run["config"] |= values(about.config.update)
         elif kind == "config":
             run["config"] |= values(record.config.update)

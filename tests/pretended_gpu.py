@@ -18,7 +18,7 @@ from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from saesweep.sweep import matter
+from saesweep.sweep import inputs
 
 GPU = torch.device("cuda", 0)
 TRITON = "cuda" if torch.cuda.is_available() else "cpu"  # where its kernels run: there, or in the interpreter
@@ -207,7 +207,7 @@ def gpu() -> Iterator[list[str]]:
             patch.setattr(CUDAAccelerator, name, staticmethod(lambda *_, value=value: value))
         for name, value in {"Stream": Stream, "stream": Stream.used, "current_stream": lambda *_: Stream.current}.items():
             patch.setattr(torch.cuda, name, value)
-        patch.setattr(matter, "require_device", lambda job: None)
+        patch.setattr(inputs, "require_device", lambda job: None)
         torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter stays the object that it is
         try:
             yield _Pretending.waits

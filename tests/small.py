@@ -14,7 +14,7 @@ from saesweep.models import LanguageModel
 from saesweep.saves import Cohort, cohorts
 from saesweep.sweep import run
 from saesweep.sweep.fit import fit
-from saesweep.sweep.matter import matter_of, point_of
+from saesweep.sweep.inputs import inputs_of, point_of
 from saesweep.training import SAESweep
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -22,7 +22,7 @@ SIZES = (
     "context=32", "width=96", "sparsity=4", "tokens=3200", "batch_tokens=64", "log_tokens=640", "logger=csv",
     "activations={window: 1024, statistics: 512, documents_per_pool: 8, forward_tokens: 256}",
     "evaluation={tokens: 512, lm_tokens: 256, calibration_tokens: 512}",
-)  # fmt: skip
+)
 ARCHS = ("relu", "gated", "jumprelu", "topk", "batchtopk")
 
 
@@ -59,10 +59,6 @@ def job(file: str | None, *more: str) -> dict:
     return OmegaConf.to_container(composed(*words(file), *more, always=()), resolve=True)
 
 
-def cfg(file: str | None, *more: str):
-    return OmegaConf.create(job(file, *more))
-
-
 @lru_cache(maxsize=1)
 def tiny() -> LanguageModel:
     return models.load(OmegaConf.to_container(OmegaConf.load(CONF / "model/tiny.yaml")))
@@ -70,11 +66,11 @@ def tiny() -> LanguageModel:
 
 def untrained(jobs: list[dict], folders: list[Path] | None = None, **more) -> tuple[SAESweep, object, object]:
     """The group, its stream and what it is trained on, as `train_group` makes them: new, or as they were saved."""
-    matter = matter_of(jobs[0], [point_of(job) for job in jobs])
+    inputs = inputs_of(jobs[0], [point_of(job) for job in jobs])
     (cohort,) = cohorts(folders) if folders else [Cohort(0, list(range(len(jobs))), [None] * len(jobs))]
     part = run.Part(jobs, folders or [], jobs[0])
-    module, stream = run.prepared(part, matter, cohort, **({"progress": lambda module: None} | more))
-    return module, stream, matter
+    module, stream = run.prepared(part, inputs, cohort, **({"progress": lambda module: None} | more))
+    return module, stream, inputs
 
 
 def trained(jobs: list[dict], folder: Path, **more) -> SAESweep:

@@ -15,11 +15,12 @@ import torch
 import transformers
 from small import tiny, write_text
 
-from saesweep.activations import ActivationStream, LanguageModelSource, Position, Statistics
+from saesweep.activations import ActivationStream, LanguageModelSource, Position
 from saesweep.enough import require
 from saesweep.errors import UsageError
 from saesweep.models import LanguageModel, Tokenizer
 from saesweep.sites import HookPoint
+from saesweep.statistics import Statistics
 from saesweep.synthetic import SyntheticSource
 from saesweep.text import Corpus
 
@@ -38,7 +39,7 @@ def traced_lm(loud=()):
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
         pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     module = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     module.model.embed_tokens.weight.normal_()[list(loud)] *= 100

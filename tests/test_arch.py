@@ -182,7 +182,7 @@ def test_what_training_reconstructs_is_what_encode_and_decode_give(name):
     step = sae.step(x, COEFFICIENT, 1.0)
     if name == "batchtopk":
         values = step.latents.values.detach()
-        sae.threshold.value.copy_(values[values > 0].min() * (1 - 1e-9))
+        sae.batch_threshold.value.copy_(values[values > 0].min() * (1 - 1e-9))
     f = sae.encode(x)
     torch.testing.assert_close(f, step.latents.dense())
     torch.testing.assert_close(sae(x), step.x_hat)
@@ -208,7 +208,7 @@ def test_batchtopk_keeps_k_times_batch_of_the_whole_batch_and_learns_the_smalles
     sae = made("batchtopk")
     for seed in range(400):
         x = data(seed)
-        kept = sae.threshold.largest(sae, x).dense() > 0
+        kept = sae.batch_threshold.largest(sae, x).dense() > 0
         pi = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
         assert int(kept.sum()) == K * BATCH
         assert pi[kept].min() > pi[~kept].max()
@@ -310,7 +310,7 @@ def test_jumprelu_warm_starts_as_batchtopk_and_hands_its_threshold_over():
 
 
 @pytest.mark.parametrize("name", ["relu", "gated", "jumprelu"])
-def test_units_do_not_matter(name):
+def test_an_input_in_other_units_trains_to_the_same_sae_in_those_units(name):
     """Trained on x and on s x, with thresholds, bandwidth, learning rates and coefficient rescaled: the same fvu and L0."""
     s, curves = 5.0, []
     for unit in (1.0, s):

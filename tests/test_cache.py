@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import cfg, job, write_text
+from small import job, write_text
 
 from saesweep import models
 from saesweep.cache import CachedSource
 from saesweep.errors import UsageError
 from saesweep.sites import HookPoint
-from saesweep.sweep import matter, run
-from saesweep.sweep.matter import matter_of, point_of
+from saesweep.sweep import inputs, run
+from saesweep.sweep.inputs import inputs_of, point_of
 
 MLP = HookPoint("model.layers.0.post_feedforward_layernorm", "output")
 SIZES = (1000, 1000, 1000, 300)  # rows that are asked for: windows of 1,024 tokens, and a smaller one at the end
@@ -42,7 +42,7 @@ class Counted:
 
 
 def source(text, folder, *points, more=()):
-    made = matter_of(settings(text, folder, *more), points or [point_of(job(text))]).source
+    made = inputs_of(settings(text, folder, *more), points or [point_of(job(text))]).source
     assert isinstance(made, CachedSource)
     made.make = Counted(made.make)
     return made
@@ -61,7 +61,7 @@ def assert_same(found, wanted):
 
 def test_windows_from_disk_are_those_of_the_language_model_and_none_is_harvested_twice(text, tmp_path):
     points = [point_of(job(text)), MLP]
-    wanted = windows(matter_of(job(text), points).source)
+    wanted = windows(inputs_of(job(text), points).source)
     first, second = source(text, tmp_path, *points), source(text, tmp_path, *points)
     assert_same(windows(first), wanted)
     assert first.make.calls == len(SIZES)
@@ -70,13 +70,13 @@ def test_windows_from_disk_are_those_of_the_language_model_and_none_is_harvested
 
 
 def test_a_longer_run_goes_on_where_a_shorter_one_ended_in_a_smaller_window(text, tmp_path):
-    wanted = windows(matter_of(job(text), [point_of(job(text))]).source, (1000, 1000, 1000))
+    wanted = windows(inputs_of(job(text), [point_of(job(text))]).source, (1000, 1000, 1000))
     windows(source(text, tmp_path), (1000, 300))
     longer = source(text, tmp_path)
     assert_same(windows(longer, (1000, 1000, 1000)), wanted)
     assert longer.make.calls == 2  # all but the first
     shorter = source(text, tmp_path)
-    assert_same(windows(shorter, (1000, 300)), windows(matter_of(job(text), [point_of(job(text))]).source, (1000, 300)))
+    assert_same(windows(shorter, (1000, 300)), windows(inputs_of(job(text), [point_of(job(text))]).source, (1000, 300)))
     assert shorter.make.calls == 0
 
 
@@ -96,7 +96,7 @@ def test_another_hook_point_is_added_beside_those_that_are_there(text, tmp_path)
     windows(source(text, tmp_path, resid))
     written = {file: os.stat(file).st_mtime_ns for file in tmp_path.rglob("*.bin")}
     both = source(text, tmp_path, MLP, resid)
-    assert_same(windows(both), windows(matter_of(job(text), [MLP, resid]).source))
+    assert_same(windows(both), windows(inputs_of(job(text), [MLP, resid]).source))
     assert all(os.stat(file).st_mtime_ns == at for file, at in written.items())
     assert len(list(tmp_path.rglob("*.bin"))) == 2 * len(written)
     again = source(text, tmp_path, MLP)
@@ -115,7 +115,7 @@ def test_another_text_of_the_same_name_has_a_folder_of_its_own(tmp_path):
     text = write_text(tmp_path, seed=0)
     first = source(text, tmp_path / "cache").folder
     write_text(tmp_path, seed=1)
-    matter._enough_text.cache_clear()
+    inputs._enough_text.cache_clear()
     assert source(text, tmp_path / "cache").folder != first
 
 
@@ -165,13 +165,13 @@ def test_trained_from_disk_the_saes_are_bitwise_the_same_and_the_second_time_no_
         folders = [tmp_path / name / arch for arch in archs]
         for folder in folders:
             folder.mkdir(parents=True)
-        results = run.train_group([cfg(text, f"arch={arch}", *without, *more) for arch in archs], folders)
+        results = run.train_group([job(text, f"arch={arch}", *without, *more) for arch in archs], folders)
         assert all(r["delta_loss"] is None and 0 < r["fvu"] < 1.2 for r in results)
         return [load_file(folder / "sae/sae_weights.safetensors") for folder in folders], results
 
     disk = ("cache=disk", f"cache.folder={tmp_path / 'cache'}")
     plain, first = weights("plain"), weights("first", *disk)
-    matter._loaded.cache_clear()
+    inputs._loaded.cache_clear()
     monkeypatch.setattr(models, "_module", lambda *_: pytest.fail("weights were loaded"))
     second = weights("second", *disk)
     assert plain[1] == first[1] == second[1]

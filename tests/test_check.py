@@ -2,6 +2,7 @@
 import inspect
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import lightning
@@ -12,19 +13,24 @@ from standin.cli import ROOT, composed
 
 from saesweep.errors import UsageError
 from saesweep.instantiate import instantiate, locate
+from saesweep.keys import MAY_DIFFER_IN_A_FIGURE, MAY_DIFFER_IN_A_GROUP, NOT_THE_SAES, Activations, Evaluation, Train
 from saesweep.sweep.check import TRAINER, check
-from saesweep.sweep.keys import Activations, Evaluation, Train
+from saesweep.sweep.jobs import job_of
+
+
+def settings(*words, **always):
+    return job_of(composed(*words, whole=True, **always), single=True).settings
 
 
 def refused(*words):
     with pytest.raises(UsageError) as error:
-        check(composed("arch=flat", *words))
+        check(settings("arch=flat", *words))
     return str(error.value)
 
 
 def test_the_defaults_with_the_standins_pass():
-    assert check(composed("arch=flat")) is None
-    assert check(composed("arch=round", "site=mlp", "layer=0", "seed=3")) is None
+    assert check(settings("arch=flat")) is None
+    assert check(settings("arch=round", "site=mlp", "layer=0", "seed=3")) is None
 
 
 @pytest.mark.parametrize(
@@ -41,7 +47,7 @@ def test_the_defaults_with_the_standins_pass():
         ("tokens=null", ["tokens=null", "whole number"]),
         ("tokens=0", ["tokens=0", "at least 1"]),
         ("tokens=-300", ["tokens=-300", "at least 1"]),
-        ("tokens=true", ["tokens=True", "whole number"]),
+        ("tokens=true", ["tokens=true", "whole number"]),
         ("tokens=100", ["batch_tokens=512", "tokens=100"]),
         ("batch_tokens=0", ["batch_tokens=0"]),
         ("context=1", ["context=1", "at least 2"]),
@@ -91,7 +97,7 @@ def test_the_defaults_with_the_standins_pass():
         ("+trainer.precison=bf16", ["trainer.precison=bf16", "did you mean precision?"]),
         ("+arch.alfa=1", ["arch.alfa=1", "there is no key arch.alfa"]),
         ("+sparsty=3", ["sparsty=3", "did you mean sparsity?"]),
-        ("+activations.centre=true", ["activations.centre=True", "did you mean center?"]),
+        ("+activations.centre=true", ["activations.centre=true", "did you mean center?"]),
         ("width=${nothing}", ["width", "nothing"]),
         ("model.sites.resid.tensor=middle", ["model.sites.resid.tensor=middle", "input or output"]),
         ("~model.layers", ["model.layers", "missing"]),
@@ -115,15 +121,15 @@ def test_a_mistake_is_named_with_its_value_and_the_fix(word, parts):
 )
 def test_the_keys_of_a_text_and_of_a_model_are_those_of_its_kind(word, part):
     with pytest.raises(UsageError) as error:
-        check(composed("text=files", *word.split(), always=("logger=csv",)))
+        check(settings("text=files", *word.split(), always=("logger=csv",)))
     assert part in str(error.value)
 
 
 def test_an_argument_of_an_architecture_has_the_type_that_its_constructor_says():
     with pytest.raises(UsageError, match=r"arch\.k_aux=lots: must be a whole number"):
-        check(composed("arch=round", "arch.k_aux=lots"))
+        check(settings("arch=round", "arch.k_aux=lots"))
     with pytest.raises(UsageError, match=r"arch\.k_aux: is missing"):
-        check(composed("arch=round", "~arch.k_aux"))
+        check(settings("arch=round", "~arch.k_aux"))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +145,7 @@ def test_an_argument_of_an_architecture_has_the_type_that_its_constructor_says()
 )
 def test_the_numbers_of_an_architecture_are_in_the_range_that_its_constructor_says(arch, word, parts):
     with pytest.raises(UsageError) as error:
-        check(composed(f"arch={arch}", word))
+        check(settings(f"arch={arch}", word))
     assert all(part in str(error.value) for part in parts), error.value
 
 
@@ -154,11 +160,11 @@ def test_what_a_plan_needs_does_not_import_lightning():
 
 @pytest.mark.parametrize("word", ["activations.max_norm=null", "arch.coefficient=6e-4", "trainer.precision=bf16-mixed"])
 def test_what_is_allowed_passes(word):
-    assert check(composed("arch=flat", word)) is None
+    assert check(settings("arch=flat", word)) is None
 
 
 def test_a_sweep_without_loggers_passes():
-    assert check(composed("arch=flat", "logger=[]", always=("model=standin", "text=standin"))) is None
+    assert check(settings("arch=flat", "logger=[]", always=("model=standin", "text=standin"))) is None
 
 
 def test_the_checked_keys_are_those_of_the_menu():
@@ -192,3 +198,12 @@ def test_instantiate_hands_over_the_very_objects_that_it_is_given():
     module, others = object(), [object()]
     made = instantiate({"_target_": "torch.utils.data.Subset"}, dataset=module, indices=others)
     assert made.dataset is module and made.indices is others
+
+
+def test_of_every_key_it_is_known_where_it_belongs():
+    """A new key is shared by a group and a figure, and makes the SAE, unless one of the lists says otherwise."""
+    keys = [field.name for field in fields(Train)]
+    assert {*MAY_DIFFER_IN_A_GROUP, *MAY_DIFFER_IN_A_FIGURE, *NOT_THE_SAES} <= {*keys}
+    assert [key for key in keys if key not in (*MAY_DIFFER_IN_A_GROUP, *NOT_THE_SAES)] == [
+        "stream_seed", "tokens", "batch_tokens", "context", "activations", "evaluation", "model", "text",
+    ]

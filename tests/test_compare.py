@@ -93,7 +93,7 @@ def test_curves_that_cross_are_better_and_worse_in_turn():
 
 def test_a_loss_that_is_not_above_zero_has_no_ratio():
     df = table(("a", 16, 0.1, {"delta_loss": -0.1}), ("a", 32, 0.08, {"delta_loss": 0.2}),
-               ("b", 16, 0.1, {"delta_loss": 0.3}), ("b", 32, 0.08, {"delta_loss": 0.3}))  # fmt: skip
+               ("b", 16, 0.1, {"delta_loss": 0.3}), ("b", 32, 0.08, {"delta_loss": 0.3}))
     assert {key[2] for key in gaps(df, measure="delta_loss")} == {32} and {key[2] for key in gaps(df)} == {16, 32}
 
 
@@ -109,7 +109,7 @@ def test_every_place_is_compared_on_its_own():
 def test_failed_unfinished_and_unmeasured_saes_are_left_out():
     failed, unfinished = {"state": "failed", "sparsity": 32}, {"state": "unfinished", "sparsity": 32}
     df = table(("a", 16, 0.1), ("a", 32, 0.08), ("b", 16, 0.12), ("b", math.nan, math.nan, failed),
-               ("c", math.nan, math.nan, unfinished), ("d", 48, math.nan))  # fmt: skip
+               ("c", math.nan, math.nan, unfinished), ("d", 48, math.nan))
     one = found(df)
     assert [curve["arch"] for curve in one["curves"]] == ["a", "b"] and set(gaps(df)) == {("a", "b", 16)}
     assert "delta_loss" not in compare(df, [None] * len(df))["places"][0]["metrics"]
@@ -245,7 +245,7 @@ def test_every_seed_is_compared_near_the_target_and_not_only_the_first():
     """The second seed's curves meet at 44 and above."""
     first = [*seeds("a", [0.10], 30), *seeds("a", [0.08], 60), *seeds("b", [0.11], 30), *seeds("b", [0.09], 60)]
     second = [(arch, l0, fvu, {"seed": 1, "sparsity": sparsity}) for arch, l0, fvu, sparsity in
-              (("a", 44, 0.10, 30), ("a", 80, 0.08, 60), ("b", 44, 0.11, 30), ("b", 80, 0.09, 60))]  # fmt: skip
+              (("a", 44, 0.10, 30), ("a", 80, 0.08, 60), ("b", 44, 0.11, 30), ("b", 80, 0.09, 60))]
     assert {sparsity for _, _, sparsity in gaps(table(*first, *second))} == {60}
     assert {sparsity for _, _, sparsity in gaps(table(*first))} == {30, 60}
 

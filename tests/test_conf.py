@@ -163,7 +163,7 @@ def test_the_keys_of_a_file_stand_in_it_once(path):
         "model.layer_=3", "site.hook_nam=x", "text.held_outt=0.1", "arch.optimizer.lrr=1", "trainer.device=1",
         "logger.wandb.projct=x", "activations.centre=true", "evaluation.token=1", "tokns=1",
     ],
-)  # fmt: skip
+)
 def test_a_mistyped_key_of_each_group_is_refused(word):
     with pytest.raises(ConfigCompositionException, match=f"Could not override '{word.split('=')[0]}'"):
         composed(word)

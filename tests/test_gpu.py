@@ -9,7 +9,7 @@ import pytest
 import torch
 from benchmarks.step import ours
 from pretended_gpu import Stream, gpu
-from small import cfg, job, tiny, trained, untrained, write_text
+from small import job, tiny, trained, untrained, write_text
 
 from saesweep import models, optimizer
 from saesweep.activations import harvest
@@ -86,7 +86,7 @@ def test_the_host_waits_for_the_language_model_only_where_transformers_looks_for
 @pytest.mark.parametrize("how", ["read now", "from disk", "synthetic"])
 def test_a_group_is_trained_and_evaluated_on_a_gpu(how, text, tmp_path, quick):
     source = ["cache=disk", f"cache.folder={tmp_path}/cache"] if how == "from disk" else []
-    cfgs = [cfg(None if how == "synthetic" else text, f"arch={arch}", *SHORT, *source) for arch in ("jumprelu", "topk")]
+    cfgs = [job(None if how == "synthetic" else text, f"arch={arch}", *SHORT, *source) for arch in ("jumprelu", "topk")]
     with gpu():
         results = run.train_group(cfgs, [tmp_path / "0", tmp_path / "1"])
     for numbers in results:
@@ -138,13 +138,13 @@ def test_read_ahead_the_saes_are_the_same_also_when_a_training_goes_on(text, tmp
 def test_the_next_window_is_read_as_far_as_this_one_was_handed_out(text, quick):
     with gpu():
         one = job(text, "arch=topk", *SHORT, WINDOWS) | {"tokens": 1280, "read_ahead": True}
-        _, stream, matter = untrained([one])
+        _, stream, inputs = untrained([one])
         where = []
-        matter.source.lm.module.register_forward_pre_hook(lambda *_: where.append(Stream.current is stream.ahead.stream))
+        inputs.source.lm.module.register_forward_pre_hook(lambda *_: where.append(Stream.current is stream.ahead.stream))
         read = [0, *(len(where) for _ in zip(range(8), stream, strict=False))]
     assert all(where) and all(1 <= after - before <= 2 for before, after in pairwise(read)), read
 
 
-def test_the_plan_of_a_training_on_a_gpu(text, quick):
+def test_a_training_on_a_gpu_has_a_plan_with_a_time(text, quick):
     with gpu():
-        assert estimate([cfg(text, "arch=jumprelu", *SHORT)])["seconds"] > 0
+        assert estimate([job(text, "arch=jumprelu", *SHORT)])["seconds"] > 0

@@ -36,10 +36,10 @@ def told(members, csv, wandb):
 def member(sweep, arch="topk", sparsity=32, **more):
     config = {"name": sweep.name, "seed": 0, "layer": 9, "sparsity": sparsity, "tokens": 1000, "model": {"name": "lm"},
               "arch": {"name": arch, "k_aux": 320, "optimizer": {"lr": 3e-4}}, "site": {"name": "resid"},
-              "activations": {"center": True}, "trainer": {"precision": "32-true"}, **more}  # fmt: skip
+              "activations": {"center": True}, "trainer": {"precision": "32-true"}, **more}
     folder = sweep / "lm" / "resid.9" / arch / str(sparsity)
     return MemberInfo(folder=folder, config=config, sweep=sweep.name, model="lm", site="resid", layer=9, arch=arch,
-                      sparsity=sparsity, seed=0)  # fmt: skip
+                      sparsity=sparsity, seed=0)
 
 
 def metrics(index, tokens):
@@ -89,7 +89,7 @@ def test_runs_of_one_process_keep_their_own_names_configs_and_groups(trained):
         assert run["name"] == f"lm/resid.9/{one.arch}/32" and set(run["tags"]) == {one.arch, "resid", "layer 9"}
         config = run["config"]
         assert [config[key] for key in ("model", "site", "layer", "arch", "sparsity", "seed", "tokens")] == [
-            "lm", "resid", 9, one.arch, 32, 0, 1000]  # fmt: skip
+            "lm", "resid", 9, one.arch, 32, 0, 1000]
         assert config["settings"]["arch"] == {"name": one.arch, "k_aux": 320, "optimizer": {"lr": 3e-4}}
         assert config["settings"]["activations"] == {"center": True}
     assert len({read(one.folder)["id"] for one in trained}) == 3
@@ -102,7 +102,7 @@ def test_training_metrics_are_drawn_against_tokens(trained):
 def test_final_numbers_are_the_summary_and_a_failure_is_the_runs_exit_code(trained):
     good, bad, _ = (read(one.folder) for one in trained)
     assert {key: value for key, value in good["summary"].items() if key.startswith("eval/")} == {
-        "eval/l0": 32.5, "eval/fvu": 0.125, "eval/delta_loss": None}  # fmt: skip
+        "eval/l0": 32.5, "eval/fvu": 0.125, "eval/delta_loss": None}
     assert good["exit"] == 0 and "failed" not in good["summary"]
     assert bad["exit"] == 1 and bad["summary"]["failed"] == "NaN after 40000 tokens"
 
@@ -242,7 +242,7 @@ def test_the_sync_command_ends_when_everything_is_sent(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("wandb", path=os.path.dirname(sys.executable)) is None, reason="no wandb command")
-def test_wandbs_own_command_accepts_it(tmp_path, monkeypatch):
+def test_wandbs_own_command_accepts_the_sync_command(tmp_path, monkeypatch):
     one = member(tmp_path / "study")
     told([one], csv=True, wandb=OFFLINE).finish(0, {}, None)
     command = sync_command(tmp_path / "study").replace("wandb sync", "wandb sync --dry-run")
@@ -367,7 +367,7 @@ def test_mlflow_holds_a_run_per_sae_and_goes_on_with_it_after_an_interruption(tm
 
 def test_any_lightning_logger_is_a_yaml_and_each_sae_has_its_own(tmp_path):
     node = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "{sweep_folder}/curves", "name": "{arch}-{sparsity}",
-            "version": "{seed}"}  # fmt: skip
+            "version": "{seed}"}
     members = [member(tmp_path / "study", arch) for arch in ("topk", "gated")]
     logger = SweepLogger(members, {"mine": node})
     for index in range(2):
@@ -413,7 +413,7 @@ def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(tmp_
 @pytest.mark.parametrize("kind, node", [
     ("wandb", OFFLINE | {"project": "a/b"}),
     ("mine", {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "/dev/null/x"}),
-])  # fmt: skip
+])
 def test_a_logger_that_fails_is_said_once_and_the_others_go_on(tmp_path, caplog, kind, node):
     one = member(tmp_path / "study")
     logger = SweepLogger([one], {kind: node, "csv": {"name": "csv"}})

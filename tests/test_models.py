@@ -74,7 +74,7 @@ def test_every_site_is_where_the_models_family_has_it(name: str) -> None:
     read = {site: value if isinstance(value, Tensor) else value[0] for site, (_, value) in seen.items()}
     assert {site: tuple(value.shape) for site, value in read.items()} == {
         "resid": (2, 5, 48), "mlp": (2, 5, 48), "attn": (2, 5, heads)
-    }  # fmt: skip
+    }
     assert torch.equal(read["resid"], states[2])
 
 
@@ -197,7 +197,7 @@ def packaged(small_gguf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     source = {
         "package": "fake", "install": "pip install fake", "sha256": hashlib.sha256(whole).hexdigest(),
         "parts": ["fakepart1/data/half.gguf", "fakepart2/data/half.gguf"],
-    }  # fmt: skip
+    }
     return config("smollm2_135m", name="fake", layers=1, bos=True, source=source)
 
 
@@ -292,7 +292,7 @@ def test_a_full_disk_is_said_plainly_and_leaves_nothing(
     run = subprocess.run(
         [sys.executable, "-c", code, json.dumps(packaged)], env=os.environ | {"PYTHONPATH": paths},
         capture_output=True, text=True,
-    )  # fmt: skip
+    )
     assert run.stdout.startswith("cannot write the converted model under"), run.stderr
     assert "XDG_CACHE_HOME" in run.stdout
     expected = ["tokenizer"] if kilobytes == 500 else []

@@ -15,7 +15,7 @@ from saesweep import evaluation
 from saesweep.activations import harvest
 from saesweep.errors import UsageError
 from saesweep.metrics import CrossEntropy
-from saesweep.sweep.matter import ReadText, point_of
+from saesweep.sweep.inputs import ReadText, point_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,8 +31,8 @@ def sweep(tmp_path_factory):
 @pytest.fixture(scope="module")
 def held_out(sweep):
     config = saesweep.load(next(sweep.glob("*/*/topk/*"))).config
-    matter = ReadText(config, [point_of(config)])
-    return matter._held_out(evaluation.EVALUATION, config["evaluation"]["tokens"])
+    inputs = ReadText(config, [point_of(config)])
+    return inputs._held_out(evaluation.EVALUATION, config["evaluation"]["tokens"])
 
 
 @pytest.mark.parametrize("arch", ARCHS)

@@ -56,7 +56,7 @@ def lists(request):
     return starts_of(mask.sum(1)), rows, columns, f, drawn(batch, d_in, seed=2), drawn(d_sae, d_in, seed=3), drawn(d_in, seed=4)
 
 
-def test_the_residual_and_its_products_with_the_decoders_rows(backend, lists):
+def test_residuals_and_their_products_with_the_decoders_rows_are_those_of_the_definition(backend, lists):
     starts, rows, columns, f, x, W_dec, b_dec = lists
     found = backend.reconstruct(starts, rows, columns, f, W_dec, b_dec, x)
     torch.testing.assert_close(found, plain.reconstruct(starts, rows, columns, f, W_dec, b_dec, x), rtol=1e-4, atol=1e-4)
@@ -64,7 +64,7 @@ def test_the_residual_and_its_products_with_the_decoders_rows(backend, lists):
     torch.testing.assert_close(found[0], dense @ W_dec + b_dec - x, rtol=1e-4, atol=1e-4)
 
 
-def test_the_sums_over_columns(backend, lists):
+def test_sums_over_columns_are_those_of_the_definition(backend, lists):
     _, rows, columns, f, x, W_dec, _ = lists
     order, starts = backend.sort_by_column(columns, len(W_dec))
     for one, other in zip((order, starts), plain.sort_by_column(columns, len(W_dec)), strict=True):
@@ -75,7 +75,7 @@ def test_the_sums_over_columns(backend, lists):
     torch.testing.assert_close(found, plain.sum_columns(order, starts, rows, f, x), rtol=1e-4, atol=1e-4)
 
 
-def test_which_columns_fired(backend, lists):
+def test_the_columns_that_fired_are_those_of_the_definition(backend, lists):
     _, _, columns, f, _, W_dec, _ = lists
     assert torch.equal(backend.fired(columns, f, len(W_dec)), plain.fired(columns, f, len(W_dec)))
 
@@ -125,7 +125,7 @@ def updated(backend, grad, weight, beta1, unit):
 @pytest.mark.parametrize("unit", [True, False])
 @pytest.mark.parametrize("beta1", [0.9, 0.0])
 @pytest.mark.parametrize("shape", [(30, 17), (1, 40)], ids=str)
-def test_the_update_of_the_rows(backend, shape, beta1, unit):
+def test_an_update_of_the_rows_is_that_of_the_definition(backend, shape, beta1, unit):
     weight, grad = drawn(*shape), drawn(*shape, seed=1)
     weight /= weight.norm(dim=1, keepdim=True)
     torch.testing.assert_close(backend.measured(grad, weight, unit), plain.measured(grad, weight, unit))

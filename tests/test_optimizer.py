@@ -83,7 +83,7 @@ def test_a_gradient_that_is_not_finite_is_not_hidden_by_the_clipping():
     assert not bad["params"][1].isfinite().all() and bad["params"][3].isfinite().all()
 
 
-def test_its_state_goes_on_after_being_saved():
+def test_the_optimizers_state_goes_on_after_being_saved():
     first, second = group(clip=1.0), group(clip=1.0)
     whole, broken = UnitRowAdam([first]), UnitRowAdam([second])
     for seed in range(4):

@@ -16,7 +16,7 @@ from saesweep.errors import UsageError
 NUMBERS = {"d_in": 640, "d_sae": 4096, "tokens": 300_032, "coefficient": 0.000123, "l0": 32.0, "fvu": 0.1, "mse": 0.1,
            "cosine": 0.95, "relative_reconstruction_bias": 0.99, "ce_clean": 2.5, "ce_sae": 2.75, "ce_zero": 9.0,
            "ce_mean": 8.0, "delta_loss": 0.25, "loss_recovered": 0.96, "dead": 0.01, "frequency_over_1pct": 0.2,
-           "frequency_over_10pct": 0.02, "sinks": 12}  # fmt: skip
+           "frequency_over_10pct": 0.02, "sinks": 12}
 
 
 FILES = {"pareto.csv", "pareto.json", "pareto.html", "pareto.png", "pareto.svg"}
@@ -68,7 +68,7 @@ def test_a_row_holds_what_eval_json_and_the_config_say(tmp_path):
     row = outputs.table(tmp_path).iloc[0].to_dict()
     expected = {**NUMBERS, "l0": 16.0, "fvu": 0.123456789012345, "model": "lm", "site": "mlp", "layer": 4,
                 "arch": "gated", "sparsity": 16, "seed": 3, "state": "finished", "on_front": True,
-                "path": "lm/mlp.4/gated/16.3"}  # fmt: skip
+                "path": "lm/mlp.4/gated/16.3"}
     assert row == expected
 
 
@@ -226,7 +226,7 @@ def test_the_details_are_the_command_the_settings_the_curve_and_the_rates(tmp_pa
     found = outputs.details(measure(job(tmp_path, "topk", 16)))
     assert found.command == "python train.py arch=topk 'text.glob=my files/*.txt'"
     assert found.config == {"name": "x", "seed": 0, "layer": 9, "sparsity": 16, "model.name": "lm", "model.layer": 9,
-                            "site.name": "resid", "arch.name": "topk"}  # fmt: skip
+                            "site.name": "resid", "arch.name": "topk"}
     assert found.curve.to_dict("list") == {"tokens": [512, 1024], "l0": [30, 31], "fvu": [0.5, 0.4]}, "a row cut short"
     assert found.rates.tolist() == [0.5, 0.001, 0.0] and found.wandb is found.reason is None
 

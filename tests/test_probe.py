@@ -1,7 +1,6 @@
 """What the plan finds out by a few steps of each kind of SAE: an architecture of one's own that would end in wrong numbers."""
 import pytest
 import torch
-from omegaconf import OmegaConf
 from small import job, write_text
 
 from saesweep.arch.jumprelu import JumpReLU
@@ -38,7 +37,7 @@ def asked(tmp_path, monkeypatch):
 
     def of(arch, target):
         cfg = job(text, f"arch={arch}")
-        return estimate([OmegaConf.create(cfg | {"arch": cfg["arch"] | {"_target_": target}})])
+        return estimate([cfg | {"arch": cfg["arch"] | {"_target_": target}}])
 
     return of
 
@@ -63,4 +62,4 @@ def test_where_there_is_no_gpu_a_training_on_one_is_refused_before_anything_is_r
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(UsageError, match=r"trainer=gpu.*no CUDA GPU"):
-        estimate([OmegaConf.create(job(write_text(tmp_path), "trainer=gpu"))])
+        estimate([job(write_text(tmp_path), "trainer=gpu")])

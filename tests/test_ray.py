@@ -39,7 +39,7 @@ def parent_of_the_rank(folder):
 
 def test_a_group_on_ray_leaves_what_it_leaves_here_also_where_its_worker_dies(text, here, tmp_path):
     process = subprocess.Popen(command(text, *GROUP, "hydra/launcher=ray"), cwd=tmp_path, env=ENV, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
+                               stderr=subprocess.STDOUT, text=True)
     while not list(tmp_path.rglob("checkpoint/*.safetensors")):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)

@@ -28,7 +28,7 @@ MAKE = {
 }
 PER_LATENT = {  # beside W_enc, W_dec, b_dec
     "standard": {"b_enc"}, "topk": {"b_enc"}, "jumprelu": {"b_enc", "threshold"}, "gated": {"b_gate", "b_mag", "r_mag"},
-}  # fmt: skip
+}
 SAVED_AS = {"relu": "standard", "gated": "gated", "jumprelu": "jumprelu", "topk": "topk", "batchtopk": "jumprelu"}
 METRICS = {"l0": 5.1, "dead": 0.25}
 
@@ -50,7 +50,7 @@ def folded(name):
     sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)  # as the optimizer does
     sae.constrain_()
     if name == "batchtopk":
-        sae.threshold.value.fill_(0.4)
+        sae.batch_threshold.value.fill_(0.4)
     mean, scale = 3 * torch.randn(D_IN), 7.0
     sae.fold_(mean, scale)
     return sae, mean + scale * torch.randn(200, D_IN) / D_IN**0.5
@@ -84,7 +84,7 @@ def test_the_description_says_how_to_compute_and_where_it_was_trained(name, tmp_
     assert cfg == only_topk | {
         "architecture": SAVED_AS[name], "d_in": D_IN, "d_sae": D_SAE, "dtype": "float32", "device": "cpu",
         "apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none",
-    }  # fmt: skip
+    }
     assert metadata["training_architecture"] == name
     assert metadata["hook_name"] == "blocks.9.hook_resid_post" and metadata["context_size"] == 128
     assert metadata["l0"] == 5.1 and metadata["num_dead_features"] == 10 and metadata["prepend_bos"] is True

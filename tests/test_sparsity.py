@@ -106,7 +106,7 @@ MAKE = {
         D_IN, D_SAE, k, bandwidth=0.5, init_threshold=1.0, relative=True, warm_start=0.0, threshold_rate=0.02
     ),
     "batchtopk": lambda k: BatchTopK(D_IN, D_SAE, k, threshold_rate=0.02, alpha=0.0, k_aux=1, aux_tokens=1),
-}  # fmt: skip
+}
 
 
 def made(name, k=TARGET):
@@ -120,7 +120,7 @@ def made(name, k=TARGET):
     if name == "jumprelu":
         sae.threshold += 0.1 * torch.rand(D_SAE)
     if name == "batchtopk":
-        sae.threshold.value.fill_(0.1)
+        sae.batch_threshold.value.fill_(0.1)
     return sae
 
 

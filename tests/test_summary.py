@@ -35,7 +35,7 @@ def same(shown, expected):
     pd.testing.assert_frame_equal(
         shown.astype(object).where(shown.notna(), None), expected.astype(object).where(expected.notna(), None),
         check_exact=True, check_dtype=False,
-    )  # fmt: skip
+    )
 
 
 def test_the_pareto_curve_can_be_drawn_from_the_runs_of_the_saes_alone(sweep):
@@ -43,7 +43,7 @@ def test_the_pareto_curve_can_be_drawn_from_the_runs_of_the_saes_alone(sweep):
     points = pd.DataFrame([
         {"path": r["config"]["path"], "arch": r["config"]["arch"], **{key: r["summary"][f"eval/{key}"] for key in NUMBERS}}
         for r in runs
-    ]).sort_values("path", ignore_index=True)  # fmt: skip
+    ]).sort_values("path", ignore_index=True)
     expected = pd.read_csv(sweep / "pareto.csv").sort_values("path", ignore_index=True)
     same(points, expected[["path", "arch", *NUMBERS]])
 
@@ -143,7 +143,7 @@ def test_a_sweep_that_wandb_does_not_take_goes_on(begun, caplog):
 def test_the_comparison_at_matched_l0_is_a_table_of_its_own(begun):
     sweep = begun[0].parents[3]
     gap = {"a": "gated", "b": "topk", "sparsity": 32, "l0": 32.0, "value_a": 0.1, "value_b": 0.2, "percent": -50.0,
-           "low": None, "high": None, "interval": None}  # fmt: skip
+           "low": None, "high": None, "interval": None}
     metrics = {"fvu": {"gaps": [gap, gap | {"sparsity": 64, "low": -55.0, "high": -45.0}]}, "delta_loss": {"gaps": []}}
     place = {"model": "lm", "site": "resid", "layer": 9, "metrics": metrics}
     (sweep / "pareto.json").write_text(json.dumps({"places": [place]}))

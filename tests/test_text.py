@@ -88,7 +88,7 @@ def test_the_order_is_the_same_in_another_process(jsonl: str) -> None:
     run = subprocess.run(
         [sys.executable, "-c", code, str(CONF / "text/files.yaml"), jsonl],
         env=os.environ | {"PYTHONHASHSEED": "77"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    )
     assert run.stdout.strip().split("|") == [d.split(":")[0] for d in files(jsonl, seed=3).one_pass("train")]
 
 

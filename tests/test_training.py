@@ -7,22 +7,21 @@ import sys
 import pytest
 import torch
 import warm
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from small import ARCHS, cfg, fitted, job, trained, untrained, words, write_text
+from small import ARCHS, fitted, job, trained, untrained, words, write_text
 from standin.cli import ENV, ROOT
 
 from saesweep.metrics import dead_share
 from saesweep.saves import cohorts
 from saesweep.sweep import run
-from saesweep.sweep.matter import matter_of, point_of
+from saesweep.sweep.inputs import inputs_of, point_of
 from saesweep.synthetic import recovery
 from saesweep.training import Member, SAESweep, variance_of
 
 SECTION_6 = {
     "l0", "fvu", "mse", "cosine", "relative_reconstruction_bias", "ce_clean", "ce_sae", "ce_zero", "ce_mean",
     "delta_loss", "loss_recovered", "dead", "frequency_over_1pct", "frequency_over_10pct", "coefficient",
-}  # fmt: skip
+}
 SPLICED = {"ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered"}
 LEFT = ("eval.json", "cfg.json", "sae_weights.safetensors")
 PLACES = {
@@ -160,7 +159,7 @@ def test_a_killed_training_goes_on_as_if_it_had_never_stopped(save_tokens, text,
 
 
 @pytest.mark.parametrize("way", ["from the disk cache", "neither centred nor rid of sinks", "the papers' recipes"])
-def test_a_killed_training_goes_on_as_if_it_had_never_stopped_also(way, text, tmp_path):
+def test_a_killed_training_goes_on_bitwise_from_the_disk_cache_uncentred_and_with_the_papers_recipes(way, text, tmp_path):
     more, archs = {
         "from the disk cache": (["cache=disk", f"cache.folder={tmp_path / 'kept'}"], ("jumprelu", "topk")),
         "neither centred nor rid of sinks": (["activations.center=false", "activations.max_norm=null"], ("gated", "batchtopk")),
@@ -195,9 +194,9 @@ def test_a_member_that_failed_is_tried_again_from_its_last_save_and_the_others_d
     assert module.members[3].failed.endswith("after 1,280 tokens")  # looked at before it is saved
     first, second = cohorts(folders)
     assert (first.step, first.members) == (50, [0, 1, 2, 4]) and (second.step, second.members) == (10, [3])
-    run.train_group([OmegaConf.create(job) for job in jobs], folders)
+    run.train_group(jobs, folders)
     alone = tmp_path / "alone"
-    run.train_group([OmegaConf.create(jobs[3])], [alone])
+    run.train_group([jobs[3]], [alone])
     for name in LEFT[:1]:
         assert (folders[3] / name).read_bytes() == (alone / name).read_bytes()
 
@@ -327,7 +326,7 @@ def test_a_latent_is_dead_once_its_last_firing_is_as_long_ago_as_the_window():
 def sweep(text, tmp_path_factory):
     """A group through train_group: where it was trained, and what it returned."""
     folders = [tmp_path_factory.mktemp(name) for name in ARCHS]
-    return folders, run.train_group([cfg(text, f"arch={name}") for name in ARCHS], folders)
+    return folders, run.train_group([job(text, f"arch={name}") for name in ARCHS], folders)
 
 
 def test_a_training_leaves_its_curve_its_numbers_and_the_sae(sweep):
@@ -337,7 +336,7 @@ def test_a_training_leaves_its_curve_its_numbers_and_the_sae(sweep):
         assert found == {
             "metrics.csv", "eval.json", "documents.csv", "frequency.csv", "statistics.safetensors",
             "sae/cfg.json", "sae/sae_weights.safetensors",
-        }  # fmt: skip
+        }
         numbers = json.loads((folder / "eval.json").read_text())
         assert numbers == result and numbers.keys() >= SECTION_6 | {"sinks", "d_in", "d_sae", "tokens"}
         assert numbers["d_in"] == 48 and numbers["d_sae"] == 96 and numbers["tokens"] == 3200
@@ -357,14 +356,14 @@ def test_the_curve_has_a_row_every_log_tokens_and_one_at_the_end(text, tmp_path)
     assert list(rows[0]) == [
         "tokens", "l0", "fvu", "loss_reconstruction", "loss_sparsity", "loss_auxiliary", "coefficient", "dead", "lr",
         "tokens_per_second",
-    ]  # fmt: skip
+    ]
     assert all(float(value) >= 0 for row in rows for value in row.values())
 
 
 def test_a_saved_sae_reconstructs_raw_activations_as_the_eval_says(sweep, text):
     """From the file alone, by the equations of each format."""
-    matter = matter_of(job(text), [point_of(job(text))])
-    x = next(iter(matter.calibration_rows().values()))
+    inputs = inputs_of(job(text), [point_of(job(text))])
+    x = next(iter(inputs.calibration_rows().values()))
     for name, folder, numbers in zip(ARCHS, *sweep, strict=True):
         w = load_file(folder / "sae/sae_weights.safetensors")
         pi = (x - w["b_dec"]) @ w["W_enc"] + w.get("b_enc", torch.tensor(0.0))
@@ -381,7 +380,7 @@ def test_a_saved_sae_reconstructs_raw_activations_as_the_eval_says(sweep, text):
 
 def test_a_member_that_failed_is_returned_as_an_error_and_the_others_as_numbers(text, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "Progress", lambda: Spoiled(0, 640))
-    cfgs = [cfg(text, f"arch={name}") for name in ("topk", "relu")]
+    cfgs = [job(text, f"arch={name}") for name in ("topk", "relu")]
     failed, numbers = run.train_group(cfgs, [tmp_path / "0", tmp_path / "1"])
     assert isinstance(failed, RuntimeError) and "topk/4" in str(failed) and "1,280 tokens" in str(failed)
     assert numbers["fvu"] < 1.2 and (tmp_path / "1/eval.json").exists()
@@ -393,7 +392,7 @@ def test_a_training_killed_in_its_evaluation_is_not_trained_again(text, tmp_path
         raise Killed
 
     (tmp_path / "topk").mkdir()
-    job_of_it = cfg(text, "arch=topk", "save_tokens=1280")
+    job_of_it = job(text, "arch=topk", "save_tokens=1280")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(run, "_finish", killed)
         run.train_group([job_of_it], [tmp_path / "topk"])
@@ -405,16 +404,16 @@ def test_a_training_killed_in_its_evaluation_is_not_trained_again(text, tmp_path
 
 def test_a_fixed_coefficient_is_kept_and_l0_is_left_where_it_falls(text, tmp_path):
     words = ("arch=relu", "arch.coefficient=0.05")
-    (numbers,) = run.train_group([cfg(text, *words)], [tmp_path])
+    (numbers,) = run.train_group([job(text, *words)], [tmp_path])
     assert numbers["coefficient"] == pytest.approx(0.05)
     assert numbers["l0"] > 6  # far from sparsity=4
 
 
 def test_on_synthetic_the_dictionary_is_recovered_better_than_by_chance_and_there_is_no_language_models_loss(tmp_path):
     settings = ("arch=topk", "tokens=25_600", "width=400", "sparsity=10")
-    (numbers,) = run.train_group([cfg(None, *settings)], [tmp_path])
-    module, _, matter = untrained([job(None, *settings)])
-    assert numbers["recovery"] > recovery(matter.source.dictionary, module.members[0].sae.W_dec) + 0.03
+    (numbers,) = run.train_group([job(None, *settings)], [tmp_path])
+    module, _, inputs = untrained([job(None, *settings)])
+    assert numbers["recovery"] > recovery(inputs.source.dictionary, module.members[0].sae.W_dec) + 0.03
     assert {key for key in SECTION_6 if numbers[key] is None} == {*SPLICED, "coefficient"}
 
 

@@ -8,13 +8,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 KEY = "0123456789abcdef" * 2 + "76543210"
 PROJECT = "UHJvamVjdEludGVybmFsSWQ6MQ=="  # ProjectInternalId:1
 BUCKET = {"id": "Qg==", "description": "", "config": "{}", "sweepName": None, "historyLineCount": 0,
-          "project": {"id": "UA==", "name": "saesweep", "entity": {"id": "RQ==", "name": "me"}}}  # fmt: skip
+          "project": {"id": "UA==", "name": "saesweep", "entity": {"id": "RQ==", "name": "me"}}}
 VIEWER = {"id": "VQ==", "entity": "me", "username": "me", "email": "", "flags": "{}", "teams": {"edges": []}}
 
 RUN = {"id": "Ug==", "projectId": 1, "tags": [], "displayName": "", "sweepName": None, "state": "finished", "group": "",
        "jobType": "sae", "commit": None, "readOnly": False, "createdAt": "2026-01-01T00:00:00Z", "heartbeatAt": None,
        "description": "", "notes": "", "systemMetrics": "{}", "summaryMetrics": "{}", "historyLineCount": 0,
-       "user": {"name": "me", "username": "me"}, "historyKeys": None}  # fmt: skip
+       "user": {"name": "me", "username": "me"}, "historyKeys": None}
 
 
 class Server(ThreadingHTTPServer):
@@ -53,7 +53,7 @@ class Server(ThreadingHTTPServer):
             return {"upsertView": {"view": {"id": "Vg==", "name": asked["name"]}, "inserted": True}}
         if "query Runs(" in query:
             nodes = [{"node": RUN | {"name": name, "config": json.dumps({"arch": {"value": arch}})}, "cursor": name}
-                     for name, arch in self.archs.items()]  # fmt: skip
+                     for name, arch in self.archs.items()]
             runs = {"edges": nodes, "pageInfo": {"endCursor": None, "hasNextPage": False}}
             return {"project": {"internalId": PROJECT, "runCount": len(nodes), "readOnly": False, "runs": runs}}
         if "viewer" in query.lower():

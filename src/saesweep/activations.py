@@ -5,13 +5,12 @@
     a batch   the next batch_tokens rows of the window
 
 What a window leaves over, less than one batch, is not used. Every order depends on stream_seed and the number of the
-pool or window alone, so a position in the stream is three numbers, and any SAE of a sweep sees the same tokens.
+pool or window alone, so a position in the stream is a handful of numbers, and any SAE of a sweep sees the same tokens.
 """
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -23,9 +22,11 @@ from saesweep.errors import UsageError
 from saesweep.models import LanguageModel, Tokenizer
 from saesweep.read_ahead import ReadAhead, at_once
 from saesweep.sites import HookPoint, read
+from saesweep.statistics import Statistics
 from saesweep.text import Corpus, blocks
 
 Rows = dict[HookPoint, Float[Tensor, "rows _"]]
+POOL, WINDOW, HELD_OUT, SYNTHETIC, SYNTHETIC_EVALUATION, SYNTHETIC_CALIBRATION = range(6)  # what is drawn, see generator
 
 
 @runtime_checkable
@@ -59,13 +60,13 @@ class LanguageModelSource:
         return (yield from self._read(blocks, self.points))
 
     def read(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint] | None = None) -> Rows:
-        """Activations at the ordinary positions of these blocks; every reader reads its share of them, and has all."""
+        """Activations at the ordinary positions of these blocks; every rank reads its share of them, and has all."""
         return at_once(self._read(tokens, self.points if points is None else points))
 
     def _read(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint]) -> Generator[int, None, Rows]:
         parts = micro_batches(tokens, self.forward_tokens)
         rows = [int(self.trainable(part).sum()) for part in parts]
-        mine = range(distributed.reader(), len(parts), distributed.readers()) or range(1)  # the first for its shape alone
+        mine = range(distributed.rank(), len(parts), distributed.world_size()) or range(1)  # the first for its shape alone
         read = {}
         for i in mine:
             read[i] = harvest(self.lm, points, parts[i])
@@ -78,14 +79,7 @@ class LanguageModelSource:
     def next_blocks(self, count: int) -> tuple[Int[Tensor, "taken context"], list[tuple[int, int]]]:
         """So many blocks, fewer where the text ends; and, after each of them, the pool and position of the next one."""
         taken, ends = [], []
-        while count > 0:
-            if self._pool is None:
-                try:
-                    self._pool = self._read_pool(self.pool_number)
-                except UsageError:
-                    if not taken:
-                        raise
-                    break  # the text ends: this window is the last one
+        while count > 0 and self._has_pool(needed=not taken):
             part = self._pool[self.position : self.position + count]
             taken.append(part)
             count -= len(part)
@@ -96,11 +90,21 @@ class LanguageModelSource:
                 ends[-1] = (self.pool_number, 0)
         return torch.cat(taken), ends
 
+    def _has_pool(self, needed: bool) -> bool:
+        """Whether there are blocks to take; where the text has ended and they are needed, its error says so."""
+        if self._pool is None:
+            try:
+                self._pool = self._read_pool(self.pool_number)
+            except UsageError:
+                if needed:
+                    raise
+        return self._pool is not None
+
     def _read_pool(self, number: int) -> Int[Tensor, "blocks context"]:
         if self._documents is None:
             self._documents = self.corpus.documents("train", start=number * self.documents_per_pool)
         pool = torch.stack(list(blocks(self._take(self.documents_per_pool), self.lm.tokenizer, self.context)))
-        return pool[torch.randperm(len(pool), generator=generator(self.seed, 0, number))]
+        return pool[torch.randperm(len(pool), generator=generator(self.seed, POOL, number))]
 
     def _take(self, count: int) -> Iterator[str]:
         """The next documents; fewer at the end of the text, whose error is raised only where there is none."""
@@ -133,7 +137,7 @@ def micro_batches(tokens: Int[Tensor, "blocks context"], forward_tokens: int) ->
 
 
 def generator(*numbers: int) -> torch.Generator:
-    """A random generator for this place in the stream."""
+    """A random generator of its own for these: a seed, what is drawn (POOL to SYNTHETIC_CALIBRATION), which of them."""
     seed = 0
     for number in numbers:
         seed = (seed * 1_000_003 + number + 1) % 2**63
@@ -152,70 +156,6 @@ def harvest(lm: LanguageModel, points: Sequence[HookPoint], tokens: Int[Tensor, 
     keep = trainable(tokens, lm.tokenizer).flatten().nonzero().squeeze(1)
     keep, tokens = (x.to(device, non_blocking=True) for x in (keep, tokens.clamp(min=0)))
     return {point: x.flatten(0, 1).index_select(0, keep) for point, x in read(lm.module, points, tokens).items()}
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Of one hook point, from the first tokens of the stream: x -> (x - mean) / scale, and which tokens are sinks."""
-
-    mean: Float[Tensor, " d_in"]  # zeros where the run does not centre
-    scale: float  # so that E||(x - mean) / scale||^2 = 1 over the tokens that are no sinks
-    centre: Float[Tensor, " d_in"]  # the mean, whether or not it is subtracted
-    largest: float  # a centred norm above this is a sink's; infinity where sinks are kept
-    quantiles: tuple[float, ...]  # 1%, 50%, 99%, 100% of the centred norms
-    sinks: float  # share of the tokens
-
-    @staticmethod
-    def of(x: Float[Tensor, "tokens d_in"], *, center: bool, max_norm: float | None) -> Statistics:
-        """The mean is taken twice: the second time without the sinks that the first one showed."""
-        x = x.double()
-        norms = (x - x.mean(0)).norm(dim=1)
-        largest = max_norm * float(norms.median()) if max_norm else float("inf")
-        kept = x[norms <= largest]
-        centre = kept.mean(0)
-        norms = (x - centre).norm(dim=1)
-        mean = centre if center else torch.zeros_like(centre)
-        scale = float((kept - mean).square().sum(1).mean().sqrt())
-        levels = torch.tensor([0.01, 0.5, 0.99, 1.0], dtype=torch.float64, device=norms.device)
-        quantiles = tuple(norms.quantile(levels).tolist())
-        return Statistics(mean.float(), scale, centre.float(), largest, quantiles, float((norms > largest).double().mean()))
-
-    def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Its tensors, and the rest as JSON knows it."""
-        numbers = {"scale": self.scale, "largest": self.largest, "quantiles": list(self.quantiles), "sinks": self.sinks}
-        return {"statistics.mean": self.mean, "statistics.centre": self.centre}, numbers
-
-    @staticmethod
-    def restored(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Statistics:
-        mean, centre = tensors["statistics.mean"], tensors["statistics.centre"]
-        return Statistics(**(dict(numbers) | {"mean": mean, "centre": centre, "quantiles": tuple(numbers["quantiles"])}))
-
-    def ordinary(self, x: Float[Tensor, "*tokens d_in"]) -> Bool[Tensor, "*tokens"]:
-        """Which tokens are no sinks."""
-        return (x.float() - self.centre.to(x.device)).norm(dim=-1) <= self.largest
-
-    def apply(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
-        return (x.float() - self.mean.to(x.device)) / self.scale
-
-    def undo(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
-        return x * self.scale + self.mean.to(x.device)
-
-    def report(self, point: HookPoint) -> str:
-        """One line on the site, and one on what follows from it."""
-        spread = self.quantiles[1]
-        ratio = float(self.centre.norm()) / spread
-        low, median, high, top = self.quantiles
-        seen = (
-            f"{point}: |mean| {self.centre.norm():.4g} is {ratio:.1f} times the median spread {spread:.4g}; centred norms "
-            f"{low / median:.2f} (1%), 1, {high / median:.2f} (99%), {top / median:.1f} (largest) times the median; "
-            f"sinks {self.sinks:.3%}"
-        )
-        centred = bool(self.mean.any())
-        if ratio > 1 and not centred:
-            return f"{seen}\n  the mean outweighs the spread: activations.center=true would spare the SAE from learning it"
-        if top / median > 8 and self.largest == float("inf"):
-            return f"{seen}\n  a few tokens dominate the squared error: activations.max_norm=8 would leave them out"
-        return f"{seen}\n  trained on {'(x - mean)' if centred else 'x'} / {self.scale:.4g}"
 
 
 class Position(NamedTuple):
@@ -261,7 +201,7 @@ class ActivationStream:
         return self._statistics
 
     def only(self, points: Collection[HookPoint]) -> None:
-        """What the SAEs of other ranks read is none of this one's business."""
+        """Hand out these alone: other ranks train the SAEs of the rest."""
         self._statistics = {point: x for point, x in self.statistics.items() if point in points}
 
     def _clean(self, point: HookPoint, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "_ d_in"]:
@@ -292,7 +232,7 @@ class ActivationStream:
             rows = at_once(self._reading(left * self.batch_tokens))
         self._after = self.source.state_dict()
         count = len(next(iter(rows.values())))
-        order = torch.randperm(count, generator=generator(self.seed, 1, at.window))
+        order = torch.randperm(count, generator=generator(self.seed, WINDOW, at.window))
         self._rows = {point: x[order.to(x.device)] for point, x in rows.items()}
         if self._statistics is None:
             self._statistics = {point: self._measure(x) for point, x in self._rows.items()}

@@ -15,7 +15,6 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from saesweep import distributed
+from saesweep import distributed, files
 from saesweep.activations import LanguageModelSource, Rows, blocks_wanted
 from saesweep.errors import UsageError
 from saesweep.sites import HookPoint
@@ -138,11 +137,7 @@ class CachedSource:
 
 
 def _write(file: Path, content: Any) -> None:
-    """Whole or not at all, whatever ends the program."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        draft.write_bytes(content)
-        draft.replace(file)
+        files.replace(file, content)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise UsageError(f"cache=disk: cannot write {file}: {error.strerror}; make room, or write cache=none") from error

@@ -27,7 +27,7 @@ def meet_l0_(sae: SparseAutoencoder, x: Float[Tensor, "tokens d_in"]) -> float:
             largest = largest.topk(target + 1).values
             floor = float(largest[-1])
     if len(largest) <= target:
-        return 0.0  # not even without thresholds are so many active
+        return 0.0  # there are fewer margins than are to be active
     shift = float(largest[-2:].sum()) / 2
     sae.raise_thresholds_(shift)
     return shift

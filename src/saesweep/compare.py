@@ -83,7 +83,7 @@ class Samples:
 
     @staticmethod
     def of(points: pd.DataFrame, documents: Sequence[pd.DataFrame | None], measure: str) -> Samples:
-        """Draws that there are not are NaN."""
+        """Where there are no sums by document, the draws are NaN."""
         estimates = [points[key].to_numpy() for key in ("l0", measure)]
         l0, value = (np.concatenate([x[None], np.full((DRAWS, len(x)), np.nan)]) for x in estimates)
         text, count, known = np.full(len(points), -1), np.zeros(len(points), int), list[pd.DataFrame]()
@@ -266,7 +266,7 @@ def _gaps(a: Curve, b: Curve) -> list[dict[str, Any]]:
         said = replicates.said if interval.low is not None else None
         l0, value_a, value_b = map(replicates.estimate, (at, *values))
         gaps.append({"a": a.arch, "b": b.arch, "sparsity": sparsity, "l0": l0, "value_a": value_a, "value_b": value_b,
-                     "percent": interval.estimate, "low": interval.low, "high": interval.high, "interval": said})  # fmt: skip
+                     "percent": interval.estimate, "low": interval.low, "high": interval.high, "interval": said})
     return gaps
 
 

@@ -104,7 +104,7 @@ def _reinstall(model: Mapping[str, Any]) -> str:
 def _save_tokenizer(gguf: Path, folder: Path) -> None:
     if Version(transformers.__version__) < Version("5.18"):
         raise UsageError(f"transformers {transformers.__version__} builds Gemma's tokenizer wrong from GGUF: "
-                         "pip install 'transformers>=5.18,<6'")  # fmt: skip
+                         "pip install 'transformers>=5.18,<6'")
     whole = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     with _writing(folder):
         folder.mkdir()

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-WORDS = {"l0": "L0 (active latents per token)", "fvu": "FVU (held out)", "delta_loss": "Delta loss (nats per token)",
+LABELS = {"l0": "L0 (active latents per token)", "fvu": "FVU (held out)", "delta_loss": "Delta loss (nats per token)",
          "loss_recovered": "Loss recovered", "mse": "MSE (training units)", "cosine": "Cosine of x and its reconstruction",
          "relative_reconstruction_bias": "Relative reconstruction bias (below 1: shrinkage)",
          "ce_sae": "Cross-entropy with the SAE (nats per token)", "dead": "Dead latents (share)",
          "frequency_over_1pct": "Latents that fire on over 1% of tokens (share)",
-         "frequency_over_10pct": "Latents that fire on over 10% of tokens (share)"}  # fmt: skip
+         "frequency_over_10pct": "Latents that fire on over 10% of tokens (share)"}
 RATES = np.linspace(-6, 0, 31)  # log10 of a latent's firing rate: the edges of the histogram's bins
 
 
@@ -21,7 +21,7 @@ class Look(NamedTuple):
 
 
 LOOKS = {"jumprelu": Look("#0072B2", "o"), "gated": Look("#D55E00", "s"), "topk": Look("#00805E", "^"),
-         "batchtopk": Look("#B5487F", "D"), "relu": Look("#4A4A4A", "v")}  # fmt: skip
+         "batchtopk": Look("#B5487F", "D"), "relu": Look("#4A4A4A", "v")}
 FURTHER = [Look("#8A6A00", "<"), Look("#5B2A86", ">"), Look("#7A1F1F", "D"), Look("#1F5F7A", "s")]
 
 

@@ -27,9 +27,9 @@ NAME = "saesweep"
 MEASURES = {"fvu": "FVU", "delta_loss": "Delta loss (nats per token)"}
 OVER_TOKENS = {"train/l0": "L0", "train/fvu": "FVU (training batches)"}
 LATENTS = {"dead": "Dead latents (share)", "frequency_over_1pct": "Latents on over 1% of the tokens (share)",
-           "frequency_over_10pct": "Latents on over 10% of the tokens (share)"}  # fmt: skip
+           "frequency_over_10pct": "Latents on over 10% of the tokens (share)"}
 COLUMNS = ["run:displayName", "config:arch.value", "config:sparsity.value", "summary:eval/l0", "summary:eval/fvu",
-           "summary:eval/delta_loss", "summary:eval/dead"]  # fmt: skip
+           "summary:eval/delta_loss", "summary:eval/dead"]
 
 
 def workspace(entity: str, project: str, name: str, archs: Mapping[str, str]) -> "ws.Workspace":
@@ -41,7 +41,7 @@ def workspace(entity: str, project: str, name: str, archs: Mapping[str, str]) ->
         entity=entity, project=project, name=name, sections=_sections(), auto_generate_panels=False,
         settings=ws.WorkspaceSettings(max_runs=100),
         runset_settings=ws.RunsetSettings(run_settings=colours, pinned_columns=COLUMNS),
-    )  # fmt: skip
+    )
 
 
 def _sections() -> list["ws.Section"]:
@@ -50,7 +50,7 @@ def _sections() -> list["ws.Section"]:
 
     def scatter(key: str, words: str) -> wr.ScatterPlot:
         return wr.ScatterPlot(title=f"{words} against L0", x=wr.SummaryMetric("eval/l0"), y=wr.SummaryMetric(f"eval/{key}"),
-                              log_x=True, legend_template="${config:arch} ${config:sparsity} ${run:displayName}")  # fmt: skip
+                              log_x=True, legend_template="${config:arch} ${config:sparsity} ${run:displayName}")
 
     def curves(key: str, words: str) -> wr.CustomChart:
         fields = {"x": "l0", "y": key, "stroke": "curve"}

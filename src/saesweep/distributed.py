@@ -1,12 +1,11 @@
 """Several ranks that train one group together: the only file that knows torch.distributed. Alone, all is the identity.
 
-All ranks are readers: each harvests its share of every window, and all have all of it. Then, by the trainer's strategy
-(strategies.py),
+Each rank harvests its share of every window, and all have all of it. Then, by the trainer's strategy (strategies.py),
 
-    PerMember     every SAE is trained by all ranks (world > 1): each takes its own rows of a batch, and sums what it
-                  computes from them. The number of ranks is no hyperparameter:
+    PerMember     every SAE is trained by all ranks (ranks_per_sae = world_size): each takes its own rows of a batch, and
+                  sums what it computes from them. The number of ranks is no hyperparameter:
                   a mean over a batch = sum over ranks of  share * (mean over the rank's rows),  share = rows / batch
-    PerRank       every SAE is trained by one rank, which takes whole batches, as if it were alone (world = 1)
+    PerRank       every SAE is trained by one rank, which takes whole batches, as if it were alone (ranks_per_sae = 1)
 
 Every collective is called by all ranks in the same order. What only one of them knows (a full disk, the time, that
 somebody wants to stop) is therefore agreed on before anybody acts on it.
@@ -41,32 +40,32 @@ def end() -> None:
     dist.destroy_process_group()
 
 
-def readers() -> int:
+def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def reader() -> int:
+def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
-    """How many ranks train each SAE."""
-    return readers() if _members_are_shared else 1
+def ranks_per_sae() -> int:
+    """How many ranks train each SAE together."""
+    return world_size() if _members_are_shared else 1
 
 
-def rank() -> int:
+def rank_in_sae() -> int:
     """Which of them this one is."""
-    return reader() if _members_are_shared else 0
+    return rank() if _members_are_shared else 0
 
 
 def own(batch: Float[Tensor, "batch d"]) -> Float[Tensor, "own d"]:
     """This rank's rows of a batch that all ranks have."""
-    return batch.tensor_split(world())[rank()] if world() > 1 else batch
+    return batch.tensor_split(ranks_per_sae())[rank_in_sae()] if ranks_per_sae() > 1 else batch
 
 
 def sum_(tensors: Sequence[Tensor]) -> None:
     """Each becomes its sum over the ranks, in one exchange; all of one dtype."""
-    if world() == 1 or not tensors:
+    if ranks_per_sae() == 1 or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     dist.all_reduce(flat)
@@ -76,7 +75,7 @@ def sum_(tensors: Sequence[Tensor]) -> None:
 
 def total(value: float) -> float:
     """The sum over the ranks of a number that each of them has."""
-    if world() == 1:
+    if ranks_per_sae() == 1:
         return value
     counted = torch.tensor(value, dtype=torch.float64, device=_device())
     dist.all_reduce(counted)
@@ -86,7 +85,7 @@ def total(value: float) -> float:
 def mean(per_token: Float[Tensor, " own"]) -> Float[Tensor, ""]:
     """Over the tokens of all ranks; no gradient passes."""
     per_token = per_token.detach()
-    if world() == 1:
+    if ranks_per_sae() == 1:
         return per_token.mean()
     both = torch.stack([per_token.sum(), per_token.new_tensor(len(per_token))])
     dist.all_reduce(both)
@@ -95,37 +94,37 @@ def mean(per_token: Float[Tensor, " own"]) -> Float[Tensor, ""]:
 
 def gathered(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
     """The values of all ranks, one after the other."""
-    if world() == 1:
+    if ranks_per_sae() == 1:
         return values
-    sizes = torch.zeros(world(), dtype=torch.long, device=values.device)
-    sizes[rank()] = len(values)
+    sizes = torch.zeros(ranks_per_sae(), dtype=torch.long, device=values.device)
+    sizes[rank_in_sae()] = len(values)
     dist.all_reduce(sizes)
-    parts = [values.new_zeros(int(sizes.max())) for _ in range(world())]
+    parts = [values.new_zeros(int(sizes.max())) for _ in range(ranks_per_sae())]
     dist.all_gather(parts, torch.nn.functional.pad(values, (0, len(parts[0]) - len(values))))
     return torch.cat([part[:size] for part, size in zip(parts, sizes.tolist(), strict=True)])
 
 
 def exchanged(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int]) -> dict[Any, Tensor]:
-    """Part i of the rows is computed by reader i % readers, which has it in `mine`; all get all parts, in order."""
+    """Part i of the rows is computed by rank i % world_size, which has it in `mine`; all get all parts, in order."""
     like = next(iter(mine.values()))
     found: dict[Any, list[Tensor]] = {key: [] for key in like}
     for i, count in enumerate(rows):
         for key, parts in found.items():
-            part = mine[i][key].contiguous() if i % readers() == reader() else like[key].new_empty(count, like[key].shape[1])
-            if readers() > 1:
-                dist.broadcast(part, i % readers())
+            part = mine[i][key].contiguous() if i % world_size() == rank() else like[key].new_empty(count, like[key].shape[1])
+            if world_size() > 1:
+                dist.broadcast(part, i % world_size())
             parts.append(part)
     return {key: torch.cat(parts) for key, parts in found.items()}
 
 
 def agreed(flag: bool) -> bool:
-    """Whether any reader says so."""
+    """Whether any rank says so."""
     return any(collected(flag))
 
 
 def told(value: Any) -> Any:
     """What rank 0 has, which must be plain data."""
-    if world() == 1:
+    if ranks_per_sae() == 1:
         return value
     box = [value]
     dist.broadcast_object_list(box, 0)
@@ -133,15 +132,15 @@ def told(value: Any) -> Any:
 
 
 def told_by_any(value: Any) -> Any:
-    """What those readers have that have it, which is the same."""
+    """The value of any rank that has one; all that do have the same."""
     return next((found for found in collected(value) if found is not None), None)
 
 
 def collected(mine: Any) -> list[Any]:
-    """The plain data of every reader, by rank."""
-    if readers() == 1:
+    """The plain data of every rank, in their order."""
+    if world_size() == 1:
         return [mine]
-    found = [None] * readers()
+    found = [None] * world_size()
     dist.all_gather_object(found, mine)
     return found
 

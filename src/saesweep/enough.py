@@ -28,7 +28,7 @@ def require(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any]) -> Non
 
 
 def _require_training(corpus: Corpus, tokenizer: Tokenizer, tokens: int, batch_tokens: int, context: int, window: int) -> None:
-    """Counted until they are enough. Where the text may be repeated, whatever it holds is."""
+    """Counts the training tokens until there are enough; with text.repeat=true any text has enough."""
     steps, found, blocks = math.ceil(tokens / batch_tokens), 0, 0
     wanted = steps * batch_tokens
     for ids in tokenized(corpus.one_pass("train"), tokenizer):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -17,13 +17,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.activations import Rows, Statistics, generator, micro_batches, trainable
+from saesweep.activations import HELD_OUT, Rows, generator, micro_batches, trainable
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.errors import UsageError
-from saesweep.memory import out_of_memory
+from saesweep.memory import alone
 from saesweep.metrics import NOT_SPLICED, CrossEntropy, Fidelity, by_document, spliced
 from saesweep.models import LanguageModel, Tokenizer
 from saesweep.sites import HookPoint, blocks_before, edit, recorded, replayed
+from saesweep.statistics import Statistics
 from saesweep.text import Corpus, pieces, tokenized
 
 log = logging.getLogger(__name__)
@@ -67,16 +68,12 @@ class Subject:
         """So many documents are to come."""
         self.fidelity = Fidelity(self.sae.d_in, self.sae.d_sae, self.statistics.mean, self.statistics.scale, documents)
 
-    @contextmanager
-    def failing_alone(self) -> Iterator[None]:
-        """What goes wrong with one SAE is not the others' concern; memory is everybody's."""
-        try:
-            yield
-        except Exception as error:
-            if out_of_memory(error):
-                raise
+    def failing_alone(self) -> AbstractContextManager[None]:
+        def failed(error: Exception) -> None:
             log.exception("the evaluation of an SAE at %s failed", self.point)
             self.failed = error
+
+        return alone(failed)
 
     def measure(self, x: Float[Tensor, "tokens d_in"], documents: Int[Tensor, " tokens"]) -> None:
         ordinary = self.statistics.ordinary(x)
@@ -114,7 +111,7 @@ def held_out_blocks(
             )
         found = torch.cat([found, *(block[None] for _, block in more)])
         numbers += [number for number, _ in more]
-    order = torch.randperm(len(found), generator=generator(stream_seed, 2, purpose))
+    order = torch.randperm(len(found), generator=generator(stream_seed, HELD_OUT, purpose))
     drawn = HeldOut(found[order], torch.tensor(numbers)[order], trainable(found[order], tokenizer).sum(1))
     blocks, documents, ordinary = (part[: enough(drawn, tokens)] for part in drawn)
     return HeldOut(blocks, documents.unique(return_inverse=True)[1], ordinary)

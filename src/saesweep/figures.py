@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 STYLE = {"font.size": 10, "legend.fontsize": 10.5, "axes.titlesize": 11, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5,
          "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.titlepad": 9,
-         "svg.fonttype": "none"}  # fmt: skip
+         "svg.fonttype": "none"}
 SHARES = {"frequency_over_1pct": ("-", "1%"), "frequency_over_10pct": (":", "10%")}
 
 
 def pareto(df: pd.DataFrame, comparison: Mapping[str, Any]) -> dict[str, bytes]:
     """A column per model, site and layer (after four a new band), a row per measure; of one place the measures side by side."""
     places = [place for place in comparison["places"] if place["metrics"]]
-    measures = [key for key in curves.WORDS if any(key in place["metrics"] for place in places)]
+    measures = [key for key in curves.LABELS if any(key in place["metrics"] for place in places)]
     looks = curves.looks(df["arch"])
     columns, beside = len(places) if len(places) <= 4 else 3, len(places) == 1
     rows = -(-len(places) // max(columns, 1)) * len(measures)
@@ -37,9 +37,9 @@ def pareto(df: pd.DataFrame, comparison: Mapping[str, Any]) -> dict[str, bytes]:
             points = df[(df[PLACE] == [place[key] for key in PLACE]).all(axis=1)]
             column[0].set_title(f"{place['model']}, {place['site']}, layer {place['layer']}")
             for ax in column[: len(measures)] if beside else [column[len(measures) - 1]]:
-                ax.set_xlabel(curves.WORDS["l0"])
+                ax.set_xlabel(curves.LABELS["l0"])
             for ax, measure in zip(column, measures, strict=False):
-                ax.set_ylabel(curves.WORDS[measure] if i % columns == 0 else "")
+                ax.set_ylabel(curves.LABELS[measure] if i % columns == 0 else "")
                 if measure in place["metrics"]:
                     _curves(ax, points, measure, place["metrics"][measure]["curves"], looks)
         for ax in axes.flat:
@@ -95,7 +95,7 @@ def frequency(df: pd.DataFrame, details: Sequence[Details]) -> dict[str, bytes]:
             _shares(line[-1], points, looks)
         for ax in axes[-1][:-1]:
             ax.set_xlabel("log10 of the share of tokens")
-        axes[-1][-1].set_xlabel(curves.WORDS["l0"])
+        axes[-1][-1].set_xlabel(curves.LABELS["l0"])
         _legend(fig, looks)
     return files
 

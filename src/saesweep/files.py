@@ -24,7 +24,7 @@ from saesweep.errors import UsageError
 log = logging.getLogger(__name__)
 
 NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE = "eval.json", "documents.csv", "frequency.csv", "failed.txt", "metrics.csv"
-RESOLVED, COMPOSED, WORDS = ".hydra/resolved.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml"
+RESOLVED, COMPOSED, OVERRIDES = ".hydra/resolved.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml"
 URL, STATISTICS, WEIGHTS = "wandb/url.txt", "statistics.safetensors", "sae/sae_weights.safetensors"
 FILES = (NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE, STATISTICS)
 
@@ -57,15 +57,19 @@ def latest(job: Path) -> dict[str, float]:
 
 def command(job: Path) -> str:
     """What trains this SAE alone again: its overrides, as Hydra has noted them."""
-    words = OmegaConf.to_container(OmegaConf.load(job / WORDS)) if (job / WORDS).is_file() else []
+    words = OmegaConf.to_container(OmegaConf.load(job / OVERRIDES)) if (job / OVERRIDES).is_file() else []
     return " ".join(["python train.py", *map(shlex.quote, map(str, words))])
 
 
-def replace(file: Path, content: str | bytes) -> None:
-    """Whole or not at all, whoever else writes it."""
+def replace(file: Path, content: Any) -> None:
+    """Whole or not at all, whoever else writes it. `content`: text, or an array of bytes."""
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    draft.write_bytes(content.encode() if isinstance(content, str) else content)
-    draft.replace(file)
+    try:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        draft.replace(file)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def share(file: Path) -> None:

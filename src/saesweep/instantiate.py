@@ -21,7 +21,7 @@ def locate(target: str, key: str = "_target_") -> Any:
     allowed = (*PACKAGES, *filter(None, os.environ.get("SAESWEEP_PACKAGES", "").split(",")))
     if not isinstance(target, str) or target.split(".")[0] not in allowed:
         raise UsageError(f"{key}={target}: must be the dotted path of something in {', '.join(allowed)}; to allow a "
-                         "package of your own, set the environment variable SAESWEEP_PACKAGES=its_name")  # fmt: skip
+                         "package of your own, set the environment variable SAESWEEP_PACKAGES=its_name")
     try:
         return get_object(target)
     except Exception as error:  # Hydra wraps whatever the import raised

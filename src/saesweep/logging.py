@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 
 from lightning.pytorch.loggers import Logger
 
-from saesweep import distributed, wandb_runs
+from saesweep import distributed, files, wandb_runs
 from saesweep.members import MemberInfo
 from saesweep.per_sae import PerSae
 
@@ -54,13 +54,13 @@ class SweepLogger(Logger):
 
     def log_member(self, index: int, metrics: Metrics, tokens: int) -> None:
         """One row of the member's training curve; the first call fixes the keys."""
-        if distributed.rank() == 0:
+        if distributed.rank_in_sae() == 0:
             for told in self._of(index):
                 told.add(metrics, tokens)
 
     def finish(self, index: int, summary: Summary | None, failed: str | None) -> None:
         """Close the member's logs: its final numbers under eval/*, or why it failed."""
-        if distributed.rank() > 0:
+        if distributed.rank_in_sae() > 0:
             return
         for told in self._of(index):
             told.close(summary, failed)
@@ -70,7 +70,7 @@ class SweepLogger(Logger):
 
     def log_metrics(self, metrics: Metrics, step: int | None = None) -> None:
         """Lightning's own, such as a callback's learning rate: of the group, so every member's loggers show them."""
-        if distributed.rank() == 0:
+        if distributed.rank_in_sae() == 0:
             for index in range(len(self.members)):
                 for told in self._of(index):
                     told.group(metrics)
@@ -88,7 +88,7 @@ class SweepLogger(Logger):
 def _told(kind: str, node: Mapping, member: MemberInfo) -> Told:
     what = f"logger={kind} of {member.path}"
     if kind == "csv":
-        return Curve(member.folder / "metrics.csv")
+        return CurveFile(member.folder / files.CURVE)
     if kind == "wandb":
         return Aside(what, lambda: wandb_runs.SaeRun(node, member), wandb_runs.in_turn)
     return Aside(what, lambda: PerSae(kind, node, member), lambda work, *args: work(*args))
@@ -122,7 +122,7 @@ class Aside:
             log.warning("%s: %s: %s; the training goes on without it", self._what, type(error).__name__, error)
 
 
-class Curve:
+class CurveFile:
     """metrics.csv: appended and flushed row by row. A resumed run first drops the rows from its point of resume on."""
 
     def __init__(self, path: Path) -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from saesweep import files
+from saesweep.keys import NOT_THE_SAES
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,9 @@ class MemberInfo:
         return {**plain, **named, **facts, "settings": groups}
 
 
-# These say nothing about the SAE. Of the trainer only the precision does: a sweep may go on on another machine.
-NOT_ITS_OWN = (
-    "name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "read_ahead", "logger", "trainer", "cache",
-)  # fmt: skip
-
-
 def own_settings(config: Mapping) -> dict:
     """What makes the SAE what it is: with these it goes on, and with others it is another."""
-    kept = {key: value for key, value in config.items() if key not in NOT_ITS_OWN}
+    kept = {key: value for key, value in config.items() if key not in NOT_THE_SAES}
     return kept | {"trainer": {"precision": config["trainer"].get("precision")}}
 
 

@@ -114,7 +114,7 @@ def spliced(clean: float, sae: float, zero: float, mean: float) -> dict[str, flo
 
 
 def by_document(values: Sequence[float], documents: Int[Tensor, " blocks"], count: int) -> list[float]:
-    """Sums over the first blocks, of which there are `values`, by the document they are from."""
+    """Sums of values[i], that of block i, by the document that it is from; the last blocks may have none."""
     sums = torch.zeros(count, dtype=torch.float64)
     return sums.index_add_(0, documents[: len(values)], torch.tensor(values, dtype=torch.float64)).tolist()
 

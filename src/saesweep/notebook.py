@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from saesweep import evaluation, files, models, outputs, saves
-from saesweep.activations import Statistics
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.build import build
 from saesweep.errors import UsageError
 from saesweep.models import LanguageModel
 from saesweep.sites import edit, hook_point
+from saesweep.statistics import Statistics
 
 
 def results(*sweeps: str | Path) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from saesweep.arch.ops import Adam, Sums, Unformed, ops_for
 
 
 class UnitRowAdam(torch.optim.Optimizer):
-    """Each group: params, lr, betas, eps, clip (a norm or None), and the ids `unit` and `unclipped` of its params.
+    """Each group: params, lr, betas, eps, clip (a norm or None), and which of its params are `unit` and `unclipped`.
 
     `unit`: positions, in the group, of the matrices whose rows have norm one; `unclipped`: of those that are not clipped.
     """

@@ -19,7 +19,7 @@ NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
 SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
 METRICS = ["l0", "fvu", "mse", "cosine", "relative_reconstruction_bias",
            "ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered",
-           "dead", "frequency_over_1pct", "frequency_over_10pct"]  # fmt: skip
+           "dead", "frequency_over_1pct", "frequency_over_10pct"]
 COLUMNS = [*NAMES, *SIZES, *METRICS, "sinks", "state", "on_front", "path"]
 PLACE = ["model", "site", "layer"]
 
@@ -144,7 +144,7 @@ def details(job: Path) -> Details:
     return Details(
         command=files.command(job), config=dict(files.flat(files.settings(job))), curve=_curve(job), rates=frequency(job),
         wandb=_text(job / files.URL), reason=_text(job / files.FAILED),
-    )  # fmt: skip
+    )
 
 
 def _text(file: Path) -> str | None:

@@ -21,8 +21,8 @@ from saesweep.errors import UsageError
 from saesweep.outputs import Details
 
 SHOWN = {"arch": "s", "sparsity": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
-         "loss_recovered": ".4f", "dead": ".3f"}  # fmt: skip
-WORDS = {"better": "is better than", "level": "is level with"}
+         "loss_recovered": ".4f", "dead": ".3f"}
+PHRASES = {"better": "is better than", "level": "is level with"}
 
 
 class Report(NamedTuple):
@@ -72,7 +72,7 @@ def table(df: pd.DataFrame) -> str:
     if df.empty:
         return "no SAEs"
     shown = [key for key in SHOWN if key != "seed" or df["seed"].nunique() > 1]
-    df = df.sort_values(["model", "site", "layer", "sparsity", "arch", "seed"], kind="stable")
+    df = df.sort_values([*outputs.PLACE, "sparsity", "arch", "seed"], kind="stable")
     columns = [_column(key, df[key], SHOWN[key]) for key in shown]
     marks = ["*" if row.on_front else "" if row.state == "finished" else row.state for row in df.itertuples()]
     columns.append(["front", *marks])
@@ -105,7 +105,7 @@ def answer(comparison: Mapping[str, Any]) -> str:
             pairs = dict[tuple[str, str, str], list[Mapping[str, Any]]]()
             for gap in found["gaps"]:
                 gap = compare.turned(gap) if compare.verdict(gap) == "worse" else gap
-                pairs.setdefault((gap["a"], WORDS[compare.verdict(gap)], gap["b"]), []).append(gap)
+                pairs.setdefault((gap["a"], PHRASES[compare.verdict(gap)], gap["b"]), []).append(gap)
             lines.append(f"\n{place['model']} {place['site']}.{place['layer']}, {measure}")
             lines += [f"  {' '.join(words)} at {', '.join(map(_at, gaps))}" for words, gaps in pairs.items()]
             lines += [f"  {_areas(found)}"] if len(found["areas"]) > 1 else []

@@ -98,11 +98,11 @@ def refuse_secrets(path: str, node: Any) -> None:
         for key, value in node.items():
             if SECRET.search(str(key)) and value is not None:
                 raise UsageError(f"{path}.{key}: would be written down with the config; take the key away and set the "
-                                 "environment variable that its library reads instead")  # fmt: skip
+                                 "environment variable that its library reads instead")
             refuse_secrets(f"{path}.{key}", value)
     elif isinstance(node, list | tuple):
         for value in node:
             refuse_secrets(path, value)
     elif isinstance(node, str) and LOGIN.search(node):
         raise UsageError(f"{path}: has a password in its address, which would be written down with the config; set the "
-                         "environment variables that its library reads instead")  # fmt: skip
+                         "environment variables that its library reads instead")

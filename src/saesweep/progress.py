@@ -15,7 +15,7 @@ class Line:
 
     def __call__(self, text: str, final: bool = False) -> None:
         now = time.monotonic()
-        if distributed.reader() > 0:
+        if distributed.rank() > 0:
             return
         if screen.is_live():
             screen.say(text)

@@ -25,7 +25,7 @@ def save(folder: Path, sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: 
     draft = folder / ".sae_weights.tmp"
     save_file(sae.exported(), draft)
     files.share(draft)
-    draft.replace(folder / "sae_weights.safetensors")
+    draft.replace(folder / Path(files.WEIGHTS).name)
     files.replace(folder / "cfg.json", json.dumps(described(sae, cfg, metrics), indent=1))
 
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saesweep.activations import Rows, generator
+from saesweep.activations import SYNTHETIC, SYNTHETIC_EVALUATION, Rows, generator
 from saesweep.evaluation import Measured, Subject
 from saesweep.sites import HookPoint
 
@@ -35,7 +35,7 @@ class SyntheticSource:
 
     def window(self, rows: int) -> Rows:
         self.number += 1
-        return {self.point: self.draw(min(self.rows, rows), generator(self.seed, 3, self.number))}
+        return {self.point: self.draw(min(self.rows, rows), generator(self.seed, SYNTHETIC, self.number))}
 
     def draw(self, count: int, random: torch.Generator) -> Float[Tensor, "count d_in"]:
         features, d_in = self.dictionary.shape
@@ -59,7 +59,7 @@ def recovery(dictionary: Float[Tensor, "features d_in"], W_dec: Float[Tensor, "d
 @torch.no_grad()
 def evaluate(source: SyntheticSource, subjects: Sequence[Subject], tokens: int) -> list[Measured | Exception]:
     """As evaluation.evaluate, but with no language model's loss, and with the recovery of the dictionary."""
-    x, documents = source.draw(tokens, generator(source.seed, 4)), torch.arange(tokens) // DOCUMENT
+    x, documents = source.draw(tokens, generator(source.seed, SYNTHETIC_EVALUATION)), torch.arange(tokens) // DOCUMENT
     for subject in subjects:
         subject.measure_by(int(documents[-1]) + 1)
         with subject.failing_alone():

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from saesweep import distributed, signals
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.logging import SweepLogger
-from saesweep.memory import out_of_memory
+from saesweep.memory import alone
 from saesweep.metrics import dead_share
 from saesweep.optimizer import UnitRowAdam, parameter_group
 from saesweep.sites import HookPoint
@@ -59,13 +59,13 @@ class Member(nn.Module):
         `variance`: `variance_of` the batch, where it is known.
         """
         x = distributed.own(batch)
-        self.sae.unformed = [] if distributed.world() == 1 else None
+        self.sae.unformed = [] if distributed.ranks_per_sae() == 1 else None
         step = self.sae.step(x, x.new_zeros(()) if self.coefficient is None else self.coefficient.at(progress), progress)
         share = len(x) / len(batch)
         loss = torch.stack(list(step.losses.values())).sum() * share
         loss.backward()
         fired, l0 = step.latents.fired, step.latents.l0 * share
-        if distributed.world() > 1:
+        if distributed.ranks_per_sae() > 1:
             votes = fired.to(l0)
             distributed.sum_([l0, votes, *(p.grad for p in self.sae.parameters() if p.grad is not None)])
             fired = votes > 0
@@ -78,16 +78,12 @@ class Member(nn.Module):
     def dead_share(self, dead_after: int) -> float:
         return dead_share(self.sae.tokens_since_fired, self.sae.tokens_seen, dead_after)
 
-    @contextmanager
-    def failing_alone(self, when: str) -> Iterator[None]:
-        """What goes wrong with one SAE is not the others' concern; memory is everybody's."""
-        try:
-            yield
-        except Exception as error:
-            if out_of_memory(error):
-                raise
+    def failing_alone(self, when: str) -> AbstractContextManager[None]:
+        def failed(error: Exception) -> None:
             log.exception("%s", self.label)
             self.stop_(f"{self.label}: {type(error).__name__}: {error} {when}")
+
+        return alone(failed)
 
     def stop_(self, reason: str) -> None:
         """The rest of the group goes on without it."""
@@ -125,7 +121,7 @@ class _Sums:
 
     def reduce_(self) -> None:
         """Rank 0 then has the sums of all, the others nothing."""
-        if distributed.world() > 1:
+        if distributed.ranks_per_sae() > 1:
             like = torch.as_tensor(self.active).double()
             sums = torch.stack([torch.as_tensor(x).to(like) for x in (self.error, self.variance, *self.losses.values())])
             distributed.sum_([sums])
@@ -134,7 +130,7 @@ class _Sums:
             self.only_on_rank_0_()
 
     def only_on_rank_0_(self) -> None:
-        if distributed.rank() > 0:
+        if distributed.rank_in_sae() > 0:
             self.error, self.variance, self.losses = 0.0, 0.0, dict.fromkeys(self.losses, 0.0)
 
     def means(self) -> dict[str, float]:
@@ -163,7 +159,7 @@ class SAESweep(L.LightningModule):
         self.total_steps, self.batch_tokens, self.dead_after = steps, batch_tokens, dead_after
         self.log_steps = max(1, log_tokens // batch_tokens)
         groups = [parameter_group(member.sae, member.optimizer) for member in members]
-        self.optimizer = UnitRowAdam(groups) if groups else None  # a rank without SAEs is a reader all the same
+        self.optimizer = UnitRowAdam(groups) if groups else None  # a rank without SAEs reads for the others
         self.steps_done = 0
         self._last_log = (0, time.monotonic())
         self.tokens_per_second = 0.0
@@ -184,7 +180,7 @@ class SAESweep(L.LightningModule):
         self._last_log = (self.tokens, time.monotonic())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
-        if not self.running and distributed.readers() == distributed.world():  # else others need this one as a reader
+        if not self.running and distributed.ranks_per_sae() == distributed.world_size():  # else others need what it reads
             self.trainer.should_stop = True
             return -1  # nothing is left to train in this epoch
         return None
@@ -210,7 +206,7 @@ class SAESweep(L.LightningModule):
         self, index: int, member: Member, x: Float[Tensor, "batch d_in"], variance: Float[Tensor, ""]
     ) -> Float[Tensor, ""]:
         self.optimizer.param_groups[index]["lr"] = member.learning_rate((self.steps_done + 1) / (self.total_steps + 1))
-        alone = distributed.world() == 1  # else the other ranks are in the middle of this step
+        alone = distributed.ranks_per_sae() == 1  # else the other ranks are in the middle of this step
         with member.failing_alone(f"after {self.tokens:,} tokens") if alone else nullcontext():
             loss = member.step_(x, self.steps_done / self.total_steps, variance)
             self.optimizer.step_group(index, member.sae.unformed)
@@ -222,7 +218,7 @@ class SAESweep(L.LightningModule):
         """Lightning asks for it between the step and its backward: each member has done both."""
 
     def backward(self, loss: Float[Tensor, ""], *args: Any) -> None:
-        """As above."""
+        """Done by each member, in `training_step`."""
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable) -> None:
         optimizer_closure()  # every member's update is a part of its step

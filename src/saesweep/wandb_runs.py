@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from saesweep import files
 from saesweep.errors import UsageError
+from saesweep.keys import MODES
 from saesweep.members import Mark, MemberInfo, digest
-from saesweep.sweep.keys import MODES
 
 if TYPE_CHECKING:
     import wandb
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # Of eval.json, what SAEs are filtered and compared by: with the curve's keys at most 25, however many eval.json grows to.
 FINAL = ("l0", "fvu", "delta_loss", "loss_recovered", "mse", "cosine", "relative_reconstruction_bias", "dead",
-         "frequency_over_1pct", "frequency_over_10pct", "coefficient")  # fmt: skip
+         "frequency_over_1pct", "frequency_over_10pct", "coefficient")
 PATIENCE = 60.0  # seconds that the end of a training waits for its runs to be closed
 
 
@@ -56,7 +57,7 @@ class SaeRun:
         self._run = open_run(
             chosen, member.folder, group=member.sweep, job_type="sae", config=member.shown(), id=member.id,
             name=member.path, notes=member.command, tags=[member.arch, member.site, f"layer {member.layer}"],
-        )  # fmt: skip
+        )
         self._run.define_metric("tokens", hidden=True)
         self._run.define_metric("train/*", step_metric="tokens")
 
@@ -128,7 +129,7 @@ def open_run(chosen: Mapping, folder: Path, **about: object) -> "wandb.Run":
     run = _open(chosen, folder, **about)
     if not (run.offline or run.disabled):
         (folder / "wandb").mkdir(exist_ok=True)
-        (folder / "wandb" / "url.txt").write_text(f"{run.url}\n")
+        (folder / files.URL).write_text(f"{run.url}\n")
     return run
 
 
@@ -140,7 +141,7 @@ def _open(chosen: Mapping, folder: Path, **about: object) -> "wandb.Run":
         reinit="create_new",  # several runs at once in this process
         console="off", silent=True, x_disable_stats=True, init_timeout=30,
         x_transaction_log_flush_interval=1.0,  # what kill -9 loses of an offline run; metrics.csv loses nothing
-    )  # fmt: skip
+    )
     known = {"project": chosen["project"], "entity": chosen["entity"], "dir": folder, "settings": settings, **about}
     if (mode := _mode(chosen["mode"])) != "online":
         return wandb.init(mode=mode, **known)
@@ -205,7 +206,7 @@ def refusals_told(what: str) -> Iterator[None]:
         yield
     except (wandb.errors.Error, ValueError, requests.RequestException) as error:
         raise UsageError(f"W&B refuses {what}, or cannot be reached: {error}; see that entity and project exist and are "
-                         "yours to change") from error  # fmt: skip
+                         "yours to change") from error
 
 
 def sync_command(sweep: Path) -> str | None:

@@ -43,12 +43,12 @@ def train(*words: str) -> Ended:
         sys.argv[:], logging.root.handlers[:] = before[1:]
 
 
-def composed(*words: str, always: tuple[str, ...] = ALWAYS) -> DictConfig:
-    """The config of one job, as main gets it."""
+def composed(*words: str, always: tuple[str, ...] = ALWAYS, whole: bool = False) -> DictConfig:
+    """The config of one job, as main gets it; `whole`: with Hydra's own node."""
     hydra.version.setbase("1.3")
     where = f"hydra.searchpath=[file://{ROOT}/tests/standin/conf]"
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", [where, *always, *words])
+        return compose("train", [where, *always, *words], return_hydra_config=whole)
 
 
 class Seen(Callback):

@@ -8,30 +8,32 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from saesweep import keys
 from saesweep.errors import UsageError
-from saesweep.sweep import keys
 
 ROOT = Path(__file__).parents[2]
 log = logging.getLogger(__name__)
 keys.TEXTS["standin"] = Mapping  # a text like no other
 
 
-def train_group(cfgs, folders):
-    text = cfgs[0].text
-    log.info(f"training {len(cfgs)} SAEs")
-    if text.mistake:
+def train_group(jobs, folders):
+    text = jobs[0]["text"]
+    log.info(f"training {len(jobs)} SAEs")
+    if text["mistake"]:
         raise UsageError("text=standin: too short")
     print("started", flush=True)
-    end = time.monotonic() + text.sleep
+    end = time.monotonic() + text["sleep"]
     while time.monotonic() < end:  # a signal that comes just before a sleep is answered after it
         time.sleep(0.1)
-    return [_one(cfg, folder) for cfg, folder in zip(cfgs, folders, strict=True)]
+    return [_one(job, folder) for job, folder in zip(jobs, folders, strict=True)]
 
 
-def _one(cfg, folder):
-    if cfg.arch.name == cfg.text.fail:
+def _one(job, folder):
+    if job["arch"]["name"] == job["text"]["fail"]:
         return RuntimeError("not finite")
-    numbers = {"l0": float(cfg.sparsity), "fvu": 1 / cfg.sparsity, "tokens": cfg.tokens, "d_in": 8, "d_sae": cfg.width}
+    numbers = {
+        "l0": float(job["sparsity"]), "fvu": 1 / job["sparsity"], "tokens": job["tokens"], "d_in": 8, "d_sae": job["width"],
+    }
     (folder / "sae").mkdir()
     with (folder / "metrics.csv").open("a") as curve:
         curve.write("tokens,fvu\n")
@@ -39,9 +41,9 @@ def _one(cfg, folder):
     return numbers
 
 
-def estimate(cfgs):
-    params = [cfg.width * 16 for cfg in cfgs]
-    return {"d_in": [8] * len(cfgs), "params": params, "optimizer_bytes": [8 * n for n in params], "seconds": 90.0}
+def estimate(jobs):
+    params = [job["width"] * 16 for job in jobs]
+    return {"d_in": [8] * len(jobs), "params": params, "optimizer_bytes": [8 * n for n in params], "seconds": 90.0}
 
 
 def main(words):

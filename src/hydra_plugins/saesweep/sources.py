@@ -41,7 +41,7 @@ class SweepsPath(SearchPathPlugin):
 
 
 def job_folder(model: str, site: str, layer: int, arch: str, sparsity: int, seed: int) -> str:
-    """What differs between the SAEs of a sweep, as a path; the first seed is not worth mentioning."""
+    """What differs between the SAEs of a sweep, as a path; seed 0 is left out."""
     return f"{model}/{site}.{layer}/{arch}/{sparsity}{'' if seed == 0 else f'.{seed}'}"
 
 

@@ -63,12 +63,15 @@ class SparseAutoencoder(nn.Module, ABC):
         """One training forward; `progress` is the share of the training tokens seen so far."""
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        """Latents, at least 0; x in training units, or raw once the SAE is folded."""
         return self.activate((x - self.b_dec) @ self.W_enc + self.b_enc)
 
     def decode(self, f: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
+        """x_hat, in the units of x."""
         return f @ self.W_dec + self.b_dec
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+        """decode(encode(x))."""
         return self.decode(self.encode(x))
 
     def preactivations(

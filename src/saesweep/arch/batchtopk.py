@@ -45,7 +45,7 @@ class RunningThreshold(nn.Module):
         new = smallest.to(self.value)
         self.last.copy_(new)
         self.value.copy_(torch.where(self.value > 0, self.value.lerp(new, self.rate), new))
-        return pi.like(torch.where(pi.values >= smallest, pi.values, 0.0))
+        return pi.with_values(torch.where(pi.values >= smallest, pi.values, 0.0))
 
 
 def _positive(pi: Latents) -> Float[Tensor, " n"]:
@@ -54,6 +54,8 @@ def _positive(pi: Latents) -> Float[Tensor, " n"]:
 
 
 class BatchTopK(SparseAutoencoder):
+    """alpha, k_aux, aux_tokens: AuxK's, see topk.py."""
+
     saved_as = "jumprelu"
 
     def __init__(
@@ -62,33 +64,33 @@ class BatchTopK(SparseAutoencoder):
     ):
         super().__init__(d_in, d_sae, sparsity)
         self.alpha, self.k_aux, self.aux_tokens = alpha, k_aux, aux_tokens
-        self.threshold = RunningThreshold(threshold_rate)
+        self.batch_threshold = RunningThreshold(threshold_rate)
 
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        return pi * (pi > self.threshold.value.to(pi))
+        return pi * (pi > self.batch_threshold.value.to(pi))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
-        f = self.threshold.largest(self, x)
+        f = self.batch_threshold.largest(self, x)
         x_hat, error = self.reconstruct(f, x)
         return Step(f, x_hat, {"reconstruction": error, "auxiliary": auxk(self, x, x_hat)})
 
     def margin(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        return super().margin(x) - self.threshold.value.to(x)
+        return super().margin(x) - self.batch_threshold.value.to(x)
 
     @torch.no_grad()
     def raise_thresholds_(self, amount: float) -> None:
-        self.threshold.value.add_(amount).clamp_(min=0)
+        self.batch_threshold.value.add_(amount).clamp_(min=0)
 
     @torch.no_grad()
     def fold_(self, mean: Float[Tensor, " d_in"], scale: float) -> None:
         super().fold_(mean, scale)
-        self.threshold.value.mul_(scale)
+        self.batch_threshold.value.mul_(scale)
 
     def exported(self) -> dict[str, Tensor]:
-        constant = torch.full((self.d_sae,), float(self.threshold.value))
+        constant = torch.full((self.d_sae,), float(self.batch_threshold.value))
         return super().exported() | {"threshold": constant}
 
     @torch.no_grad()
     def take_(self, tensors: Mapping[str, Tensor]) -> None:
         super().take_(tensors)
-        self.threshold.value.copy_(tensors["threshold"][0])
+        self.batch_threshold.value.copy_(tensors["threshold"][0])

@@ -36,12 +36,12 @@ class Gated(SparseAutoencoder):
         pi = self.preactivations(x, above=0.0)
         gate = torch.relu(pi.values)
         magnitude = pi.at(self.r_mag).exp() * (pi.values - pi.at(self.b_enc)) + pi.at(self.b_mag)
-        f = pi.like(torch.relu(magnitude) * (gate > 0))
+        f = pi.with_values(torch.relu(magnitude) * (gate > 0))
         x_hat, error = self.reconstruct(f, x)
-        _, gate_error = self.reconstruct(pi.like(gate), x, frozen=True)
+        _, gate_error = self.reconstruct(pi.with_values(gate), x, frozen=True)
         return Step(f, x_hat, {
             "reconstruction": error,
-            "sparsity": coefficient * pi.per_token(gate),
+            "sparsity": coefficient * pi.mean_per_token(gate),
             "auxiliary": gate_error,
         })
 

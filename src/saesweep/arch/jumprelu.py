@@ -89,12 +89,12 @@ class JumpReLU(SparseAutoencoder):
             return self._batch_step(x)
         pi = self.preactivations(x, above=self.threshold - self.bandwidth / 2)  # the window's lower end: no derivative below
         theta = pi.at(self.threshold)
-        f = pi.like(jumprelu(pi.values, theta, self.bandwidth))
+        f = pi.with_values(jumprelu(pi.values, theta, self.bandwidth))
         active = heaviside(pi.values, theta, self.bandwidth)
         x_hat, error = self.reconstruct(f, x)
         return Step(f, x_hat, {
             "reconstruction": error,
-            "sparsity": coefficient * f.per_token(active),
+            "sparsity": coefficient * f.mean_per_token(active),
         })
 
     def _batch_step(self, x: Float[Tensor, "batch d_in"]) -> Step:

@@ -69,10 +69,11 @@ class Latents:
             return parameter.expand(self.shape)
         return parameter.index_select(0, self.entries.columns)
 
-    def like(self, values: Float[Tensor, ...]) -> Latents:
+    def with_values(self, values: Float[Tensor, ...]) -> Latents:
+        """The same entries with other values."""
         return Latents(values, self.shape, self.entries)
 
-    def per_token(self, values: Float[Tensor, ...]) -> Float[Tensor, ""]:
+    def mean_per_token(self, values: Float[Tensor, ...]) -> Float[Tensor, ""]:
         """Sum over latents, mean over tokens."""
         return values.sum() / self.shape[0]
 

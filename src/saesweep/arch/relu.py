@@ -18,10 +18,10 @@ class ReLU(SparseAutoencoder):
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         pi = self.preactivations(x, above=0.0)
-        f = pi.like(torch.relu(pi.values))
+        f = pi.with_values(torch.relu(pi.values))
         x_hat, error = self.reconstruct(f, x)
         norms = f.at(self.W_dec.norm(dim=1))
         return Step(f, x_hat, {
             "reconstruction": error,
-            "sparsity": coefficient * f.per_token(f.values * norms),
+            "sparsity": coefficient * f.mean_per_token(f.values * norms),
         })

@@ -18,7 +18,8 @@ from saesweep.ranges import Count, Index, NotNegative
 
 
 class TopK(SparseAutoencoder):
-    """aux_tokens: a latent is dead for AuxK once it has not fired for so many tokens."""
+    """alpha: the weight of AuxK; k_aux: latents that explain the residual; aux_tokens: a latent that has not fired for so
+    many tokens is dead for AuxK."""
 
     saved_as = "topk"
     thresholded = False
@@ -33,7 +34,7 @@ class TopK(SparseAutoencoder):
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         pi = self.preactivations(x, largest=self.sparsity)
-        f = pi.like(torch.relu(pi.values))
+        f = pi.with_values(torch.relu(pi.values))
         x_hat, error = self.reconstruct(f, x)
         return Step(f, x_hat, {"reconstruction": error, "auxiliary": auxk(self, x, x_hat)})
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saesweep.curves import RATES, WORDS, histogram, looks
+from saesweep.curves import LABELS, RATES, histogram, looks
 from saesweep.outputs import Details
 from saesweep.page import better, words
 from saesweep.page.words import Place
@@ -53,10 +53,10 @@ def _json(data: object) -> str:
 def _data(df: pd.DataFrame, comparison: dict, details: list[Details]) -> dict[str, Any]:
     archs = looks(df["arch"])
     places = sorted(set(_keys(df)))
-    metrics = [key for key in WORDS if key != "l0" and np.isfinite(df[key].astype(float)).any()] or ["fvu"]
+    metrics = [key for key in LABELS if key != "l0" and np.isfinite(df[key].astype(float)).any()] or ["fvu"]
     of = {place: i for i, place in enumerate(places)}
     return {
-        "words": {key: WORDS[key] for key in ["l0", *metrics]},
+        "words": {key: LABELS[key] for key in ["l0", *metrics]},
         "metrics": metrics,
         "archs": [[arch, *look] for arch, look in archs.items()],
         "places": [[*map(str, place), words.title(place, places)] for place in places],

@@ -19,9 +19,10 @@ class Refuse(Callback):
             refuse([job])
             refuse_others([job])
             if job.settings["plan"]:
-                from saesweep.sweep.single import prepare
+                from saesweep.sweep.engines import Here
+                from saesweep.sweep.launch import planned
 
-                prepare(job)
+                planned([job], Here())
                 sys.exit()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:

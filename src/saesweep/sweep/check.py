@@ -8,30 +8,26 @@ from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from saesweep.errors import UsageError
+from saesweep import keys
+from saesweep.errors import UsageError, typed
 from saesweep.instantiate import NOT_ARGUMENTS, locate
 from saesweep.per_sae import OURS, refuse_secrets, refuse_what_is_missing
 from saesweep.ranges import OneOf, Positive
-from saesweep.sweep import keys
 
 NOT_TRAINER = {  # what the Trainer is told by us
     "max_steps": "use tokens", "max_epochs": "use tokens", "max_tokens": "use tokens", "logger": "use the group logger",
     "gradient_clip_val": "gradients are clipped per SAE, see the arch", "accumulate_grad_batches": "use batch_tokens",
-}  # fmt: skip
+}
 TRAINER = {  # what its arguments are called that conf/trainer names: to ask Lightning itself takes seconds
     "accelerator", "devices", "num_nodes", "strategy", "precision", "use_distributed_sampler", "enable_model_summary",
-}  # fmt: skip
+}
 GIVEN = ("self", "d_in", "d_sae", "sparsity")  # what the constructor gets from elsewhere
 LOGGERS = {"csv": keys.Csv, "wandb": keys.Wandb}
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
 
 
-def check(cfg: Mapping) -> None:
-    """Raise UsageError for the first thing in the composed config that cannot work."""
-    cfg = _resolved(cfg)
+def check(cfg: Mapping[str, Any]) -> None:
+    """Raise UsageError for the first thing in a job's settings that cannot work."""
     _typed("", cfg, keys.Train)
     for key in ("model", "site", "text", "arch", "trainer"):
         _require(key, cfg[key], ["name"])
@@ -52,7 +48,7 @@ def check_name(key: str, value: Any) -> None:
     """Names become folders."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", value):
         raise UsageError(f"{key}={value}: is the name of a folder under outputs/: letters, digits and . _ + - only, "
-                         "not starting with a dot")  # fmt: skip
+                         "not starting with a dot")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -60,15 +56,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-
-
-def _resolved(cfg: Mapping) -> dict:
-    if not OmegaConf.is_config(cfg):
-        return dict(cfg)
-    try:
-        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UsageError(f"{error.full_key or 'config'}: {error.msg or error}") from error
 
 
 def _typed(path: str, node: Any, kind: Any) -> None:
@@ -84,8 +71,8 @@ def _typed(path: str, node: Any, kind: Any) -> None:
     elif get_origin(kind) is UnionType or NoneType in get_args(kind):
         if node is not None:
             _typed(path, node, next(k for k in get_args(kind) if k is not NoneType))
-    elif kind in WORDS and not _is(node, kind):
-        raise UsageError(f"{path}={_show(node)}: must be {WORDS[kind]}")
+    elif kind in TYPE_NAMES and not _is(node, kind):
+        raise UsageError(f"{path}={typed(node)}: must be {TYPE_NAMES[kind]}")
 
 
 def _has(path: str, node: Mapping, kind: type) -> None:
@@ -102,17 +89,13 @@ def _is(value: Any, kind: type) -> bool:
     return isinstance(value, int | float if kind is float else kind)
 
 
-def _show(value: Any) -> str:
-    return "null" if value is None else str(value)
-
-
 def _known(path: str, node: Any, known: Iterable[str]) -> None:
     if not isinstance(node, Mapping):
-        raise UsageError(f"{path}={_show(node)}: must be a group of keys: {', '.join(known)}")
+        raise UsageError(f"{path}={typed(node)}: must be a group of keys: {', '.join(known)}")
     for key in node:
         if key not in known:
             full = f"{path}.{key}".lstrip(".")
-            raise UsageError(f"{full}={_show(node[key])}: there is no key {full}; {nearest(str(key), known)}")
+            raise UsageError(f"{full}={typed(node[key])}: there is no key {full}; {nearest(str(key), known)}")
 
 
 def _require(path: str, node: Mapping, needed: Iterable[str]) -> None:
@@ -135,7 +118,7 @@ def _numbers(cfg: dict) -> None:
 
 
 HOW_SPARSITY = ("is the number of active latents per token and must be a whole number of at least 1, such as 32; "
-                "to fix the sparsity coefficient instead, write arch.coefficient=6e-4")  # fmt: skip
+                "to fix the sparsity coefficient instead, write arch.coefficient=6e-4")
 
 
 def _place(cfg: dict) -> None:
@@ -173,14 +156,14 @@ def _world(trainer: Mapping) -> None:
     if count * nodes > 1 and target not in ("saesweep.strategies.PerMember", "saesweep.strategies.PerRank"):
         named = f"trainer.num_nodes={nodes}" if nodes > 1 else f"trainer.devices={count}"
         raise UsageError(f"{named}: several devices need trainer=ddp trainer.devices={count}, which sums the gradients of "
-                         "every SAE, or trainer=sweep_parallel, which deals the SAEs out")  # fmt: skip
+                         "every SAE, or trainer=sweep_parallel, which deals the SAEs out")
 
 
 def _ahead(cfg: dict) -> None:
     on_gpu, kept = cfg["trainer"].get("accelerator") in ("gpu", "cuda"), cfg["cache"]["folder"] is not None
     if cfg["read_ahead"] and (kept or not on_gpu or "synthetic" in cfg["model"]["source"]):
         raise UsageError("read_ahead=true: a language model that reads a text on a GPU can be ahead of the training; leave it "
-                         "out, or write trainer=gpu cache=none")  # fmt: skip
+                         "out, or write trainer=gpu cache=none")
 
 
 def _arch(arch: Mapping) -> None:
@@ -190,7 +173,7 @@ def _arch(arch: Mapping) -> None:
     _typed("arch.control", arch["control"], keys.Control | None)
     if (number := arch["coefficient"]) is not None and arch["control"] is None:
         raise UsageError(f"arch.coefficient={number}: {arch['name']} has none, sparsity alone says how many are active; "
-                         "leave it null")  # fmt: skip
+                         "leave it null")
     _typed("arch.optimizer", arch["optimizer"], keys.Optimizer)
     _call("arch", arch, GIVEN, ("_target_", *NOT_ARGUMENTS))
 
@@ -213,7 +196,7 @@ def _loggers(chosen: Any) -> None:
 def _trainer(trainer: Mapping) -> None:
     for key, instead in NOT_TRAINER.items():
         if key in trainer:
-            raise UsageError(f"trainer.{key}={_show(trainer[key])}: cannot be set here; {instead}")
+            raise UsageError(f"trainer.{key}={typed(trainer[key])}: cannot be set here; {instead}")
     _require("trainer", trainer, ["_target_"])
     if trainer["_target_"] != "lightning.Trainer" or not trainer.keys() <= {"_target_", "name", *TRAINER}:
         _call("trainer", trainer, ("self",), ("_target_", "name"))

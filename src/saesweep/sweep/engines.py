@@ -114,9 +114,9 @@ class Group:
 
 
 def let_go() -> None:
-    """The language model that the plan's probe has loaded is in the way of other processes."""
-    if matter := sys.modules.get("saesweep.sweep.matter"):
-        matter.let_go()
+    """Frees the language model that the plan's probe has loaded, before other processes start."""
+    if inputs := sys.modules.get("saesweep.sweep.inputs"):
+        inputs.let_go()
 
 
 def forget(place: Path) -> None:
@@ -156,9 +156,9 @@ class Here:
 
     def results(self, ticket: int) -> Results:
         group = self.groups[ticket]
-        if ranks.world(group.jobs[0].settings["trainer"]) == 1:
+        if ranks.world_size(group.jobs[0].settings["trainer"]) == 1:
             function = locate(group.run, "hydra.launcher.run")
-            return function([job.cfg for job in group.jobs], [job.folder for job in group.jobs])
+            return function([job.settings for job in group.jobs], [job.folder for job in group.jobs])
         group.start(threads(group.ranks))
         return group.results()
 

@@ -16,7 +16,7 @@ from saesweep.instantiate import instantiate
 from saesweep.logging import SweepLogger
 from saesweep.progress import Line
 from saesweep.saves import Save
-from saesweep.sweep.matter import Settings, device_of
+from saesweep.sweep.inputs import Settings, device_of
 from saesweep.training import Member, SAESweep
 
 
@@ -52,7 +52,7 @@ def _quiet_lightning() -> None:
 
 def _alone(trainer: Settings) -> Settings:
     """Where every rank has SAEs of its own, Lightning need not know of the others."""
-    if distributed.readers() == distributed.world():
+    if distributed.world_size() == distributed.ranks_per_sae():
         return {}
     on_gpu = device_of({"trainer": trainer}).type == "cuda"
     return {"devices": [torch.cuda.current_device()] if on_gpu else 1, "strategy": "auto", "num_nodes": 1}
@@ -73,7 +73,7 @@ class Saver:
         self._note_failed(module)
         due = module.steps_done % self.every_steps == 0 or module.steps_done == module.total_steps
         stop = False
-        if distributed.readers() == 1 or module.steps_done % self.AGREE == 0:
+        if distributed.world_size() == 1 or module.steps_done % self.AGREE == 0:
             due |= distributed.agreed(time.monotonic() - self.last > self.every_seconds)
             stop = distributed.agreed(signals.asked_to_stop())
         if due or stop:
@@ -99,14 +99,14 @@ class Saver:
         """At once, for those who watch."""
         new = {index for index, member in enumerate(module.members) if member.failed} - self.failed
         self.failed |= new
-        if distributed.rank() == 0:
+        if distributed.rank_in_sae() == 0:
             for index in new:
                 files.write_failed(self.folders[index], module.members[index].failed)
 
     def _write(self, module: SAESweep, member: Member, folder: Path) -> str | None:
         """What went wrong; rank 0 alone writes."""
         tensors, state = module.state_of(member)
-        if distributed.rank() > 0:
+        if distributed.rank_in_sae() > 0:
             return None
         statistics, numbers = self.stream.statistics[member.point].saved()
         state |= {"position": self.stream.position_after(module.steps_done)._asdict(), "statistics": numbers}

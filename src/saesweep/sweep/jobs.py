@@ -14,10 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from saesweep import files, saves
 from saesweep.errors import UsageError
+from saesweep.keys import MAY_DIFFER_IN_A_GROUP
 from saesweep.sweep.check import check
-
-# What the SAEs of one group may differ in. Everything else must be equal, so that a new key is safe.
-PER_SAE = ("arch", "sparsity", "width", "dense", "site", "layer", "seed", "name", "plan", "overwrite")
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,6 @@ class Job:
                 return OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
             except OmegaConfBaseException as error:
                 raise UsageError(f"{error.full_key or 'config'}: {error.msg or error}") from error
-
-    @property
-    def cfg(self) -> DictConfig:
-        """What the training gets: a copy of its own."""
-        return OmegaConf.create(self.settings)
 
 
 @contextmanager
@@ -97,20 +90,20 @@ def _one_folder(jobs: Sequence[Job]) -> str:
     if first.get("arch._target_") != second.get("arch._target_"):
         fix = "each file in conf/arch a `name:` of its own"
     return (f"{len(jobs)} jobs of this sweep have the folder {shown(jobs[0].folder)}: SAEs of one sweep may differ in model, "
-            f"site, layer, arch, sparsity and seed only; give {fix}")  # fmt: skip
+            f"site, layer, arch, sparsity and seed only; give {fix}")
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:
     """Jobs that can share a stream, in order."""
     by_key: dict[str, list[Job]] = {}
     for job in jobs:
-        shared = {key: value for key, value in job.settings.items() if key not in PER_SAE}
+        shared = {key: value for key, value in job.settings.items() if key not in MAY_DIFFER_IN_A_GROUP}
         by_key.setdefault(json.dumps(shared, sort_keys=True, default=str), []).append(job)
     return [part for group in by_key.values() for part in _that_fit(group)]
 
 
 def _that_fit(group: Sequence[Job]) -> Iterator[list[Job]]:
-    """Fewer at a time where more ran out of memory."""
+    """The group in parts, where it ran out of memory before."""
     most = min([len(group), *(known for job in group if (known := saves.together(job.folder)))])
     for first in range(0, len(group), most):
         yield list(group[first : first + most])

@@ -20,12 +20,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from saesweep import saves, signals
 from saesweep.errors import UsageError
 from saesweep.sweep import record
-from saesweep.sweep.ahead import compiling
 from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.engines import Engine, engine_of
-from saesweep.sweep.finish import estimate, show_pareto
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
 from saesweep.sweep.plan import describe
+from saesweep.sweep.precompile import compiling
 from saesweep.sweep.ranks import RanksOutOfMemory
 from saesweep.sweep.view import live
 
@@ -65,13 +64,7 @@ def launch(hydra: Setup, overrides: Sequence[Sequence[str]], first: int) -> list
 
 def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
     engine = engine_of(hydra.engine)
-    with compiling(jobs if engine.is_here else []):
-        refuse(jobs)
-        record.refuse_others(jobs)
-        done = {job.folder: numbers for job in jobs if (numbers := _kept(job)) is not None}
-        todo = groups([job for job in jobs if job.folder not in done])
-        costs = [estimate(group) if engine.is_here else None for group in todo]
-    print(describe([job for job in jobs if job.folder in done], todo, costs), flush=True)
+    done, todo = planned(jobs, engine)
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]
     returns = {job.folder: _without_running(job, done[job.folder]) for job in jobs if job.folder in done}
@@ -92,6 +85,24 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
         return _report(jobs, [returns[job.folder] for job in jobs])
 
 
+def planned(jobs: Sequence[Job], engine: Engine) -> tuple[dict[Path, dict[str, Any]], list[list[Job]]]:
+    """Check the jobs and print the plan: the numbers of those that are finished, and the groups of the others."""
+    with compiling(jobs if engine.is_here else []):
+        refuse(jobs)
+        record.refuse_others(jobs)
+        done = {job.folder: numbers for job in jobs if (numbers := _kept(job)) is not None}
+        todo = groups([job for job in jobs if job.folder not in done])
+        costs = [_estimate(group) if engine.is_here else None for group in todo]
+    print(describe([job for job in jobs if job.folder in done], todo, costs), flush=True)
+    return done, todo
+
+
+def _estimate(group: Sequence[Job]) -> dict[str, Any]:
+    from saesweep.sweep import probe  # torch
+
+    return probe.estimate([job.settings for job in group])
+
+
 def _kept(job: Job) -> dict[str, Any] | None:
     """The numbers of a finished job that need not run again."""
     return None if record.differences(job) else record.finished(job)
@@ -100,7 +111,7 @@ def _kept(job: Job) -> dict[str, Any] | None:
 def _without_running(job: Job, numbers: dict[str, Any] | None) -> JobReturn:
     hydra = OmegaConf.masked_copy(job.composed, ["hydra"])
     words = list(job.composed.hydra.overrides.task)
-    return JobReturn(words, job.cfg, hydra, str(Path.cwd()), "train", JobStatus.COMPLETED, numbers)
+    return JobReturn(words, OmegaConf.create(job.settings), hydra, str(Path.cwd()), "train", JobStatus.COMPLETED, numbers)
 
 
 def _plain_jobs(hydra: Setup, configs: Sequence[DictConfig]) -> list[JobReturn]:
@@ -116,7 +127,7 @@ def _plain_jobs(hydra: Setup, configs: Sequence[DictConfig]) -> list[JobReturn]:
 
 def _enter(task: Callable[[DictConfig], Any], composed: DictConfig, context: HydraContext, **how: bool) -> JobReturn:
     return run_job(task_function=task, config=composed, hydra_context=context,
-                   job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir", **how)  # fmt: skip
+                   job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir", **how)
 
 
 def _run_group(hydra: Setup, group: Sequence[Job], engine: Engine, ticket: int) -> list[JobReturn]:
@@ -224,3 +235,14 @@ def _report(jobs: Sequence[Job], returns: list[JobReturn]) -> list[JobReturn]:
         for _, ret in failed:
             ret.return_value = summary
     return returns
+
+
+def show_pareto(job: Job) -> None:
+    """The Pareto table of the job's sweep, on disk and on the screen; W&B gets it from the disk (summary.py)."""
+    from saesweep import pareto, wandb_runs  # pandas
+
+    found = pareto.report([job.sweep])
+    files = pareto.write(found, job.sweep)
+    print(f"\n{pareto.text(found)}\n", *map(shown, files), sep="\n", flush=True)
+    if (command := wandb_runs.sync_command(job.sweep)) is not None:
+        print(f"\nto send the offline runs to W&B: {command}", flush=True)

@@ -29,7 +29,7 @@ def _shared(group: Sequence[Job]) -> str:
     known = [most for job in group if (most := saves.together(job.folder))]
     why = f" ({min(known)} at a time: more ran out of memory)" if known else ""
     return (f"{cfg['model']['name']} reads {cfg['text']['name']} once for {_many(len(group), 'SAE')}{why}, "
-            f"{cfg['tokens']:,} tokens in batches of {cfg['batch_tokens']:,}")  # fmt: skip
+            f"{cfg['tokens']:,} tokens in batches of {cfg['batch_tokens']:,}")
 
 
 def _cost(estimate: dict[str, Any]) -> str:
@@ -44,7 +44,7 @@ def _table(group: Sequence[Job], estimate: dict[str, Any]) -> list[str]:
         cfg = job.settings
         place, size = f"{cfg['site']['name']}.{cfg['layer']}", f"{number(state)}B"
         rows.append((place, cfg["arch"]["name"], str(cfg["sparsity"]), str(cfg["seed"]), str(d_in), str(cfg["width"]),
-                     number(params), size, shown(job.folder)))  # fmt: skip
+                     number(params), size, shown(job.folder)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  " + "  ".join(_pad(*cell) for cell in zip(COLUMNS, row, widths, strict=True)).rstrip() for row in rows]
 

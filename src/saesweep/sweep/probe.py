@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from saesweep import saelens
 from saesweep.activations import harvest
@@ -18,14 +17,13 @@ from saesweep.errors import UsageError
 from saesweep.optimizer import UnitRowAdam, parameter_group
 from saesweep.progress import Line
 from saesweep.sites import HookPoint
-from saesweep.sweep import ahead, matter
-from saesweep.sweep.matter import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
+from saesweep.sweep import inputs, precompile
+from saesweep.sweep.inputs import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
 
 
-def estimate(cfgs: Sequence[DictConfig]) -> dict[str, Any]:
+def estimate(jobs: Sequence[Settings]) -> dict[str, Any]:
     """What a group will take, from a few forwards of the language model and a few steps of each kind of SAE."""
-    jobs = [OmegaConf.to_container(cfg, resolve=True) for cfg in cfgs]
-    matter.require_device(jobs[0])
+    inputs.require_device(jobs[0])
     say = Line(every=0.0)
     if has_lm(jobs[0]):
         say(f"reading the text, {jobs[0]['text']['name']}")
@@ -85,7 +83,7 @@ def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor]
 
 def _probe_step(job: Settings, x: torch.Tensor) -> float:
     """Seconds per token of forward, backward and update of one SAE, at its target L0."""
-    ahead.wait()
+    precompile.wait()
     x = (x.float() - x.float().mean(0))[: job["batch_tokens"]]
     x /= x.square().sum(1).mean().sqrt()
     try:
@@ -105,10 +103,10 @@ def _require_consistent(sae: SparseAutoencoder, x: torch.Tensor, name: str) -> N
     read = saelens.encoded(sae.saved_as, tensors, sae.sparsity, x)
     if read is not None and not _mostly(read, f):
         raise UsageError(f"arch={name}: saved_as={sae.saved_as}, but SAELens' {sae.saved_as} encodes otherwise than its "
-                         f"`activate`; write saved_as = \"{name}\", which SAELens refuses to load")  # fmt: skip
+                         f"`activate`; write saved_as = \"{name}\", which SAELens refuses to load")
     if sae.thresholded and not _mostly(sae.margin(x) > 0, f > 0):
         raise UsageError(f"arch={name}: its latents are active elsewhere than where `margin` is above zero; L0 is calibrated "
-                         "by `margin` and `raise_thresholds_`: write both to fit `activate`")  # fmt: skip
+                         "by `margin` and `raise_thresholds_`: write both to fit `activate`")
 
 
 def _mostly(a: torch.Tensor, b: torch.Tensor) -> bool:

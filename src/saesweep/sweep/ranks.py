@@ -25,9 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from saesweep import signals
+from saesweep import files, signals
 from saesweep.errors import UsageError
 from saesweep.instantiate import locate
 from saesweep.sweep.jobs import Job
@@ -48,7 +46,7 @@ def devices(trainer: Mapping[str, Any]) -> int:
     return trainer.get("devices", 1)
 
 
-def world(trainer: Mapping[str, Any]) -> int:
+def world_size(trainer: Mapping[str, Any]) -> int:
     """How many ranks train a job."""
     return devices(trainer) * trainer.get("num_nodes", 1)
 
@@ -62,21 +60,20 @@ def request(place: Path, run: str, group: Sequence[Job]) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    (place / "group.draft").write_text(json.dumps(content, default=str))
-    (place / "group.draft").rename(place / "group.json")
+    files.replace(place / "group.json", json.dumps(content, default=str))
 
 
 def command(place: Path, trainer: Mapping[str, Any]) -> list[str]:
     """What starts this node's ranks; of several nodes each has MASTER_ADDR, MASTER_PORT and NODE_RANK set."""
     ours = ["-m", "saesweep.sweep.ranks", str(place)]
-    if world(trainer) == 1:
+    if world_size(trainer) == 1:
         return [sys.executable, *ours]
     words = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices(trainer)}"]
     if (nodes := trainer.get("num_nodes", 1)) == 1:
         return [*words, "--standalone", *ours]
     if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise UsageError(f"trainer.num_nodes={nodes}: set {' and '.join(missing)} to the first node's address and a free "
-                         "port, and join on the others (docs/scaling.md); or use hydra/launcher=slurm")  # fmt: skip
+                         "port, and join on the others (docs/scaling.md); or use hydra/launcher=slurm")
     meet = [f"--master-addr={os.environ['MASTER_ADDR']}", f"--master-port={os.environ['MASTER_PORT']}"]
     return [*words, f"--nnodes={nodes}", f"--node-rank={os.environ.get('NODE_RANK', 0)}", *meet, *ours]
 
@@ -124,24 +121,23 @@ def _rank(place: Path, group: Mapping[str, Any]) -> None:
     from saesweep import distributed
 
     trainer = group["configs"][0]["trainer"]
-    if world(trainer) > 1:
+    if world_size(trainer) > 1:
         distributed.begin(trainer["accelerator"], trainer["strategy"]["_target_"])
-    _log_to(group["logs"] if distributed.reader() == 0 else None)
+    _log_to(group["logs"] if distributed.rank() == 0 else None)
     function = locate(group["run"], "hydra.launcher.run")
-    found = function([OmegaConf.create(config) for config in group["configs"]], list(map(Path, group["folders"])))
-    if distributed.reader() == 0:
+    found = function(group["configs"], list(map(Path, group["folders"])))
+    if distributed.rank() == 0:
         plain = [{"failed": str(result) or repr(result)} if isinstance(result, Exception) else result for result in found]
-        (place / "results.draft").write_text(json.dumps(plain))
-        (place / "results.draft").rename(place / "results.json")
-    if world(trainer) > 1:
+        files.replace(place / "results.json", json.dumps(plain))
+    if world_size(trainer) > 1:
         distributed.end()
 
 
-def _log_to(files: Sequence[str] | None) -> None:
+def _log_to(logs: Sequence[str] | None) -> None:
     """Rank 0 tells what a group in the launcher's own process tells."""
-    handlers = [logging.StreamHandler(sys.stdout), *map(logging.FileHandler, files or [])]
+    handlers = [logging.StreamHandler(sys.stdout), *map(logging.FileHandler, logs or [])]
     logging.basicConfig(
-        level=logging.WARNING if files is None else logging.INFO, handlers=handlers, force=True,
+        level=logging.WARNING if logs is None else logging.INFO, handlers=handlers, force=True,
         format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s",
     )
 

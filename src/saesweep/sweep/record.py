@@ -9,15 +9,15 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from saesweep import files, saves
-from saesweep.errors import UsageError
+from saesweep.errors import UsageError, typed
 from saesweep.files import COMPOSED, FAILED, NUMBERS, RESOLVED
+from saesweep.keys import MAY_DIFFER_IN_A_FIGURE
 from saesweep.members import own_settings
 from saesweep.sweep.jobs import Job, shown
 
 log = logging.getLogger(__name__)
 
 RESULTS = (NUMBERS, "sae")
-PER_SAE = ("arch", "sparsity", "seed")  # in one figure these may differ
 OURS = (*RESULTS, saves.FOLDER, *files.FILES, "wandb")  # removed where a job starts anew
 
 
@@ -46,7 +46,7 @@ def refuse_others(jobs: Sequence[Job]) -> None:
 
 
 def _beside(jobs: Sequence[Job]) -> list[str]:
-    """Of each place, one finished SAE that this command leaves as it is, if it was made unlike these."""
+    """For each model and site: a finished SAE that this command leaves alone, and whose shared settings differ."""
     own, found = {job.folder for job in jobs}, []
     for place, job in {job.folder.parents[1]: job for job in jobs}.items():
         other = next((file.parent for file in sorted(place.glob(f"*/*/{NUMBERS}")) if file.parent not in own), None)
@@ -62,7 +62,7 @@ def _made_otherwise(folder: Path, differing: Sequence[str]) -> str:
 
 def _shared(settings: Mapping) -> dict[str, Any]:
     """What all SAEs of a figure have in common."""
-    return dict(files.flat({key: value for key, value in own_settings(settings).items() if key not in PER_SAE}))
+    return dict(files.flat({key: value for key, value in own_settings(settings).items() if key not in MAY_DIFFER_IN_A_FIGURE}))
 
 
 def differences(job: Job) -> list[str]:
@@ -77,7 +77,7 @@ def differences(job: Job) -> list[str]:
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     keys = [key for key in dict.fromkeys([*here, *there]) if there.get(key, "absent") != here.get(key, "absent")]
-    return [f"{key}: {_show(there, key)} there, {_show(here, key)} here" for key in keys]
+    return [f"{key}: {typed(there.get(key, 'absent'))} there, {typed(here.get(key, 'absent'))} here" for key in keys]
 
 
 def begin(group: Sequence[Job]) -> None:
@@ -86,8 +86,8 @@ def begin(group: Sequence[Job]) -> None:
         if differences(job) or not saves.exist(job.folder):
             _clear(job)
         (job.folder / FAILED).unlink(missing_ok=True)
-        _write(job.folder / RESOLVED, OmegaConf.to_yaml(job.cfg))
-        _write(job.folder / files.WORDS, OmegaConf.to_yaml(job.composed.hydra.overrides.task))  # Hydra comes too late to it
+        _write(job.folder / RESOLVED, OmegaConf.to_yaml(OmegaConf.create(job.settings)))
+        _write(job.folder / files.OVERRIDES, OmegaConf.to_yaml(job.composed.hydra.overrides.task))  # Hydra comes too late to it
 
 
 def end(job: Job, failed: str | None) -> None:
@@ -116,8 +116,3 @@ def restore(job: Job) -> None:
     """After a refusal that came too late: Hydra's file says again what made the results."""
     if (job.folder / RESOLVED).is_file():
         shutil.copyfile(job.folder / RESOLVED, job.folder / COMPOSED)
-
-
-def _show(settings: Mapping[str, Any], key: str) -> str:
-    value = settings.get(key, "absent")
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -8,23 +8,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError
-
 from saesweep import distributed, files, outputs, saelens, saves
-from saesweep.activations import ActivationStream, Position, Statistics
+from saesweep.activations import ActivationStream, Position
 from saesweep.build import build
 from saesweep.calibration import meet_l0_
 from saesweep.evaluation import Measured, Subject
 from saesweep.logging import SweepLogger
 from saesweep.members import MemberInfo
-from saesweep.memory import keep_freed_memory, out_of_memory
+from saesweep.memory import alone, keep_freed_memory, out_of_memory
 from saesweep.read_ahead import ReadAhead
 from saesweep.saves import Cohort, Save
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
+from saesweep.statistics import Statistics
 from saesweep.sweep.fit import Progress, fit
-from saesweep.sweep.matter import Matter, Numbers, Settings, device_of, matter_of, point_of
+from saesweep.sweep.inputs import Inputs, Numbers, Settings, device_of, inputs_of, point_of
 from saesweep.training import Member, SAESweep
 
 log = logging.getLogger(__name__)
@@ -43,14 +41,13 @@ class Part(NamedTuple):
         return Part([self.jobs[i] for i in which], [self.folders[i] for i in which], self.shared)
 
 
-def train_group(cfgs: Sequence[DictConfig], folders: Sequence[Path]) -> list[Numbers | Exception]:
+def train_group(jobs: Sequence[Settings], folders: Sequence[Path]) -> list[Numbers | Exception]:
     """Train the jobs' SAEs together; each folder gets metrics.csv, eval.json, sae/ and wandb/.
 
     What was saved goes on from there: SAEs that were saved after different numbers of steps go on one after the other.
     """
     keep_freed_memory()
-    jobs = [OmegaConf.to_container(cfg, resolve=True) for cfg in cfgs]
-    group = Part(jobs, list(map(Path, folders)), jobs[0])
+    group = Part(list(jobs), list(map(Path, folders)), jobs[0])
     results = dict[int, Numbers | Exception]()
     waiting = saves.cohorts(group.folders)
     while waiting:
@@ -60,7 +57,7 @@ def train_group(cfgs: Sequence[DictConfig], folders: Sequence[Path]) -> list[Num
         try:
             results |= zip(cohort.members, _train(part, cohort), strict=True)
         except Exception as error:
-            if not out_of_memory(error) or len(cohort.members) == 1 or distributed.readers() > 1:
+            if not out_of_memory(error) or len(cohort.members) == 1 or distributed.world_size() > 1:
                 raise
             waiting[:0] = _halves(cohort, part.folders)
     return [results[i] for i in range(len(jobs))]
@@ -77,45 +74,45 @@ def _halves(cohort: Cohort, folders: Sequence[Path]) -> list[Cohort]:
 
 def _train(group: Part, cohort: Cohort) -> list[Numbers | Exception]:
     """Each rank its own SAEs where they are dealt out, else all of them."""
-    matter = matter_of(group.shared, list(map(point_of, group.jobs)))
+    inputs = inputs_of(group.shared, list(map(point_of, group.jobs)))
     mine = range(len(group.jobs))
-    if distributed.readers() > distributed.world():
-        mine = _dealt_out(group.jobs)[distributed.reader()]
+    if distributed.world_size() > distributed.ranks_per_sae():
+        mine = _dealt_out(group.jobs)[distributed.rank()]
     part = group.of(mine)
-    module, stream = prepared(part, matter, cohort._replace(saves=[cohort.saves[i] for i in mine]))
-    found = dict(zip(mine, _trained(part, module, stream, matter), strict=True))
+    module, stream = prepared(part, inputs, cohort._replace(saves=[cohort.saves[i] for i in mine]))
+    found = dict(zip(mine, _trained(part, module, stream, inputs), strict=True))
     everybodys = {i: result for one in distributed.collected(found) for i, result in one.items()}
     return [everybodys[i] for i in range(len(group.jobs))]
 
 
 def _dealt_out(jobs: Sequence[Settings]) -> list[list[int]]:
     """The SAEs of each rank: the largest first, each to the rank that has least to do."""
-    ranks: list[list[int]] = [[] for _ in range(distributed.readers())]
+    ranks: list[list[int]] = [[] for _ in range(distributed.world_size())]
     for i in sorted(range(len(jobs)), key=lambda i: -jobs[i]["width"]):
         min(ranks, key=lambda rank: sum(jobs[j]["width"] for j in rank)).append(i)
     return [sorted(rank) for rank in ranks]
 
 
-def _trained(part: Part, module: SAESweep, stream: ActivationStream, matter: Matter) -> list[Numbers | Exception]:
+def _trained(part: Part, module: SAESweep, stream: ActivationStream, inputs: Inputs) -> list[Numbers | Exception]:
     if module.steps_done:
         log.info("%s: from %s tokens on", ", ".join(m.label for m in module.members), f"{module.tokens:,}")
     for point, statistics in stream.statistics.items():
         log.info("%s", statistics.report(point))
     logger = logger_of(part)
     fit(module, stream, logger, part.shared, part.folders)
-    results = distributed.told(_finish(part, module, stream, matter))
+    results = distributed.told(_finish(part, module, stream, inputs))
     for index, (folder, result) in enumerate(zip(part.folders, results, strict=True)):
         failed = (str(result) or repr(result)) if isinstance(result, Exception) else None
         logger.finish(index, None if failed else result, failed)
-        if failed is None and distributed.rank() == 0:
+        if failed is None and distributed.rank_in_sae() == 0:
             saves.remove(folder)
     return results
 
 
-def prepared(part: Part, matter: Matter, cohort: Cohort, **more: Any) -> tuple[SAESweep, ActivationStream]:
+def prepared(part: Part, inputs: Inputs, cohort: Cohort, **more: Any) -> tuple[SAESweep, ActivationStream]:
     """The SAEs and their stream, new or as they were saved."""
     shared, points = part.shared, list(map(point_of, part.jobs))
-    stream = _stream(shared, matter.source, math.ceil(shared["tokens"] / shared["batch_tokens"]))
+    stream = _stream(shared, inputs.source, math.ceil(shared["tokens"] / shared["batch_tokens"]))
     found = [saves.read(file) for file in cohort.saves if file is not None]
     if cohort.step:
         position = distributed.told_by_any(found[0].state["position"] if found else None)
@@ -165,27 +162,27 @@ def logger_of(part: Part) -> SweepLogger:
     return SweepLogger(infos, part.shared.get("logger") or {})
 
 
-def _finish(part: Part, module: SAESweep, stream: ActivationStream, matter: Matter) -> list[Numbers | Exception]:
+def _finish(part: Part, module: SAESweep, stream: ActivationStream, inputs: Inputs) -> list[Numbers | Exception]:
     """Fold, evaluate, write; an SAE that fails is returned as an error, the others go on."""
     module.members.to(device_of(part.shared))  # where the language model is; Lightning leaves them on the CPU
-    _calibrate(part.jobs, module, stream, matter)
+    _calibrate(part.jobs, module, stream, inputs)
     done = [index for index, member in enumerate(module.members) if not member.failed]
     subjects = []
     for member in (module.members[index] for index in done):
         statistics = stream.statistics[member.point]
         member.sae.requires_grad_(False).fold_(statistics.mean.to(member.sae.b_dec.device), statistics.scale)
         subjects.append(Subject(member.sae, member.point, statistics))
-    measured = dict(zip(done, _measured(matter, subjects), strict=True))
+    measured = dict(zip(done, _measured(inputs, subjects), strict=True))
     ends: list[Numbers | Exception] = []
     for index, (job, folder, member) in enumerate(zip(part.jobs, part.folders, module.members, strict=True)):
         found = RuntimeError(member.failed) if member.failed else measured[index]
         if not isinstance(found, Exception):
             found.numbers.update(_known_from_training(module, member))
             _say_if_missed(job, member, found.numbers["l0"])
-            try:
+            problems = list[Exception]()
+            with alone(problems.append):
                 _leave(job, folder, member, found, stream.statistics[member.point])
-            except (OSError, SafetensorError) as error:
-                found = error
+            found = problems[0] if problems else found
         ends.append(found.numbers if isinstance(found, Measured) else found)
     return ends
 
@@ -195,11 +192,11 @@ def _say_if_missed(job: Settings, member: Member, l0: float) -> None:
         log.warning("%s: its L0 on held-out text is %.1f, where sparsity=%d was asked for", member.label, l0, job["sparsity"])
 
 
-def _measured(matter: Matter, subjects: Sequence[Subject]) -> list[Measured | Exception]:
+def _measured(inputs: Inputs, subjects: Sequence[Subject]) -> list[Measured | Exception]:
     """Ranks that share SAEs evaluate some of them each."""
-    mine = range(distributed.rank(), len(subjects), distributed.world())
-    found = dict(zip(mine, matter.evaluate([subjects[i] for i in mine]), strict=True))
-    if distributed.world() > 1:
+    mine = range(distributed.rank_in_sae(), len(subjects), distributed.ranks_per_sae())
+    found = dict(zip(mine, inputs.evaluate([subjects[i] for i in mine]), strict=True))
+    if distributed.ranks_per_sae() > 1:
         found = {i: numbers for part in distributed.collected(found) for i, numbers in part.items()}
     return [found[i] for i in range(len(subjects))]
 
@@ -214,13 +211,13 @@ def _known_from_training(module: SAESweep, member: Member) -> Numbers:
 
 def _leave(job: Settings, folder: Path, member: Member, measured: Measured, statistics: Statistics) -> None:
     """The SAE and its site, what its numbers are made of, and last the numbers, which say that it is finished."""
-    if distributed.rank() == 0:
+    if distributed.rank_in_sae() == 0:
         saelens.save(folder / "sae", member.sae, job, measured.numbers)
         saves.put(folder / files.STATISTICS, Save(*statistics.saved()))
         outputs.write(folder, documents=measured.documents, frequency=measured.frequency, numbers=measured.numbers)
 
 
-def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStream, matter: Matter) -> None:
+def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStream, inputs: Inputs) -> None:
     """Where L0 has a target, the thresholds meet it on held-out text; a fixed coefficient leaves L0 where it falls."""
     concerned = [
         member for job, member in zip(jobs, module.members, strict=True)
@@ -228,7 +225,7 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
     ]
     if not distributed.agreed(bool(concerned)):
         return
-    rows = matter.calibration_rows()
+    rows = inputs.calibration_rows()
     for member in concerned:
         statistics, x = stream.statistics[member.point], rows[member.point]
         with member.failing_alone("while its L0 was calibrated"):

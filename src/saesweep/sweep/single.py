@@ -9,13 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from saesweep import saves, signals
 from saesweep.errors import UsageError
 from saesweep.sweep import record
-from saesweep.sweep.ahead import compiling
 from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.engines import Here
-from saesweep.sweep.finish import estimate, show_pareto
-from saesweep.sweep.jobs import Job, job_of, refuse
-from saesweep.sweep.launch import trained
-from saesweep.sweep.plan import describe
+from saesweep.sweep.jobs import Job, job_of
+from saesweep.sweep.launch import planned, show_pareto, trained
 from saesweep.sweep.view import live
 
 RUN = "saesweep.sweep.run.train_group"
@@ -27,30 +24,20 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
     job = job_of(OmegaConf.merge({"hydra": hydra.hydra}, cfg), single=hydra.hydra.mode != RunMode.MULTIRUN)
     with mistakes_told(), signals.obeyed():
         try:
-            todo = prepare(job)
+            done, todo = planned([job], Here())
         except UsageError:
             record.restore(job)
             raise
         if job.settings["plan"]:
             return None
-        if not todo:
-            saves.remove(job.folder)  # of one that was killed when it had just finished
+        for folder in done:
+            saves.remove(folder)  # of one that was killed when it had just finished
         from saesweep.sweep.summary import summaries  # pandas
 
         with summaries([job] if todo else []):
-            numbers = _train(job) if todo else record.finished(job)
+            numbers = _train(job) if todo else done[job.folder]
             show_pareto(job)
         return numbers
-
-
-def prepare(job: Job) -> bool:
-    """Check the job and print the plan; whether there is something to train."""
-    with compiling([job]):
-        refuse([job])
-        record.refuse_others([job])
-        todo = bool(record.differences(job)) or record.finished(job) is None
-        print(describe([] if todo else [job], [[job]] if todo else [], [estimate([job])] if todo else []), flush=True)
-    return todo
 
 
 def _train(job: Job) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def matched_l0(sweep: Path) -> pd.DataFrame | None:
         return None
     rows = []
     for place in json.loads((sweep / "pareto.json").read_text())["places"]:
-        where = {key: place[key] for key in ("model", "site", "layer")}
+        where = {key: place[key] for key in outputs.PLACE}
         for metric, found in place["metrics"].items():
             rows += [{**where, "metric": metric, **gap} for gap in found["gaps"]]
     return pd.DataFrame(rows)

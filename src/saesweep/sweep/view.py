@@ -51,7 +51,7 @@ class View:
 
         self.jobs, self.over, self.said, self.since = jobs, threading.Event(), "", time.time()
         self.table_on_screen = Live(console=Console(stderr=True), auto_refresh=False, transient=True, vertical_overflow="crop",
-                           redirect_stdout=sys.stdout.isatty())  # fmt: skip
+                           redirect_stdout=sys.stdout.isatty())
 
     def say(self, text: str) -> None:
         """One line below the table."""
@@ -104,7 +104,7 @@ def _most_telling(rows: list[tuple[Job, Row]], most: int) -> list[tuple[Job, Row
 def _cells(job: Job, row: Row) -> list[str]:
     cfg, numbers = job.settings, row.numbers
     number = {key: format(numbers[key], form) if numbers.get(key) is not None else "-"
-              for key, form in (("l0", ".1f"), ("fvu", ".4f"), ("dead", ".1%"))}  # fmt: skip
+              for key, form in (("l0", ".1f"), ("fvu", ".4f"), ("dead", ".1%"))}
     place, target = f"{cfg['model']['name']} {cfg['site']['name']}.{cfg['layer']}", f"{cfg['sparsity']:g}"
     seen = [f"{numbers.get('tokens') or 0:,.0f}", f"{number['l0']} of {target}", number["fvu"], number["dead"]]
     return [place, cfg["arch"]["name"], target, str(cfg["seed"]), *seen, row.state]

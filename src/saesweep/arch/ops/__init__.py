@@ -1,7 +1,7 @@
 """The few operations over a list of entries that take all the time, three times over with one result.
 
     plain   PyTorch alone: the definition, and what fp64 and other devices take
-    cpu     fp32 on a CPU: numba, entries chosen by an int8 or int16 product
+    cpu     fp32 on a CPU: numba, entries chosen by an int8, int16 or fp32 product
     gpu     fp32 on CUDA: Triton, entries chosen by a bf16 product
 
 Each module has

@@ -276,7 +276,7 @@ def sort_by_column(columns, starts, order):
 @inlined
 def mark_fired(columns, values, fired):
     for e in range(len(columns)):
-        fired[columns[e]] |= values[e] > ZERO  # no branch: which are is not to be foreseen
+        fired[columns[e]] |= values[e] > ZERO  # no branch: it would be unpredictable
 
 
 @inlined

@@ -1,4 +1,4 @@
-"""The CPU's loops are compiled: `python -m saesweep.arch.ops.ahead`, whose work numba's cache keeps for other processes.
+"""The CPU's loops are compiled: `python -m saesweep.arch.ops.precompile`, whose work numba's cache keeps for other processes.
 
 All but two that few runs need: `adam_sums`, where nothing is clipped, and `sum_columns`, for several ranks and AuxK.
 """

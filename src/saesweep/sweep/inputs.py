@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from saesweep import evaluation, models, synthetic
-from saesweep.activations import LanguageModelSource, Rows, generator
+from saesweep.activations import SYNTHETIC_CALIBRATION, LanguageModelSource, Rows, generator
 from saesweep.cache import CachedSource
 from saesweep.enough import require
 from saesweep.errors import UsageError
@@ -39,7 +39,7 @@ def device_of(job: Settings) -> torch.device:
 def require_device(job: Settings) -> None:
     if device_of(job).type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"trainer={job['trainer']['name']}: torch {torch.__version__} finds no CUDA GPU here; "
-                         "write trainer=cpu, or install a build of torch for the driver that is there")  # fmt: skip
+                         "write trainer=cpu, or install a build of torch for the driver that is there")
 
 
 class ReadText:
@@ -102,16 +102,17 @@ class KnownDictionary:
         )
 
     def calibration_rows(self) -> Rows:
-        return {self.source.point: self.source.draw(self.numbers["calibration_tokens"], generator(self.source.seed, 5))}
+        random = generator(self.source.seed, SYNTHETIC_CALIBRATION)
+        return {self.source.point: self.source.draw(self.numbers["calibration_tokens"], random)}
 
     def evaluate(self, subjects: Sequence[Subject]) -> list[Measured | Exception]:
         return synthetic.evaluate(self.source, subjects, self.numbers["tokens"])
 
 
-Matter = ReadText | KnownDictionary
+Inputs = ReadText | KnownDictionary
 
 
-def matter_of(job: Settings, points: Sequence[HookPoint]) -> Matter:
+def inputs_of(job: Settings, points: Sequence[HookPoint]) -> Inputs:
     """What the SAEs of a group are trained and evaluated on."""
     require_device(job)
     return ReadText(job, points) if has_lm(job) else KnownDictionary(job, points)

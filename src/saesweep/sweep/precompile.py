@@ -18,7 +18,7 @@ def compiling(jobs: Sequence[Job]) -> Iterator[None]:
     global _process
     if not _compiled() and any((job.settings.get("trainer") or {}).get("accelerator") == "cpu" for job in jobs):
         quiet = subprocess.DEVNULL
-        command = [sys.executable, "-m", "saesweep.arch.ops.ahead"]
+        command = [sys.executable, "-m", "saesweep.arch.ops.precompile"]
         _process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
     try:
         yield

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from saesweep.sweep import ahead
+from saesweep.sweep import precompile
 from saesweep.sweep.jobs import Job
 
 ROOT = Path(__file__).parents[1]
@@ -26,27 +26,27 @@ def job(accelerator):
     return made
 
 
-def test_after_it_a_training_step_has_nothing_to_compile(tmp_path):
+def test_after_compiling_ahead_a_training_step_has_nothing_to_compile(tmp_path):
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     found = []
-    for command in (["-m", "saesweep.arch.ops.ahead"], ["-c", STEPS]):
+    for command in (["-m", "saesweep.arch.ops.precompile"], ["-c", STEPS]):
         subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=True)
         found.append({file.name: file.stat().st_mtime_ns for file in tmp_path.rglob("*.nbc")})
     assert len(found[0]) > 10 and found[0] == found[1]
 
 
-def test_it_ends_with_the_preparation_also_where_a_mistake_ends_that(monkeypatch):
-    monkeypatch.setattr(ahead, "_compiled", lambda: False)
-    with pytest.raises(ZeroDivisionError), ahead.compiling([job("gpu"), job("cpu")]):
-        process = ahead._process
+def test_compiling_ahead_ends_with_the_plan_also_where_a_mistake_ends_that(monkeypatch):
+    monkeypatch.setattr(precompile, "_compiled", lambda: False)
+    with pytest.raises(ZeroDivisionError), precompile.compiling([job("gpu"), job("cpu")]):
+        process = precompile._process
         assert process.poll() is None
         raise ZeroDivisionError
-    assert process.poll() is not None and ahead._process is None
-    ahead.wait()
+    assert process.poll() is not None and precompile._process is None
+    precompile.wait()
 
 
 @pytest.mark.parametrize(("compiled", "accelerator"), [(True, "cpu"), (False, "gpu")])
-def test_there_is_none_where_all_is_compiled_or_nothing_runs_on_the_cpu(monkeypatch, compiled, accelerator):
-    monkeypatch.setattr(ahead, "_compiled", lambda: compiled)
-    with ahead.compiling([job(accelerator)]):
-        assert ahead._process is None
+def test_nothing_is_compiled_ahead_where_all_is_compiled_or_nothing_runs_on_the_cpu(monkeypatch, compiled, accelerator):
+    monkeypatch.setattr(precompile, "_compiled", lambda: compiled)
+    with precompile.compiling([job(accelerator)]):
+        assert precompile._process is None

@@ -60,6 +60,14 @@ class Train:
     logger: Any = None  # absent where nobody is told
 
 
+# Where a key of Train belongs. One that is in none of these lists is shared by a group, by a figure, and makes the SAE.
+MAY_DIFFER_IN_A_GROUP = ("arch", "sparsity", "width", "dense", "site", "layer", "seed", "name", "plan", "overwrite")
+MAY_DIFFER_IN_A_FIGURE = ("arch", "sparsity", "seed")
+NOT_THE_SAES = (  # they say nothing about the SAE; of the trainer only the precision does, so that it may go on elsewhere
+    "name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "read_ahead", "logger", "trainer", "cache",
+)
+
+
 @dataclass
 class Control:
     start: Positive

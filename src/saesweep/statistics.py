@@ -1,0 +1,76 @@
+"""What is measured of a hook point before anything is trained: its mean, its scale, and which of its tokens are sinks."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from saesweep.sites import HookPoint
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of one hook point, from the first tokens of the stream: x -> (x - mean) / scale, and which tokens are sinks."""
+
+    mean: Float[Tensor, " d_in"]  # zeros where the run does not centre
+    scale: float  # so that E||(x - mean) / scale||^2 = 1 over the tokens that are no sinks
+    centre: Float[Tensor, " d_in"]  # the mean, whether or not it is subtracted
+    largest: float  # a centred norm above this is a sink's; infinity where sinks are kept
+    quantiles: tuple[float, ...]  # 1%, 50%, 99%, 100% of the centred norms
+    sinks: float  # share of the tokens
+
+    @staticmethod
+    def of(x: Float[Tensor, "tokens d_in"], *, center: bool, max_norm: float | None) -> Statistics:
+        """The mean is taken twice: the second time without the sinks that the first one showed."""
+        x = x.double()
+        norms = (x - x.mean(0)).norm(dim=1)
+        largest = max_norm * float(norms.median()) if max_norm else float("inf")
+        kept = x[norms <= largest]
+        centre = kept.mean(0)
+        norms = (x - centre).norm(dim=1)
+        mean = centre if center else torch.zeros_like(centre)
+        scale = float((kept - mean).square().sum(1).mean().sqrt())
+        levels = torch.tensor([0.01, 0.5, 0.99, 1.0], dtype=torch.float64, device=norms.device)
+        quantiles = tuple(norms.quantile(levels).tolist())
+        return Statistics(mean.float(), scale, centre.float(), largest, quantiles, float((norms > largest).double().mean()))
+
+    def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Its tensors, and the rest as JSON knows it."""
+        numbers = {"scale": self.scale, "largest": self.largest, "quantiles": list(self.quantiles), "sinks": self.sinks}
+        return {"statistics.mean": self.mean, "statistics.centre": self.centre}, numbers
+
+    @staticmethod
+    def restored(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Statistics:
+        mean, centre = tensors["statistics.mean"], tensors["statistics.centre"]
+        return Statistics(**(dict(numbers) | {"mean": mean, "centre": centre, "quantiles": tuple(numbers["quantiles"])}))
+
+    def ordinary(self, x: Float[Tensor, "*tokens d_in"]) -> Bool[Tensor, "*tokens"]:
+        """Which tokens are no sinks."""
+        return (x.float() - self.centre.to(x.device)).norm(dim=-1) <= self.largest
+
+    def apply(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
+        return (x.float() - self.mean.to(x.device)) / self.scale
+
+    def undo(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
+        return x * self.scale + self.mean.to(x.device)
+
+    def report(self, point: HookPoint) -> str:
+        """One line on the site, and one on what follows from it."""
+        spread = self.quantiles[1]
+        ratio = float(self.centre.norm()) / spread
+        low, median, high, top = self.quantiles
+        seen = (
+            f"{point}: |mean| {self.centre.norm():.4g} is {ratio:.1f} times the median spread {spread:.4g}; centred norms "
+            f"{low / median:.2f} (1%), 1, {high / median:.2f} (99%), {top / median:.1f} (largest) times the median; "
+            f"sinks {self.sinks:.3%}"
+        )
+        centred = bool(self.mean.any())
+        if ratio > 1 and not centred:
+            return f"{seen}\n  the mean outweighs the spread: activations.center=true would spare the SAE from learning it"
+        if top / median > 8 and self.largest == float("inf"):
+            return f"{seen}\n  a few tokens dominate the squared error: activations.max_norm=8 would leave them out"
+        return f"{seen}\n  trained on {'(x - mean)' if centred else 'x'} / {self.scale:.4g}"
