@@ -286,6 +286,13 @@ def test_a_mean_is_said_to_be_higher_or_lower_than_the_references(nine):
     assert re.search(r"(jumprelu|gated) [\d.]+ \([\d.]+% (higher|lower)\)", said) and "(-" not in said
 
 
+@pytest.mark.parametrize(("low", "high", "said"), [
+    (-0.4, 0.7, " (level [-0.4, 0.7])"), (0.1, 0.4, " (0.2% [0.1, 0.4] lower)"), (None, None, " (0.2% lower)"),
+])
+def test_a_mean_is_level_with_the_references_where_the_interval_holds_both(low, high, said):
+    assert pareto._beside({"percent": 0.2, "low": low, "high": high}) == said
+
+
 def test_the_answer_says_which_is_better_where_and_by_how_much(nine):
     words = pareto.answer(pareto.report([nine]).comparison)
     assert "lm resid.9, fvu" in words

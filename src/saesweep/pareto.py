@@ -136,6 +136,8 @@ def _beside(one: Mapping[str, Any]) -> str:
     """An area says by how many percent it is lower than the reference's."""
     if not one["percent"]:
         return ""
+    if compare.verdict(one) == "level":
+        return f" (level [{one['low']:z.1f}, {one['high']:z.1f}])"
     if one["percent"] > 0:
         return f" ({_amount(one)} lower)"
     low, high = (None if end is None else -end for end in (one["high"], one["low"]))
