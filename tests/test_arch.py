@@ -21,10 +21,10 @@ MAKE = {
     "relu": lambda: ReLU(D_IN, D_SAE, K),
     "gated": lambda: Gated(D_IN, D_SAE, K),
     "jumprelu": lambda: JumpReLU(
-        D_IN, D_SAE, K, bandwidth=0.5, init_threshold=1.5, relative=True, warm_start=0.0, threshold_rate=0.02
+        D_IN, D_SAE, K, bandwidth=0.5, init_threshold=1.5, relative=True, warm_start=0.0, threshold_tokens=3200
     ),
     "topk": lambda: TopK(D_IN, D_SAE, K, **AUX),
-    "batchtopk": lambda: BatchTopK(D_IN, D_SAE, K, threshold_rate=0.02, **AUX),
+    "batchtopk": lambda: BatchTopK(D_IN, D_SAE, K, threshold_tokens=3200, **AUX),
 }
 COEFFICIENT = torch.tensor(0.03, dtype=torch.float64)
 
@@ -58,7 +58,8 @@ def defined_loss(name, sae, x):
         best = dead >= dead.topk(sae.k_aux).values[:, -1:]
         residual = (x - f @ sae.W_dec - sae.b_dec).detach()
         e_hat = (torch.relu(pi) * best) @ sae.W_dec
-        return sae.alpha * (residual - e_hat).square().sum() / residual.square().sum()
+        variance = (x - x.mean(0)).square().sum(1).mean()
+        return sae.alpha * variance * (residual - e_hat).square().sum() / residual.square().sum()
 
     if name == "relu":
         f = torch.relu(pi)
@@ -301,7 +302,7 @@ def test_gated_is_a_jumprelu_with_a_gap_between_gate_and_magnitude():
 
 def test_jumprelu_warm_starts_as_batchtopk_and_hands_its_threshold_over():
     torch.manual_seed(0)
-    sae = JumpReLU(D_IN, D_SAE, K, bandwidth=0.1, init_threshold=9.0, relative=True, warm_start=0.5, threshold_rate=0.02)
+    sae = JumpReLU(D_IN, D_SAE, K, bandwidth=0.1, init_threshold=9.0, relative=True, warm_start=0.5, threshold_tokens=3200)
     x = data().float()
     step = sae.step(x, torch.tensor(1.0), 0.0)
     assert int((step.latents.values > 0).sum()) == K * BATCH and step.losses["sparsity"] == 0

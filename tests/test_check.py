@@ -47,6 +47,7 @@ def test_the_defaults_with_the_standins_pass():
         ("tokens=null", ["tokens=null", "whole number"]),
         ("tokens=0", ["tokens=0", "at least 1"]),
         ("tokens=-300", ["tokens=-300", "at least 1"]),
+        ("activations.statistics=2000000", ["activations.statistics=2000000", "activations.window="]),
         ("tokens=true", ["tokens=true", "whole number"]),
         ("tokens=100", ["batch_tokens=512", "tokens=100"]),
         ("batch_tokens=0", ["batch_tokens=0"]),
@@ -161,6 +162,12 @@ def test_what_a_plan_needs_does_not_import_lightning():
 @pytest.mark.parametrize("word", ["activations.max_norm=null", "arch.coefficient=6e-4", "trainer.precision=bf16-mixed"])
 def test_what_is_allowed_passes(word):
     assert check(settings("arch=flat", word)) is None
+
+
+def test_a_hub_is_taken_in_place_of_a_package_and_of_nothing_else():
+    word = "model.source.hub=HuggingFaceTB/SmolLM2-135M"
+    assert check(settings("model=smollm2_135m", word, always=("logger=csv",))) is None
+    assert "one of hub" in refused(f"+{word}")
 
 
 def test_a_sweep_without_loggers_passes():

@@ -9,6 +9,7 @@ from scipy import stats
 
 from saesweep import outputs
 from saesweep.compare import compare, verdict
+from saesweep.pareto import answer
 
 
 def table(*points, **same):
@@ -78,6 +79,12 @@ def test_a_target_that_one_curve_just_misses_is_compared_where_both_are():
 def test_two_single_points_are_compared_only_at_the_same_l0():
     assert gaps(table(("a", 32.0, 0.08), ("b", 32.0, 0.1)))["a", "b", 32]["percent"] == pytest.approx(20)
     assert gaps(table(("a", 32.0, 0.08), ("b", 32.1, 0.1))) == {}
+
+
+def test_architectures_without_a_shared_l0_are_said_to_be_so_and_one_alone_is_not_spoken_of():
+    df = table(("a", 32.0, 0.08), ("b", 32.1, 0.1))
+    assert "fvu: no two architectures share an L0" in answer(compare(df, [None, None]))
+    assert answer(compare(df[:1], [None])) == ""
 
 
 def test_tied_curves_are_level():

@@ -23,7 +23,7 @@ from saesweep.sweep.check import check
 from saesweep.sweep.jobs import job_of
 
 ROOT = Path(__file__).parents[1]
-GROUPS = ("model", "site", "text", "arch", "trainer", "logger")
+GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger")
 FILES = [path for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
 SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
 

@@ -30,6 +30,15 @@ def test_step_counts_strictly_above_the_threshold_and_its_gradient_reaches_the_t
     assert dtheta == pytest.approx(-7.5)
 
 
+@pytest.mark.parametrize(("fn", "to_the_input"), [(jumprelu, [0, 1.25, 1.25, 2.25, 1]), (heaviside, [0, 2.5, 2.5, 2.5, 0])])
+def test_what_reaches_the_threshold_is_what_the_variant_that_trains_the_input_would_add_there(fn, to_the_input):
+    """Section 1.9: d/dz of that variant is ours less our d/dtheta, entry by entry."""
+    z, theta = Z.clone().requires_grad_(), torch.full_like(Z, THETA).requires_grad_()
+    fn(z, theta, EPS).sum().backward()
+    dz = torch.zeros_like(Z) if z.grad is None else z.grad
+    torch.testing.assert_close(dz - theta.grad, torch.tensor(to_the_input, dtype=torch.float64))
+
+
 def test_step_fed_with_latents_instead_of_pre_activations_would_lose_the_lower_half_of_the_window():
     f = jumprelu(Z, torch.full_like(Z, THETA), EPS).detach()
     assert gradients(heaviside, z=f)[2] == pytest.approx(-2.5)
@@ -64,7 +73,7 @@ def test_the_loss_of_one_latent_in_one_dimension_and_its_gradients():
 
 def test_the_sparsity_term_reaches_the_threshold_and_nothing_else():
     torch.manual_seed(0)
-    sae = JumpReLU(8, 32, 4, bandwidth=0.5, init_threshold=0.5, relative=True, warm_start=0.0, threshold_rate=0.02)
+    sae = JumpReLU(8, 32, 4, bandwidth=0.5, init_threshold=0.5, relative=True, warm_start=0.0, threshold_tokens=3200)
     losses = sae.step(torch.randn(64, 8), torch.tensor(1.0), 1.0).losses
     grads = torch.autograd.grad(losses["sparsity"], list(sae.parameters()), allow_unused=True)
     reached = {name for (name, _), g in zip(sae.named_parameters(), grads, strict=True) if g is not None and g.any()}
@@ -144,6 +153,6 @@ def test_at_half_the_bandwidth_or_more_rectifying_first_changes_nothing(toy):
 
 
 def test_thresholds_are_kept_at_half_the_bandwidth_or_more():
-    sae = JumpReLU(4, 8, 2, bandwidth=0.4, init_threshold=0.01, relative=False, warm_start=0.0, threshold_rate=0.02)
+    sae = JumpReLU(4, 8, 2, bandwidth=0.4, init_threshold=0.01, relative=False, warm_start=0.0, threshold_tokens=3200)
     sae.constrain_()
     assert (sae.threshold == 0.2).all()

@@ -155,6 +155,14 @@ def test_nothing_is_put_into_a_figure_that_was_made_with_other_settings():
     assert train("arch=round", "sparsity=16", "context=64").code == 1
 
 
+def test_one_curve_holds_saes_of_one_architecture_with_one_set_of_numbers():
+    train("-m", "arch=flat", "sparsity=16")
+    refused = train("-m", "arch=flat", "sparsity=32", "arch.optimizer.lr=0.5")
+    assert refused.code == 1 and "arch.optimizer.lr: 0.001 there, 0.5 here" in refused.error
+    assert train("-m", "arch=round", "sparsity=32", "arch.optimizer.lr=0.5").code == 0
+    assert train("-m", "arch=flat", "sparsity=32", "arch.coefficient=0.1").code == 0
+
+
 def test_what_was_saved_is_kept_for_the_same_settings_whoever_else_is_in_the_group():
     train("-m", "arch=flat", "sparsity=16,32")
     save = PLACE / "flat/16/checkpoint/7-00000000.safetensors"

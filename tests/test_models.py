@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from saesweep.errors import UsageError
-from saesweep.models import dtype_of, load, load_tokenizer
+from saesweep.models import _module, dtype_of, load, load_tokenizer, weights_identity
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
 MODELS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -320,6 +320,37 @@ def test_offline_is_said_where_the_user_asked_for_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match="HF_HUB_OFFLINE forbids"):
         load_tokenizer(config("gpt2", source={"hub": "nobody/nothing", "revision": "main"}))
+
+
+def saved(folder: Path) -> dict:
+    """The config of a model in a folder of its own."""
+    load(config("tiny")).module.save_pretrained(folder)
+    return config("gpt2", source={"hub": str(folder), "revision": "main"}, dtype="float32")
+
+
+def test_a_cut_off_file_of_safetensors_is_named_with_what_to_do(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    assert _module(model, torch.float32).dtype == torch.float32
+    weights.write_bytes(weights.read_bytes()[:-500])
+    with pytest.raises(UsageError, match=r"damaged or cut off.*--force-download"):
+        _module(model, torch.float32)
+
+
+def test_a_pickle_is_not_loaded_though_there_is_nothing_else(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UsageError, match="no pickle"):
+        _module(model, torch.float32)
+
+
+def test_weights_saved_again_in_the_same_folder_are_other_weights(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    before = weights_identity(model)
+    assert before and weights_identity(model) == before and weights_identity(config("tiny")) is None
+    os.utime(tmp_path / "model.safetensors", ns=(0, 0))
+    assert weights_identity(model) != before
 
 
 # The default model

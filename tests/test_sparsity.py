@@ -103,9 +103,9 @@ MAKE = {
     "relu": lambda k: ReLU(D_IN, D_SAE, k),
     "gated": lambda k: Gated(D_IN, D_SAE, k),
     "jumprelu": lambda k: JumpReLU(
-        D_IN, D_SAE, k, bandwidth=0.5, init_threshold=1.0, relative=True, warm_start=0.0, threshold_rate=0.02
+        D_IN, D_SAE, k, bandwidth=0.5, init_threshold=1.0, relative=True, warm_start=0.0, threshold_tokens=3200
     ),
-    "batchtopk": lambda k: BatchTopK(D_IN, D_SAE, k, threshold_rate=0.02, alpha=0.0, k_aux=1, aux_tokens=1),
+    "batchtopk": lambda k: BatchTopK(D_IN, D_SAE, k, threshold_tokens=3200, alpha=0.0, k_aux=1, aux_tokens=1),
 }
 
 

@@ -256,6 +256,15 @@ def test_a_context_that_holds_only_bos_is_refused(jsonl: str, tokenizer: Tokeniz
         require(files(jsonl), tokenizer, asking(10, context=1))
 
 
+def test_of_a_stream_too_little_held_out_text_is_refused_before_the_training(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    corpus = streamed(stream_folder(tmp_path, WORDS))
+    asked = asking()
+    require(corpus, tokenizer, asked)
+    asked["evaluation"]["tokens"] = 10_000
+    with pytest.raises(UsageError, match=r"evaluation\.tokens=10000"):
+        require(corpus, tokenizer, asked)
+
+
 # Mistakes
 
 

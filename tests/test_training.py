@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from small import ARCHS, fitted, job, trained, untrained, words, write_text
 from standin.cli import ENV, ROOT
 
+from saesweep.errors import UsageError
 from saesweep.metrics import dead_share
 from saesweep.saves import cohorts
 from saesweep.sweep import run
@@ -175,6 +177,32 @@ def test_a_killed_training_goes_on_bitwise_from_the_disk_cache_uncentred_and_wit
         assert all(bool(p.isfinite().all()) for p in found.sae.parameters())
 
 
+def test_a_training_in_float64_goes_on_exactly(text, tmp_path):
+    jobs = [job(text, "arch=batchtopk", "trainer.precision=64-true", "save_tokens=1088")]
+    whole = trained(jobs, tmp_path / "whole")
+    with pytest.raises(Killed):
+        trained(jobs, tmp_path / "killed", progress=KillAfter(1920))
+    again = trained(jobs, tmp_path / "killed")
+    assert whole.members[0].sae.W_dec.dtype == torch.float64
+    assert_same(state(again), state(whole))
+
+
+def test_a_training_does_not_go_on_on_a_text_or_weights_that_have_changed(tmp_path, caplog):
+    text = write_text(tmp_path)
+    jobs = [job(text, "arch=topk", "save_tokens=1088")]
+    with pytest.raises(Killed):
+        trained(jobs, tmp_path / "sae", progress=KillAfter(1920))
+    before = Path(text).read_text()
+    Path(text).write_text(before + json.dumps({"text": "one more document"}) + "\n")
+    with pytest.raises(UsageError, match=r"text\.digest: \w+ there, \w+ now"):
+        trained(jobs, tmp_path / "sae")
+    Path(text).write_text(before)
+    then, now = ({"model": {"dtype": dtype}} for dtype in ("torch.float32", "torch.bfloat16"))
+    run._require_same_stream(tmp_path, then, now)
+    assert "ran in torch.float32 before" in caplog.text
+    trained(jobs, tmp_path / "sae")
+
+
 def test_the_losses_do_not_repeat_a_batch_after_a_resume(text, tmp_path):
     """The curve behind the resume is the curve of a run that never stopped."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -207,10 +235,10 @@ def test_a_member_that_failed_is_tried_again_from_its_last_save_and_the_others_d
 def one_step(text, tmp_path, *more):
     """Two jumprelus with different clip after one step: the module, and the weights before it."""
     jobs = [job(text, "arch=jumprelu", "tokens=64", f"arch.optimizer.clip={clip}", *more) for clip in ("1e-3", "null")]
-    module, stream, _ = untrained(jobs)
+    module, stream, inputs = untrained(jobs)
     before = {key: value.clone() for key, value in module.members.state_dict().items()}
     folders = [tmp_path / "0", tmp_path / "1"]
-    fitted(module, stream, jobs, folders)
+    fitted(module, stream, jobs, folders, inputs)
     return module, before
 
 
@@ -245,10 +273,10 @@ def test_the_loss_that_backward_sees_is_the_sum_of_the_terms_that_are_logged(tex
             return loss
 
     jobs = mixed(text, "tokens=1280")
-    module, stream, _ = untrained(jobs)
+    module, stream, inputs = untrained(jobs)
     module.__class__ = Watched
     folders = [tmp_path / str(i) for i in range(len(jobs))]
-    fitted(module, stream, jobs, folders)
+    fitted(module, stream, jobs, folders, inputs)
     logged = [0.0, 0.0]
     for folder in folders:
         for i, row in enumerate(curve(folder)):
@@ -290,10 +318,10 @@ def test_dead_is_counted_in_tokens_so_the_batch_size_does_not_change_what_it_mea
     for batch in (16, 64):
         words = ("arch=relu", f"batch_tokens={batch}", "tokens=1920", "log_tokens=320", "evaluation.dead_after=640")
         jobs = [job(text, *words)]
-        module, stream, _ = untrained(jobs)
+        module, stream, inputs = untrained(jobs)
         module.members[0].sae.b_enc.data[:24] = -1e6
         folder = tmp_path / str(batch)
-        fitted(module, stream, jobs, [folder])
+        fitted(module, stream, jobs, [folder], inputs)
         since = module.members[0].sae.tokens_since_fired
         assert (since[:24] == 1920).all()
         rows = curve(folder)
@@ -304,10 +332,10 @@ def test_dead_is_counted_in_tokens_so_the_batch_size_does_not_change_what_it_mea
 
 def test_a_latent_that_never_fires_is_dead_also_where_sinks_are_left_out_of_the_batches(text, tmp_path):
     jobs = [job(text, "arch=topk", "activations={max_norm: 1.05, window: 1024, statistics: 512, documents_per_pool: 8}")]
-    module, stream, _ = untrained(jobs)
+    module, stream, inputs = untrained(jobs)
     sae = module.members[0].sae
     sae.b_enc.data[:24] = -1e6
-    fitted(module, stream, jobs, [tmp_path])
+    fitted(module, stream, jobs, [tmp_path], inputs)
     assert 0 < sae.tokens_seen < module.tokens and (sae.tokens_since_fired[:24] == sae.tokens_seen).all()
     assert all(float(row["dead"]) >= 0.25 for row in curve(tmp_path))
 
@@ -340,6 +368,19 @@ def test_a_training_leaves_its_curve_its_numbers_and_the_sae(sweep):
         numbers = json.loads((folder / "eval.json").read_text())
         assert numbers == result and numbers.keys() >= SECTION_6 | {"sinks", "d_in", "d_sae", "tokens"}
         assert numbers["d_in"] == 48 and numbers["d_sae"] == 96 and numbers["tokens"] == 3200
+
+
+def test_in_training_thresholds_stay_at_half_the_bandwidth_or_more(text, tmp_path):
+    words = ("arch=jumprelu_cold", "arch.init_threshold=0", "arch.coefficient=1e-9", "tokens=640")
+    sae = trained([job(text, *words)], tmp_path).members[0].sae
+    assert float(sae.threshold.min()) == pytest.approx(sae.bandwidth / 2)
+
+
+def test_l0_is_calibrated_without_the_sinks(text, tmp_path):
+    """Most of the tokens are sinks here, which evaluation leaves out."""
+    numbers = "activations={max_norm: 0.95, window: 1024, statistics: 512, documents_per_pool: 8}"
+    (found,) = run.train_group([job(text, "arch=relu", numbers)], [tmp_path])
+    assert found["sinks"] > 300 and found["l0"] == pytest.approx(4, rel=0.15)
 
 
 def test_every_sae_meets_its_sparsity_and_only_those_with_a_penalty_have_a_coefficient(sweep):

@@ -16,13 +16,12 @@ log = logging.getLogger(__name__)
 
 
 def require(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any]) -> None:
-    """Text for the training and the evaluation of a job. A stream's is not counted."""
+    """Text for the training and the evaluation of a job. Of a stream only what is held out is counted: it comes first."""
     context, numbers = job["context"], job["evaluation"]
     if context <= (tokenizer.bos is not None):
         raise UsageError(f"context={context}: a block has to hold a token besides BOS; write 128")
-    if not corpus.finite:
-        return
-    _require_training(corpus, tokenizer, job["tokens"], job["batch_tokens"], context, job["activations"]["window"])
+    if corpus.finite:
+        _require_training(corpus, tokenizer, job["tokens"], job["batch_tokens"], context, job["activations"]["window"])
     for purpose, tokens in ((EVALUATION, numbers["tokens"]), (CALIBRATION, numbers["calibration_tokens"])):
         held_out_blocks(corpus, tokenizer, purpose, tokens=tokens, context=context, stream_seed=job["stream_seed"])
 

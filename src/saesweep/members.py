@@ -1,4 +1,4 @@
-"""What the logs call one SAE: its names, its folder, its settings, and the command that trains it again."""
+"""What the logs call one SAE: its names, its folder, its settings, and the command that made it."""
 
 import hashlib
 import json

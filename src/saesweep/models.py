@@ -11,11 +11,14 @@ No pickle is read, no code of a repository is run, and what is on this machine n
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tokenizers
 import torch
 import transformers
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError
 
 from saesweep import converted
 from saesweep.errors import UsageError
@@ -77,7 +80,7 @@ def _module(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTra
     if source.get("random"):
         return _random(source["random"], **options)
     if source.get("hub"):
-        return _from_hub(transformers.AutoModelForCausalLM, model, **options)
+        return _from_hub(transformers.AutoModelForCausalLM, model, use_safetensors=True, **options)
     return transformers.AutoModelForCausalLM.from_pretrained(converted.weights_folder(model), **options)
 
 
@@ -103,13 +106,38 @@ def _from_hub(auto: type, model: Mapping[str, Any], **options: Any) -> Any:
     options |= {"revision": model["source"]["revision"], "trust_remote_code": False}
     try:
         return auto.from_pretrained(repository, local_files_only=True, **options)
-    except OSError:
+    except OSError as error:
+        if Path(repository).is_dir():
+            raise UsageError(f"model={model['name']}: {repository}: {error}; only safetensors are read, no pickle") from error
         log.info("%s is not on this machine yet", repository)
+    except SafetensorError as error:
+        raise _damaged(model, error) from error
     require_hub(f"model={model['name']}", repository, f"`hf download {repository}` where there is a network")
     try:
         return auto.from_pretrained(repository, **options)
     except OSError as error:
         raise UsageError(f"model={model['name']}: the hub does not hand out {repository}: {error}") from error
+    except SafetensorError as error:
+        raise _damaged(model, error) from error
+
+
+def _damaged(model: Mapping[str, Any], error: SafetensorError) -> UsageError:
+    repository = model["source"]["hub"]
+    return UsageError(f"model={model['name']}: a file of weights of {repository} is damaged or cut off ({error}); delete it, "
+                      f"and download it again: `hf download {repository} --force-download`")
+
+
+def weights_identity(model: Mapping[str, Any]) -> Any:
+    """What tells these weights from others of the same name: the commit of a repository, the files of a local folder.
+
+    None where the settings say it all (a package's checksum, a seed). The tokenizer has been fetched before.
+    """
+    if not (repository := model["source"].get("hub")):
+        return None
+    if (folder := Path(repository)).is_dir():
+        return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(folder.glob("*.safetensors"))]
+    config = try_to_load_from_cache(repository, "config.json", revision=model["source"]["revision"])
+    return Path(config).parent.name if isinstance(config, str) else None
 
 
 def _random(random: Mapping[str, Any], **options: Any) -> transformers.PreTrainedModel:

@@ -22,6 +22,7 @@ from saesweep.outputs import Details
 
 SHOWN = {"arch": "s", "sparsity": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
          "loss_recovered": ".4f", "dead": ".3f"}
+NO_SHARED_L0 = "no two architectures share an L0; several sparsities make curves that do, such as sparsity=16,32,64"
 PHRASES = {"better": "is better than", "level": "is level with"}
 
 
@@ -99,14 +100,15 @@ def answer(comparison: Mapping[str, Any]) -> str:
     lines = []
     for place in comparison["places"]:
         for measure, found in place["metrics"].items():
-            apart = found["on_other_text"]
+            apart, where = found["on_other_text"], f"\n{place['model']} {place['site']}.{place['layer']}, {measure}"
             if not found["gaps"] and not apart:
+                lines += [f"{where}: {NO_SHARED_L0}"] if len(found["curves"]) > 1 else []
                 continue
             pairs = dict[tuple[str, str, str], list[Mapping[str, Any]]]()
             for gap in found["gaps"]:
                 gap = compare.turned(gap) if compare.verdict(gap) == "worse" else gap
                 pairs.setdefault((gap["a"], PHRASES[compare.verdict(gap)], gap["b"]), []).append(gap)
-            lines.append(f"\n{place['model']} {place['site']}.{place['layer']}, {measure}")
+            lines.append(where)
             lines += [f"  {' '.join(words)} at {', '.join(map(_at, gaps))}" for words, gaps in pairs.items()]
             lines += [f"  {_areas(found)}"] if len(found["areas"]) > 1 else []
             lines += [f"  {a} and {b} were measured on different text, and are not compared" for a, b in apart]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saesweep import files
 from saesweep.arch.base import SparseAutoencoder
-from saesweep.sites import hook_point
+from saesweep.sites import HookPoint, hook_point
 
 FORMAT = "6.0.0"  # of SAELens; a file that names none is taken for an old one, and its metadata dropped
 
@@ -56,9 +56,9 @@ def described(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[s
             "model_name": cfg["model"]["source"].get("hub") or cfg["model"]["name"],
             "hook_name": hook_name,
             "hook_head_index": None,
-            "hf_hook_name": hook_point(cfg["model"], cfg["site"]["name"], cfg["layer"]).module,
+            "hf_hook_name": _hf_hook_name(hook_point(cfg["model"], cfg["site"]["name"], cfg["layer"])),
             "context_size": cfg["context"],
-            "dataset_path": cfg["text"]["name"],
+            "dataset_path": cfg["text"].get("repository") or cfg["text"]["name"],
             "prepend_bos": bool(cfg["model"].get("bos", False)),
             "exclude_special_tokens": True,
             "seqpos_slice": [None],
@@ -71,3 +71,8 @@ def described(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[s
             "num_dead_features": round(metrics["dead"] * sae.d_sae),
         },
     }
+
+
+def _hf_hook_name(point: HookPoint) -> str:
+    """The module whose tensor it is; that of an input is the module around it: its own output is another tensor."""
+    return point.module if point.tensor == "output" else point.module.rpartition(".")[0]

@@ -16,22 +16,23 @@ from saesweep import distributed
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.latents import Latents
 from saesweep.arch.topk import auxk
-from saesweep.ranges import Count, Index, NotNegative, Share
+from saesweep.ranges import Count, Index, NotNegative
 
 
 class RunningThreshold(nn.Module):
     """Keeps the sparsity * batch largest positive pre-activations, and the running mean of the smallest one kept."""
 
-    def __init__(self, rate: float):
-        """`rate`: the weight of a new batch in the mean, so that it looks back on about the last 1 / rate."""
+    def __init__(self, tokens: int):
+        """The mean looks back on about so many tokens."""
         super().__init__()
-        self.rate = rate
+        self.tokens = tokens
         self.register_buffer("value", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("last", torch.tensor(0.0, dtype=torch.float64))  # of the last batch: early on it moves fast
 
     def largest(self, sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"]) -> Latents:
         """The sparsity * batch largest pre-activations, the rest zero; moves the running mean."""
-        count = sae.sparsity * int(distributed.total(len(x)))
+        batch = int(distributed.total(len(x)))
+        count = sae.sparsity * batch
         pi = sae.preactivations(x, above=0.9 * self.last)  # those near the last batch's smallest, which are few
         values = _positive(pi)
         if distributed.total(len(values)) < count:
@@ -44,7 +45,7 @@ class RunningThreshold(nn.Module):
         smallest = values.kthvalue(values.numel() - count + 1).values
         new = smallest.to(self.value)
         self.last.copy_(new)
-        self.value.copy_(torch.where(self.value > 0, self.value.lerp(new, self.rate), new))
+        self.value.copy_(torch.where(self.value > 0, self.value.lerp(new, min(1.0, batch / self.tokens)), new))
         return pi.with_values(torch.where(pi.values >= smallest, pi.values, 0.0))
 
 
@@ -60,11 +61,11 @@ class BatchTopK(SparseAutoencoder):
 
     def __init__(
         self, d_in: int, d_sae: int, sparsity: int, *,
-        threshold_rate: Share, alpha: NotNegative, k_aux: Count, aux_tokens: Index,
+        threshold_tokens: Count, alpha: NotNegative, k_aux: Count, aux_tokens: Index,
     ):
         super().__init__(d_in, d_sae, sparsity)
         self.alpha, self.k_aux, self.aux_tokens = alpha, k_aux, aux_tokens
-        self.batch_threshold = RunningThreshold(threshold_rate)
+        self.batch_threshold = RunningThreshold(threshold_tokens)
 
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pi * (pi > self.batch_threshold.value.to(pi))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.batchtopk import RunningThreshold
-from saesweep.ranges import NotNegative, Positive, Share
+from saesweep.ranges import Count, NotNegative, Positive, Share
 
 
 class _JumpReLU(torch.autograd.Function):
@@ -73,13 +73,13 @@ class JumpReLU(SparseAutoencoder):
     def __init__(
         self, d_in: int, d_sae: int, sparsity: int, *,
         bandwidth: Positive, init_threshold: NotNegative, relative: bool, warm_start: Share,
-        threshold_rate: Share,
+        threshold_tokens: Count,
     ):
         super().__init__(d_in, d_sae, sparsity)
         unit = 1 / math.sqrt(d_in) if relative else 1.0
         self.bandwidth, self.warm_start = bandwidth * unit, warm_start
         self.threshold = nn.Parameter(torch.full((d_sae,), init_threshold * unit))
-        self.batch_threshold = RunningThreshold(threshold_rate)
+        self.batch_threshold = RunningThreshold(threshold_tokens)
 
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pi * (pi > self.threshold)

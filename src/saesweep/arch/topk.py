@@ -1,10 +1,11 @@
 """TopK SAE with the AuxK loss (Gao et al. 2024, arXiv:2406.04093, sections 2.3 and A.2).
 
     f    = ReLU(TopK(pi))                              k = sparsity; fewer where the k-th largest is negative
-    loss = ||x - x_hat||^2 + alpha * ||e - e_hat||^2 / ||e||^2
+    loss = ||x - x_hat||^2 + alpha * ||x - mean||^2 * ||e - e_hat||^2 / ||e||^2
 
 e = x - x_hat is held constant, e_hat decodes the k_aux largest pi among the dead latents without b_dec, and AuxK is
-left out while no latent is dead. In training units E||x - mean||^2 = 1, so both terms are shares of a variance.
+left out while no latent is dead. Over the variance of x this is the paper's sum of two shares, times a constant: 1 in
+training units, where x is centred.
 """
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,8 @@ class TopK(SparseAutoencoder):
 
 
 def auxk(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
-    """alpha times the share of the residual that the dead latents' best k_aux leave unexplained; 0 with none dead."""
+    """alpha times the variance of x times the share of the residual that the dead latents' best k_aux leave unexplained;
+    0 with none dead."""
     dead = (sae.tokens_since_fired > sae.aux_tokens).nonzero().squeeze(1)
     k = min(sae.k_aux, len(dead))
     if k == 0 or sae.alpha == 0:
@@ -49,4 +51,5 @@ def auxk(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], x_hat: Float[Te
     pi = torch.relu(F.linear(x - sae.b_dec, W_enc_T, b_enc))
     f = pi if k == len(dead) else pi * kept(pi.detach(), None, k)
     residual = x - x_hat
-    return sae.alpha * (residual - f @ W_dec).square().sum(1).mean() / distributed.mean(residual.square().sum(1))
+    share = (residual - f @ W_dec).square().sum(1).mean() / distributed.mean(residual.square().sum(1))
+    return sae.alpha * distributed.variance(x) * share

@@ -19,7 +19,7 @@ def better(comparison: dict) -> str:
     """Per metric: the means over the shared range of L0, then pair by pair at each sparsity."""
     metrics = [metric for metric in _metrics(comparison) if any(b["gaps"] for _, b in _blocks(comparison, metric))]
     if not metrics:
-        return "<p>There is nothing to compare: that takes two architectures at one place.</p>"
+        return "<p>There is nothing to compare: that takes two architectures at one place whose curves share an L0.</p>"
     note = f'<p id="uncompared" hidden>Only {_listed(list(map(_short, metrics)))} can be compared here.</p>'
     return note + "".join(_metric(metric, _blocks(comparison, metric)) for metric in metrics)
 

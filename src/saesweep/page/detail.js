@@ -40,7 +40,7 @@ function about(sae, width) {
   const numbers = heads.filter(key => !UNLISTED.includes(key)).map(key => [key, cell(sae, key)]);
   return [
     el("p", {textContent: `${model}, ${site}, layer ${layer}`}), ...state(sae, told), links(sae, told),
-    ...part("Train it again", el("pre", {tabIndex: 0}, el("code", {textContent: told.command})), copier(told.command)),
+    ...part("The command that made it", el("pre", {tabIndex: 0}, el("code", {textContent: told.command})), copier(told.command)),
     ...part("Numbers", list(numbers.filter(([, value]) => value !== "-"))),
     ...part("Training", ...["fvu", "l0"].map(key => told.curve?.[key] && training(told.curve, key, width, saes.sparsity[sae]))),
     ...part("Firing frequency", ...(told.rates ? firing(told.rates, width) : [])),

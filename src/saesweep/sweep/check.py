@@ -113,6 +113,8 @@ def _numbers(cfg: dict) -> None:
         raise UsageError(f"sparsity={sparsity}: cannot be above width={width}; lower sparsity or raise width")
     if batch > tokens:
         raise UsageError(f"batch_tokens={batch}: cannot be above tokens={tokens}; lower batch_tokens or raise tokens")
+    if (wanted := cfg["activations"]["statistics"]) > (there := cfg["activations"]["window"]):
+        raise UsageError(f"activations.statistics={wanted}: are of the first window, so at most activations.window={there}")
     if (wanted := cfg["evaluation"]["lm_tokens"]) > (there := cfg["evaluation"]["tokens"]):
         raise UsageError(f"evaluation.lm_tokens={wanted}: is a part of evaluation.tokens={there}, so at most that")
 
@@ -127,6 +129,8 @@ def _place(cfg: dict) -> None:
     _typed("site", cfg["site"], keys.Site)
     _has("model", model, keys.Model)
     source, kinds = model["source"], [kind for kind in keys.SOURCES if model["source"].get(kind) is not None]
+    if kinds == ["hub", "package"]:
+        kinds = kinds[:1]  # where it is given, a package is not looked at
     if len(kinds) != 1:
         raise UsageError(f"model.source={source}: must have one of {', '.join(keys.SOURCES)}")
     _known("model.source", source, [field.name for kind in keys.SOURCES.values() for field in fields(kind)])

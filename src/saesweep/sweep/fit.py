@@ -20,9 +20,12 @@ from saesweep.sweep.inputs import Settings, device_of
 from saesweep.training import Member, SAESweep
 
 
-def fit(module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Settings, folders: Sequence[Path]) -> None:
+def fit(
+    module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Settings, folders: Sequence[Path],
+    determined_by: Settings,
+) -> None:
     """Train to the end. All members are saved every `save_tokens` and `save_minutes`, at the end, and on a signal."""
-    saver = Saver(stream, folders, max(1, job["save_tokens"] // job["batch_tokens"]), 60 * job["save_minutes"])
+    saver = Saver(stream, folders, determined_by, max(1, job["save_tokens"] // job["batch_tokens"]), 60 * job["save_minutes"])
     module.after_step = saver
     if not module.members:
         for _ in stream:  # a reader for the other ranks
@@ -63,8 +66,10 @@ class Saver:
 
     AGREE = 16  # steps between two moments at which several ranks agree on what only one of them knows
 
-    def __init__(self, stream: ActivationStream, folders: Sequence[Path], every_steps: int, every_seconds: float):
-        self.stream, self.folders = stream, folders
+    def __init__(
+        self, stream: ActivationStream, folders: Sequence[Path], determined_by: Settings, every_steps: int, every_seconds: float
+    ):
+        self.stream, self.folders, self.determined_by = stream, folders, determined_by
         self.every_steps, self.every_seconds, self.last = every_steps, every_seconds, time.monotonic()
         self.saved_step = -1
         self.failed = set[int]()
@@ -110,6 +115,7 @@ class Saver:
             return None
         statistics, numbers = self.stream.statistics[member.point].saved()
         state |= {"position": self.stream.position_after(module.steps_done)._asdict(), "statistics": numbers}
+        state["determined_by"] = self.determined_by
         try:
             saves.write(folder, module.steps_done, Save(tensors | statistics, state))
         except (OSError, SafetensorError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,22 @@ class ReadText:
             documents_per_pool=activations["documents_per_pool"], stream_seed=job["stream_seed"],
         )
 
-    def _cached(self) -> CachedSource:
-        """Known by all that determines the activations, but the places where they are read."""
+    @cached_property
+    def determined_by(self) -> Settings:
+        """All that determines the activations, but the places where they are read."""
         job, activations = self.job, self.job["activations"]
         model = {key: job["model"][key] for key in ("name", "source", "bos")}
-        determined_by = {
-            "model": model | {"dtype": str(models.dtype_of(job["model"]["dtype"], str(device_of(job))))},
+        dtype = str(models.dtype_of(job["model"]["dtype"], str(device_of(job))))
+        return {
+            "model": model | {"dtype": dtype, "weights": models.weights_identity(job["model"])},
             "text": self.corpus.identity, "context": job["context"], "stream_seed": job["stream_seed"],
             **{key: activations[key] for key in ("window", "documents_per_pool", "forward_tokens")},
         }
+
+    def _cached(self) -> CachedSource:
+        job, activations = self.job, self.job["activations"]
         return CachedSource(
-            Path(job["cache"]["folder"]), determined_by, self.points, cache(self._read_now),
+            Path(job["cache"]["folder"]), self.determined_by, self.points, cache(self._read_now),
             context=job["context"], window=activations["window"], device=device_of(job),
         )
 
@@ -93,6 +98,8 @@ class ReadText:
 
 class KnownDictionary:
     """No language model: a known dictionary."""
+
+    determined_by: Settings = {}  # noqa: RUF012  by the settings alone
 
     def __init__(self, job: Settings, points: Sequence[HookPoint]):
         self.numbers = job["evaluation"]

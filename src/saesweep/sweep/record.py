@@ -46,12 +46,15 @@ def refuse_others(jobs: Sequence[Job]) -> None:
 
 
 def _beside(jobs: Sequence[Job]) -> list[str]:
-    """For each model and site: a finished SAE that this command leaves alone, and whose shared settings differ."""
+    """A finished SAE that this command leaves alone, for each model and site, and each architecture there, if what their
+    SAEs have in common is another there."""
     own, found = {job.folder for job in jobs}, []
-    for place, job in {job.folder.parents[1]: job for job in jobs}.items():
-        other = next((file.parent for file in sorted(place.glob(f"*/*/{NUMBERS}")) if file.parent not in own), None)
+    places = {job.folder.parents[1]: (job, "*/*", _shared) for job in jobs}
+    curves = {job.folder.parent: (job, "*", _of_a_curve) for job in jobs}
+    for folder, (job, below, settings) in (places | curves).items():
+        other = next((file.parent for file in sorted(folder.glob(f"{below}/{NUMBERS}")) if file.parent not in own), None)
         made = other and files.settings(other)
-        if made and (differing := _differing(_shared(made), _shared(job.settings))):
+        if made and (differing := _differing(settings(made), settings(job.settings))):
             found.append(_made_otherwise(other, differing))
     return found
 
@@ -63,6 +66,11 @@ def _made_otherwise(folder: Path, differing: Sequence[str]) -> str:
 def _shared(settings: Mapping) -> dict[str, Any]:
     """What all SAEs of a figure have in common."""
     return dict(files.flat({key: value for key, value in own_settings(settings).items() if key not in MAY_DIFFER_IN_A_FIGURE}))
+
+
+def _of_a_curve(settings: Mapping) -> dict[str, Any]:
+    """What all SAEs of an architecture have in common: all of it but the coefficient, which may take the target's place."""
+    return dict(files.flat({"arch": {key: value for key, value in settings["arch"].items() if key != "coefficient"}}))
 
 
 def differences(job: Job) -> list[str]:
