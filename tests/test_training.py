@@ -15,7 +15,7 @@ from standin.cli import ENV, ROOT
 from saesweep.errors import UsageError
 from saesweep.metrics import dead_share
 from saesweep.saves import cohorts
-from saesweep.sweep import run
+from saesweep.sweep import inputs, run
 from saesweep.sweep.inputs import inputs_of, point_of
 from saesweep.synthetic import recovery
 from saesweep.training import Member, SAESweep, variance_of
@@ -194,9 +194,11 @@ def test_a_training_does_not_go_on_on_a_text_or_weights_that_have_changed(tmp_pa
         trained(jobs, tmp_path / "sae", progress=KillAfter(1920))
     before = Path(text).read_text()
     Path(text).write_text(before + json.dumps({"text": "one more document"}) + "\n")
+    inputs._enough_text.cache_clear()  # as in another process
     with pytest.raises(UsageError, match=r"text\.digest: \w+ there, \w+ now"):
         trained(jobs, tmp_path / "sae")
     Path(text).write_text(before)
+    inputs._enough_text.cache_clear()
     then, now = ({"model": {"dtype": dtype}} for dtype in ("torch.float32", "torch.bfloat16"))
     run._require_same_stream(tmp_path, then, now)
     assert "ran in torch.float32 before" in caplog.text
