@@ -76,10 +76,10 @@ def untrained(jobs: list[dict], folders: list[Path] | None = None, **more) -> tu
 def trained(jobs: list[dict], folder: Path, **more) -> SAESweep:
     """A group trained to its end, or until something raises; the same call goes on from what was saved."""
     folders = [folder / str(i) for i in range(len(jobs))]
-    module, stream, inputs = untrained(jobs, folders, **more)
-    fitted(module, stream, jobs, folders, inputs)
+    module, stream, _ = untrained(jobs, folders, **more)
+    fitted(module, stream, jobs, folders)
     return module
 
 
-def fitted(module: SAESweep, stream: object, jobs: list[dict], folders: list[Path], inputs: object) -> None:
-    fit(module, stream, run.logger_of(run.Part(jobs, folders, jobs[0])), jobs[0], folders, inputs.determined_by)
+def fitted(module: SAESweep, stream: object, jobs: list[dict], folders: list[Path]) -> None:
+    fit(module, stream, run.logger_of(run.Part(jobs, folders, jobs[0])), jobs[0], folders)

@@ -35,9 +35,9 @@ def asked(tmp_path, monkeypatch):
     monkeypatch.setenv("SAESWEEP_PACKAGES", "test_probe")
     text = write_text(tmp_path)
 
-    def of(arch, target):
+    def of(arch, target=None, **more):
         cfg = job(text, f"arch={arch}")
-        return estimate([cfg | {"arch": cfg["arch"] | {"_target_": target}}])
+        return estimate([cfg | {"arch": cfg["arch"] | ({"_target_": target} if target else {}) | more}])
 
     return of
 
@@ -50,6 +50,12 @@ def test_an_architecture_that_saelens_would_misread_is_refused(asked):
 def test_an_architecture_whose_margin_was_forgotten_is_refused(asked):
     with pytest.raises(UsageError, match=r"arch=jumprelu: .*`margin` and `raise_thresholds_`"):
         asked("jumprelu", "test_probe.Later")
+
+
+def test_a_penalty_without_the_numbers_that_move_its_coefficient_is_refused(asked):
+    with pytest.raises(UsageError, match=r"arch\.control=null: jumprelu has a sparsity loss"):
+        asked("jumprelu", control=None)
+    assert asked("topk")["seconds"] > 0
 
 
 def test_a_bug_in_a_step_is_told_with_the_architecture_that_it_is_in(asked):

@@ -187,22 +187,32 @@ def test_a_training_in_float64_goes_on_exactly(text, tmp_path):
     assert_same(state(again), state(whole))
 
 
-def test_a_training_does_not_go_on_on_a_text_or_weights_that_have_changed(tmp_path, caplog):
+def forget_the_text():
+    """As in another process."""
+    inputs._enough_text.cache_clear()
+    inputs._text.cache_clear()
+
+
+def test_nothing_goes_on_on_a_text_that_has_changed_and_another_dtype_is_said(tmp_path, caplog):
     text = write_text(tmp_path)
-    jobs = [job(text, "arch=topk", "save_tokens=1088")]
+    jobs = [job(text, f"arch={arch}", "save_tokens=1088") for arch in ("relu", "topk")]
+    folders = [tmp_path / "0", tmp_path / "1"]
     with pytest.raises(Killed):
-        trained(jobs, tmp_path / "sae", progress=KillAfter(1920))
+        trained(jobs[1:], folders[1].parent / "topk", progress=KillAfter(1920))
+    (tmp_path / "topk/0").rename(folders[1])
     before = Path(text).read_text()
     Path(text).write_text(before + json.dumps({"text": "one more document"}) + "\n")
-    inputs._enough_text.cache_clear()  # as in another process
-    with pytest.raises(UsageError, match=r"text\.digest: \w+ there, \w+ now"):
-        trained(jobs, tmp_path / "sae")
+    forget_the_text()
+    with pytest.raises(UsageError, match=r"1 was saved on other text.*\n.*text\.digest: \w+ there, \w+ now"):
+        run.train_group(jobs, folders)
+    assert not folders[0].exists()  # nothing was trained before that was noticed
     Path(text).write_text(before)
-    inputs._enough_text.cache_clear()
-    then, now = ({"model": {"dtype": dtype}} for dtype in ("torch.float32", "torch.bfloat16"))
-    run._require_same_stream(tmp_path, then, now)
-    assert "ran in torch.float32 before" in caplog.text
-    trained(jobs, tmp_path / "sae")
+    forget_the_text()
+    inputs.require_same([jobs[1]], folders[1:])
+    assert "not exactly" not in caplog.text
+    jobs[1]["model"]["dtype"] = "bfloat16"
+    inputs.require_same([jobs[1]], folders[1:])
+    assert "model.dtype: torch.float32 there, torch.bfloat16 now" in caplog.text
 
 
 def test_the_losses_do_not_repeat_a_batch_after_a_resume(text, tmp_path):
@@ -237,10 +247,10 @@ def test_a_member_that_failed_is_tried_again_from_its_last_save_and_the_others_d
 def one_step(text, tmp_path, *more):
     """Two jumprelus with different clip after one step: the module, and the weights before it."""
     jobs = [job(text, "arch=jumprelu", "tokens=64", f"arch.optimizer.clip={clip}", *more) for clip in ("1e-3", "null")]
-    module, stream, inputs = untrained(jobs)
+    module, stream, _ = untrained(jobs)
     before = {key: value.clone() for key, value in module.members.state_dict().items()}
     folders = [tmp_path / "0", tmp_path / "1"]
-    fitted(module, stream, jobs, folders, inputs)
+    fitted(module, stream, jobs, folders)
     return module, before
 
 
@@ -275,10 +285,10 @@ def test_the_loss_that_backward_sees_is_the_sum_of_the_terms_that_are_logged(tex
             return loss
 
     jobs = mixed(text, "tokens=1280")
-    module, stream, inputs = untrained(jobs)
+    module, stream, _ = untrained(jobs)
     module.__class__ = Watched
     folders = [tmp_path / str(i) for i in range(len(jobs))]
-    fitted(module, stream, jobs, folders, inputs)
+    fitted(module, stream, jobs, folders)
     logged = [0.0, 0.0]
     for folder in folders:
         for i, row in enumerate(curve(folder)):
@@ -320,10 +330,10 @@ def test_dead_is_counted_in_tokens_so_the_batch_size_does_not_change_what_it_mea
     for batch in (16, 64):
         words = ("arch=relu", f"batch_tokens={batch}", "tokens=1920", "log_tokens=320", "evaluation.dead_after=640")
         jobs = [job(text, *words)]
-        module, stream, inputs = untrained(jobs)
+        module, stream, _ = untrained(jobs)
         module.members[0].sae.b_enc.data[:24] = -1e6
         folder = tmp_path / str(batch)
-        fitted(module, stream, jobs, [folder], inputs)
+        fitted(module, stream, jobs, [folder])
         since = module.members[0].sae.tokens_since_fired
         assert (since[:24] == 1920).all()
         rows = curve(folder)
@@ -334,10 +344,10 @@ def test_dead_is_counted_in_tokens_so_the_batch_size_does_not_change_what_it_mea
 
 def test_a_latent_that_never_fires_is_dead_also_where_sinks_are_left_out_of_the_batches(text, tmp_path):
     jobs = [job(text, "arch=topk", "activations={max_norm: 1.05, window: 1024, statistics: 512, documents_per_pool: 8}")]
-    module, stream, inputs = untrained(jobs)
+    module, stream, _ = untrained(jobs)
     sae = module.members[0].sae
     sae.b_enc.data[:24] = -1e6
-    fitted(module, stream, jobs, [tmp_path], inputs)
+    fitted(module, stream, jobs, [tmp_path])
     assert 0 < sae.tokens_seen < module.tokens and (sae.tokens_since_fired[:24] == sae.tokens_seen).all()
     assert all(float(row["dead"]) >= 0.25 for row in curve(tmp_path))
 

@@ -17,11 +17,19 @@ log = logging.getLogger(__name__)
 
 def require(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any]) -> None:
     """Text for the training and the evaluation of a job. Of a stream only what is held out is counted: it comes first."""
-    context, numbers = job["context"], job["evaluation"]
+    context = job["context"]
     if context <= (tokenizer.bos is not None):
         raise UsageError(f"context={context}: a block has to hold a token besides BOS; write 128")
     if corpus.finite:
         _require_training(corpus, tokenizer, job["tokens"], job["batch_tokens"], context, job["activations"]["window"])
+    try:
+        _require_held_out(corpus, tokenizer, job)
+    except (OSError, RuntimeError) as error:  # of the network
+        raise UsageError(f"text={corpus.name}: its held-out documents cannot be read: {error}") from error
+
+
+def _require_held_out(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any]) -> None:
+    context, numbers = job["context"], job["evaluation"]
     for purpose, tokens in ((EVALUATION, numbers["tokens"]), (CALIBRATION, numbers["calibration_tokens"])):
         held_out_blocks(corpus, tokenizer, purpose, tokens=tokens, context=context, stream_seed=job["stream_seed"])
 

@@ -9,6 +9,7 @@ No pickle is read, no code of a repository is run, and what is on this machine n
 """
 
 import logging
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,8 @@ def _from_hub(auto: type, model: Mapping[str, Any], **options: Any) -> Any:
         return auto.from_pretrained(repository, local_files_only=True, **options)
     except OSError as error:
         if Path(repository).is_dir():
-            raise UsageError(f"model={model['name']}: {repository}: {error}; only safetensors are read, no pickle") from error
+            only = "; weights are read from safetensors only, no pickle" if "use_safetensors" in options else ""
+            raise UsageError(f"model={model['name']}: {repository}: {error}{only}") from error
         log.info("%s is not on this machine yet", repository)
     except SafetensorError as error:
         raise _damaged(model, error) from error
@@ -123,21 +125,27 @@ def _from_hub(auto: type, model: Mapping[str, Any], **options: Any) -> Any:
 
 def _damaged(model: Mapping[str, Any], error: SafetensorError) -> UsageError:
     repository = model["source"]["hub"]
-    return UsageError(f"model={model['name']}: a file of weights of {repository} is damaged or cut off ({error}); delete it, "
-                      f"and download it again: `hf download {repository} --force-download`")
+    return UsageError(f"model={model['name']}: a file of weights of {repository} is damaged or cut off ({error}); get it "
+                      f"again, from the hub by `hf download {repository} --force-download`")
 
 
 def weights_identity(model: Mapping[str, Any]) -> Any:
-    """What tells these weights from others of the same name: the commit of a repository, the files of a local folder.
-
-    None where the settings say it all (a package's checksum, a seed). The tokenizer has been fetched before.
-    """
+    """What tells these weights from others of the same name: the files of a local folder by their size and ends, the commit
+    of a repository, whose tokenizer has been fetched before. None where the settings say it all (a checksum, a seed)."""
     if not (repository := model["source"].get("hub")):
         return None
     if (folder := Path(repository)).is_dir():
-        return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(folder.glob("*.safetensors"))]
+        return [[file.name, file.stat().st_size, _crc_of_ends(file)] for file in sorted(folder.glob("*.safetensors"))]
     config = try_to_load_from_cache(repository, "config.json", revision=model["source"]["revision"])
     return Path(config).parent.name if isinstance(config, str) else None
+
+
+def _crc_of_ends(file: Path, size: int = 2**20) -> int:
+    """Its header and first values, and its last ones: training moves all."""
+    with file.open("rb") as content:
+        first = zlib.crc32(content.read(size))
+        content.seek(max(0, file.stat().st_size - size))
+        return zlib.crc32(content.read(), first)
 
 
 def _random(random: Mapping[str, Any], **options: Any) -> transformers.PreTrainedModel:

@@ -13,7 +13,8 @@ import logging
 import re
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,6 +65,15 @@ def read(file: Path) -> Save:
     with safetensors.safe_open(file, "pt") as content:
         metadata: Mapping[str, str] = content.metadata()
         return Save({key: content.get_tensor(key) for key in content.keys()}, json.loads(metadata["state"]))  # noqa: SIM118
+
+
+def states(job: Path) -> Iterator[Mapping[str, Any]]:
+    """Of each save, without its tensors; what is damaged is noticed by `cohorts`."""
+    import safetensors
+
+    for file in _files(job):
+        with suppress(safetensors.SafetensorError), safetensors.safe_open(file, "np") as content:
+            yield json.loads(content.metadata()["state"])
 
 
 def cohorts(jobs: Sequence[Path]) -> list[Cohort]:

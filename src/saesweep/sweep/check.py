@@ -114,7 +114,8 @@ def _numbers(cfg: dict) -> None:
     if batch > tokens:
         raise UsageError(f"batch_tokens={batch}: cannot be above tokens={tokens}; lower batch_tokens or raise tokens")
     if (wanted := cfg["activations"]["statistics"]) > (there := cfg["activations"]["window"]):
-        raise UsageError(f"activations.statistics={wanted}: are of the first window, so at most activations.window={there}")
+        raise UsageError(f"activations.statistics={wanted}: are of the first window, so at most activations.window={there}; "
+                         f"write activations.statistics={there}, or raise the window")
     if (wanted := cfg["evaluation"]["lm_tokens"]) > (there := cfg["evaluation"]["tokens"]):
         raise UsageError(f"evaluation.lm_tokens={wanted}: is a part of evaluation.tokens={there}, so at most that")
 
@@ -176,8 +177,8 @@ def _arch(arch: Mapping) -> None:
     _typed("arch.coefficient", arch["coefficient"], Positive | None)
     _typed("arch.control", arch["control"], keys.Control | None)
     if (number := arch["coefficient"]) is not None and arch["control"] is None:
-        raise UsageError(f"arch.coefficient={number}: {arch['name']} has none, sparsity alone says how many are active; "
-                         "leave it null")
+        raise UsageError(f"arch.coefficient={number}: {arch['name']} has none (arch.control=null), sparsity alone says how "
+                         "many are active; leave it null")
     _typed("arch.optimizer", arch["optimizer"], keys.Optimizer)
     _call("arch", arch, GIVEN, ("_target_", *NOT_ARGUMENTS))
 

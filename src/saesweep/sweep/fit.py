@@ -16,16 +16,14 @@ from saesweep.instantiate import instantiate
 from saesweep.logging import SweepLogger
 from saesweep.progress import Line
 from saesweep.saves import Save
-from saesweep.sweep.inputs import Settings, device_of
+from saesweep.sweep.inputs import Settings, determined_by, device_of
 from saesweep.training import Member, SAESweep
 
 
-def fit(
-    module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Settings, folders: Sequence[Path],
-    determined_by: Settings,
-) -> None:
+def fit(module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Settings, folders: Sequence[Path]) -> None:
     """Train to the end. All members are saved every `save_tokens` and `save_minutes`, at the end, and on a signal."""
-    saver = Saver(stream, folders, determined_by, max(1, job["save_tokens"] // job["batch_tokens"]), 60 * job["save_minutes"])
+    every_steps = max(1, job["save_tokens"] // job["batch_tokens"])
+    saver = Saver(stream, folders, determined_by(job), every_steps, 60 * job["save_minutes"])
     module.after_step = saver
     if not module.members:
         for _ in stream:  # a reader for the other ranks

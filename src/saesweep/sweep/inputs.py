@@ -3,14 +3,15 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from saesweep import evaluation, models, synthetic
+from saesweep import evaluation, files, models, saves, synthetic
 from saesweep.activations import SYNTHETIC_CALIBRATION, LanguageModelSource, Rows, generator
 from saesweep.cache import CachedSource
 from saesweep.enough import require
@@ -20,6 +21,7 @@ from saesweep.progress import Line
 from saesweep.sites import HookPoint, hook_point
 from saesweep.text import Corpus
 
+log = logging.getLogger(__name__)
 Settings = Mapping[str, Any]  # of one job: its config as plain containers
 Numbers = dict[str, float | None]  # of one SAE: what eval.json holds
 
@@ -58,22 +60,10 @@ class ReadText:
             documents_per_pool=activations["documents_per_pool"], stream_seed=job["stream_seed"],
         )
 
-    @cached_property
-    def determined_by(self) -> Settings:
-        """All that determines the activations, but the places where they are read."""
-        job, activations = self.job, self.job["activations"]
-        model = {key: job["model"][key] for key in ("name", "source", "bos")}
-        dtype = str(models.dtype_of(job["model"]["dtype"], str(device_of(job))))
-        return {
-            "model": model | {"dtype": dtype, "weights": models.weights_identity(job["model"])},
-            "text": self.corpus.identity, "context": job["context"], "stream_seed": job["stream_seed"],
-            **{key: activations[key] for key in ("window", "documents_per_pool", "forward_tokens")},
-        }
-
     def _cached(self) -> CachedSource:
         job, activations = self.job, self.job["activations"]
         return CachedSource(
-            Path(job["cache"]["folder"]), self.determined_by, self.points, cache(self._read_now),
+            Path(job["cache"]["folder"]), determined_by(self.job), self.points, cache(self._read_now),
             context=job["context"], window=activations["window"], device=device_of(job),
         )
 
@@ -99,8 +89,6 @@ class ReadText:
 class KnownDictionary:
     """No language model: a known dictionary."""
 
-    determined_by: Settings = {}  # noqa: RUF012  by the settings alone
-
     def __init__(self, job: Settings, points: Sequence[HookPoint]):
         self.numbers = job["evaluation"]
         self.source = synthetic.SyntheticSource(
@@ -125,6 +113,43 @@ def inputs_of(job: Settings, points: Sequence[HookPoint]) -> Inputs:
     return ReadText(job, points) if has_lm(job) else KnownDictionary(job, points)
 
 
+def determined_by(job: Settings) -> Settings:
+    """All that determines the activations but the places where they are read; empty where the settings do."""
+    if not has_lm(job):
+        return {}
+    model = {key: job["model"][key] for key in ("name", "source", "bos")}
+    dtype = str(models.dtype_of(job["model"]["dtype"], str(device_of(job))))
+    return {
+        "model": model | {"dtype": dtype, "weights": models.weights_identity(job["model"])},
+        "text": enough_text(job)[0].identity, "context": job["context"], "stream_seed": job["stream_seed"],
+        **{key: job["activations"][key] for key in ("window", "documents_per_pool", "forward_tokens")},
+    }
+
+
+def require_same(jobs: Sequence[Settings], folders: Sequence[Path]) -> None:
+    """What was saved goes on on the same text and weights: files of the same name may have changed.
+
+    Another dtype rounds otherwise, and another commit may only have another readme: they are said.
+    """
+    for job, folder in zip(jobs, folders, strict=True):
+        now = None
+        for state in saves.states(folder):
+            now = now or _flat(determined_by(job))
+            then = _flat(state.get("determined_by", {}))
+            changed = [key for key in now if then.get(key, now[key]) != now[key]]
+            lines = [f"{key}: {then[key]} there, {now[key]} now" for key in changed]
+            if "text.digest" in changed or ("model.weights" in changed and isinstance(now["model.weights"], list)):
+                lines = [f"{folder} was saved on other text or weights of the same name:", *(f"  {line}" for line in lines)]
+                raise UsageError("\n".join([*lines, "give them back, delete that folder, or choose another name=..."]))
+            if changed:
+                log.warning("%s goes on, but not exactly: %s", folder, "; ".join(lines))
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    """As they come back from JSON."""
+    return dict(files.flat(json.loads(json.dumps(settings, default=str))))
+
+
 def enough_text(job: Settings) -> tuple[Corpus, models.Tokenizer]:
     """The text of a job, which is long enough for it, and what tokenises it; no weight is loaded to know that."""
     keys = ("text", "stream_seed", "model", "tokens", "batch_tokens", "context", "activations", "evaluation")
@@ -135,9 +160,14 @@ def enough_text(job: Settings) -> tuple[Corpus, models.Tokenizer]:
 @lru_cache(maxsize=1)
 def _enough_text(job: str) -> tuple[Corpus, models.Tokenizer]:
     asked = json.loads(job)
-    corpus, tokenizer = Corpus(asked["text"], asked["stream_seed"]), models.load_tokenizer(asked["model"])
+    corpus, tokenizer = _text(json.dumps(asked["text"]), asked["stream_seed"], json.dumps(asked["model"]))
     require(corpus, tokenizer, asked)
     return corpus, tokenizer
+
+
+@lru_cache(maxsize=1)
+def _text(text: str, stream_seed: int, model: str) -> tuple[Corpus, models.Tokenizer]:
+    return Corpus(json.loads(text), stream_seed), models.load_tokenizer(json.loads(model))
 
 
 def language_model(job: Settings) -> models.LanguageModel:

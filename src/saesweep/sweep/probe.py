@@ -89,6 +89,7 @@ def _probe_step(job: Settings, x: torch.Tensor) -> float:
     try:
         sae = build(job, x.shape[1]).to(x.device)
         _require_consistent(sae, x[:64], job["arch"]["name"])
+        _require_control(sae, x[:64], job["arch"])
         return _step_seconds(sae, x, job["arch"]["optimizer"])
     except Exception as error:
         error.add_note(f"in a step of arch={job['arch']['name']} that the plan takes to measure its time")
@@ -107,6 +108,12 @@ def _require_consistent(sae: SparseAutoencoder, x: torch.Tensor, name: str) -> N
     if sae.thresholded and not _mostly(sae.margin(x) > 0, f > 0):
         raise UsageError(f"arch={name}: its latents are active elsewhere than where `margin` is above zero; L0 is calibrated "
                          "by `margin` and `raise_thresholds_`: write both to fit `activate`")
+
+
+def _require_control(sae: SparseAutoencoder, x: torch.Tensor, arch: Mapping[str, Any]) -> None:
+    if arch["control"] is None and "sparsity" in sae.step(x, x.new_zeros(()), 1.0).losses:
+        raise UsageError(f"arch.control=null: {arch['name']} has a sparsity loss, whose coefficient would stay 0; give "
+                         "the numbers that move it, as conf/arch/jumprelu.yaml does")
 
 
 def _mostly(a: torch.Tensor, b: torch.Tensor) -> bool:

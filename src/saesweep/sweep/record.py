@@ -42,7 +42,8 @@ def refuse_others(jobs: Sequence[Job]) -> None:
     if replaced:
         raise UsageError("\n".join([*replaced, "choose another name=..., or replace these results with overwrite=true"]))
     if beside := _beside(jobs):
-        raise UsageError("\n".join([*beside, "one figure would hold both: choose another name=..."]))
+        fix = "one figure would hold both: choose another name=..., or make all of it again in one command with overwrite=true"
+        raise UsageError("\n".join([*beside, fix]))
 
 
 def _beside(jobs: Sequence[Job]) -> list[str]:

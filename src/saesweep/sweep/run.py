@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,6 @@ from saesweep import distributed, files, outputs, saelens, saves
 from saesweep.activations import ActivationStream, Position
 from saesweep.build import build
 from saesweep.calibration import meet_l0_
-from saesweep.errors import UsageError
 from saesweep.evaluation import Measured, Subject
 from saesweep.logging import SweepLogger
 from saesweep.members import MemberInfo
@@ -24,7 +22,7 @@ from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
 from saesweep.statistics import Statistics
 from saesweep.sweep.fit import Progress, fit
-from saesweep.sweep.inputs import Inputs, Numbers, Settings, device_of, inputs_of, point_of
+from saesweep.sweep.inputs import Inputs, Numbers, Settings, device_of, inputs_of, point_of, require_same
 from saesweep.training import Member, SAESweep
 
 log = logging.getLogger(__name__)
@@ -51,6 +49,7 @@ def train_group(jobs: Sequence[Settings], folders: Sequence[Path]) -> list[Numbe
     keep_freed_memory()
     group = Part(list(jobs), list(map(Path, folders)), jobs[0])
     results = dict[int, Numbers | Exception]()
+    require_same(group.jobs, group.folders)
     waiting = saves.cohorts(group.folders)
     while waiting:
         gc.collect()  # of a group that did not fit into memory nothing is held any more
@@ -101,7 +100,7 @@ def _trained(part: Part, module: SAESweep, stream: ActivationStream, inputs: Inp
     for point, statistics in stream.statistics.items():
         log.info("%s", statistics.report(point))
     logger = logger_of(part)
-    fit(module, stream, logger, part.shared, part.folders, inputs.determined_by)
+    fit(module, stream, logger, part.shared, part.folders)
     results = distributed.told(_finish(part, module, stream, inputs))
     for index, (folder, result) in enumerate(zip(part.folders, results, strict=True)):
         failed = (str(result) or repr(result)) if isinstance(result, Exception) else None
@@ -116,8 +115,6 @@ def prepared(part: Part, inputs: Inputs, cohort: Cohort, **more: Any) -> tuple[S
     shared, points = part.shared, list(map(point_of, part.jobs))
     stream = _stream(shared, inputs.source, math.ceil(shared["tokens"] / shared["batch_tokens"]))
     found = [saves.read(file) for file in cohort.saves if file is not None]
-    if found:
-        _require_same_stream(part.folders[0], found[0].state.get("determined_by", {}), inputs.determined_by)
     if cohort.step:
         position = distributed.told_by_any(found[0].state["position"] if found else None)
         statistics = {point: _statistics(save) for point, save in zip(points, found, strict=True)}
@@ -133,18 +130,6 @@ def prepared(part: Part, inputs: Inputs, cohort: Cohort, **more: Any) -> tuple[S
         for member, save in zip(members, found, strict=True):
             module.restore_(member, *save)
     return module, stream
-
-
-def _require_same_stream(folder: Path, then: Settings, now: Settings) -> None:
-    """A text or weights of the same name may have changed; another dtype rounds otherwise, and is another machine's."""
-    then, now = (dict(files.flat(json.loads(json.dumps(x, default=str)))) for x in (then, now))
-    changed = [key for key in now if key in then and then[key] != now[key]]
-    if "model.dtype" in changed:
-        log.warning("%s: the language model ran in %s before, and does in %s from here on", folder, then["model.dtype"],
-                    now["model.dtype"])
-    if others := [f"{key}: {then[key]} there, {now[key]} now" for key in changed if key != "model.dtype"]:
-        raise UsageError("\n  ".join([f"{folder} was saved on other text or weights of the same name:", *others]) +
-                         "\ngive them back, or delete that folder, or choose another name=...")
 
 
 def _statistics(save: Save) -> Statistics:
