@@ -182,10 +182,7 @@ def _finish(part: Part, module: SAESweep, stream: ActivationStream, inputs: Inpu
         if not isinstance(found, Exception):
             found.numbers.update(_known_from_training(module, member))
             _say_if_missed(job, member, found.numbers["l0"])
-            problems = list[Exception]()
-            with alone(problems.append):
-                _leave(job, folder, member, found, stream.statistics[member.point])
-            found = problems[0] if problems else found
+            found = _left(job, folder, member, found, stream.statistics[member.point])
         ends.append(found.numbers if isinstance(found, Measured) else found)
     return ends
 
@@ -212,12 +209,20 @@ def _known_from_training(module: SAESweep, member: Member) -> Numbers:
     }
 
 
-def _leave(job: Settings, folder: Path, member: Member, measured: Measured, statistics: Statistics) -> None:
+def _left(
+    job: Settings, folder: Path, member: Member, measured: Measured, statistics: Statistics
+) -> Measured | Exception:
     """The SAE and its site, what its numbers are made of, and last the numbers, which say that it is finished."""
-    if distributed.rank_in_sae() == 0:
+    if distributed.rank_in_sae() > 0:
+        return measured
+    problems = list[Exception]()
+    with alone(problems.append):
         saelens.save(folder / "sae", member.sae, job, measured.numbers)
         saves.put(folder / files.STATISTICS, Save(*statistics.saved()))
         outputs.write(folder, documents=measured.documents, frequency=measured.frequency, numbers=measured.numbers)
+        return measured
+    log.error("%s cannot be written", member.label, exc_info=problems[0])
+    return problems[0]
 
 
 def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStream, inputs: Inputs) -> None:
