@@ -12,7 +12,7 @@ from standin.cli import ROOT, composed
 from saesweep import models
 from saesweep.models import LanguageModel
 from saesweep.saves import Cohort, cohorts
-from saesweep.sweep import run
+from saesweep.sweep import inputs, run
 from saesweep.sweep.fit import fit
 from saesweep.sweep.inputs import inputs_of, point_of
 from saesweep.training import SAESweep
@@ -34,6 +34,12 @@ def write_text(folder: Path, documents: int = 60, seed: int = 0) -> str:
     file = folder / "text.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return str(file)
+
+
+def forget_the_text() -> None:
+    """What a new process has not read yet."""
+    inputs._enough_text.cache_clear()
+    inputs._text.cache_clear()
 
 
 def words(file: str | None) -> tuple[str, ...]:
@@ -66,11 +72,11 @@ def tiny() -> LanguageModel:
 
 def untrained(jobs: list[dict], folders: list[Path] | None = None, **more) -> tuple[SAESweep, object, object]:
     """The group, its stream and what it is trained on, as `train_group` makes them: new, or as they were saved."""
-    inputs = inputs_of(jobs[0], [point_of(job) for job in jobs])
+    trained_on = inputs_of(jobs[0], [point_of(job) for job in jobs])
     (cohort,) = cohorts(folders) if folders else [Cohort(0, list(range(len(jobs))), [None] * len(jobs))]
     part = run.Part(jobs, folders or [], jobs[0])
-    module, stream = run.prepared(part, inputs, cohort, **({"progress": lambda module: None} | more))
-    return module, stream, inputs
+    module, stream = run.prepared(part, trained_on, cohort, **({"progress": lambda module: None} | more))
+    return module, stream, trained_on
 
 
 def trained(jobs: list[dict], folder: Path, **more) -> SAESweep:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import job, write_text
+from small import forget_the_text, job, write_text
 
 from saesweep import models
 from saesweep.cache import CachedSource
@@ -115,7 +115,7 @@ def test_another_text_of_the_same_name_has_a_folder_of_its_own(tmp_path):
     text = write_text(tmp_path, seed=0)
     first = source(text, tmp_path / "cache").folder
     write_text(tmp_path, seed=1)
-    inputs._enough_text.cache_clear()
+    forget_the_text()
     assert source(text, tmp_path / "cache").folder != first
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import warm
 from safetensors.torch import load_file
-from small import ARCHS, fitted, job, trained, untrained, words, write_text
+from small import ARCHS, fitted, forget_the_text, job, trained, untrained, words, write_text
 from standin.cli import ENV, ROOT
 
 from saesweep.errors import UsageError
@@ -185,12 +185,6 @@ def test_a_training_in_float64_goes_on_exactly(text, tmp_path):
     again = trained(jobs, tmp_path / "killed")
     assert whole.members[0].sae.W_dec.dtype == torch.float64
     assert_same(state(again), state(whole))
-
-
-def forget_the_text():
-    """As in another process."""
-    inputs._enough_text.cache_clear()
-    inputs._text.cache_clear()
 
 
 def test_nothing_goes_on_on_a_text_that_has_changed_and_another_dtype_is_said(tmp_path, caplog):
