@@ -202,10 +202,10 @@ def test_nothing_goes_on_on_a_text_that_has_changed_and_another_dtype_is_said(tm
     assert not folders[0].exists()  # nothing was trained before that was noticed
     Path(text).write_text(before)
     forget_the_text()
-    inputs.require_same([jobs[1]], folders[1:])
+    inputs.require_same(jobs[1], folders[1:])
     assert "not exactly" not in caplog.text
     jobs[1]["model"]["dtype"] = "bfloat16"
-    inputs.require_same([jobs[1]], folders[1:])
+    inputs.require_same(jobs[1], folders[1:])
     assert "model.dtype: torch.float32 there, torch.bfloat16 now" in caplog.text
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 LABELS = {"l0": "L0 (active latents per token)", "fvu": "FVU (held out)", "delta_loss": "Delta loss (nats per token)",
-         "loss_recovered": "Loss recovered", "mse": "MSE (training units)", "cosine": "Cosine of x and its reconstruction",
-         "relative_reconstruction_bias": "Relative reconstruction bias (below 1: shrinkage)",
-         "ce_sae": "Cross-entropy with the SAE (nats per token)", "dead": "Dead latents (share)",
-         "frequency_over_1pct": "Latents that fire on over 1% of tokens (share)",
-         "frequency_over_10pct": "Latents that fire on over 10% of tokens (share)"}
+          "loss_recovered": "Loss recovered", "mse": "MSE (training units)", "cosine": "Cosine of x and its reconstruction",
+          "relative_reconstruction_bias": "Relative reconstruction bias (below 1: shrinkage)",
+          "ce_sae": "Cross-entropy with the SAE (nats per token)", "dead": "Dead latents (share)",
+          "frequency_over_1pct": "Latents that fire on over 1% of tokens (share)",
+          "frequency_over_10pct": "Latents that fire on over 10% of tokens (share)"}
 RATES = np.linspace(-6, 0, 31)  # log10 of a latent's firing rate: the edges of the histogram's bins
 
 

@@ -3,8 +3,8 @@
     <job>/checkpoint/<step>-<crc32>.safetensors
 
 holds the tensors of the SAE, its optimizer, its controller and its site's statistics, and in its header, as JSON, the
-position in the stream and the sums since the last row of metrics.csv. The name has the checksum of the whole file: a
-damaged one is noticed, and the one before, which is kept, is used.
+position in the stream, what determined its activations, and the sums since the last row of metrics.csv. The name has the
+checksum of the whole file: a damaged one is noticed, and the one before, which is kept, is used.
 """
 from __future__ import annotations
 

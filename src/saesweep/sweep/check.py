@@ -9,7 +9,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from saesweep import keys
-from saesweep.errors import UsageError, typed
+from saesweep.errors import UsageError, as_typed
 from saesweep.instantiate import NOT_ARGUMENTS, locate
 from saesweep.per_sae import OURS, refuse_secrets, refuse_what_is_missing
 from saesweep.ranges import OneOf, Positive
@@ -72,7 +72,7 @@ def _typed(path: str, node: Any, kind: Any) -> None:
         if node is not None:
             _typed(path, node, next(k for k in get_args(kind) if k is not NoneType))
     elif kind in TYPE_NAMES and not _is(node, kind):
-        raise UsageError(f"{path}={typed(node)}: must be {TYPE_NAMES[kind]}")
+        raise UsageError(f"{path}={as_typed(node)}: must be {TYPE_NAMES[kind]}")
 
 
 def _has(path: str, node: Mapping, kind: type) -> None:
@@ -91,11 +91,11 @@ def _is(value: Any, kind: type) -> bool:
 
 def _known(path: str, node: Any, known: Iterable[str]) -> None:
     if not isinstance(node, Mapping):
-        raise UsageError(f"{path}={typed(node)}: must be a group of keys: {', '.join(known)}")
+        raise UsageError(f"{path}={as_typed(node)}: must be a group of keys: {', '.join(known)}")
     for key in node:
         if key not in known:
             full = f"{path}.{key}".lstrip(".")
-            raise UsageError(f"{full}={typed(node[key])}: there is no key {full}; {nearest(str(key), known)}")
+            raise UsageError(f"{full}={as_typed(node[key])}: there is no key {full}; {nearest(str(key), known)}")
 
 
 def _require(path: str, node: Mapping, needed: Iterable[str]) -> None:
@@ -201,7 +201,7 @@ def _loggers(chosen: Any) -> None:
 def _trainer(trainer: Mapping) -> None:
     for key, instead in NOT_TRAINER.items():
         if key in trainer:
-            raise UsageError(f"trainer.{key}={typed(trainer[key])}: cannot be set here; {instead}")
+            raise UsageError(f"trainer.{key}={as_typed(trainer[key])}: cannot be set here; {instead}")
     _require("trainer", trainer, ["_target_"])
     if trainer["_target_"] != "lightning.Trainer" or not trainer.keys() <= {"_target_", "name", *TRAINER}:
         _call("trainer", trainer, ("self",), ("_target_", "name"))

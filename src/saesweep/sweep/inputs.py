@@ -126,13 +126,13 @@ def determined_by(job: Settings) -> Settings:
     }
 
 
-def require_same(jobs: Sequence[Settings], folders: Sequence[Path]) -> None:
-    """What was saved goes on on the same text and weights: files of the same name may have changed.
+def require_same(job: Settings, folders: Sequence[Path]) -> None:
+    """What was saved of a job's group goes on on the same text and weights: files of the same name may have changed.
 
     Another dtype rounds otherwise, and another commit may only have another readme: they are said.
     """
-    for job, folder in zip(jobs, folders, strict=True):
-        now = None
+    now = None  # asked for where something was saved alone: the text is read for it
+    for folder in folders:
         for state in saves.states(folder):
             now = now or _flat(determined_by(job))
             then = _flat(state.get("determined_by", {}))

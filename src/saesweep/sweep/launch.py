@@ -100,7 +100,7 @@ def planned(jobs: Sequence[Job], engine: Engine) -> tuple[dict[Path, dict[str, A
 def _estimate(group: Sequence[Job]) -> dict[str, Any]:
     from saesweep.sweep import inputs, probe  # torch
 
-    inputs.require_same([job.settings for job in group], [job.folder for job in group])
+    inputs.require_same(group[0].settings, [job.folder for job in group])
     return probe.estimate([job.settings for job in group])
 
 

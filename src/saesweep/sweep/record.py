@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from saesweep import files, saves
-from saesweep.errors import UsageError, typed
+from saesweep.errors import UsageError, as_typed
 from saesweep.files import COMPOSED, FAILED, NUMBERS, RESOLVED
 from saesweep.keys import MAY_DIFFER_IN_A_FIGURE
 from saesweep.members import own_settings
@@ -86,7 +86,7 @@ def differences(job: Job) -> list[str]:
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     keys = [key for key in dict.fromkeys([*here, *there]) if there.get(key, "absent") != here.get(key, "absent")]
-    return [f"{key}: {typed(there.get(key, 'absent'))} there, {typed(here.get(key, 'absent'))} here" for key in keys]
+    return [f"{key}: {as_typed(there.get(key, 'absent'))} there, {as_typed(here.get(key, 'absent'))} here" for key in keys]
 
 
 def begin(group: Sequence[Job]) -> None:

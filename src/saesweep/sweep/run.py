@@ -49,7 +49,7 @@ def train_group(jobs: Sequence[Settings], folders: Sequence[Path]) -> list[Numbe
     keep_freed_memory()
     group = Part(list(jobs), list(map(Path, folders)), jobs[0])
     results = dict[int, Numbers | Exception]()
-    require_same(group.jobs, group.folders)
+    require_same(group.shared, group.folders)
     waiting = saves.cohorts(group.folders)
     while waiting:
         gc.collect()  # of a group that did not fit into memory nothing is held any more

@@ -1,8 +1,8 @@
 """fp32 on a CPU: numba's loops, and entries chosen in two stages.
 
 A rough product ranks all d_sae latents: in int8 where the processor multiplies that natively (a third of the time of
-fp32), in int16 where it has AVX2 alone (in fp32 where
-neither fits), with rows scaled to their largest value s * 127, or more. It is off by
+fp32), in int16 where it has AVX2 alone, with rows scaled to their largest value s * 127, or more; in fp32 where
+neither fits. It is off by
 
     pi - rough ~ normal(0, (s_u |w|)^2 / 12 + (s_w |u|)^2 / 12)         s_u, s_w: the steps of u's and w's rows
 
