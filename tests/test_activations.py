@@ -15,10 +15,11 @@ import torch
 import transformers
 from small import tiny, write_text
 
-from saesweep.activations import ActivationStream, LanguageModelSource, Position
+from saesweep.activations import ActivationStream, Position
 from saesweep.enough import require
 from saesweep.errors import UsageError
 from saesweep.models import LanguageModel, Tokenizer
+from saesweep.reading import LanguageModelSource
 from saesweep.sites import HookPoint
 from saesweep.statistics import Statistics
 from saesweep.synthetic import SyntheticSource

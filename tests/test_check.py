@@ -65,6 +65,9 @@ def test_the_defaults_with_the_standins_pass():
         ("arch.name=a/b", ["arch.name=a/b"]),
         ("activations.max_norm=0", ["activations.max_norm=0", "above 0"]),
         ("activations.window=many", ["activations.window=many"]),
+        ("activations.forward_tokens=0", ["activations.forward_tokens=0", "at least 1, or auto"]),
+        ("activations.forward_tokens=all", ["activations.forward_tokens=all", "at least 1, or auto"]),
+        ("cache=disk activations.forward_tokens=auto", ["activations.forward_tokens=auto", "cache=disk", "write a number"]),
         ("activations.center=1", ["activations.center=1", "true or false"]),
         ("read_ahead=true", ["read_ahead=true", "trainer=gpu"]),
         ("evaluation.lm_tokens=100000", ["evaluation.lm_tokens=100000", "evaluation.tokens=16384"]),
@@ -106,7 +109,7 @@ def test_the_defaults_with_the_standins_pass():
     ],
 )
 def test_a_mistake_is_named_with_its_value_and_the_fix(word, parts):
-    message = refused(word)
+    message = refused(*word.split())
     assert all(part in message for part in parts), message
 
 

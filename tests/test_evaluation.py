@@ -9,11 +9,11 @@ from small import ARCHS, job, tiny, trained, write_text
 from test_activations import corpus, traced_lm
 
 from saesweep import evaluation
-from saesweep.activations import harvest, trainable
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.errors import UsageError
 from saesweep.evaluation import CALIBRATION, EVALUATION, Subject, held_out_blocks
 from saesweep.metrics import Fidelity
+from saesweep.reading import harvest, trainable
 from saesweep.sites import HookPoint, edit
 from saesweep.statistics import Statistics
 from saesweep.text import Corpus, blocks

@@ -12,9 +12,9 @@ from pretended_gpu import Stream, gpu
 from small import job, tiny, trained, untrained, write_text
 
 from saesweep import models, optimizer
-from saesweep.activations import harvest
 from saesweep.arch import latents
 from saesweep.arch.ops import plain
+from saesweep.reading import harvest
 from saesweep.saves import cohorts
 from saesweep.sites import HookPoint
 from saesweep.sweep import run

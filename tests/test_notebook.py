@@ -12,9 +12,9 @@ from standin.cli import ENV
 
 import saesweep
 from saesweep import evaluation
-from saesweep.activations import harvest
 from saesweep.errors import UsageError
 from saesweep.metrics import CrossEntropy
+from saesweep.reading import harvest
 from saesweep.sweep.inputs import ReadText, point_of
 
 ROOT = Path(__file__).parents[1]

@@ -25,9 +25,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from saesweep import distributed, files
-from saesweep.activations import LanguageModelSource, Rows, blocks_wanted
 from saesweep.errors import UsageError
-from saesweep.sites import HookPoint
+from saesweep.reading import LanguageModelSource, blocks_wanted
+from saesweep.sites import HookPoint, Rows
 
 log = logging.getLogger(__name__)
 

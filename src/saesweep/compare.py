@@ -6,33 +6,24 @@ At one place (model, site, layer) an architecture is a curve through its SAEs, a
     gap         100 (1 - a/b) percent: a's value is so much below b's at the same L0
     area        mean over log L0 of the running minimum of the curve, between the two L0 that all curves reach
 
-The same L0: each target sparsity, moved into what both curves reach where that is at most MATCH away. The 95% interval is
-Student's over the seeds that both have, of log ratios paired by seed. With one seed it is a bootstrap over the held-out
-documents, with the same draws for all SAEs: it says how much hangs on the text, not on the seed.
+The same L0: each target sparsity, moved into what both curves reach where that is at most MATCH away. The intervals are
+those of resampling.py.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy import ndarray as Array
-from scipy import stats
 
 from saesweep.outputs import PLACE, on_front
+from saesweep.resampling import Replicates, Samples, ascending, percentiles, student
 
 MEASURES = ("fvu", "delta_loss")  # of both, less is better
 MATCH = 0.05  # of L0: within which its target is met
-DRAWS = 2000
-LEVEL = 0.95
-
-
-class Interval(NamedTuple):
-    estimate: float
-    low: float | None
-    high: float | None
 
 
 def compare(df: pd.DataFrame, documents: Sequence[pd.DataFrame | None], reference: str | None = None) -> dict[str, Any]:
@@ -73,66 +64,6 @@ def _on_one_text(curves: Sequence[Curve]) -> bool:
 
 
 @dataclass(frozen=True)
-class Samples:
-    """l0 and value of every point, [draws, points]: row 0 as it was measured, the others with documents drawn anew."""
-
-    l0: Array
-    value: Array
-    text: Array  # [points]: the number of the text that each was measured on; -1: unknown
-    documents: Array  # [points]: how many of that text the value was measured on; 0: unknown, or too few to draw from
-
-    @staticmethod
-    def of(points: pd.DataFrame, documents: Sequence[pd.DataFrame | None], measure: str) -> Samples:
-        """Where there are no sums by document, the draws are NaN."""
-        estimates = [points[key].to_numpy() for key in ("l0", measure)]
-        l0, value = (np.concatenate([x[None], np.full((DRAWS, len(x)), np.nan)]) for x in estimates)
-        text, count, known = np.full(len(points), -1), np.zeros(len(points), int), list[pd.DataFrame]()
-        for i, own in enumerate(documents):
-            if own is not None and not any(_same(own, other, measure) for other in known):
-                known.append(own)
-            text[i] = next((n for n, other in enumerate(known) if own is not None and _same(own, other, measure)), -1)
-        for number in range(len(known)):
-            there = np.flatnonzero(text == number)
-            if len(there) and (drawn := _drawn([documents[i] for i in there], measure)) is not None:
-                l0[1:, there], value[1:, there], count[there] = drawn
-        return Samples(l0, value, text, count)
-
-
-def _drawn(documents: Sequence[pd.DataFrame], measure: str) -> tuple[Array, Array, int] | None:
-    """l0 and value, [draws, points], of points measured on the same documents, and the number of these."""
-    first = documents[0]
-    read = np.full(len(first), True) if measure == "fvu" else first["scored"].to_numpy() > 0
-    if read.sum() < 2:
-        return None
-    weights = _weights(read)
-    tokens = weights @ first["tokens"].to_numpy()
-    l0 = weights @ _columns(documents, "active") / tokens[:, None]
-    if measure == "fvu":
-        return l0, weights @ _columns(documents, "error") / (weights @ _columns(documents, "variance")), int(read.sum())
-    nats = _columns(documents, "nats_sae") - _columns(documents, "nats_clean")
-    return l0, weights @ nats / (weights @ first["scored"].to_numpy())[:, None], int(read.sum())
-
-
-def _same(a: pd.DataFrame, b: pd.DataFrame, measure: str) -> bool:
-    """Measured on the same text, for all that can be seen of it."""
-    keys = ["tokens"] if measure == "fvu" else ["tokens", "scored"]
-    return all(key in a and key in b and a[key].equals(b[key]) for key in keys)
-
-
-def _columns(documents: Sequence[pd.DataFrame], key: str) -> Array:
-    return np.stack([d[key].to_numpy(float) for d in documents], axis=1)
-
-
-def _weights(read: Array) -> Array:
-    """How often each document is drawn, [DRAWS, documents]: those that the language model read among themselves."""
-    random, weights = np.random.default_rng(0), np.zeros((DRAWS, len(read)))
-    for part in (read, ~read):
-        if count := part.sum():
-            weights[:, part] = random.multinomial(count, np.full(count, 1 / count), size=DRAWS)
-    return weights
-
-
-@dataclass(frozen=True)
 class Curve:
     """One architecture at one place; the mean over its seeds, by L0."""
 
@@ -160,72 +91,23 @@ class Curve:
 
     def described(self) -> dict[str, Any]:
         if len(self.by_seed) > 1:
-            each = [_student(column) for column in np.stack([value for _, value in self.by_seed.values()]).T]
+            each = [student(column) for column in np.stack([value for _, value in self.by_seed.values()]).T]
         else:
-            each = [_percentiles(column) for column in self.value.T]
+            each = [percentiles(column) for column in self.value.T]
         ends = {"mean": self.value[0].tolist(), "low": [i.low for i in each], "high": [i.high for i in each]}
         return {"arch": self.arch, "sparsity": self.sparsities, "l0": self.l0[0].tolist(), **ends}
 
 
-class Replicates(NamedTuple):
-    """Several curves, each as [replicates, sparsities]: seeds, or the estimate followed by the bootstrap's draws."""
-
-    curves: list[tuple[Array, Array]]
-    seeds: bool
-    said: str | None  # "3 seeds", "88 documents"
-
-    @staticmethod
-    def of(curves: Sequence[Curve]) -> Replicates:
-        seeds = sorted(set.intersection(*(set(curve.by_seed) for curve in curves)))
-        if len(seeds) > 1:
-            found = [tuple(np.stack(x) for x in zip(*(c.by_seed[s] for s in seeds), strict=True)) for c in curves]
-            return Replicates([_ascending(*one) for one in found], True, f"{len(seeds)} seeds")
-        documents = min(curve.documents for curve in curves)
-        if documents == 0:
-            return Replicates([(c.l0[:1], c.value[:1]) for c in curves], False, None)
-        return Replicates([_ascending(c.l0, c.value) for c in curves], False, f"{documents} documents")
-
-    @property
-    def range(self) -> tuple[Array, Array]:
-        """The lowest and the highest L0 that all of them reach; of each replicate."""
-        return np.max([l0[:, 0] for l0, _ in self.curves], axis=0), np.min([l0[:, -1] for l0, _ in self.curves], axis=0)
-
-    def estimated(self, x: Array) -> Array:
-        """Those of the replicates that were trained, not drawn."""
-        return x if self.seeds else x[:1]
-
-    def estimate(self, x: Array) -> float:
-        """Of all replicates."""
-        return float(self.estimated(x).mean())
-
-    def percent(self, a: Array, b: Array) -> Interval | None:
-        """100 (1 - a/b) of the replicates; None where one of the values is not above zero, so that there is no ratio."""
-        if min(a[0], b[0]) <= 0 or (self.seeds and min(a.min(), b.min()) <= 0):
-            return None
-        if min(a.min(), b.min()) <= 0:
-            return Interval(100 * (1 - float(a[0] / b[0])), None, None)
-        found = (_student if self.seeds else _percentiles)(np.log(a / b))
-        estimate, high, low = (None if x is None else 100 * (1 - float(np.exp(x))) for x in found)
-        return Interval(estimate, low, high)
-
-
-def _ascending(l0: Array, value: Array) -> tuple[Array, Array]:
-    order = np.argsort(l0, axis=1, kind="stable")
-    return np.take_along_axis(l0, order, 1), np.take_along_axis(value, order, 1)
-
-
-def _student(seeds: Array) -> Interval:
-    mean = float(seeds.mean())
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(seeds) - 1) * seeds.std(ddof=1) / np.sqrt(len(seeds)))
-    return Interval(mean, mean - half, mean + half)
-
-
-def _percentiles(draws: Array) -> Interval:
-    """Row 0 is the estimate."""
-    if np.isnan(draws[1:]).any() or len(draws) == 1:
-        return Interval(float(draws[0]), None, None)
-    low, high = np.quantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(draws[0]), float(low), float(high))
+def _replicates(curves: Sequence[Curve]) -> Replicates:
+    """Of the seeds that all of them have, where those are several; else of the draws."""
+    seeds = sorted(set.intersection(*(set(curve.by_seed) for curve in curves)))
+    if len(seeds) > 1:
+        found = [tuple(np.stack(x) for x in zip(*(c.by_seed[s] for s in seeds), strict=True)) for c in curves]
+        return Replicates([ascending(*one) for one in found], True, f"{len(seeds)} seeds")
+    documents = min(curve.documents for curve in curves)
+    if documents == 0:
+        return Replicates([(c.l0[:1], c.value[:1]) for c in curves], False, None)
+    return Replicates([ascending(c.l0, c.value) for c in curves], False, f"{documents} documents")
 
 
 def interpolated(l0: Array, value: Array, at: Array) -> Array:
@@ -250,7 +132,7 @@ def area(l0: Array, value: Array, low: Array, high: Array) -> Array:
 
 def _gaps(a: Curve, b: Curve) -> list[dict[str, Any]]:
     """Where both can be had at the same L0: one per sparsity."""
-    replicates = Replicates.of([a, b])
+    replicates = _replicates([a, b])
     low, high = replicates.range
     if (replicates.estimated(low) > replicates.estimated(high)).any():
         return []
@@ -275,7 +157,7 @@ def _areas(curves: Sequence[Curve], reference: str | None) -> dict[str, Any]:
     none = {"reference": None, "range": None, "areas": []}
     if not curves or not _on_one_text(curves):
         return none
-    replicates = Replicates.of(curves)
+    replicates = _replicates(curves)
     low, high = replicates.range
     if (low >= high).any():
         return none

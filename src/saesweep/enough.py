@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from saesweep.activations import blocks_wanted
 from saesweep.errors import UsageError
 from saesweep.evaluation import CALIBRATION, EVALUATION, held_out_blocks
 from saesweep.models import Tokenizer
+from saesweep.reading import blocks_wanted
 from saesweep.text import Corpus, tokenized
 
 log = logging.getLogger(__name__)

@@ -17,13 +17,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.activations import HELD_OUT, Rows, generator, micro_batches, trainable
 from saesweep.arch.base import SparseAutoencoder
+from saesweep.draws import HELD_OUT, generator
 from saesweep.errors import UsageError
 from saesweep.memory import alone
 from saesweep.metrics import NOT_SPLICED, CrossEntropy, Fidelity, by_document, spliced
 from saesweep.models import LanguageModel, Tokenizer
-from saesweep.sites import HookPoint, blocks_before, edit, recorded, replayed
+from saesweep.reading import micro_batches, trainable
+from saesweep.sites import HookPoint, Rows, blocks_before, edit, recorded, replayed
 from saesweep.statistics import Statistics
 from saesweep.text import Corpus, pieces, tokenized
 

@@ -3,13 +3,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from saesweep.ranges import Count, Decays, Index, NotNegative, OneOf, Positive, Range, Share
+from saesweep.ranges import Count, CountOrAuto, Decays, Index, NotNegative, OneOf, Positive, Range, Share
 
 
 @dataclass
 class Activations:
     window: Count
-    forward_tokens: Count
+    forward_tokens: Annotated[Any, CountOrAuto()]
     documents_per_pool: Count
     center: bool
     max_norm: Positive | None

@@ -38,6 +38,14 @@ class Decays:
         return "two numbers of at least 0 and below 1, such as [0.9,0.999]"
 
 
+class CountOrAuto:
+    def __contains__(self, value: Any) -> bool:
+        return value == "auto" or (type(value) is int and value >= 1)
+
+    def __str__(self) -> str:
+        return "a whole number of at least 1, or auto"
+
+
 Count = Annotated[int, Range(1)]
 Index = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, open_low=True)]

@@ -29,6 +29,9 @@ def hook_point(model: Mapping[str, Any], site: str, layer: int) -> HookPoint:
     return HookPoint(at["module"].format(layer=layer), at["tensor"])
 
 
+Rows = dict[HookPoint, Float[Tensor, "rows _"]]  # activations
+
+
 class _Stop(Exception):
     """Unwinds a forward pass once all that is wanted has been read."""
 

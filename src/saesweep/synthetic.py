@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saesweep.activations import SYNTHETIC, SYNTHETIC_EVALUATION, Rows, generator
+from saesweep.draws import SYNTHETIC, SYNTHETIC_EVALUATION, generator
 from saesweep.evaluation import Measured, Subject
-from saesweep.sites import HookPoint
+from saesweep.sites import HookPoint, Rows
 
 DOCUMENT = 128  # tokens, all independent, that stand for one
 

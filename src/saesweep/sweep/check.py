@@ -39,6 +39,7 @@ def check(cfg: Mapping[str, Any]) -> None:
     _text(cfg["text"])
     _world(cfg["trainer"])
     _ahead(cfg)
+    _kept(cfg)
     _arch(cfg["arch"])  # from here on torch is imported
     _trainer(cfg["trainer"])
     _loggers(cfg.get("logger"))
@@ -169,6 +170,12 @@ def _ahead(cfg: dict) -> None:
     if cfg["read_ahead"] and (kept or not on_gpu or "synthetic" in cfg["model"]["source"]):
         raise UsageError("read_ahead=true: a language model that reads a text on a GPU can be ahead of the training; leave it "
                          "out, or write trainer=gpu cache=none")
+
+
+def _kept(cfg: dict) -> None:
+    if cfg["cache"]["folder"] is not None and cfg["activations"]["forward_tokens"] == "auto":
+        raise UsageError("activations.forward_tokens=auto: what cache=disk keeps is known by all that determines its bits; "
+                         "write a number, such as the one that a run with cache=none finds")
 
 
 def _arch(arch: Mapping) -> None:

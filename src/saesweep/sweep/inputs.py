@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
-from saesweep import evaluation, files, models, saves, synthetic
-from saesweep.activations import SYNTHETIC_CALIBRATION, LanguageModelSource, Rows, generator
+from saesweep import distributed, evaluation, files, models, saves, synthetic
 from saesweep.cache import CachedSource
+from saesweep.draws import SYNTHETIC_CALIBRATION, generator
 from saesweep.enough import require
 from saesweep.errors import UsageError
 from saesweep.evaluation import Measured, Subject
 from saesweep.progress import Line
-from saesweep.sites import HookPoint, hook_point
+from saesweep.reading import LanguageModelSource, fastest_forward
+from saesweep.sites import HookPoint, Rows, hook_point
 from saesweep.text import Corpus
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class ReadText:
         job, activations = self.job, self.job["activations"]
         return LanguageModelSource(
             language_model(job), self.corpus, self.points, context=job["context"], window=activations["window"],
-            forward_tokens=activations["forward_tokens"],
+            forward_tokens=forward_tokens(job, self.points),
             documents_per_pool=activations["documents_per_pool"], stream_seed=job["stream_seed"],
         )
 
@@ -178,6 +179,22 @@ def language_model(job: Settings) -> models.LanguageModel:
 @lru_cache(maxsize=1)
 def _loaded(model: str, device: str) -> models.LanguageModel:
     return models.load(json.loads(model), device)
+
+
+def forward_tokens(job: Settings, points: Sequence[HookPoint]) -> int:
+    """What the language model takes at once; where that is to be measured, one measurement serves plan and training."""
+    wanted, window = job["activations"]["forward_tokens"], job["activations"]["window"]
+    if wanted != "auto":
+        return wanted
+    return _fastest(json.dumps(job["model"]), str(device_of(job)), tuple(points), job["context"], window)
+
+
+@lru_cache(maxsize=1)
+def _fastest(model: str, device: str, points: tuple[HookPoint, ...], context: int, window: int) -> int:
+    mine = fastest_forward(_loaded(model, device), points, context, window)
+    tokens = min(distributed.collected(mine))
+    log.info("activations.forward_tokens=auto: %s, about the fastest here", f"{tokens:,}")
+    return tokens
 
 
 def let_go() -> None:

@@ -1,14 +1,12 @@
 """What a group would take: the probe behind the plan."""
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from saesweep import saelens
-from saesweep.activations import harvest
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.build import build
 from saesweep.cache import CachedSource
@@ -16,6 +14,7 @@ from saesweep.calibration import meet_l0_
 from saesweep.errors import UsageError
 from saesweep.optimizer import UnitRowAdam, parameter_group
 from saesweep.progress import Line
+from saesweep.reading import harvest
 from saesweep.sites import HookPoint
 from saesweep.sweep import inputs, precompile
 from saesweep.sweep.inputs import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
@@ -58,7 +57,7 @@ def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float) -> flo
     lm = language_model(jobs[0])
     tokens = torch.zeros(1, jobs[0]["context"], dtype=torch.long, device=next(lm.module.parameters()).device)
     with torch.no_grad():
-        a_pass, _ = _timed(lambda: lm.module(input_ids=tokens, use_cache=False).logits)
+        a_pass, _ = quickest(lambda: lm.module(input_ids=tokens, use_cache=False).logits)
     passes = 1 + 2 * len(set(map(point_of, jobs))) + len(jobs)
     return seconds + passes * a_pass * numbers["lm_tokens"] / tokens.numel()
 
@@ -68,16 +67,16 @@ def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor]
     job, points = jobs[0], list(dict.fromkeys(map(point_of, jobs)))
     if not has_lm(job):
         source = KnownDictionary(job, points).source
-        seconds, rows = _timed(lambda: source.window(4096))
+        seconds, rows = quickest(lambda: source.window(4096))
         return rows, seconds / 4096
     source = ReadText(job, points).source
     if isinstance(source, CachedSource) and source.holds_next():
         return source.window(4096), 0.0
     lm = language_model(job)
     random = torch.Generator().manual_seed(0)
-    blocks = max(1, job["activations"]["forward_tokens"] // 2 // job["context"])
+    blocks = max(1, inputs.forward_tokens(job, points) // 2 // job["context"])
     tokens = torch.randint(lm.tokenizer.vocab_size, (blocks, job["context"]), generator=random)
-    seconds, rows = _timed(lambda: harvest(lm, points, tokens))
+    seconds, rows = quickest(lambda: harvest(lm, points, tokens))
     return rows, seconds / tokens.numel()
 
 
@@ -133,19 +132,7 @@ def _step_seconds(sae: SparseAutoencoder, x: torch.Tensor, numbers: Mapping[str,
         optimizer.step_group(0, sae.unformed)
         sae.constrain_()
 
-    return _timed(step)[0] / len(x)
-
-
-def _timed(call: Any) -> tuple[float, Any]:
-    """The quicker of two calls, a GPU's work included, and what it returned."""
-    times = []
-    for _ in range(2):
-        start = time.perf_counter()
-        result = call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times), result
+    return quickest(step)[0] / len(x)
 
 
 def _count(job: Settings, d_in: int) -> int:

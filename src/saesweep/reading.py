@@ -1,0 +1,165 @@
+"""Token blocks -> activations at the hook points: a text that is read by a language model.
+
+A pool of documents is tokenised, and its blocks are put in an order drawn from stream_seed. A window is so many tokens of
+those blocks; the language model takes it a micro-batch at a time, and stops at the last hook point.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from saesweep import distributed
+from saesweep.draws import POOL, generator
+from saesweep.errors import UsageError
+from saesweep.memory import out_of_memory
+from saesweep.models import LanguageModel, Tokenizer
+from saesweep.read_ahead import at_once
+from saesweep.sites import HookPoint, Rows, read
+from saesweep.text import Corpus, blocks
+from saesweep.timing import quickest
+
+LEVEL = 1.05  # a larger micro-batch has to be so much faster to be worth its memory
+
+
+class LanguageModelSource:
+    """Reads a text with a language model."""
+
+    def __init__(
+        self, lm: LanguageModel, corpus: Corpus, points: Sequence[HookPoint], *,
+        context: int, window: int, forward_tokens: int, documents_per_pool: int, stream_seed: int,
+    ):
+        self.lm, self.corpus, self.points, self.context = lm, corpus, tuple(points), context
+        self.window_tokens, self.forward_tokens = window, forward_tokens
+        self.documents_per_pool, self.seed = documents_per_pool, stream_seed
+        self.load_state_dict({"pool": 0, "position": 0})
+
+    def window(self, rows: int) -> Rows:
+        """The next window; a smaller one where no more than `rows` are wanted."""
+        return at_once(self.reading(rows))
+
+    def reading(self, rows: int) -> Generator[int, None, Rows]:
+        """`window`, a micro-batch at a time; each tells how many rows there are by then."""
+        blocks, _ = self.next_blocks(blocks_wanted(rows, self.context, self.window_tokens))
+        return (yield from self._read(blocks, self.points))
+
+    def read(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint] | None = None) -> Rows:
+        """Activations at the ordinary positions of these blocks; every rank reads its share of them, and has all."""
+        return at_once(self._read(tokens, self.points if points is None else points))
+
+    def _read(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint]) -> Generator[int, None, Rows]:
+        parts = micro_batches(tokens, self.forward_tokens)
+        rows = [int(self.trainable(part).sum()) for part in parts]
+        mine = range(distributed.rank(), len(parts), distributed.world_size()) or range(1)  # the first for its shape alone
+        read = {}
+        for i in mine:
+            read[i] = harvest(self.lm, points, parts[i])
+            yield sum(rows[: i + 1])
+        return distributed.exchanged(read, rows)
+
+    def trainable(self, tokens: Int[Tensor, "blocks context"]) -> Bool[Tensor, "blocks context"]:
+        return trainable(tokens, self.lm.tokenizer)
+
+    def next_blocks(self, count: int) -> tuple[Int[Tensor, "taken context"], list[tuple[int, int]]]:
+        """So many blocks, fewer where the text ends; and, after each of them, the pool and position of the next one."""
+        taken, ends = [], []
+        while count > 0 and self._has_pool(needed=not taken):
+            part = self._pool[self.position : self.position + count]
+            taken.append(part)
+            count -= len(part)
+            ends += [(self.pool_number, self.position + i) for i in range(1, len(part) + 1)]
+            self.position += len(part)
+            if self.position == len(self._pool):
+                self.pool_number, self.position, self._pool = self.pool_number + 1, 0, None
+                ends[-1] = (self.pool_number, 0)
+        return torch.cat(taken), ends
+
+    def _has_pool(self, needed: bool) -> bool:
+        """Whether there are blocks to take; where the text has ended and they are needed, its error says so."""
+        if self._pool is None:
+            try:
+                self._pool = self._read_pool(self.pool_number)
+            except UsageError:
+                if needed:
+                    raise
+        return self._pool is not None
+
+    def _read_pool(self, number: int) -> Int[Tensor, "blocks context"]:
+        if self._documents is None:
+            self._documents = self.corpus.documents("train", start=number * self.documents_per_pool)
+        pool = torch.stack(list(blocks(self._take(self.documents_per_pool), self.lm.tokenizer, self.context)))
+        return pool[torch.randperm(len(pool), generator=generator(self.seed, POOL, number))]
+
+    def _take(self, count: int) -> Iterator[str]:
+        """The next documents; fewer at the end of the text, whose error is raised only where there is none."""
+        for taken in range(count):
+            try:
+                yield next(self._documents)
+            except UsageError:
+                self._documents = None  # it has ended: who asks for more is told so by a new one
+                if taken == 0:
+                    raise
+                return
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"pool": self.pool_number, "position": self.position, "forward_tokens": self.forward_tokens}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.forward_tokens = state.get("forward_tokens", self.forward_tokens)  # which may have been measured: the same bits
+        self.pool_number, self.position = state["pool"], state["position"]
+        self._documents: Iterator[str] | None = None
+        self._pool: Int[Tensor, "blocks context"] | None = None
+
+
+def blocks_wanted(rows: int, context: int, window: int) -> int:
+    """For so many rows, at most a window; where padding leaves fewer rows, another window follows."""
+    return min(max(1, window // context), math.ceil(1.03 * rows / (context - 1)))
+
+
+def micro_batches(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> Sequence[Int[Tensor, "_ context"]]:
+    """What goes through the language model at once: so many tokens, but whole blocks and at least one."""
+    return tokens.split(max(1, forward_tokens // tokens.shape[1]))
+
+
+def trainable(tokens: Int[Tensor, "*batch context"], tokenizer: Tokenizer) -> Bool[Tensor, "*batch context"]:
+    """Which positions hold ordinary text: not padding (-1) and no special token."""
+    special = torch.tensor(sorted(tokenizer.special), dtype=tokens.dtype)
+    return (tokens >= 0) & ~torch.isin(tokens, special)
+
+
+def harvest(lm: LanguageModel, points: Sequence[HookPoint], tokens: Int[Tensor, "batch context"]) -> Rows:
+    """Activations at the ordinary positions of the blocks, in the order of the text. The host waits for no device."""
+    device = next(lm.module.parameters()).device
+    keep = trainable(tokens, lm.tokenizer).flatten().nonzero().squeeze(1)
+    keep, tokens = (x.to(device, non_blocking=True) for x in (keep, tokens.clamp(min=0)))
+    return {point: x.flatten(0, 1).index_select(0, keep) for point, x in read(lm.module, points, tokens).items()}
+
+
+def fastest_forward(lm: LanguageModel, points: Sequence[HookPoint], context: int, most: int) -> int:
+    """How many tokens a forward takes for a token to take the least time: context, twice that and so on, up to `most`.
+
+    Of sizes that are level the smallest; where memory ends first, no more than half of what fits, for the SAEs need some.
+    It is timed, so it may be another one the next time.
+    """
+    rates: dict[int, float] = {}
+    size = context
+    while size <= max(most, context) and not _is_past_its_best(list(rates.values())):
+        tokens = torch.randint(lm.tokenizer.vocab_size, (size // context, context), generator=generator(0))
+        try:
+            rates[size] = size / quickest(lambda tokens=tokens: harvest(lm, points, tokens))[0]
+        except Exception as error:
+            if not rates or not out_of_memory(error):
+                raise
+            if len(rates) > 1:
+                del rates[size // 2]
+            break
+        size *= 2
+    return next(size for size, rate in rates.items() if LEVEL * rate >= max(rates.values()))
+
+
+def _is_past_its_best(rates: Sequence[float]) -> bool:
+    return len(rates) > 2 and max(rates[-2:]) < LEVEL * max(rates[:-2])

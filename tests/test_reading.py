@@ -1,0 +1,81 @@
+"""`activations.forward_tokens=auto`: how many tokens the language model takes at once where that is measured."""
+import pytest
+import torch
+from small import job, tiny, trained, write_text
+from test_activations import CONTEXT, EMBEDDING
+
+from saesweep import reading
+from saesweep.sweep import inputs
+
+RISING = [1.0, 1.9, 3.0, 4.0, 4.1, 4.15, 4.1, 4.0]  # tokens a second at 1, 2, 4, 8 ... blocks: level from 8 on
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """What is found on a machine that reads at these rates, and at which sizes it was looked for."""
+
+    def of(rates, most=10**9, fits=10**9, error=MemoryError):
+        asked = []
+
+        def harvest(lm, points, tokens):
+            asked.append(len(tokens))
+            if len(tokens) > fits:
+                raise error
+            return tokens
+
+        def quickest(call):
+            tokens = call()
+            return tokens.numel() / rates[len(tokens).bit_length() - 1], tokens
+
+        monkeypatch.setattr(reading, "harvest", harvest)
+        monkeypatch.setattr(reading, "quickest", quickest)
+        return reading.fastest_forward(tiny(), [EMBEDDING], CONTEXT, most) // CONTEXT, asked
+
+    return of
+
+
+def test_it_is_the_smallest_that_is_about_the_fastest_and_what_comes_far_behind_it_is_not_tried(found):
+    assert found(RISING) == (8, [1, 2, 4, 8, 16, 32])
+
+
+def test_one_slow_measurement_does_not_end_the_search(found):
+    assert found([1.0, 1.9, 1.5, 3.0, 3.0, 3.0]) == (8, [1, 2, 4, 8, 16, 32])
+
+
+def test_it_is_no_more_than_a_window_and_no_less_than_a_block(found):
+    assert found(RISING, most=4 * CONTEXT + 1) == (4, [1, 2, 4])
+    assert found(RISING, most=1) == (1, [1])
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_where_memory_ends_it_is_at_most_half_of_what_fits(found, error):
+    assert found(RISING, fits=4, error=error) == (2, [1, 2, 4, 8])
+    assert found(RISING, fits=1, error=error) == (1, [1, 2])
+    with pytest.raises(error):
+        found(RISING, fits=0, error=error)
+
+
+def test_any_other_error_is_raised(found):
+    with pytest.raises(ZeroDivisionError):
+        found(RISING, fits=2, error=ZeroDivisionError)
+
+
+def test_a_training_that_was_stopped_goes_on_with_what_was_measured_when_it_began(tmp_path, monkeypatch):
+    jobs = [job(write_text(tmp_path), "arch=topk", "activations.forward_tokens=auto", "save_tokens=640")]
+    sizes = []
+
+    def measured(tokens):
+        monkeypatch.setattr(inputs, "_fastest", lambda *_: tokens)
+        harvest = reading.harvest
+        monkeypatch.setattr(reading, "harvest", lambda lm, points, x: (sizes.append(x.numel()), harvest(lm, points, x))[1])
+
+    def stops(module):
+        if module.tokens == 1280:
+            raise RuntimeError("stop")
+
+    measured(96)
+    with pytest.raises(RuntimeError, match="stop"):
+        trained(jobs, tmp_path, progress=stops)
+    measured(320)
+    module = trained(jobs, tmp_path)
+    assert module.tokens == 3200 and max(sizes) == 96
