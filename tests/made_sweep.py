@@ -9,6 +9,7 @@ import pandas as pd
 
 from saesweep import outputs, page
 from saesweep.compare import compare
+from saesweep.files import job_name
 
 LEVEL = {"jumprelu": 0.998, "topk": 1.0, "gated": 1.06, "relu": 1.5, "batchtopk": 1.01}
 METRICS = ("fvu", "delta_loss")
@@ -22,7 +23,8 @@ class Sweep:
     def __init__(
         self, sites=("resid",), layers=(9,), archs=("jumprelu", "topk", "gated"), sparsities=(16, 32, 64), seeds=1, **more
     ):
-        """more: failed, unfinished: so many SAEs; limit: so many of all; lm: whether there is a loss; latents."""
+        """more: failed, unfinished: so many SAEs; limit: so many of all; lm: whether there is a loss; latents; fixed: archs
+        whose coefficient is fixed."""
         self.rng = np.random.default_rng(0)
         combos = list(product(["gemma3_270m"], sites, layers, sparsities, archs, range(seeds)))
         kept = sorted(self.rng.permutation(len(combos))[: more.get("limit")])
@@ -32,7 +34,7 @@ class Sweep:
         self.states = np.array(["finished"] * len(combos), dtype=object)
         self.states[order[:failed]] = "failed"
         self.states[order[failed : failed + unfinished]] = "unfinished"
-        self.lm, self.latents = more.get("lm", True), more.get("latents", 4096)
+        self.lm, self.latents, self.fixed = more.get("lm", True), more.get("latents", 4096), more.get("fixed", ())
         rows = [self._row(*combo, state) for combo, state in zip(combos, self.states, strict=True)]
         self.df = pd.DataFrame(rows)
         self.details = [self._details(row) for row in rows]
@@ -58,7 +60,10 @@ class Sweep:
         if state != "finished":
             numbers = {}
         tokens = {"finished": 300_032, "failed": 20_480, "unfinished": 120_320}[state]
-        path = f"{model}/{site}.{layer}/{arch}/{sparsity}" + (f".{seed}" if seed else "")
+        aim = {"sparsity": sparsity}
+        if arch in self.fixed:
+            aim = {"sparsity": math.nan, "coefficient": 1e-3 / sparsity}
+        path = f"{model}/{site}.{layer}/{arch}/{job_name(sparsity, aim.get('coefficient'), seed)}"
         names = {"model": model, "site": site, "layer": layer, "arch": arch, "sparsity": sparsity, "seed": seed}
         empty = dict.fromkeys([*outputs.METRICS, "coefficient"], math.nan)
         sizes = {"d_in": 640, "d_sae": self.latents, "tokens": tokens, "sinks": 12 if numbers else math.nan}
@@ -67,6 +72,7 @@ class Sweep:
             **sizes,
             **empty,
             **numbers,
+            **aim,
             "state": state,
             "on_front": bool(numbers) and arch == "jumprelu",
             "path": path,
@@ -86,7 +92,7 @@ class Sweep:
         tokens = np.arange(1, 1 + row["tokens"] // 2048) * 2048
         gone = tokens / 300_000
         curve = pd.DataFrame(
-            {"tokens": tokens, "l0": row["sparsity"] * (1 + 9 * np.exp(-8 * gone)), "fvu": 0.1 + 0.9 * np.exp(-6 * gone)}
+            {"tokens": tokens, "l0": 32 * (1 + 9 * np.exp(-8 * gone)), "fvu": 0.1 + 0.9 * np.exp(-6 * gone)}
         )
         done = row["state"] == "finished"
         rates = np.where(self.rng.random(self.latents) < 0.03, 0, 10 ** self.rng.normal(-2.6, 0.6, self.latents).clip(-4.2, 0))

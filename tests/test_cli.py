@@ -120,8 +120,9 @@ def test_a_sweep_file_is_found_from_any_working_directory(tmp_path):
 
 
 def test_the_folder_names_what_differs_and_the_seed_only_where_it_is_not_the_first():
-    assert job_folder("gemma", "mlp", 9, "topk", 32, 0) == "gemma/mlp.9/topk/32"
-    assert job_folder("gemma", "mlp", 9, "topk", 32, 2) == "gemma/mlp.9/topk/32.2"
+    assert job_folder("gemma", "mlp", 9, "topk", 32, 0, None) == "gemma/mlp.9/topk/32"
+    assert job_folder("gemma", "mlp", 9, "topk", 32, 2, None) == "gemma/mlp.9/topk/32.2"
+    assert job_folder("gemma", "mlp", 9, "relu", 32, 2, 6e-4) == "gemma/mlp.9/relu/coefficient_0.0006.2"
 
 
 def test_the_menu_composes_with_every_site_and_trainer():

@@ -1,5 +1,6 @@
 """Gaps, areas and intervals of hand-made points, whose right answers are known."""
 
+import json
 import math
 
 import numpy as np
@@ -79,6 +80,39 @@ def test_a_target_that_one_curve_just_misses_is_compared_where_both_are():
 def test_two_single_points_are_compared_only_at_the_same_l0():
     assert gaps(table(("a", 32.0, 0.08), ("b", 32.0, 0.1)))["a", "b", 32]["percent"] == pytest.approx(20)
     assert gaps(table(("a", 32.0, 0.08), ("b", 32.1, 0.1))) == {}
+
+
+FIXED = [(16, 0.10, 4e-3), (24, 0.09, 2e-3), (64, 0.06, 1e-3)]  # l0, fvu, coefficient
+
+
+def fixed(arch, points=FIXED, **more):
+    """SAEs that aim at no L0: their coefficient is fixed."""
+    return [(arch, l0, fvu, {"sparsity": math.nan, "coefficient": number, **more}) for l0, fvu, number in points]
+
+
+def test_saes_of_fixed_coefficients_are_a_curve_that_is_compared_at_the_others_targets():
+    df = table(*fixed("a"), ("b", 16, 0.1), ("b", 32, 0.08), ("b", 64, 0.06))
+    (b, a) = sorted(found(df)["curves"], key=lambda curve: curve["arch"], reverse=True)
+    assert (a["l0"], a["sparsity"], b["sparsity"]) == ([16, 24, 64], [None] * 3, [16, 32, 64])
+    assert {gap["sparsity"] for gap in found(df)["gaps"]} == {16, 32, 64} and len(found(df)["areas"]) == 2
+    json.dumps(compare(df, [None] * 6), allow_nan=False)
+
+
+def test_where_no_curve_has_targets_they_are_compared_at_powers_of_two():
+    df = table(*fixed("a"), *fixed("b", [(20, 0.1, 4e-3), (70, 0.05, 1e-3)]))
+    assert {gap["sparsity"] for gap in found(df)["gaps"]} == {32, 64}
+
+
+def test_between_two_powers_of_two_they_are_compared_in_the_middle_of_what_both_reach():
+    df = table(*fixed("a", [(34, 0.1, 4e-3), (60, 0.06, 1e-3)]), *fixed("b", [(33, 0.11, 4e-3), (61, 0.07, 1e-3)]))
+    assert {gap["sparsity"] for gap in found(df)["gaps"]} == {45.2}
+    df = table(*fixed("a", [(20, 0.1, 4e-3), (60, 0.06, 1e-3)]), ("b", 16, 0.11), ("b", 64, 0.07))
+    assert {gap["sparsity"] for gap in found(df)["gaps"]} == {34.6}
+
+
+def test_seeds_of_one_fixed_coefficient_are_one_point_of_the_curve():
+    df = table(*fixed("a"), *fixed("a", [(l0 + 2, fvu, number) for l0, fvu, number in FIXED], seed=1))
+    assert [curve["l0"] for curve in found(df)["curves"]] == [[17, 25, 65]]
 
 
 def test_architectures_without_a_shared_l0_are_said_to_be_so_and_one_alone_is_not_spoken_of():

@@ -163,6 +163,24 @@ def test_one_curve_holds_saes_of_one_architecture_with_one_set_of_numbers():
     assert train("-m", "arch=flat", "sparsity=32", "arch.coefficient=0.1").code == 0
 
 
+def test_fixed_coefficients_are_swept_as_targets_are():
+    assert train("-m", "arch=flat", "arch.coefficient=0.001,0.01", "seed=0,1").code == 0
+    names = ["coefficient_0.001", "coefficient_0.001.1", "coefficient_0.01", "coefficient_0.01.1"]
+    assert sorted(folder.name for folder in (PLACE / "flat").iterdir()) == names
+    refused = train("-m", "arch=flat", "sparsity=16,32", "arch.coefficient=0.001")
+    assert refused.code == 1 and "one sparsity alone" in refused.error
+    refused = train("-m", "arch=flat", "sparsity=16", "arch.coefficient=0.1")  # from which its training would start
+    assert refused.code == 1 and "sparsity: 32 there, 16 here" in refused.error
+
+
+def test_the_plan_and_the_live_table_tell_fixed_coefficients_apart(capsys):
+    train("-m", "arch=flat", "sparsity=16", "plan=true")
+    assert " 16 " in capsys.readouterr().out
+    train("-m", "arch=flat", "arch.coefficient=0.001,0.01", "plan=true")
+    out = capsys.readouterr().out
+    assert "λ 0.001" in out and "λ 0.01" in out and "flat/coefficient_0.01" in out
+
+
 def test_what_was_saved_is_kept_for_the_same_settings_whoever_else_is_in_the_group():
     train("-m", "arch=flat", "sparsity=16,32")
     save = PLACE / "flat/16/checkpoint/7-00000000.safetensors"

@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 from offline import OFFLINE, ended, keys, read, saes
 from omegaconf import OmegaConf
-from small import ARCHS
+from small import ARCHS, job
 from standin.cli import ENV, ROOT, composed
 
 from saesweep.errors import UsageError
 from saesweep.logging import SweepLogger
 from saesweep.members import MemberInfo
 from saesweep.sweep.check import check
+from saesweep.sweep.run import Part, logger_of
 from saesweep.wandb_runs import FINAL, SummaryRun, settle, sync_command
 
 KEYS = ["loss", "l0", "fvu"]
@@ -93,6 +94,14 @@ def test_runs_of_one_process_keep_their_own_names_configs_and_groups(trained):
         assert config["settings"]["arch"] == {"name": one.arch, "k_aux": 320, "optimizer": {"lr": 3e-4}}
         assert config["settings"]["activations"] == {"center": True}
     assert len({read(one.folder)["id"] for one in trained}) == 3
+
+
+def test_an_sae_of_a_fixed_coefficient_is_told_without_a_target_and_with_a_name_of_its_own(tmp_path):
+    settings = job(None, "arch=relu", "arch.coefficient=0.05", "seed=2") | {"logger": {"csv": {"name": "csv"}}}
+    (one,) = logger_of(Part([settings], [tmp_path / "study/lm/resid.9/relu/coefficient_0.05.2"], settings)).members
+    shown = one.shown()
+    assert (shown["sparsity"], shown["aim"], shown["seed"]) == (None, "coefficient_0.05.2", 2)
+    assert shown["settings"]["arch"]["coefficient"] == 0.05
 
 
 def test_training_metrics_are_drawn_against_tokens(trained):

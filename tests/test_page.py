@@ -320,6 +320,22 @@ def test_sites_layers_and_architectures_can_be_left_out(show):
     assert browser.one("#panels").text == "Nothing is chosen." and numbers(browser) == set()
 
 
+def test_saes_of_fixed_coefficients_are_points_and_without_numbers_marks_at_the_left(show):
+    sweep = Sweep(archs=("gated", "topk"), fixed=("gated",), seeds=2, unfinished=5)
+    browser = show(sweep)
+    assert len(numbers(browser)) == 12
+    names = [point.get_attribute("aria-label") for point in browser.all("#panels section:first-child .point")]
+    assert sum("gated, coefficient " in name for name in names) == sum("topk, sparsity " in name for name in names) == 6
+    marks = [i for i, row in sweep.df.iterrows() if row["state"] == "unfinished" and row["arch"] == "gated"]
+    edges = [browser.one(f".point[data-sae='{i}'] path").rect["x"] for i in marks]
+    assert len(set(edges)) == len(edges) > 0 and min(edges) > browser.one("#panels svg.points").rect["x"] + 70
+
+
+def test_a_page_of_nothing_but_unfinished_fixed_ones_has_its_panels(show):
+    browser = show(Sweep(archs=("gated",), fixed=("gated",), unfinished=3))
+    assert len(numbers(browser)) == 3 and titles(browser) == ["resid, layer 9"]
+
+
 def test_many_choices_can_be_taken_all_or_none_at_once(show):
     browser = show(Sweep(archs=("jumprelu", "topk", "gated", "relu", "batchtopk")))
     button = browser.one("#controls button")

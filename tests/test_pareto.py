@@ -12,6 +12,7 @@ import pytest
 
 from saesweep import curves, figures, outputs, pareto
 from saesweep.errors import UsageError
+from saesweep.files import job_name
 
 NUMBERS = {"d_in": 640, "d_sae": 4096, "tokens": 300_032, "coefficient": 0.000123, "l0": 32.0, "fvu": 0.1, "mse": 0.1,
            "cosine": 0.95, "relative_reconstruction_bias": 0.99, "ce_clean": 2.5, "ce_sae": 2.75, "ce_zero": 9.0,
@@ -29,12 +30,14 @@ def written(sweep):
     return found.df
 
 
-def job(sweep, arch="topk", sparsity=32, seed=0, site="resid", layer=9, model="lm", **numbers):
-    folder = sweep / model / f"{site}.{layer}" / arch / (f"{sparsity}.{seed}" if seed else f"{sparsity}")
+def job(sweep, arch="topk", sparsity=32, seed=0, site="resid", layer=9, model="lm", fixed=None, **numbers):
+    folder = sweep / model / f"{site}.{layer}" / arch / job_name(sparsity, fixed, seed)
     (folder / ".hydra").mkdir(parents=True)
+    arch_of_it = {"name": arch} | ({} if fixed is None else {"coefficient": fixed})
     (folder / ".hydra" / "config.yaml").write_text(
         f"name: x\nseed: {seed}\nlayer: ${{model.layer}}\nsparsity: {sparsity}\n"
-        f"model: {{name: {model}, layer: {layer}}}\nsite: {{name: {site}}}\narch: {{name: {arch}}}\n"
+        f"model: {{name: {model}, layer: {layer}}}\nsite: {{name: {site}}}\n"
+        f"arch: {json.dumps(arch_of_it)}\n"
     )
     (folder / "eval.json").write_text(json.dumps({**NUMBERS, "l0": float(sparsity), **numbers}))
     return folder
@@ -75,6 +78,22 @@ def test_a_row_holds_what_eval_json_and_the_config_say(tmp_path):
 def test_the_csv_reads_back_as_the_same_numbers(nine):
     df = written(nine)
     pd.testing.assert_frame_equal(pd.read_csv(nine / "pareto.csv"), df, rtol=1e-15, atol=0, check_dtype=False)
+
+
+def test_saes_of_fixed_coefficients_have_no_target_and_are_told_apart_by_their_coefficient(nine, capsys):
+    for fixed, l0 in {0.004: 12.0, 0.001: 50.0}.items():
+        job(nine, "relu", fixed=fixed, l0=l0, coefficient=fixed, fvu=0.3)
+    unfinished = nine / "lm/resid.9/relu/coefficient_0.001"
+    (unfinished / "eval.json").unlink()
+    (unfinished / ".hydra/config.yaml").rename(unfinished / ".hydra/resolved.yaml")
+    df = written(nine)
+    header, *rows = [line.split(",") for line in (nine / "pareto.csv").read_text().splitlines()]
+    told = [tuple(row[header.index(key)] for key in ("arch", "sparsity", "coefficient", "path")) for row in rows]
+    assert told[0][:2] == ("gated", "16")
+    assert told[-2:] == [("relu", "", c, f"lm/resid.9/relu/coefficient_{c}") for c in ("0.001", "0.004")]
+    lines = pareto.table(df).splitlines()
+    assert lines[-1].split()[:4] == ["relu", "-", "0.004", "12.00"] and "coefficient" in lines[0]
+    assert "coefficient" not in pareto.table(df[df["arch"] == "topk"])
 
 
 def test_a_point_with_more_latents_and_more_error_is_dominated(tmp_path):

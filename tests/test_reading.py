@@ -55,6 +55,16 @@ def test_where_memory_ends_it_is_at_most_half_of_what_fits(found, error):
         found(RISING, fits=0, error=error)
 
 
+def test_of_several_ranks_none_is_left_without_a_micro_batch_and_all_take_the_same(monkeypatch):
+    asked = []
+    monkeypatch.setattr(inputs.distributed, "world_size", lambda: 4)
+    monkeypatch.setattr(inputs.distributed, "collected", lambda mine: [mine, 96, 512])
+    monkeypatch.setattr(inputs, "fastest_forward", lambda lm, points, context, most: asked.append(most) or 256)
+    settings = job("no.jsonl", "activations.forward_tokens=auto")
+    assert inputs.forward_tokens(settings, [EMBEDDING]) == 96 and asked == [256]
+    inputs._fastest.cache_clear()
+
+
 def test_any_other_error_is_raised(found):
     with pytest.raises(ZeroDivisionError):
         found(RISING, fits=2, error=ZeroDivisionError)

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from small import ARCHS, fitted, forget_the_text, job, trained, untrained, words, write_text
 from standin.cli import ENV, ROOT
 
+from saesweep.activations import ActivationStream, Position
 from saesweep.errors import UsageError
 from saesweep.metrics import dead_share
 from saesweep.saves import cohorts
-from saesweep.sweep import inputs, run
+from saesweep.sweep import fit, inputs, run
 from saesweep.sweep.inputs import inputs_of, point_of
 from saesweep.synthetic import recovery
 from saesweep.training import Member, SAESweep, variance_of
@@ -353,6 +354,20 @@ def test_a_latent_is_dead_once_its_last_firing_is_as_long_ago_as_the_window():
     assert dead_share(torch.tensor([0, 299, 300, 300]), torch.tensor(300), 10_000) == 0.5  # never fired in a shorter run
 
 
+def test_the_time_left_counts_what_is_still_to_be_read_and_what_is_still_to_be_trained_on(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(fit.time, "monotonic", lambda: now[0])
+    stream = ActivationStream.__new__(ActivationStream)
+    stream.position, stream.seconds_reading, stream.rows_read, stream.ahead = Position(10, 0, 0, {}), 0.0, 0, None
+    progress, module = fit.Progress(stream), SAESweep([], steps=110, batch_tokens=64, log_tokens=64, dead_after=1)
+    stream.seconds_reading, stream.rows_read, now[0] = 60.0, 3200, 60.0  # the first of two windows, and then 2 s a step
+    for steps, left in ((11, 3136), (30, 1920), (60, 0)):
+        now[0], module.steps_done = 60.0 + 2 * (steps - 10), steps
+        stream.position = Position(steps, 0, 3200 - left, {})
+        stream._rows = {point_of(job(None)): torch.empty(3200, 1)} if left else {}
+        assert progress.seconds_left(module) == pytest.approx(2 * (110 - steps) + 60)
+
+
 # What is left
 
 
@@ -426,7 +441,7 @@ def test_a_saved_sae_reconstructs_raw_activations_as_the_eval_says(sweep, text):
 
 
 def test_a_member_that_failed_is_returned_as_an_error_and_the_others_as_numbers(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "Progress", lambda: Spoiled(0, 640))
+    monkeypatch.setattr(run, "Progress", lambda stream: Spoiled(0, 640))
     cfgs = [job(text, f"arch={name}") for name in ("topk", "relu")]
     failed, numbers = run.train_group(cfgs, [tmp_path / "0", tmp_path / "1"])
     assert isinstance(failed, RuntimeError) and "topk/4" in str(failed) and "1,280 tokens" in str(failed)
@@ -444,7 +459,7 @@ def test_a_training_killed_in_its_evaluation_is_not_trained_again(text, tmp_path
         patch.setattr(run, "_finish", killed)
         run.train_group([job_of_it], [tmp_path / "topk"])
     steps = []
-    monkeypatch.setattr(run, "Progress", lambda: lambda module: steps.append(module.tokens))
+    monkeypatch.setattr(run, "Progress", lambda stream: lambda module: steps.append(module.tokens))
     assert run.train_group([job_of_it], [tmp_path / "topk"]) == [sweep[1][ARCHS.index("topk")]]
     assert not steps and not (tmp_path / "topk/checkpoint").exists()
 

@@ -9,6 +9,7 @@ pool or window alone, so a position in the stream is a handful of numbers, and a
 """
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Generator, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -54,6 +55,7 @@ class ActivationStream:
         self.ahead = ahead
         self.source, self.steps, self.batch_tokens, self.seed = source, steps, batch_tokens, stream_seed
         self.position = self._before = Position(0, 0, 0, source.state_dict())
+        self.seconds_reading, self.rows_read = 0.0, 0  # so far, in this process
         self._rows: Rows = {}
         self._measure = lambda x: Statistics.of(x[:statistics], center=center, max_norm=max_norm)
         self._statistics: dict[HookPoint, Statistics] | None = None
@@ -72,6 +74,11 @@ class ActivationStream:
         if self._statistics is None:
             self._begin_window()
         return self._statistics
+
+    @property
+    def rows_at_hand(self) -> int:
+        """Read, and not handed out yet."""
+        return len(next(iter(self._rows.values()))) - self.position.offset if self._rows else 0
 
     def only(self, points: Collection[HookPoint]) -> None:
         """Hand out these alone: other ranks train the SAEs of the rest."""
@@ -100,13 +107,14 @@ class ActivationStream:
         """The window at the position, no larger than the rest of the run needs, its rows in random order."""
         at = self.position
         left = self.steps - at.step + at.offset // self.batch_tokens
-        rows = self.ahead and self.ahead.window()
+        start, rows = time.monotonic(), self.ahead and self.ahead.window()
         if rows is None:
             rows = at_once(self._reading(left * self.batch_tokens))
         self._after = self.source.state_dict()
         count = len(next(iter(rows.values())))
         order = torch.randperm(count, generator=generator(self.seed, WINDOW, at.window))
         self._rows = {point: x[order.to(x.device)] for point, x in rows.items()}
+        self.seconds_reading, self.rows_read = self.seconds_reading + time.monotonic() - start, self.rows_read + count
         if self._statistics is None:
             self._statistics = {point: self._measure(x) for point, x in self._rows.items()}
         left -= count // self.batch_tokens

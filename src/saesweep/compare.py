@@ -1,13 +1,14 @@
 """Which architecture is better, at which L0, by how much, and how sure that is.
 
-At one place (model, site, layer) an architecture is a curve through its SAEs, a point per sparsity, the mean over seeds.
+At one place (model, site, layer) an architecture is a curve through its SAEs, a point per sparsity (or fixed coefficient),
+the mean over seeds.
 
     value(L0)   linear in log L0 between two points of the curve, never beyond its ends
     gap         100 (1 - a/b) percent: a's value is so much below b's at the same L0
     area        mean over log L0 of the running minimum of the curve, between the two L0 that all curves reach
 
-The same L0: each target sparsity, moved into what both curves reach where that is at most MATCH away. The intervals are
-those of resampling.py.
+The same L0: each target sparsity, moved into what both curves reach where that is at most MATCH away; for curves of fixed
+coefficients powers of two, or else the middle of what both reach. The intervals are those of resampling.py.
 """
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray as Array
 
-from saesweep.outputs import PLACE, on_front
+from saesweep.outputs import PLACE, aims, on_front
 from saesweep.resampling import Replicates, Samples, ascending, percentiles, student
 
 MEASURES = ("fvu", "delta_loss")  # of both, less is better
@@ -68,26 +69,27 @@ class Curve:
     """One architecture at one place; the mean over its seeds, by L0."""
 
     arch: str
-    sparsities: list[float]
-    l0: Array  # [draws, sparsities], as in Samples
+    sparsities: list[float | None]  # the target of each point; None: its coefficient was fixed
+    l0: Array  # [draws, points], as in Samples
     value: Array
-    by_seed: dict[int, tuple[Array, Array]]  # l0 and value [sparsities] of each seed that has them all
+    by_seed: dict[int, tuple[Array, Array]]  # l0 and value [points] of each seed that has them all
     texts: frozenset[int]  # those known that it was measured on
     documents: int
 
     @staticmethod
     def of(arch: str, points: pd.DataFrame, measure: str, samples: Samples) -> Curve:
-        own, sparsity, seed = (points["arch"] == arch).to_numpy(), points["sparsity"].to_numpy(), points["seed"].to_numpy()
-        at = {s: own & (sparsity == s) for s in sorted(set(sparsity[own].tolist()))}
-        at = dict(sorted(at.items(), key=lambda item: samples.l0[0, item[1]].mean()))
-        l0, value = (np.stack([x[:, mask].mean(1) for mask in at.values()], axis=1) for x in (samples.l0, samples.value))
+        own, aim, seed = (points["arch"] == arch).to_numpy(), aims(points).to_numpy(), points["seed"].to_numpy()
+        at = sorted((own & (aim == one) for one in dict.fromkeys(aim[own])), key=lambda mask: samples.l0[0, mask].mean())
+        l0, value = (np.stack([x[:, mask].mean(1) for mask in at], axis=1) for x in (samples.l0, samples.value))
         by_seed = {}
         for number in sorted(set(seed[own].tolist())):
-            here = [mask & (seed == number) for mask in at.values()]
+            here = [mask & (seed == number) for mask in at]
             if all(mask.sum() == 1 for mask in here):
                 by_seed[number] = tuple(np.concatenate([x[0, mask] for mask in here]) for x in (samples.l0, samples.value))
         texts = frozenset(samples.text[own].tolist()) - {-1}
-        return Curve(arch, list(at), l0, value, by_seed, texts, int(samples.documents[own].min()))
+        aimed = [points["sparsity"].tolist()[mask.argmax()] for mask in at]
+        targets = [None if np.isnan(target) else target for target in aimed]
+        return Curve(arch, targets, l0, value, by_seed, texts, int(samples.documents[own].min()))
 
     def described(self) -> dict[str, Any]:
         if len(self.by_seed) > 1:
@@ -137,10 +139,8 @@ def _gaps(a: Curve, b: Curve) -> list[dict[str, Any]]:
     if (replicates.estimated(low) > replicates.estimated(high)).any():
         return []
     gaps = []
-    for sparsity in sorted({*a.sparsities, *b.sparsities}):
+    for sparsity in _targets(a, b, replicates):
         at = np.clip(sparsity, low, np.maximum(low, high))
-        if np.abs(replicates.estimated(at) / sparsity - 1).max() > MATCH:
-            continue
         values = [interpolated(*curve, at) for curve in replicates.curves]
         interval = replicates.percent(*values)
         if interval is None:
@@ -150,6 +150,20 @@ def _gaps(a: Curve, b: Curve) -> list[dict[str, Any]]:
         gaps.append({"a": a.arch, "b": b.arch, "sparsity": sparsity, "l0": l0, "value_a": value_a, "value_b": value_b,
                      "percent": interval.estimate, "low": interval.low, "high": interval.high, "interval": said})
     return gaps
+
+
+def _targets(a: Curve, b: Curve, replicates: Replicates) -> list[float]:
+    """The L0 at which two curves that share some are compared."""
+    low, high = map(replicates.estimated, replicates.range)
+
+    def reached(sparsity: float) -> bool:
+        return bool(np.abs(np.clip(sparsity, low, high) / sparsity - 1).max() <= MATCH)
+
+    targets = {*a.sparsities, *b.sparsities} - {None}
+    found = sorted(filter(reached, targets or {2.0**power for power in range(20)}))
+    if not found and None in (*a.sparsities, *b.sparsities):
+        found = [float(f"{np.sqrt(low.max() * high.min()):.3g}")]
+    return list(filter(reached, found))
 
 
 def _areas(curves: Sequence[Curve], reference: str | None) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def _sections() -> list["ws.Section"]:
 
     def scatter(key: str, words: str) -> wr.ScatterPlot:
         return wr.ScatterPlot(title=f"{words} against L0", x=wr.SummaryMetric("eval/l0"), y=wr.SummaryMetric(f"eval/{key}"),
-                              log_x=True, legend_template="${config:arch} ${config:sparsity} ${run:displayName}")
+                              log_x=True, legend_template="${config:arch} ${config:aim} ${run:displayName}")
 
     def curves(key: str, words: str) -> wr.CustomChart:
         fields = {"x": "l0", "y": key, "stroke": "curve"}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from saesweep import curves
-from saesweep.outputs import PLACE, Details
+from saesweep.outputs import PLACE, Details, aims
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def _l0_axis(ax: "Axes", l0: pd.Series) -> None:
 
 
 def frequency(df: pd.DataFrame, details: Sequence[Details]) -> dict[str, bytes]:
-    """Per place a row: histograms of log10 firing rate at up to three sparsities, then the shares of frequent latents.
+    """Per place a row: histograms of log10 firing rate at up to three targets, then the shares of frequent latents.
 
     After the JumpReLU paper's figures of feature frequencies (section 5.3): its pointwise histograms, and the share of
     latents that fire on more than 1% and 10% of the tokens.
@@ -82,15 +82,15 @@ def frequency(df: pd.DataFrame, details: Sequence[Details]) -> dict[str, bytes]:
     if not any(fired):
         return {}
     places = list(df[fired].groupby(PLACE, sort=True))
-    shown = _spread(sorted(set(df.loc[fired, "sparsity"])))
+    shown = _spread(list(dict.fromkeys(aims(df[fired].sort_values(["sparsity", "coefficient"])))))
     looks = curves.looks(df.loc[fired, "arch"])
     with _figure(3.3 * (len(shown) + 1), 0.9 + 2.5 * len(places)) as (fig, files):
         axes = fig.subplots(len(places), len(shown) + 1, squeeze=False)
         for line, (name, points) in zip(axes, places, strict=True):
             line[0].set_ylabel("{}, {}, layer {}\nlatents".format(*name))
-            for ax, sparsity in zip(line, shown, strict=False):
-                ax.set_title(f"sparsity {sparsity:g}")
-                at = points[points["sparsity"] == sparsity]
+            for ax, aim in zip(line, shown, strict=False):
+                ax.set_title(aim)
+                at = points[aims(points) == aim]
                 _histograms(ax, {row.arch: details[row.Index].rates for row in at[::-1].itertuples()}, looks)
             _shares(line[-1], points, looks)
         for ax in axes[-1][:-1]:
@@ -100,9 +100,9 @@ def frequency(df: pd.DataFrame, details: Sequence[Details]) -> dict[str, bytes]:
     return files
 
 
-def _spread(sparsities: Sequence[float]) -> list[float]:
-    """The smallest, the middle and the largest."""
-    return list(dict.fromkeys([sparsities[0], sparsities[len(sparsities) // 2], sparsities[-1]]))
+def _spread(values: Sequence[str]) -> list[str]:
+    """The first, the middle and the last."""
+    return list(dict.fromkeys([values[0], values[len(values) // 2], values[-1]]))
 
 
 def _histograms(ax: "Axes", rates: Mapping[str, np.ndarray], looks: Mapping[str, curves.Look]) -> None:
@@ -120,7 +120,8 @@ def _shares(ax: "Axes", points: pd.DataFrame, looks: Mapping[str, curves.Look]) 
     ax.set_title("share of latents that fire on")
     for arch, (colour, marker) in looks.items():
         for key, (line, _) in SHARES.items():
-            mean = points[points["arch"] == arch].groupby("sparsity")[["l0", key]].mean().sort_values("l0")
+            own = points[points["arch"] == arch]
+            mean = own.groupby(aims(own))[["l0", key]].mean().sort_values("l0")
             ax.plot(mean["l0"], mean[key], line, color=colour, marker=marker, ms=5, lw=1.5)
     handles = [ax.plot([], [], line, color="#555", lw=1.5, label=f"more than {share}")[0] for line, share in SHARES.values()]
     ax.legend(handles=handles, frameon=False, fontsize=9)

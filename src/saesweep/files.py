@@ -29,6 +29,14 @@ URL, STATISTICS, WEIGHTS = "wandb/url.txt", "statistics.safetensors", "sae/sae_w
 FILES = (NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE, STATISTICS)
 
 
+def job_name(sparsity: Any, coefficient: Any, seed: Any) -> str:
+    """The last folder of a job's: the target, or the fixed coefficient in its place; seed 0 is left out. Of what nobody
+    has checked yet."""
+    fixed = float(coefficient) if isinstance(coefficient, int) else coefficient
+    aim = sparsity if fixed is None else f"coefficient_{fixed}"
+    return f"{aim}{'' if seed == 0 else f'.{seed}'}"
+
+
 def numbers(job: Path) -> Mapping[str, int | float | None]:
     """eval.json."""
     file = job / NUMBERS

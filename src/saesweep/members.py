@@ -15,15 +15,20 @@ from saesweep.keys import NOT_THE_SAES
 class MemberInfo:
     """`config` is the SAE's whole composed config as plain containers."""
 
-    folder: Path  # outputs/<sweep>/<model>/<site>.<layer>/<arch>/<sparsity>[.<seed>]
+    folder: Path  # outputs/<sweep>/<model>/<site>.<layer>/<arch>/, and files.job_name
     config: Mapping
     sweep: str
     model: str
     site: str
     layer: int
     arch: str
-    sparsity: int | float
+    sparsity: int | float | None  # None: a fixed coefficient aims at no L0
     seed: int
+
+    @property
+    def aim(self) -> str:
+        """The last folder of the path."""
+        return self.folder.name
 
     @property
     def path(self) -> str:
@@ -50,7 +55,7 @@ class MemberInfo:
         groups = {key: value for key, value in told.items() if isinstance(value, Mapping)}
         plain = {key: value for key, value in told.items() if key not in groups}
         named = {key: group["name"] for key, group in groups.items() if "name" in group}
-        facts = {key: getattr(self, key) for key in ("model", "site", "layer", "arch", "sparsity", "seed", "path")}
+        facts = {key: getattr(self, key) for key in ("model", "site", "layer", "arch", "sparsity", "seed", "aim", "path")}
         return {**plain, **named, **facts, "settings": groups}
 
 

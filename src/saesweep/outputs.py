@@ -48,6 +48,7 @@ def write(
 def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:
     """One row per SAE, finished or not, in the order of model, site, layer, sparsity, arch, seed; COLUMNS.
 
+    An SAE of a fixed coefficient aims at no L0: its `sparsity` is NaN, and it comes last, by its coefficient.
     `path` is relative to `base`, the first sweep if None. Where an arch is in several sweeps, each is a curve of its own:
     its `arch` is "topk (name of the sweep)". Raises UsageError where there is no such folder.
     """
@@ -56,10 +57,18 @@ def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:
     rows = [row | {"sweep": name} for sweep, name in named.items() for row in _rows(sweep, base)]
     df = pd.DataFrame(rows, columns=["sweep", *(c for c in COLUMNS if c != "on_front")])
     df[[*METRICS, "coefficient"]] = df[[*METRICS, "coefficient"]].astype(float)
+    df["sparsity"] = pd.to_numeric(df["sparsity"])
     several = df.groupby("arch")["sweep"].transform("nunique") > 1
     df["arch"] = df["arch"].where(~several, df["arch"] + " (" + df["sweep"] + ")")
-    df = df.sort_values([*PLACE, "sparsity", "arch", "seed"], kind="stable", ignore_index=True)
+    fixed = df["coefficient"].where(df["sparsity"].isna())
+    df = df.assign(fixed=fixed).sort_values([*PLACE, "sparsity", "arch", "fixed", "seed"], kind="stable", ignore_index=True)
     return df.assign(on_front=on_front(df, "fvu"))[COLUMNS]
+
+
+def aims(df: pd.DataFrame) -> pd.Series:
+    """What each SAE was to reach, as text: seeds of one point of a curve have it in common."""
+    targets, fixed = df["sparsity"].map("sparsity {:g}".format), df["coefficient"].map("coefficient {}".format)
+    return targets.where(df["sparsity"].notna(), fixed)
 
 
 def names(sweeps: Sequence[Path]) -> dict[Path, str]:
@@ -94,7 +103,9 @@ def _names(config: Path, _: int) -> dict[str, Any]:
     """Read once for each time it was written: a live view asks again and again."""
     found = OmegaConf.load(config)
     named = {key: OmegaConf.select(found, f"{key}.name") for key in ("model", "site", "arch")}
-    return named | {key: OmegaConf.select(found, key) for key in ("layer", "sparsity", "seed")}
+    named |= {key: OmegaConf.select(found, key) for key in ("layer", "sparsity", "seed")}
+    fixed = OmegaConf.select(found, "arch.coefficient")
+    return named if fixed is None else named | {"sparsity": None, "coefficient": fixed}
 
 
 def _row(job: Path) -> dict[str, Any]:
@@ -102,7 +113,7 @@ def _row(job: Path) -> dict[str, Any]:
     names = _names(config, config.stat().st_mtime_ns)
     state = files.state(job)
     found = files.numbers(job) if state == "finished" else {"tokens": int(files.latest(job).get("tokens", 0))}
-    return {**names, **{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, "state": state}
+    return {**{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, **names, "state": state}
 
 
 def _curve(job: Path) -> pd.DataFrame:

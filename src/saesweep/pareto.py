@@ -20,7 +20,7 @@ from saesweep import compare, figures, files, outputs, page
 from saesweep.errors import UsageError
 from saesweep.outputs import Details
 
-SHOWN = {"arch": "s", "sparsity": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
+SHOWN = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
          "loss_recovered": ".4f", "dead": ".3f"}
 NO_SHARED_L0 = "no two architectures share an L0; several sparsities make curves that do, such as sparsity=16,32,64"
 PHRASES = {"better": "is better than", "level": "is level with"}
@@ -52,7 +52,7 @@ def write(found: Report, out: Path) -> list[Path]:
     """Each file whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
     contents = {
-        "pareto.csv": found.df.to_csv(index=False).encode(),
+        "pareto.csv": found.df.astype({"sparsity": "Int64"}).to_csv(index=False).encode(),  # a target may be missing
         "pareto.json": json.dumps(found.comparison, indent=1).encode(),
         "pareto.html": page.html(*found).encode(),
         **{f"pareto.{kind}": content for kind, content in figures.pareto(found.df, found.comparison).items()},
@@ -72,8 +72,9 @@ def table(df: pd.DataFrame) -> str:
     """Aligned plain text, one block per model, site and layer; `*` marks the front, `-` what was not measured."""
     if df.empty:
         return "no SAEs"
-    shown = [key for key in SHOWN if key != "seed" or df["seed"].nunique() > 1]
-    df = df.sort_values([*outputs.PLACE, "sparsity", "arch", "seed"], kind="stable")
+    needed = {"seed": df["seed"].nunique() > 1, "coefficient": df["sparsity"].isna().any()}
+    shown = [key for key in SHOWN if needed.get(key, True)]
+    df = df.sort_values(outputs.PLACE, kind="stable")
     columns = [_column(key, df[key], SHOWN[key]) for key in shown]
     marks = ["*" if row.on_front else "" if row.state == "finished" else row.state for row in df.itertuples()]
     columns.append(["front", *marks])

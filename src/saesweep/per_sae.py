@@ -1,6 +1,6 @@
 """Any Lightning logger, with an instance of its own per SAE: a YAML in conf/logger with its `_target_` and arguments.
 
-Texts in the YAML speak of the SAE in braces, "{arch}-{sparsity}". What they can name is in `NAMES`.
+Texts in the YAML speak of the SAE in braces, "{arch}-{aim}". What they can name is in `NAMES`.
 """
 
 import importlib.util
@@ -13,7 +13,8 @@ from saesweep.errors import UsageError
 from saesweep.instantiate import instantiate
 from saesweep.members import Mark, MemberInfo
 
-NAMES = ("folder", "sweep_folder", "sweep", "path", "model", "site", "layer", "arch", "sparsity", "seed", "id", "version")
+NAMES = ("folder", "sweep_folder", "sweep", "path", "model", "site", "layer", "arch", "sparsity", "seed", "aim",
+         "id", "version")
 OURS = ("needs",)  # of the keys of such a YAML: the rest are the constructor's arguments
 SECRET = re.compile(r"api_?key|token|password|secret|credential", re.IGNORECASE)
 LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]*@")

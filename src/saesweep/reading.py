@@ -5,6 +5,7 @@ those blocks; the language model takes it a micro-batch at a time, and stops at 
 """
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
@@ -23,7 +24,8 @@ from saesweep.sites import HookPoint, Rows, read
 from saesweep.text import Corpus, blocks
 from saesweep.timing import quickest
 
-LEVEL = 1.05  # a larger micro-batch has to be so much faster to be worth its memory
+log = logging.getLogger(__name__)
+WORTH_IT = 1.05  # a larger micro-batch has to be so much faster, for the memory that it takes
 
 
 class LanguageModelSource:
@@ -109,7 +111,9 @@ class LanguageModelSource:
         return {"pool": self.pool_number, "position": self.position, "forward_tokens": self.forward_tokens}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.forward_tokens = state.get("forward_tokens", self.forward_tokens)  # which may have been measured: the same bits
+        if (kept := state.get("forward_tokens", self.forward_tokens)) != self.forward_tokens:
+            log.info("the language model goes on with %s tokens at a time, for the same bits", f"{kept:,}")
+            self.forward_tokens = kept
         self.pool_number, self.position = state["pool"], state["position"]
         self._documents: Iterator[str] | None = None
         self._pool: Int[Tensor, "blocks context"] | None = None
@@ -158,8 +162,8 @@ def fastest_forward(lm: LanguageModel, points: Sequence[HookPoint], context: int
                 del rates[size // 2]
             break
         size *= 2
-    return next(size for size, rate in rates.items() if LEVEL * rate >= max(rates.values()))
+    return next(size for size, rate in rates.items() if WORTH_IT * rate >= max(rates.values()))
 
 
 def _is_past_its_best(rates: Sequence[float]) -> bool:
-    return len(rates) > 2 and max(rates[-2:]) < LEVEL * max(rates[:-2])
+    return len(rates) > 2 and max(rates[-2:]) < WORTH_IT * max(rates[:-2])

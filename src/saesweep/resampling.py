@@ -85,7 +85,7 @@ def _weights(read: Array) -> Array:
 
 
 class Replicates(NamedTuple):
-    """Several curves, each as [replicates, sparsities]: seeds, or the estimate followed by the bootstrap's draws."""
+    """Several curves, each as [replicates, points]: seeds, or the estimate followed by the bootstrap's draws."""
 
     curves: list[tuple[Array, Array]]
     seeds: bool

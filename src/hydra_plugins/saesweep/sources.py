@@ -10,6 +10,8 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from saesweep.files import job_name
+
 
 class SweepsSource(FileConfigSource):
     """sweeps://ROOT: the folder `sweeps` of ROOT as a config group, and nothing else of ROOT. `--help` walks through
@@ -40,9 +42,11 @@ class SweepsPath(SearchPathPlugin):
             search_path.append("saesweep", f"sweeps://{root}")
 
 
-def job_folder(model: str, site: str, layer: int, arch: str, sparsity: int, seed: int) -> str:
-    """What differs between the SAEs of a sweep, as a path; seed 0 is left out."""
-    return f"{model}/{site}.{layer}/{arch}/{sparsity}{'' if seed == 0 else f'.{seed}'}"
+def job_folder(
+    model: str, site: str, layer: int, arch: str, sparsity: int, seed: int, coefficient: float | None
+) -> str:
+    """What differs between the SAEs of a sweep, as a path."""
+    return f"{model}/{site}.{layer}/{arch}/{job_name(sparsity, coefficient, seed)}"
 
 
 def register() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from saesweep.curves import LABELS, RATES, histogram, looks
-from saesweep.outputs import Details
+from saesweep.outputs import Details, aims
 from saesweep.page import better, words
 from saesweep.page.words import Place
 
@@ -64,6 +64,7 @@ def _data(df: pd.DataFrame, comparison: dict, details: list[Details]) -> dict[st
             "place": [of[place] for place in _keys(df)],
             "arch": [list(archs).index(arch) for arch in df["arch"]],
             "state": df["state"].tolist(),
+            "aim": aims(df).tolist(),
             **{key: _short(df[key]) for key in ["sparsity", "seed", "l0", *metrics]},
         },
         "lines": {metric: _lines(df, comparison, metric, places) for metric in metrics},
@@ -95,7 +96,7 @@ def _line(curve: dict[str, Any]) -> dict[str, Any]:
 
 def _means(points: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
     points = points[np.isfinite(points["l0"].astype(float)) & np.isfinite(points[metric].astype(float))]
-    means = [(arch, part.groupby("sparsity")[["l0", metric]].mean()) for arch, part in points.groupby("arch")]
+    means = [(arch, part.groupby(aims(part))[["l0", metric]].mean()) for arch, part in points.groupby("arch")]
     none = [math.nan]
     return [{"arch": a, "l0": m["l0"], "mean": m[metric], "low": none * len(m), "high": none * len(m)} for a, m in means]
 

@@ -68,7 +68,7 @@ function links(sae, told) {
   const out = el("div", {className: "links"}, el("a", {href: folder, textContent: "Folder"}));
   const run = {href: told.wandb, textContent: "W&B run", target: "_blank", rel: "noopener noreferrer"};
   if (told.wandb) out.append(el("a", run));
-  const alike = all.filter(i => ["place", "arch", "sparsity"].every(key => saes[key][i] === saes[key][sae]));
+  const alike = all.filter(i => ["place", "arch", "aim"].every(key => saes[key][i] === saes[key][sae]));
   const other = i => el("button", {
     type: "button", textContent: cell(i, "seed"), ariaLabel: "Seed " + cell(i, "seed"), ariaPressed: String(i === sae),
     onclick: () => open(i, find(opener) ?? get("close")),

@@ -1,5 +1,5 @@
 // The panels: per place and metric the curves with their bands, and a point per SAE.
-const STATES = ["failed", "unfinished"], ROW = 18;  // a row of marks each under the curves, at the sparsity aimed at
+const STATES = ["failed", "unfinished"], ROW = 18;  // a row of marks each below: at the sparsity aimed at, or at the left
 let drawnAt = 0, under = null;  // the panels' width; the point under the pointer or in focus
 
 function draw() {
@@ -13,7 +13,7 @@ function draw() {
   panels.classList.toggle("few", sections.length < 3);
   panels.replaceChildren(...sections.map(s => s[2]));
   drawnAt = panels.clientWidth;
-  if (!axis) panels.replaceChildren(el("p", {textContent: all.length ? "Nothing is chosen." : "There are no SAEs yet."}));
+  if (!ids.length) panels.replaceChildren(el("p", {textContent: all.length ? "Nothing is chosen." : "There are no SAEs yet."}));
   else for (const [place, metric, section] of sections)
     section.append(drawPanel(place, metric, ids.filter(i => saes.place[i] === place), axis, left, section.clientWidth));
   if (active) find(`[data-panel="${active.panel}"][data-sae="${active.sae}"]`)?.focus({preventScroll: true});
@@ -23,7 +23,7 @@ function redraw() {
 }
 // the same in all panels, and wide enough to hold a power of two
 function l0Axis(l0) {
-  if (!l0.length) return null;
+  if (!l0.length) return [8, 128];
   const low = Math.min(...l0) / 1.25, high = Math.max(...l0) * 1.25, widen = Math.max(1, Math.sqrt(2.05 * low / high));
   return [low / widen, high * widen];
 }
@@ -46,8 +46,9 @@ function drawPanel(place, metric, ids, axis, left, width) {
   if (repeated) out.append(...means(lines, x, y));
   drawn.sort((a, b) => saes.arch[a] - saes.arch[b] || saes.l0[a] - saes.l0[b]);
   const points = drawn.map(i => point(out, i, x(saes.l0[i]), y(values[i]), repeated));
+  const aimed = i => saes.sparsity[i] ? x(saes.sparsity[i]) : null;
   rows.forEach((state, row) => {
-    points.push(...absent(out, ids.filter(i => saes.state[i] === state), state, x, bottom + ROW * (row + .5)));
+    points.push(...absent(out, ids.filter(i => saes.state[i] === state), state, aimed, box.left, bottom + ROW * (row + .5)));
   });
   const lost = log ? ids.filter(i => values[i] !== null && values[i] <= 0).length : 0;
   if (lost) out.append(svg("text", {x: box.right, y: box.top + 10, "text-anchor": "end"}, `${lost} at or below 0 not shown`));
@@ -102,18 +103,19 @@ function button(out, sae, x, y, drawn) {
   out.append(group);
   return {sae, x, y, group};
 }
-function absent(out, ids, state, x, y) {
+function absent(out, ids, state, aimed, left, y) {
   const taken = {};
   return ids.map(i => {
     const beside = taken[saes.sparsity[i]] = (taken[saes.sparsity[i]] ?? -1) + 1;
-    const at = x(saes.sparsity[i]) + Math.ceil(beside / 2) * (beside % 2 ? 12 : -12), [a, b] = [at - 4, at + 4];
+    const at = aimed(i) === null ? left + 12 * (beside + 1) : aimed(i) + Math.ceil(beside / 2) * (beside % 2 ? 12 : -12);
+    const [a, b] = [at - 4, at + 4];
     const d = state === "failed" ? `M${a} ${y - 4}L${b} ${y + 4}M${a} ${y + 4}L${b} ${y - 4}`
       : `M${a} ${y}A4 4 0 1 0 ${b} ${y}A4 4 0 1 0 ${a} ${y}`;
     return button(out, i, at, y, svg("path", {class: "absent", d, stroke: look(i)[1]}));
   });
 }
 
-const name = sae => `${look(sae)[0]}, sparsity ${cell(sae, "sparsity")}, seed ${cell(sae, "seed")}`;
+const name = sae => `${look(sae)[0]}, ${saes.aim[sae]}, seed ${cell(sae, "seed")}`;
 function brief(sae) {
   if (saes.state[sae] !== "finished") return [["state", saes.state[sae]]];
   return ["l0", "fvu", "delta_loss"].map(key => [key, cell(sae, key)]).filter(([, value]) => value !== "-");

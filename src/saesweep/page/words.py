@@ -38,7 +38,7 @@ def missing(df: pd.DataFrame, reasons: list[str | None]) -> str:
     head = '<th scope="col">SAE</th><th scope="col">state</th><th scope="col" class="said">what is known</th>'
     words = (
         "The same command trains a failed one again and an unfinished one to its end. Under the curves they are marked at the "
-        "sparsity that was aimed at."
+        "sparsity that was aimed at, or at the left where a coefficient was fixed."
     )
     found = scrolling("SAEs without numbers", head, "".join(rows))
     return f"<section><h2>Failed and unfinished</h2><p>{words}</p>{found}</section>"

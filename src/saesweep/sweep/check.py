@@ -39,7 +39,7 @@ def check(cfg: Mapping[str, Any]) -> None:
     _text(cfg["text"])
     _world(cfg["trainer"])
     _ahead(cfg)
-    _kept(cfg)
+    _cached(cfg)
     _arch(cfg["arch"])  # from here on torch is imported
     _trainer(cfg["trainer"])
     _loggers(cfg.get("logger"))
@@ -172,7 +172,7 @@ def _ahead(cfg: dict) -> None:
                          "out, or write trainer=gpu cache=none")
 
 
-def _kept(cfg: dict) -> None:
+def _cached(cfg: dict) -> None:
     if cfg["cache"]["folder"] is not None and cfg["activations"]["forward_tokens"] == "auto":
         raise UsageError("activations.forward_tokens=auto: what cache=disk keeps is known by all that determines its bits; "
                          "write a number, such as the one that a run with cache=none finds")

@@ -124,15 +124,23 @@ class Saver:
 class Progress:
     """Tokens, tokens/s, time left, and L0 and FVU of every member."""
 
-    def __init__(self) -> None:
-        self.line = Line()
+    def __init__(self, stream: ActivationStream) -> None:
+        self.line, self.stream = Line(), stream
+        self.began, self.first_step = time.monotonic(), stream.position.step
 
     def __call__(self, module: SAESweep) -> None:
         total = module.total_steps * module.batch_tokens
-        left = (total - module.tokens) / max(module.tokens_per_second, 1e-9)
+        left = self.seconds_left(module)
         head = f"{module.tokens / total:4.0%}  {module.tokens:,} tokens  {module.tokens_per_second:,.0f}/s  {left:.0f} s left"
         members = [] if screen.is_live() else ["L0 (FVU):", *(_short(member) for member in module.members)]
         self.line("  ".join([head, *members]), final=module.steps_done == module.total_steps)
+
+    def seconds_left(self, module: SAESweep) -> float:
+        """Reading and steps apart: a window is read in one go, and trained on for a while; or else between the steps."""
+        stream, steps_left = self.stream, module.total_steps - module.steps_done
+        stepping = (time.monotonic() - self.began - stream.seconds_reading) / (module.steps_done - self.first_step)
+        unread = 0 if stream.ahead else max(0, steps_left * module.batch_tokens - stream.rows_at_hand)
+        return steps_left * stepping + unread * stream.seconds_reading / max(1, stream.rows_read)
 
 
 def _short(member: Member) -> str:

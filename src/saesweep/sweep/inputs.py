@@ -182,17 +182,17 @@ def _loaded(model: str, device: str) -> models.LanguageModel:
 
 
 def forward_tokens(job: Settings, points: Sequence[HookPoint]) -> int:
-    """What the language model takes at once; where that is to be measured, one measurement serves plan and training."""
+    """What the language model takes at once; where that is to be measured, a process does it once."""
     wanted, window = job["activations"]["forward_tokens"], job["activations"]["window"]
     if wanted != "auto":
         return wanted
     return _fastest(json.dumps(job["model"]), str(device_of(job)), tuple(points), job["context"], window)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _fastest(model: str, device: str, points: tuple[HookPoint, ...], context: int, window: int) -> int:
-    mine = fastest_forward(_loaded(model, device), points, context, window)
-    tokens = min(distributed.collected(mine))
+    share = window // distributed.world_size()  # larger ones would leave ranks without any
+    tokens = min(distributed.collected(fastest_forward(_loaded(model, device), points, context, share)))
     log.info("activations.forward_tokens=auto: %s, about the fastest here", f"{tokens:,}")
     return tokens
 

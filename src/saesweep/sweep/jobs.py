@@ -89,8 +89,10 @@ def _one_folder(jobs: Sequence[Job]) -> str:
     fix = f"the others a name of their own, such as 'name={key.split('.')[-1]}_${{{key}}}'"
     if first.get("arch._target_") != second.get("arch._target_"):
         fix = "each file in conf/arch a `name:` of its own"
+    if key == "sparsity":
+        fix = "one sparsity alone: with a fixed arch.coefficient it is no target"
     return (f"{len(jobs)} jobs of this sweep have the folder {shown(jobs[0].folder)}: SAEs of one sweep may differ in model, "
-            f"site, layer, arch, sparsity and seed only; give {fix}")
+            f"site, layer, arch, sparsity (or arch.coefficient) and seed only; give {fix}")
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:

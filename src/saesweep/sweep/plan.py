@@ -1,5 +1,5 @@
 """What a launch will do, in words and one table per group."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saesweep import saves
@@ -43,10 +43,16 @@ def _table(group: Sequence[Job], estimate: dict[str, Any]) -> list[str]:
     for job, d_in, params, state in each:
         cfg = job.settings
         place, size = f"{cfg['site']['name']}.{cfg['layer']}", f"{number(state)}B"
-        rows.append((place, cfg["arch"]["name"], str(cfg["sparsity"]), str(cfg["seed"]), str(d_in), str(cfg["width"]),
+        rows.append((place, cfg["arch"]["name"], aim(cfg), str(cfg["seed"]), str(d_in), str(cfg["width"]),
                      number(params), size, shown(job.folder)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  " + "  ".join(_pad(*cell) for cell in zip(COLUMNS, row, widths, strict=True)).rstrip() for row in rows]
+
+
+def aim(cfg: Mapping[str, Any]) -> str:
+    """Under `sparsity`: the target, or the coefficient in its place."""
+    fixed = cfg["arch"]["coefficient"]
+    return f"{cfg['sparsity']:g}" if fixed is None else f"λ {fixed:g}"
 
 
 def _pad(column: str, text: str, width: int) -> str:

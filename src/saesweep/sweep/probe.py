@@ -18,6 +18,7 @@ from saesweep.reading import harvest
 from saesweep.sites import HookPoint
 from saesweep.sweep import inputs, precompile
 from saesweep.sweep.inputs import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
+from saesweep.timing import quickest
 
 
 def estimate(jobs: Sequence[Settings]) -> dict[str, Any]:

@@ -50,9 +50,11 @@ def _beside(jobs: Sequence[Job]) -> list[str]:
     """A finished SAE that this command leaves alone, for each model and site, and each architecture there, if what their
     SAEs have in common is another there."""
     own, found = {job.folder for job in jobs}, []
-    places = {job.folder.parents[1]: (job, "*/*", _shared) for job in jobs}
-    curves = {job.folder.parent: (job, "*", _of_a_curve) for job in jobs}
-    for folder, (job, below, settings) in (places | curves).items():
+    fixed = [job for job in jobs if job.settings["arch"]["coefficient"] is not None]
+    asked = {(job.folder.parents[1], "*/*"): (job, _shared) for job in jobs}
+    asked |= {(job.folder.parent, "*"): (job, _of_a_curve) for job in jobs}
+    asked |= {(job.folder.parent, "coefficient_*"): (job, _start) for job in fixed}
+    for (folder, below), (job, settings) in asked.items():
         other = next((file.parent for file in sorted(folder.glob(f"{below}/{NUMBERS}")) if file.parent not in own), None)
         made = other and files.settings(other)
         if made and (differing := _differing(settings(made), settings(job.settings))):
@@ -72,6 +74,11 @@ def _shared(settings: Mapping) -> dict[str, Any]:
 def _of_a_curve(settings: Mapping) -> dict[str, Any]:
     """What all SAEs of an architecture have in common: all of it but the coefficient, which may take the target's place."""
     return dict(files.flat({"arch": {key: value for key, value in settings["arch"].items() if key != "coefficient"}}))
+
+
+def _start(settings: Mapping) -> dict[str, Any]:
+    """With a fixed coefficient sparsity is no target, but may be where training starts (JumpReLU's warm start)."""
+    return {"sparsity": settings["sparsity"]}
 
 
 def differences(job: Job) -> list[str]:

@@ -119,9 +119,10 @@ def prepared(part: Part, inputs: Inputs, cohort: Cohort, **more: Any) -> tuple[S
         position = distributed.told_by_any(found[0].state["position"] if found else None)
         statistics = {point: _statistics(save) for point, save in zip(points, found, strict=True)}
         stream.resume(Position(**position), statistics)
+    progress = Progress(stream)  # from before the first window is read
     stream.only(points)
     members = [_member(job, point, stream) for job, point in zip(part.jobs, points, strict=True)]
-    sizes = {"log_tokens": shared["log_tokens"], "dead_after": shared["evaluation"]["dead_after"], "progress": Progress()}
+    sizes = {"log_tokens": shared["log_tokens"], "dead_after": shared["evaluation"]["dead_after"], "progress": progress}
     module = SAESweep(members, steps=stream.steps, batch_tokens=shared["batch_tokens"], **(sizes | more))
     module.steps_done = cohort.step
     if cohort.step:
@@ -150,7 +151,7 @@ def _member(job: Settings, point: HookPoint, stream: ActivationStream) -> Member
     control = arch["control"]
     coefficient = control and Coefficient(job["sparsity"], fixed=arch["coefficient"], **control)
     sae = build(job, len(stream.statistics[point].mean))
-    label = f"{arch['name']}/{job['sparsity']}" + (f".{job['seed']}" if job["seed"] else "")
+    label = f"{arch['name']}/{files.job_name(job['sparsity'], arch['coefficient'], job['seed'])}"
     return Member(label, point, sae, coefficient, arch["optimizer"])
 
 
@@ -158,7 +159,7 @@ def logger_of(part: Part) -> SweepLogger:
     infos = [
         MemberInfo(
             folder, job, job["name"], job["model"]["name"], job["site"]["name"], job["layer"],
-            job["arch"]["name"], job["sparsity"], job["seed"],
+            job["arch"]["name"], job["sparsity"] if job["arch"]["coefficient"] is None else None, job["seed"],
         )
         for job, folder in zip(part.jobs, part.folders, strict=True)
     ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saesweep import files, screen
 from saesweep.sweep.jobs import Job
-from saesweep.sweep.plan import duration
+from saesweep.sweep.plan import aim, duration
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -105,9 +105,10 @@ def _cells(job: Job, row: Row) -> list[str]:
     cfg, numbers = job.settings, row.numbers
     number = {key: format(numbers[key], form) if numbers.get(key) is not None else "-"
               for key, form in (("l0", ".1f"), ("fvu", ".4f"), ("dead", ".1%"))}
-    place, target = f"{cfg['model']['name']} {cfg['site']['name']}.{cfg['layer']}", f"{cfg['sparsity']:g}"
-    seen = [f"{numbers.get('tokens') or 0:,.0f}", f"{number['l0']} of {target}", number["fvu"], number["dead"]]
-    return [place, cfg["arch"]["name"], target, str(cfg["seed"]), *seen, row.state]
+    place = f"{cfg['model']['name']} {cfg['site']['name']}.{cfg['layer']}"
+    l0 = number["l0"] + (f" of {cfg['sparsity']:g}" if cfg["arch"]["coefficient"] is None else "")
+    seen = [f"{numbers.get('tokens') or 0:,.0f}", l0, number["fvu"], number["dead"]]
+    return [place, cfg["arch"]["name"], aim(cfg), str(cfg["seed"]), *seen, row.state]
 
 
 def _left(jobs: Sequence[Job], rows: Sequence[Row]) -> str:
