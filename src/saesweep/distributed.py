@@ -1,4 +1,4 @@
-"""Several ranks that train one group together: the only file that knows torch.distributed. Alone, all is the identity.
+"""Several ranks that train one group together: the only file that imports torch.distributed. Alone, all is the identity.
 
 Each rank harvests its share of every window, and all have all of it. Then, by the trainer's strategy (strategies.py),
 

@@ -136,7 +136,7 @@ def trainable(tokens: Int[Tensor, "*batch context"], tokenizer: Tokenizer) -> Bo
 
 
 def harvest(lm: LanguageModel, points: Sequence[HookPoint], tokens: Int[Tensor, "batch context"]) -> Rows:
-    """Activations at the ordinary positions of the blocks, in the order of the text. The host waits for no device."""
+    """Activations at the ordinary positions of the blocks, in the order of the text. Nothing here waits for the device."""
     device = next(lm.module.parameters()).device
     keep = trainable(tokens, lm.tokenizer).flatten().nonzero().squeeze(1)
     keep, tokens = (x.to(device, non_blocking=True) for x in (keep, tokens.clamp(min=0)))

@@ -1,1 +1,1 @@
-"""One file per architecture: the equations on top, encode and step under them."""
+"""One file per architecture: the equations on top, activate and step under them."""

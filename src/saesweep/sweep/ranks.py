@@ -1,7 +1,7 @@
 """A group in processes of its own: one per device, the same on this machine, on others, and on an engine.
 
-Each rank gets the same composed configs from a file and calls the same function; rank 0 alone writes into the job
-folders. The place of a group is a folder that all ranks see:
+Each rank gets the same composed configs from a file and calls the same function; a job's folder is written by one of
+them. The place of a group is a folder that all ranks see:
 
     group.json        from the launcher: configs, folders, logs, the function
     stop              from the launcher: save and end
