@@ -263,6 +263,13 @@ def _noted(rows, sizes):
     return rows
 
 
+def test_how_far_a_window_is_read_is_said(folder, lm):
+    s, said = stream(lm, corpus(folder, [31] * 100, end=""), 12), []
+    s.source.line = said.append
+    list(s)
+    assert said[0] == "reading the text: 124 of 768 tokens" and len(said) > 5
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_what_is_read_stays_in_the_language_models_dtype_and_what_is_trained_on_is_fp32(folder, dtype):
     lm = traced_lm()

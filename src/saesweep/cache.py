@@ -89,7 +89,7 @@ class CachedSource:
         tokens, ends = source.next_blocks(blocks)
         per_block = source.trainable(tokens).sum(1).tolist()
         run = {"rows": per_block, "ends": ends, "text_ended": len(tokens) < blocks, "points": {}}
-        return self._add(place, run, source.read(tokens, self.points))
+        return self._add(place, run, source.read(tokens, self.points, source.telling(sum(per_block))))
 
     def _with_all_points(self, place: str, run: dict[str, Any]) -> dict[str, Any]:
         lacking = self._lacking(run)
@@ -98,7 +98,7 @@ class CachedSource:
         source = self.make()
         source.load_state_dict(self.state)
         tokens, _ = source.next_blocks(len(run["rows"]))
-        return self._add(place, run, source.read(tokens, lacking))
+        return self._add(place, run, source.read(tokens, lacking, source.telling(sum(run["rows"]))))
 
     def _lacking(self, run: Mapping[str, Any]) -> list[HookPoint]:
         """The same on all ranks: what one of them has not seen on disk yet, all harvest."""

@@ -5,7 +5,7 @@ What is read, and in which order, stays the same; two windows are held instead o
 """
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 import torch
@@ -13,11 +13,11 @@ import torch
 T = TypeVar("T")
 
 
-def at_once(reading: Generator[int, None, T]) -> T:
-    """The result of something that is done in parts."""
+def at_once(reading: Generator[int, None, T], tell: Callable[[int], None] = lambda rows: None) -> T:
+    """The result of something that is done in parts; what each part yields is told."""
     while True:
         try:
-            next(reading)
+            tell(next(reading))
         except StopIteration as end:
             return end.value
 

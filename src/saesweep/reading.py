@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from saesweep.draws import POOL, generator
 from saesweep.errors import UsageError
 from saesweep.memory import out_of_memory
 from saesweep.models import LanguageModel, Tokenizer
+from saesweep.progress import Line
 from saesweep.read_ahead import at_once
 from saesweep.sites import HookPoint, Rows, read
 from saesweep.text import Corpus, blocks
@@ -37,21 +38,28 @@ class LanguageModelSource:
     ):
         self.lm, self.corpus, self.points, self.context = lm, corpus, tuple(points), context
         self.window_tokens, self.forward_tokens = window, forward_tokens
-        self.documents_per_pool, self.seed = documents_per_pool, stream_seed
+        self.documents_per_pool, self.seed, self.line = documents_per_pool, stream_seed, Line()
         self.load_state_dict({"pool": 0, "position": 0})
 
     def window(self, rows: int) -> Rows:
         """The next window; a smaller one where no more than `rows` are wanted."""
-        return at_once(self.reading(rows))
+        return at_once(self.reading(rows), self.telling(min(rows, self.window_tokens)))
+
+    def telling(self, wanted: int) -> Callable[[int], None]:
+        """A line on the screen, now and then."""
+        return lambda rows: self.line(f"reading the text: {min(rows, wanted):,} of {wanted:,} tokens")
 
     def reading(self, rows: int) -> Generator[int, None, Rows]:
         """`window`, a micro-batch at a time; each tells how many rows there are by then."""
         blocks, _ = self.next_blocks(blocks_wanted(rows, self.context, self.window_tokens))
         return (yield from self._read(blocks, self.points))
 
-    def read(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint] | None = None) -> Rows:
+    def read(
+        self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint] | None = None,
+        tell: Callable[[int], None] = lambda rows: None,
+    ) -> Rows:
         """Activations at the ordinary positions of these blocks; every rank reads its share of them, and has all."""
-        return at_once(self._read(tokens, self.points if points is None else points))
+        return at_once(self._read(tokens, self.points if points is None else points), tell)
 
     def _read(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint]) -> Generator[int, None, Rows]:
         parts = micro_batches(tokens, self.forward_tokens)
