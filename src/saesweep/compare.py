@@ -161,9 +161,10 @@ def _targets(a: Curve, b: Curve, replicates: Replicates) -> list[float]:
 
     targets = {*a.sparsities, *b.sparsities} - {None}
     found = sorted(filter(reached, targets or {2.0**power for power in range(20)}))
-    if not found and None in (*a.sparsities, *b.sparsities):
-        found = [float(f"{np.sqrt(low.max() * high.min()):.3g}")]
-    return list(filter(reached, found))
+    if found or None not in (*a.sparsities, *b.sparsities):
+        return found
+    middle = float(f"{np.sqrt(low.max() * high.min()):.3g}")
+    return [middle] if reached(middle) else []
 
 
 def _areas(curves: Sequence[Curve], reference: str | None) -> dict[str, Any]:

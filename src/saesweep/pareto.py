@@ -74,7 +74,6 @@ def table(df: pd.DataFrame) -> str:
         return "no SAEs"
     needed = {"seed": df["seed"].nunique() > 1, "coefficient": df["sparsity"].isna().any()}
     shown = [key for key in SHOWN if needed.get(key, True)]
-    df = df.sort_values(outputs.PLACE, kind="stable")
     columns = [_column(key, df[key], SHOWN[key]) for key in shown]
     marks = ["*" if row.on_front else "" if row.state == "finished" else row.state for row in df.itertuples()]
     columns.append(["front", *marks])

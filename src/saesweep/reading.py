@@ -151,6 +151,12 @@ def harvest(lm: LanguageModel, points: Sequence[HookPoint], tokens: Int[Tensor, 
     return {point: x.flatten(0, 1).index_select(0, keep) for point, x in read(lm.module, points, tokens).items()}
 
 
+def timed_forward(lm: LanguageModel, points: Sequence[HookPoint], blocks: int, context: int) -> tuple[float, Rows]:
+    """Seconds that so many blocks of random tokens take, and their activations."""
+    tokens = torch.randint(lm.tokenizer.vocab_size, (blocks, context), generator=torch.Generator().manual_seed(0))
+    return quickest(lambda: harvest(lm, points, tokens))
+
+
 def fastest_forward(lm: LanguageModel, points: Sequence[HookPoint], context: int, most: int) -> int:
     """How many tokens a forward takes for a token to take the least time: context, twice that and so on, up to `most`.
 
@@ -160,9 +166,8 @@ def fastest_forward(lm: LanguageModel, points: Sequence[HookPoint], context: int
     rates: dict[int, float] = {}
     size = context
     while size <= max(most, context) and not _is_past_its_best(list(rates.values())):
-        tokens = torch.randint(lm.tokenizer.vocab_size, (size // context, context), generator=generator(0))
         try:
-            rates[size] = size / quickest(lambda tokens=tokens: harvest(lm, points, tokens))[0]
+            rates[size] = size / timed_forward(lm, points, size // context, context)[0]
         except Exception as error:
             if not rates or not out_of_memory(error):
                 raise

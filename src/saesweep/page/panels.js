@@ -46,9 +46,8 @@ function drawPanel(place, metric, ids, axis, left, width) {
   if (repeated) out.append(...means(lines, x, y));
   drawn.sort((a, b) => saes.arch[a] - saes.arch[b] || saes.l0[a] - saes.l0[b]);
   const points = drawn.map(i => point(out, i, x(saes.l0[i]), y(values[i]), repeated));
-  const aimed = i => saes.sparsity[i] ? x(saes.sparsity[i]) : null;
   rows.forEach((state, row) => {
-    points.push(...absent(out, ids.filter(i => saes.state[i] === state), state, aimed, box.left, bottom + ROW * (row + .5)));
+    points.push(...absent(out, ids.filter(i => saes.state[i] === state), state, x, box.left, bottom + ROW * (row + .5)));
   });
   const lost = log ? ids.filter(i => values[i] !== null && values[i] <= 0).length : 0;
   if (lost) out.append(svg("text", {x: box.right, y: box.top + 10, "text-anchor": "end"}, `${lost} at or below 0 not shown`));
@@ -103,12 +102,12 @@ function button(out, sae, x, y, drawn) {
   out.append(group);
   return {sae, x, y, group};
 }
-function absent(out, ids, state, aimed, left, y) {
+function absent(out, ids, state, x, left, y) {
   const taken = {};
   return ids.map(i => {
     const beside = taken[saes.sparsity[i]] = (taken[saes.sparsity[i]] ?? -1) + 1;
-    const at = aimed(i) === null ? left + 12 * (beside + 1) : aimed(i) + Math.ceil(beside / 2) * (beside % 2 ? 12 : -12);
-    const [a, b] = [at - 4, at + 4];
+    const around = Math.ceil(beside / 2) * (beside % 2 ? 12 : -12);
+    const at = saes.sparsity[i] ? x(saes.sparsity[i]) + around : left + 12 * (beside + 1), [a, b] = [at - 4, at + 4];
     const d = state === "failed" ? `M${a} ${y - 4}L${b} ${y + 4}M${a} ${y + 4}L${b} ${y - 4}`
       : `M${a} ${y}A4 4 0 1 0 ${b} ${y}A4 4 0 1 0 ${a} ${y}`;
     return button(out, i, at, y, svg("path", {class: "absent", d, stroke: look(i)[1]}));

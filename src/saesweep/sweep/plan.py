@@ -3,6 +3,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saesweep import saves
+from saesweep.keys import target
 from saesweep.sweep.jobs import Job, shown
 
 COLUMNS = ("site", "arch", "sparsity", "seed", "d_in", "d_sae", "parameters", "optimizer", "folder")
@@ -51,8 +52,7 @@ def _table(group: Sequence[Job], estimate: dict[str, Any]) -> list[str]:
 
 def aim(cfg: Mapping[str, Any]) -> str:
     """Under `sparsity`: the target, or the coefficient in its place."""
-    fixed = cfg["arch"]["coefficient"]
-    return f"{cfg['sparsity']:g}" if fixed is None else f"λ {fixed:g}"
+    return f"λ {cfg['arch']['coefficient']:g}" if (aimed := target(cfg)) is None else f"{aimed:g}"
 
 
 def _pad(column: str, text: str, width: int) -> str:

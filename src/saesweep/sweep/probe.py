@@ -14,7 +14,7 @@ from saesweep.calibration import meet_l0_
 from saesweep.errors import UsageError
 from saesweep.optimizer import UnitRowAdam, parameter_group
 from saesweep.progress import Line
-from saesweep.reading import harvest
+from saesweep.reading import timed_forward
 from saesweep.sites import HookPoint
 from saesweep.sweep import inputs, precompile
 from saesweep.sweep.inputs import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
@@ -73,12 +73,9 @@ def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor]
     source = ReadText(job, points).source
     if isinstance(source, CachedSource) and source.holds_next():
         return source.window(4096), 0.0
-    lm = language_model(job)
-    random = torch.Generator().manual_seed(0)
     blocks = max(1, inputs.forward_tokens(job, points) // 2 // job["context"])
-    tokens = torch.randint(lm.tokenizer.vocab_size, (blocks, job["context"]), generator=random)
-    seconds, rows = quickest(lambda: harvest(lm, points, tokens))
-    return rows, seconds / tokens.numel()
+    seconds, rows = timed_forward(language_model(job), points, blocks, job["context"])
+    return rows, seconds / (blocks * job["context"])
 
 
 def _probe_step(job: Settings, x: torch.Tensor) -> float:

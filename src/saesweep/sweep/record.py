@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from saesweep import files, saves
 from saesweep.errors import UsageError, as_typed
 from saesweep.files import COMPOSED, FAILED, NUMBERS, RESOLVED
-from saesweep.keys import MAY_DIFFER_IN_A_FIGURE
+from saesweep.keys import MAY_DIFFER_IN_A_FIGURE, target
 from saesweep.members import own_settings
 from saesweep.sweep.jobs import Job, shown
 
@@ -50,7 +50,7 @@ def _beside(jobs: Sequence[Job]) -> list[str]:
     """A finished SAE that this command leaves alone, for each model and site, and each architecture there, if what their
     SAEs have in common is another there."""
     own, found = {job.folder for job in jobs}, []
-    fixed = [job for job in jobs if job.settings["arch"]["coefficient"] is not None]
+    fixed = [job for job in jobs if target(job.settings) is None]
     asked = {(job.folder.parents[1], "*/*"): (job, _shared) for job in jobs}
     asked |= {(job.folder.parent, "*"): (job, _of_a_curve) for job in jobs}
     asked |= {(job.folder.parent, "coefficient_*"): (job, _start) for job in fixed}

@@ -13,6 +13,7 @@ from saesweep.activations import ActivationStream, Position
 from saesweep.build import build
 from saesweep.calibration import meet_l0_
 from saesweep.evaluation import Measured, Subject
+from saesweep.keys import target
 from saesweep.logging import SweepLogger
 from saesweep.members import MemberInfo
 from saesweep.memory import alone, keep_freed_memory, out_of_memory
@@ -159,7 +160,7 @@ def logger_of(part: Part) -> SweepLogger:
     infos = [
         MemberInfo(
             folder, job, job["name"], job["model"]["name"], job["site"]["name"], job["layer"],
-            job["arch"]["name"], job["sparsity"] if job["arch"]["coefficient"] is None else None, job["seed"],
+            job["arch"]["name"], target(job), job["seed"],
         )
         for job, folder in zip(part.jobs, part.folders, strict=True)
     ]
@@ -189,7 +190,7 @@ def _finish(part: Part, module: SAESweep, stream: ActivationStream, inputs: Inpu
 
 
 def _say_if_missed(job: Settings, member: Member, l0: float) -> None:
-    if job["arch"]["coefficient"] is None and abs(l0 / job["sparsity"] - 1) > MISSED:
+    if target(job) is not None and abs(l0 / job["sparsity"] - 1) > MISSED:
         log.warning("%s: its L0 on held-out text is %.1f, where sparsity=%d was asked for", member.label, l0, job["sparsity"])
 
 
@@ -230,7 +231,7 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
     """Where L0 has a target, the thresholds meet it on held-out text; a fixed coefficient leaves L0 where it falls."""
     concerned = [
         member for job, member in zip(jobs, module.members, strict=True)
-        if not member.failed and member.sae.thresholded and job["arch"]["coefficient"] is None
+        if not member.failed and member.sae.thresholded and target(job) is not None
     ]
     if not distributed.agreed(bool(concerned)):
         return
@@ -238,6 +239,7 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
     for member in concerned:
         statistics, x = stream.statistics[member.point], rows[member.point]
         with member.failing_alone("while its L0 was calibrated"):
-            shift, target = meet_l0_(member.sae, statistics.apply(x[statistics.ordinary(x)])), member.sae.sparsity
-            log.info("%s: thresholds shifted by %+.4g, for an L0 of %d on held-out text", member.label, shift, target)
+            shift = meet_l0_(member.sae, statistics.apply(x[statistics.ordinary(x)]))
+            said = "%s: thresholds shifted by %+.4g, for an L0 of %d on held-out text"
+            log.info(said, member.label, shift, member.sae.sparsity)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saesweep import files, screen
+from saesweep.keys import target
 from saesweep.sweep.jobs import Job
 from saesweep.sweep.plan import aim, duration
 
@@ -106,7 +107,7 @@ def _cells(job: Job, row: Row) -> list[str]:
     number = {key: format(numbers[key], form) if numbers.get(key) is not None else "-"
               for key, form in (("l0", ".1f"), ("fvu", ".4f"), ("dead", ".1%"))}
     place = f"{cfg['model']['name']} {cfg['site']['name']}.{cfg['layer']}"
-    l0 = number["l0"] + (f" of {cfg['sparsity']:g}" if cfg["arch"]["coefficient"] is None else "")
+    l0 = number["l0"] + ("" if target(cfg) is None else f" of {aim(cfg)}")
     seen = [f"{numbers.get('tokens') or 0:,.0f}", l0, number["fvu"], number["dead"]]
     return [place, cfg["arch"]["name"], aim(cfg), str(cfg["seed"]), *seen, row.state]
 
