@@ -58,9 +58,11 @@ def data(sweep):
     return json.loads(Parsed(html(sweep)).script)
 
 
-def gap(percent, low, high, a="jumprelu", b="topk"):
-    values = {"value_a": 1 - percent / 100, "value_b": 1.0, "percent": percent, "low": low, "high": high}
-    return {"a": a, "b": b, "sparsity": 32, "l0": 32.0, **values, "interval": "3 seeds"}
+def gap(percent, low, high, verdict, a="jumprelu", b="topk"):
+    values = {"value_a": 1 - percent / 100, "value_b": 1.0, "difference": percent / 100, "low": None, "high": None}
+    values |= {"percent": percent, "percent_low": low, "percent_high": high, "verdict": verdict, "error": 0.0, "holm": False}
+    return {"a": a, "b": b, "sparsity": 32, "l0": 32.0, "l0_a": 32.0, "l0_b": 32.0, "interpolated": None, **values,
+            "varied": "3 seeds" if low is not None else None, "one_seed": False, "p": None}
 
 
 def text(markup):
@@ -99,46 +101,54 @@ def test_the_page_names_no_address_but_the_runs_own():
 
 
 def test_the_better_one_is_named_with_how_much_lower_it_is_than_the_other():
-    assert text(better._gap(gap(4.2, 3.6, 4.9))) == "jumprelu 4.2% [3.6, 4.9]"
-    assert text(better._gap(gap(-25.0, -50.0, -1.0))) == "topk 20.0% [1.0, 33.3]", "1.25 is what 1 is 20% lower than"
-    assert text(better._gap(gap(-25.0, None, None))) == "topk 20.0%"
-    assert text(better._gap(gap(0.01, None, None))) == "equal"
+    assert text(better._gap(gap(4.2, 3.6, 4.9, "better"), "fvu")) == "jumprelu 4.2% [3.6, 4.9]"
+    turned = text(better._gap(gap(-25.0, -50.0, -1.0, "worse"), "fvu"))
+    assert turned == "topk 20.0% [1.0, 33.3]", "1.25 is what 1 is 20% lower than"
 
 
-def test_a_gap_whose_interval_holds_zero_is_level():
-    assert text(better._gap(gap(0.4, -0.1, 0.9))) == "level [-0.1, 0.9]"
-    assert 'class="level"' in better._gap(gap(0.4, -0.1, 0.9))
+def test_what_is_not_better_is_said_with_its_verdict():
+    assert text(better._gap(gap(0.4, -0.1, 0.9, "equal"), "fvu")) == "equal: 0.4% [-0.1, 0.9]"
+    assert text(better._gap(gap(0.4, -0.1, 1.9, "open"), "fvu")) == "not told apart: 0.4% [-0.1, 1.9]"
+    assert text(better._gap(gap(-25.0, None, None, "none"), "fvu")) == "no interval: -25.0%"
+    assert 'class="level"' in better._gap(gap(0.4, -0.1, 0.9, "equal"), "fvu")
 
 
-def areas(*percents):
-    found = [{"arch": arch, "mean": 0.1, "percent": p, "low": p - 1.0, "high": p + 1.0} for arch, p in percents]
-    reference = {"arch": "topk", "mean": 0.1, "percent": 0.0, "low": None, "high": None}
-    return {"front": [], "curves": [], "reference": "topk", "range": [16.0, 64.2], "areas": [*found, reference], "gaps": []}
+def test_what_is_interpolated_is_said_under_the_number():
+    found = gap(4.2, 3.6, 4.9, "better") | {"interpolated": "topk", "l0_b": None}
+    assert text(better._gap(found, "fvu")) == "jumprelu 4.2% [3.6, 4.9] topk interpolated"
+
+
+def means(*percents):
+    verdict = lambda p: "better" if p > 1 else "worse" if p < -1 else "open"  # noqa: E731
+    found = [gap(p, p - 1.0, p + 1.0, verdict(p)) | {"arch": arch, "mean": 0.1} for arch, p in percents]
+    rows = [*found, {"arch": "topk", "mean": 0.1}]
+    return {"front": [], "curves": [], "reference": "topk", "mean_over_l0": [16.0, 64.2], "means": rows, "gaps": []}
+
+
+def comparison(*blocks):
+    places = [{"model": "m", "site": "resid", "layer": i, "metrics": {"fvu": block}} for i, block in enumerate(blocks)]
+    return {"places": places, "comparisons": 3}
 
 
 def test_the_answer_for_one_place_is_a_sentence_with_intervals():
-    block = areas(("jumprelu", 0.2), ("gated", -5.3), ("new", 3.0))
-    comparison = {"places": [{"model": "m", "site": "resid", "layer": 9, "metrics": {"fvu": block}}]}
-    assert text(better.answer(comparison)) == (
-        "FVU over L0 16 to 64.2, against topk: jumprelu level [-0.8, 1.2]; gated 5.3% higher [4.3, 6.3]; "
-        "new 3.0% lower [2.0, 4.0]."
+    said = text(better.answer(comparison(means(("jumprelu", 0.2), ("gated", -5.3), ("new", 3.0)))))
+    assert said == (
+        "FVU over L0 16, 64.2, beside topk: jumprelu not told apart: 0.2% [-0.8, 1.2]; gated 5.3% [4.3, 6.3] higher; "
+        "new 3.0% [2.0, 4.0] lower.95% intervals over 3 seeds. 3 comparisons were made; * holds for all of them together "
+        "(Holm)."
     )
 
 
 def test_the_answer_for_several_places_counts_them():
-    blocks = [areas(("jumprelu", p), ("gated", -5.0)) for p in (0.2, 3.0, -0.5)]
-    places = [{"model": "m", "site": "resid", "layer": i, "metrics": {"fvu": block}} for i, block in enumerate(blocks)]
-    said = text(better.answer({"places": places}))
-    assert said == "FVU at 3 places, against topk: jumprelu lower at 1, level at 2; gated higher at 3."
+    said = text(better.answer(comparison(*(means(("jumprelu", p), ("gated", -5.0)) for p in (0.2, 3.0, -0.5)))))
+    assert said.startswith("FVU at 3 places, beside topk: jumprelu lower at 1, not told apart at 2; gated higher at 3.")
 
 
-def test_the_words_above_the_comparison_say_where_its_intervals_come_from():
-    block = areas(("jumprelu", 0.2)) | {"gaps": [gap(1, 0.5, 1.5), gap(1, None, None) | {"interval": None}]}
-    assert better._sources([(("m", "resid", 9), block)]) == (
-        "Brackets are 95% intervals, from 3 seeds. Level: the interval holds 0. "
-        "Where there are no brackets, the spread is not known."
-    )
-    assert better._sources([(("m", "resid", 9), areas())]).startswith("There are no intervals")
+def test_a_sweep_with_one_seed_says_on_the_page_what_that_means():
+    one = {"varied": "88 documents", "one_seed": True}
+    block = means() | {"gaps": [gap(4.2, 3.6, 4.9, "better") | one]}
+    assert "on this text, for these two SAEs; another seed may turn it" in text(better.better(comparison(block)))
+    assert "for these two SAEs" not in text(better.better(comparison(means() | {"gaps": [gap(4.2, 3.6, 4.9, "better")]})))
 
 
 def test_pairs_are_rows_and_sparsities_columns():
@@ -147,7 +157,7 @@ def test_pairs_are_rows_and_sparsities_columns():
     header, *rows = tables["resid, layer 9: which has the lower FVU, and by how much of the other's, at each sparsity"]
     assert header == ["pair", "16", "32", "64"]
     assert [row[0] for row in rows] == ["jumprelu or topk", "jumprelu or gated", "topk or gated"], "the better first"
-    assert all(re.fullmatch(r"(jumprelu|topk).\d+\.\d% \[.*\]", cell) for cell in rows[1][1:] + rows[2][1:])
+    assert all(re.fullmatch(r"(jumprelu|topk).\d+\.\d% \[.*\]\*?", cell) for cell in rows[1][1:] + rows[2][1:])
 
 
 def test_what_failed_is_listed_with_the_first_line_of_its_reason_and_what_is_unfinished_with_its_tokens():

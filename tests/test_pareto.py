@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import subprocess
 import sys
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saesweep import curves, figures, outputs, pareto
+from saesweep import curves, figures, outputs, pareto, wording
 from saesweep.errors import UsageError
 from saesweep.files import job_name
 
@@ -206,8 +205,9 @@ def test_a_wide_l0_axis_keeps_at_most_seven_ticks():
 
 
 def texts(**sums):
-    """documents.csv of two documents."""
-    return pd.DataFrame({"tokens": [100.0, 300.0], "variance": [50.0, 90.0], **sums}).to_csv(index_label="document")
+    """documents.csv of twelve documents, of two kinds."""
+    both = {"tokens": [100.0, 300.0], "variance": [50.0, 90.0], **sums}
+    return pd.DataFrame({key: values * 6 for key, values in both.items()}).to_csv(index_label="document")
 
 
 def measure(folder, error=(5.0, 9.0)):
@@ -262,7 +262,7 @@ def test_sweeps_are_read_together_and_an_architecture_in_two_of_them_is_two_curv
     assert set(found.df["arch"]) == {"gated", "topk (a)", "topk (b)"}
     assert [one.config["model.name"] for one in found.details] == ["lm"] * 6
     words = pareto.text(found)
-    assert "topk (b) is better than topk (a) at 16 by 20.0%, 64 by 20.0%" in words.replace("\n", " ")
+    assert "this topk (b) has no interval beside this topk (a) at 16 (20.0%), 64 (20.0%)" in words.replace("\n", " ")
     assert found.name == "a, b"
 
 
@@ -299,25 +299,34 @@ def test_several_sweeps_are_only_shown_unless_it_is_said_where_to_write(tmp_path
 # The answer
 
 
-def test_a_mean_is_said_to_be_higher_or_lower_than_the_references(nine):
-    said = pareto.text(pareto.report([nine]))
-    assert re.search(r"mean from L0 [\d.]+ to [\d.]+, beside topk's: .*topk [\d.]+[,\n]?", said)
-    assert re.search(r"(jumprelu|gated) [\d.]+ \([\d.]+% (higher|lower)\)", said) and "(-" not in said
+def test_a_mean_is_said_to_be_higher_or_lower_than_the_references(tmp_path):
+    for arch, factor in {"jumprelu": 0.9, "gated": 1.1, "topk": 1.0}.items():
+        for sparsity in (16, 32):
+            measure(job(tmp_path, arch, sparsity, fvu=0.1 * factor), (5 * factor, 9 * factor))
+    said = pareto.text(pareto.report([tmp_path]))
+    assert ("mean over L0 16, 32, beside topk's: jumprelu 0.0900 (10.0% [10.0, 10.0]* lower), topk 0.1000, "
+            "gated 0.1100 (10.0% [10.0, 10.0]* higher)") in said
 
 
-@pytest.mark.parametrize(("low", "high", "said"), [
-    (-0.4, 0.7, " (level [-0.4, 0.7])"), (0.1, 0.4, " (0.2% [0.1, 0.4] lower)"), (None, None, " (0.2% lower)"),
+@pytest.mark.parametrize(("verdict", "said"), [
+    ("open", "not told apart: 0.2% [-0.4, 0.7]"), ("equal", "equal within 1%: 0.2% [-0.4, 0.7]"),
+    ("better", "0.2% [-0.4, 0.7] lower"), ("worse", "-0.2% [-0.7, 0.4] higher"), ("none", "no interval: 0.2% [-0.4, 0.7]"),
 ])
-def test_a_mean_is_level_with_the_references_where_the_interval_holds_both(low, high, said):
-    assert pareto._beside({"percent": 0.2, "low": low, "high": high}) == said
+def test_each_verdict_on_a_mean_has_words_of_its_own(verdict, said):
+    found = {"percent": 0.2, "percent_low": -0.4, "percent_high": 0.7, "holm": False, "verdict": verdict}
+    assert wording.beside(found, "fvu") == said
 
 
-def test_the_answer_says_which_is_better_where_and_by_how_much(nine):
+def test_where_a_percentage_says_nothing_the_difference_is_said_in_the_measures_units():
+    found = {"percent": None, "difference": -0.0123, "low": -0.02, "high": -0.001, "holm": True, "verdict": "worse"}
+    assert wording.beside(found, "delta_loss") == "0.0123 nats [0.0010, 0.0200]* higher"
+
+
+def test_without_intervals_the_answer_says_that_nothing_is_said(nine):
     words = pareto.answer(pareto.report([nine]).comparison)
-    assert "lm resid.9, fvu" in words
-    assert "jumprelu is better than topk at 16 by 2.0%, 32 by 2.0%, 64 by 2.0%" in words
-    assert "topk is better than gated at 16 by 9.1%, 32 by 9.1%, 64 by 9.1%" in words
-    assert "is level with" in words.split("delta_loss")[1] and "interval" not in words
+    assert "lm resid.9, fvu" in words and "There are no intervals, so nothing is said" in words
+    assert "this jumprelu has no interval beside this topk at 16 (2.0%), 32 (2.0%), 64 (2.0%)" in words
+    assert "better than" not in words
 
 
 def test_who_is_worse_is_the_one_that_another_is_better_than(tmp_path):
@@ -325,8 +334,10 @@ def test_who_is_worse_is_the_one_that_another_is_better_than(tmp_path):
         measure(job(tmp_path, "topk", sparsity, fvu=topk), (50 * topk, 90 * topk))
         measure(job(tmp_path, "gated", sparsity, fvu=gated), (50 * gated, 90 * gated))
     words = pareto.answer(pareto.report([tmp_path]).comparison)
-    assert "topk is better than gated at 32 by 37.5% [37.5, 37.5], 64 by 42.9% [42.9, 42.9]\n" in words
-    assert "gated is better than topk at 16 by 10.0% [10.0, 10.0]\n" in words and "95% interval, from 2 documents" in words
+    assert "this topk is better than this gated at 32 by 37.5% [37.5, 37.5]*, 64 by 42.9% [42.9, 42.9]*\n" in words
+    assert "this gated is better than this topk at 16 by 10.0% [10.0, 10.0]*\n" in words
+    assert "95% intervals over 12 documents.\n4 comparisons were made; * holds for all of them together (Holm).\n" in words
+    assert "on this text, for these two SAEs; another seed may turn it" in words
 
 
 def test_one_architecture_alone_needs_no_answer(tmp_path):

@@ -53,7 +53,7 @@ def _curves(
 ) -> None:
     for curve in found:
         colour, marker = looks[curve["arch"]]
-        if curve["low"][0] is not None:
+        if None not in curve["low"]:
             ax.fill_between(curve["l0"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0)
         ax.plot(curve["l0"], curve["mean"], color=colour, marker=marker, ms=6, lw=1.6, zorder=2)
         own = points[points["arch"] == curve["arch"]]

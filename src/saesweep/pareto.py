@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from saesweep import compare, figures, files, outputs, page
+from saesweep import compare, figures, files, outputs, page, verdicts, wording
 from saesweep.errors import UsageError
 from saesweep.outputs import Details
 
 SHOWN = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
          "loss_recovered": ".4f", "dead": ".3f"}
-NO_SHARED_L0 = "no two architectures share an L0; several sparsities make curves that do, such as sparsity=16,32,64"
-PHRASES = {"better": "is better than", "level": "is level with"}
+NO_SHARED_L0 = ("no two architectures have SAEs within 5% of one L0, or near enough around it; several sparsities make curves "
+                "that do, such as sparsity=16,32,64")
 
 
 class Report(NamedTuple):
@@ -100,57 +100,46 @@ def answer(comparison: Mapping[str, Any]) -> str:
     lines = []
     for place in comparison["places"]:
         for measure, found in place["metrics"].items():
-            apart, where = found["on_other_text"], f"\n{place['model']} {place['site']}.{place['layer']}, {measure}"
-            if not found["gaps"] and not apart:
-                lines += [f"{where}: {NO_SHARED_L0}"] if len(found["curves"]) > 1 else []
-                continue
-            pairs = dict[tuple[str, str, str], list[Mapping[str, Any]]]()
-            for gap in found["gaps"]:
-                gap = compare.turned(gap) if compare.verdict(gap) == "worse" else gap
-                pairs.setdefault((gap["a"], PHRASES[compare.verdict(gap)], gap["b"]), []).append(gap)
-            lines.append(where)
-            lines += [f"  {' '.join(words)} at {', '.join(map(_at, gaps))}" for words, gaps in pairs.items()]
-            lines += [f"  {_areas(found)}"] if len(found["areas"]) > 1 else []
-            lines += [f"  {a} and {b} were measured on different text, and are not compared" for a, b in apart]
-    kinds = dict.fromkeys(gap["interval"] for p in comparison["places"] for m in p["metrics"].values() for gap in m["gaps"])
-    said = " and ".join(kind for kind in kinds if kind)
-    head = "Which is better at the same L0, by how much lower its number is" + (f" [95% interval, from {said}]" if said else "")
-    return "\n".join([head, *lines]) if lines else ""
+            said = [*_pairs(found, measure), *_means(found, measure)]
+            said += [f"  {a} and {b} were measured on different text, and are not compared" for a, b in found["on_other_text"]]
+            where = f"\n{place['model']} {place['site']}.{place['layer']}, {measure}"
+            if said:
+                lines += [where, *said]
+            elif len(found["curves"]) > 1:
+                lines.append(f"{where}: {NO_SHARED_L0}")
+    head = "Which is better at the same L0, by how much lower its number is."
+    return "\n".join([head, *wording.scope(comparison), *lines]) if lines else ""
 
 
-def _at(gap: Mapping[str, Any]) -> str:
-    return f"{gap['sparsity']:g} " + (f"({_amount(gap)})" if compare.verdict(gap) == "level" else f"by {_amount(gap)}")
+def _pairs(found: Mapping[str, Any], measure: str) -> list[str]:
+    pairs = dict[str, list[str]]()
+    for gap in found["gaps"]:
+        gap = verdicts.turned(gap) if gap["verdict"] == "worse" else gap
+        a, b = (f"this {arch}" if gap["one_seed"] else arch for arch in (gap["a"], gap["b"]))
+        pairs.setdefault(f"{a} {wording.PHRASES[gap['verdict']]} {b}", []).append(_at(gap, measure))
+    return [f"  {words} at {', '.join(gaps)}" for words, gaps in pairs.items()]
 
 
-def _amount(found: Mapping[str, Any]) -> str:
-    interval = "" if found["low"] is None else f" [{found['low']:z.1f}, {found['high']:z.1f}]"
-    return f"{found['percent']:z.1f}%{interval}"
+def _at(gap: Mapping[str, Any], measure: str) -> str:
+    said, more = wording.amount(gap, measure), wording.note(gap)
+    if gap["verdict"] == "better":
+        return f"{gap['sparsity']:g} by {said}" + (f" ({more})" if more else "")
+    return f"{gap['sparsity']:g} ({said}{'; ' if more else ''}{more})"
 
 
-def _areas(found: Mapping[str, Any]) -> str:
+def _means(found: Mapping[str, Any], measure: str) -> list[str]:
     """The mean of the measure over log L0, and how it lies to the reference's."""
-    each = [f"{one['arch']} {one['mean']:.4f}{_beside(one)}" for one in found["areas"]]
-    low, high = found["range"]
-    return f"mean from L0 {low:.1f} to {high:.1f}, beside {found['reference']}'s: {', '.join(each)}"
-
-
-def _beside(one: Mapping[str, Any]) -> str:
-    """An area says by how many percent it is lower than the reference's."""
-    if not one["percent"]:
-        return ""
-    if compare.verdict(one) == "level":
-        return f" (level [{one['low']:z.1f}, {one['high']:z.1f}])"
-    if one["percent"] > 0:
-        return f" ({_amount(one)} lower)"
-    low, high = (None if end is None else -end for end in (one["high"], one["low"]))
-    return f" ({_amount({'percent': -one['percent'], 'low': low, 'high': high})} higher)"
+    reference = found["reference"]
+    each = [f"{one['arch']} {one['mean']:.4f}" + ("" if one["arch"] == reference else f" ({wording.beside(one, measure)})")
+            for one in found["means"]]
+    return [f"  mean over L0 {wording.l0s(found['mean_over_l0'])}, beside {reference}'s: {', '.join(each)}"] if each else []
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m saesweep.pareto", description="Fronts and comparisons of sweeps.")
     parser.add_argument("sweeps", nargs="+", type=Path, help="folders such as outputs/default")
     parser.add_argument("--out", type=Path, help="where to write; needed for several sweeps, else only the text is shown")
-    parser.add_argument("--reference", help="the architecture that areas under the front are compared with")
+    parser.add_argument("--reference", help="the architecture that means over L0 are compared with")
     given = parser.parse_args()
     out = given.out or (given.sweeps[0] if len(given.sweeps) == 1 else None)
     try:

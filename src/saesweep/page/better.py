@@ -2,26 +2,41 @@
 
 from html import escape
 
-from saesweep.compare import turned, verdict
+from saesweep import wording
 from saesweep.page.words import Place, at, cell, scrolling, title
+from saesweep.verdicts import EQUAL, turned
 
 SHORT = {"fvu": "FVU", "delta_loss": "delta loss"}
+SAID = {"better": "lower", "worse": "higher", "equal": "equal", "open": "not told apart", "none": "no interval"}
 Blocks = list[tuple[Place, dict]]  # of one metric
 
 
 def answer(comparison: dict) -> str:
-    """A sentence per metric, from the means over the range of L0 that all curves of a place cover."""
+    """A sentence per metric, from the means over the L0 that all curves of a place have."""
     said = [_said(metric, _blocks(comparison, metric)) for metric in _metrics(comparison)]
-    return "".join(f"<p>{sentence}</p>" for sentence in said if sentence)
+    sentences = [sentence for sentence in said if sentence]
+    if sentences:
+        sentences.append(" ".join(wording.scope(comparison)))
+    return "".join(f"<p>{sentence}</p>" for sentence in sentences)
 
 
 def better(comparison: dict) -> str:
-    """Per metric: the means over the shared range of L0, then pair by pair at each sparsity."""
+    """Per metric: the means over the shared L0, then pair by pair at each sparsity."""
     metrics = [metric for metric in _metrics(comparison) if any(b["gaps"] for _, b in _blocks(comparison, metric))]
     if not metrics:
-        return "<p>There is nothing to compare: that takes two architectures at one place whose curves share an L0.</p>"
-    note = f'<p id="uncompared" hidden>Only {_listed(list(map(_short, metrics)))} can be compared here.</p>'
-    return note + "".join(_metric(metric, _blocks(comparison, metric)) for metric in metrics)
+        return ("<p>There is nothing to compare: that takes two architectures at one place with SAEs within 5% of one L0, or "
+                "near enough around it.</p>")
+    note = f'<p id="uncompared" hidden>Only {wording.listed(list(map(_short, metrics)))} can be compared here.</p>'
+    scope = f"<p>{' '.join(wording.scope(comparison))} {_legend(comparison)}</p>"
+    return note + scope + "".join(_metric(metric, _blocks(comparison, metric)) for metric in metrics)
+
+
+def _legend(comparison: dict) -> str:
+    """What the words of the tables mean, where there are intervals."""
+    if not comparison["comparisons"]:
+        return ""
+    return (f"Equal: the interval lies within {EQUAL:g}%. Not told apart: it holds 0, and more. Both of a pair read the same "
+            "documents: a difference can be sure where the bands above overlap.")
 
 
 def _metrics(comparison: dict) -> list[str]:
@@ -41,56 +56,37 @@ def _capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _listed(words: list[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
 # the sentence
 
 
 def _said(metric: str, blocks: Blocks) -> str:
-    """`FVU over L0 16 to 64, against topk: jumprelu level; gated 5.3% higher [4.9, 5.7].` Several places are counted."""
+    """`FVU over L0 16, 32, 64, beside topk: jumprelu equal; gated 5.3% higher [4.9, 5.7].` Several places are counted."""
     found: dict[str, list[dict]] = {}
     for _, block in blocks:
-        for area in block["areas"]:
-            if area["arch"] != block["reference"] and area["percent"] is not None:
-                found.setdefault(area["arch"], []).append(area)
-    references = {block["reference"] for _, block in blocks}
+        for mean in block["means"]:
+            if mean["arch"] != block["reference"]:
+                found.setdefault(mean["arch"], []).append(mean)
+    references = {block["reference"] for _, block in blocks if block["means"]}
     if not found or len(references) > 1:
         return ""
     alone = len(blocks) == 1
-    parts = [f"<b>{escape(arch)}</b> {_against(areas[0]) if alone else _tally(areas)}" for arch, areas in found.items()]
-    where = f"over L0 {_range(blocks[0][1])}" if alone else f"at {len(blocks)} places"
-    return f"{_capital(_short(metric))} {where}, against {escape(references.pop())}: {'; '.join(parts)}."
+    parts = [f"<b>{escape(arch)}</b> {_beside(means[0], metric) if alone else _tally(means)}" for arch, means in found.items()]
+    where = f"over L0 {wording.l0s(blocks[0][1]['mean_over_l0'])}" if alone else f"at {len(blocks)} places"
+    return f"{_capital(_short(metric))} {where}, beside {escape(references.pop())}: {'; '.join(parts)}."
 
 
-def _tally(areas: list[dict]) -> str:
-    verdicts = [_verdict(area) for area in areas]
-    return ", ".join(f"{word} at {verdicts.count(word)}" for word in ("lower", "level", "higher") if word in verdicts)
+def _tally(means: list[dict]) -> str:
+    verdicts = [SAID[mean["verdict"]] for mean in means]
+    return ", ".join(f"{word} at {verdicts.count(word)}" for word in SAID.values() if word in verdicts)
 
 
-def _verdict(area: dict) -> str:
-    return {"better": "lower", "level": "level", "worse": "higher"}[verdict(area)]
+def _beside(mean: dict, metric: str) -> str:
+    """`5.3% [4.9, 5.7] higher`: of the reference's mean."""
+    return f'<span class="{_style(mean)}">{escape(wording.beside(mean, metric))}</span>'
 
 
-def _against(area: dict) -> str:
-    """`5.3% higher [4.9, 5.7]`: of the reference's mean."""
-    word = _verdict(area)
-    if area["low"] is None and abs(area["percent"]) < 0.05:
-        return "equal"
-    sign = -1 if word == "higher" else 1
-    ends = None if area["low"] is None else sorted((sign * area["low"], sign * area["high"]))
-    if word == "level":
-        return f'<span class="level">level{_interval(ends)}</span>'
-    return f"{abs(area['percent']):.1f}%&nbsp;{word}{_interval(ends)}"
-
-
-def _interval(ends: list[float] | None) -> str:
-    return "" if ends is None else f" <small>[{ends[0]:z.1f}, {ends[1]:z.1f}]</small>"
-
-
-def _range(block: dict) -> str:
-    return "{:.3g} to {:.3g}".format(*block["range"]) if block["range"] else "-"
+def _style(found: dict) -> str:
+    return "sure" if found["verdict"] in ("better", "worse") else "level"
 
 
 # the tables
@@ -101,45 +97,34 @@ def _metric(metric: str, blocks: Blocks) -> str:
     pairs = "".join(_pairs(metric, place, title(place, places), block) for place, block in blocks if block["gaps"])
     opened = " open" if len(blocks) <= 3 else ""
     return (
-        f'<div data-metric="{escape(metric)}"><h3>{_capital(_short(metric))}: lower is better</h3><p>{_sources(blocks)}</p>'
-        f"{_areas(metric, blocks)}<details{opened}><summary>Pair by pair at each sparsity</summary>{pairs}</details></div>"
+        f'<div data-metric="{escape(metric)}"><h3>{_capital(_short(metric))}: lower is better</h3>'
+        f"{_means(metric, blocks)}<details{opened}><summary>Pair by pair at each sparsity</summary>{pairs}</details></div>"
     )
 
 
-def _sources(blocks: Blocks) -> str:
-    """Where the intervals come from, in words."""
-    gaps = [gap for _, block in blocks for gap in block["gaps"]]
-    sources = list(dict.fromkeys(gap["interval"] for gap in gaps if gap["interval"]))
-    if not sources:
-        return "There are no intervals here: one run alone does not show how much its number would vary."
-    alone = " Where there are no brackets, the spread is not known." if any(not gap["interval"] for gap in gaps) else ""
-    shared = " Both of a pair read the same documents: a gap can be sure where the bands above overlap."
-    paired = shared if any("documents" in source for source in sources) else ""
-    return f"Brackets are 95% intervals, from {escape(_listed(sources))}. Level: the interval holds 0.{paired}{alone}"
-
-
-def _areas(metric: str, blocks: Blocks) -> str:
-    archs = list(dict.fromkeys(area["arch"] for _, block in blocks for area in block["areas"]))
+def _means(metric: str, blocks: Blocks) -> str:
+    archs = list(dict.fromkeys(mean["arch"] for _, block in blocks for mean in block["means"]))
     if not archs:
         return ""
     places = [place for place, _ in blocks]
     head = "".join(f'<th scope="col" data-arch="{escape(arch)}">{escape(arch)}</th>' for arch in archs)
-    body = "".join(_area_row(place, title(place, places), block, archs) for place, block in blocks)
-    caption = f"Mean {_short(metric)} over log L0, in the range that all curves of a place cover"
+    body = "".join(_mean_row(metric, place, title(place, places), block, archs) for place, block in blocks)
+    caption = f"Mean {_short(metric)} over log L0, at the L0 that all curves of a place have"
     return scrolling(caption, f'<th scope="col">place</th><th scope="col">L0</th>{head}', body)
 
 
-def _area_row(place: Place, name: str, block: dict, archs: list[str]) -> str:
-    areas = {area["arch"]: area for area in block["areas"]}
-    cells = "".join(f'<td data-arch="{escape(a)}">{_area(areas.get(a), a == block["reference"])}</td>' for a in archs)
-    return f'<tr {at(place)}><th scope="row">{escape(name)}</th><td>{_range(block)}</td>{cells}</tr>'
+def _mean_row(metric: str, place: Place, name: str, block: dict, archs: list[str]) -> str:
+    means = {mean["arch"]: mean for mean in block["means"]}
+    cells = "".join(f'<td data-arch="{escape(a)}">{_mean(means.get(a), block["reference"], metric)}</td>' for a in archs)
+    l0 = wording.l0s(block["mean_over_l0"]) or "-"
+    return f'<tr {at(place)}><th scope="row">{escape(name)}</th><td>{l0}</td>{cells}</tr>'
 
 
-def _area(area: dict | None, reference: bool) -> str:
-    if area is None:
+def _mean(mean: dict | None, reference: str | None, metric: str) -> str:
+    if mean is None:
         return "-"
-    against = "reference" if reference else _against(area) if area["percent"] is not None else ""
-    return f"{cell('mean', area['mean'])}<br>{against}"
+    beside = "reference" if mean["arch"] == reference else _beside(mean, metric)
+    return f"{cell('mean', mean['mean'])}<br>{beside}"
 
 
 def _pairs(metric: str, place: Place, name: str, block: dict) -> str:
@@ -148,26 +133,25 @@ def _pairs(metric: str, place: Place, name: str, block: dict) -> str:
     for gap in block["gaps"]:
         pairs.setdefault((gap["a"], gap["b"]), {})[gap["sparsity"]] = gap
     head = '<th scope="col">pair</th>' + "".join(f'<th scope="col">{sparsity:g}</th>' for sparsity in sparsities)
-    body = "".join(_pair(a, b, [gaps.get(sparsity) for sparsity in sparsities]) for (a, b), gaps in pairs.items())
+    body = "".join(_pair(metric, *pair, [gaps.get(sparsity) for sparsity in sparsities]) for pair, gaps in pairs.items())
     caption = f"{escape(name)}: which has the lower {_short(metric)}, and by how much of the other's, at each sparsity"
     return f"<div {at(place)}>{scrolling(caption, head, body)}</div>"
 
 
-def _pair(a: str, b: str, gaps: list[dict | None]) -> str:
+def _pair(metric: str, a: str, b: str, gaps: list[dict | None]) -> str:
     a, b = escape(a), escape(b)
-    cells = "".join(f"<td>{_gap(gap)}</td>" for gap in gaps)
+    cells = "".join(f"<td>{_gap(gap, metric)}</td>" for gap in gaps)
     return f'<tr data-arch="{a}" data-other="{b}"><th scope="row">{a} or {b}</th>{cells}</tr>'
 
 
-def _gap(gap: dict | None) -> str:
+def _gap(gap: dict | None, metric: str) -> str:
     """`topk 4.2% [3.6, 4.9]`: the better one, and by how much it is lower than the other."""
-    if gap is None or gap["percent"] is None:
+    if gap is None:
         return "-"
     tip = escape(f"{gap['a']} {gap['value_a']:.4g}, {gap['b']} {gap['value_b']:.4g}, at L0 {gap['l0']:.4g}")
-    gap = turned(gap) if verdict(gap) == "worse" else gap
-    ends = None if gap["low"] is None else [gap["low"], gap["high"]]
-    if ends and verdict(gap) == "level":
-        return f'<span class="level" title="{tip}">level{_interval(ends)}</span>'
-    if ends is None and abs(gap["percent"]) < 0.05:
-        return f'<span class="level" title="{tip}">equal</span>'
-    return f'<span title="{tip}"><b>{escape(gap["a"])}</b>&nbsp;{gap["percent"]:.1f}%{_interval(ends)}</span>'
+    gap = turned(gap) if gap["verdict"] == "worse" else gap
+    said, more = escape(wording.amount(gap, metric)), wording.note(gap)
+    more = f"<br><small>{escape(more)}</small>" if more else ""
+    if gap["verdict"] == "better":
+        return f'<span title="{tip}"><b>{escape(gap["a"])}</b>&nbsp;{said}{more}</span>'
+    return f'<span class="level" title="{tip}">{SAID[gap["verdict"]]}: {said}{more}</span>'

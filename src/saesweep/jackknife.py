@@ -1,0 +1,64 @@
+"""The numbers of an SAE on all held-out documents, and on all but one of them in turn: [1 + documents]."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray as Array
+
+
+class Numbers(NamedTuple):
+    """Row 0 is as it was measured. An SAE whose documents are not known has that row alone."""
+
+    l0: Float[Array, " rows"]
+    value: Float[Array, " rows"]
+    weights: Float[Array, " documents"]  # of each document in the value; empty where they are not known
+    text: int  # the number of the text that it was measured on; -1: not known
+
+    @property
+    def documents(self) -> int:
+        """That have a part in the value."""
+        return int((self.weights > 0).sum())
+
+
+def numbers(points: pd.DataFrame, documents: Sequence[pd.DataFrame | None], measure: str) -> list[Numbers]:
+    """Of each of the points (rows of outputs.table), from its sums by document."""
+    texts, found = list[pd.DataFrame](), []
+    for (l0, value), own in zip(points[["l0", measure]].to_numpy(float), documents, strict=True):
+        text = -1 if own is None else _number(own, texts, measure)
+        left_out = None if own is None else _left_out(own, measure)
+        without, weights = ((np.empty(0), np.empty(0)), np.empty(0)) if left_out is None else (left_out[:2], left_out[2])
+        found.append(Numbers(np.append(l0, without[0]), np.append(value, without[1]), weights, text))
+    return found
+
+
+def _number(own: pd.DataFrame, texts: list[pd.DataFrame], measure: str) -> int:
+    """Of its text; a new one is added to the texts. -1 where it was not measured by document."""
+    keys = ["tokens"] if measure == "fvu" else ["tokens", "scored"]
+    if not set(keys) <= set(own):
+        return -1
+    for number, other in enumerate(texts):
+        if all(own[key].equals(other[key]) for key in keys):
+            return number
+    texts.append(own)
+    return len(texts) - 1
+
+
+def _left_out(own: pd.DataFrame, measure: str) -> tuple[Array, Array, Array] | None:
+    """l0 and value without each document, and the documents' weights; None where it was not measured by document."""
+    weighted = "variance" if measure == "fvu" else "scored"
+    needed = ("error",) if measure == "fvu" else ("nats_sae", "nats_clean")
+    if not {"tokens", "active", weighted, *needed} <= set(own):
+        return None
+    tokens, active, weights, *parts = (own[key].to_numpy(float) for key in ("tokens", "active", weighted, *needed))
+    lost = parts[0] if measure == "fvu" else parts[0] - parts[1]
+    with np.errstate(divide="ignore", invalid="ignore"):  # of one document nothing is left
+        return _without(active) / _without(tokens), _without(lost) / _without(weights), weights
+
+
+def _without(parts: Float[Array, " documents"]) -> Float[Array, " documents"]:
+    """The sum of all but each."""
+    return parts.sum() - parts

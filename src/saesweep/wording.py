@@ -1,0 +1,65 @@
+"""Verdicts in words, for the console and the page alike. Of all that is compared, less is better."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saesweep.compare import judged_in
+from saesweep.intervals import MIN_DOCUMENTS
+from saesweep.verdicts import EQUAL
+
+PHRASES = {"better": "is better than", "equal": f"is equal within {EQUAL:g}% to", "open": "is not told apart from",
+           "none": "has no interval beside"}
+UNITS = {"delta_loss": " nats"}
+ONE_SEED = "One SAE each was trained: a verdict is on this text, for these two SAEs; another seed may turn it (seed=0,1,2)."
+
+
+def amount(found: Mapping[str, Any], measure: str, sign: int = 1) -> str:
+    """`4.6% [4.3, 4.9]`, or in the measure's units where a percentage says nothing; * survives Holm's procedure."""
+    if found["percent"] is not None:
+        value, ends, form, unit = found["percent"], (found["percent_low"], found["percent_high"]), "z.1f", "%"
+    else:
+        value, ends, form, unit = found["difference"], (found["low"], found["high"]), "z.4f", UNITS.get(measure, "")
+    said = f"{sign * value:{form}}{unit}"
+    if None not in ends:
+        low, high = sorted(sign * end for end in ends)
+        said += f" [{low:{form}}, {high:{form}}]"
+    return said + "*" * found["holm"]
+
+
+def note(gap: Mapping[str, Any]) -> str:
+    """What was not measured where it is compared; empty where both were."""
+    if gap["interpolated"]:
+        return f"{gap['interpolated']} interpolated"
+    off = 100 * gap["error"] / abs(gap["value_b"]) if gap["value_b"] else 0.0
+    return f"L0 {gap['l0_a']:.4g} and {gap['l0_b']:.4g}, which may be {off:.1f}% of it" if off > 0.1 else ""
+
+
+def beside(mean: Mapping[str, Any], measure: str) -> str:
+    """How a mean lies to the reference's: `5.3% [4.9, 5.7] higher`."""
+    if mean["verdict"] in ("better", "worse"):
+        return f"{amount(mean, measure, -1)} higher" if mean["verdict"] == "worse" else f"{amount(mean, measure)} lower"
+    words = {"equal": f"equal within {EQUAL:g}%", "open": "not told apart", "none": "no interval"}
+    return f"{words[mean['verdict']]}: {amount(mean, measure)}"
+
+
+def scope(comparison: Mapping[str, Any]) -> list[str]:
+    """Sentences on what all the verdicts rest on: what was varied, how many there are, and what one seed means."""
+    found = [one for place in comparison["places"] for part in place["metrics"].values() for one in judged_in(part)]
+    varied = list(dict.fromkeys(one["varied"] for one in found if one["verdict"] != "none"))
+    if not found:
+        return []
+    if not varied:
+        return [f"There are no intervals, so nothing is said: they take several seeds, or {MIN_DOCUMENTS} held-out documents."]
+    sentences = [f"95% intervals over {listed(varied)}."]
+    if comparison["comparisons"] > 1:
+        sentences.append(f"{comparison['comparisons']} comparisons were made; * holds for all of them together (Holm).")
+    return sentences + [ONE_SEED] * any(one["one_seed"] and one["verdict"] != "none" for one in found)
+
+
+def listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def l0s(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)
