@@ -325,7 +325,7 @@ def test_offline_is_said_where_the_user_asked_for_it(monkeypatch: pytest.MonkeyP
 def saved(folder: Path) -> dict:
     """The config of a model in a folder of its own."""
     load(config("tiny")).module.save_pretrained(folder)
-    return config("gpt2", source={"hub": str(folder), "revision": "main"}, dtype="float32")
+    return config("gpt2", source={"hub": str(folder), "revision": "main"}, dtype="float32", layers=3)
 
 
 def test_a_cut_off_file_of_safetensors_is_named_with_what_to_do(tmp_path: Path) -> None:
