@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 import transformers
-from packaging.version import Version
 from safetensors import SafetensorError
 from safetensors.torch import save_model
 from tokenizers import Tokenizer
@@ -103,9 +102,6 @@ def _reinstall(model: Mapping[str, Any]) -> str:
 
 
 def _save_tokenizer(gguf: Path, folder: Path) -> None:
-    if Version(transformers.__version__) < Version("5.18"):
-        raise UsageError(f"transformers {transformers.__version__} builds Gemma's tokenizer wrong from GGUF: "
-                         "pip install 'transformers>=5.18,<6'")
     with _metadata_parsed_once():
         whole = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         limit = positions(transformers.AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name))

@@ -99,9 +99,12 @@ def _module(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTra
 
 
 def _hub_config(model: Mapping[str, Any]) -> transformers.PreTrainedConfig:
-    if (Path(repository(model)) / "adapter_config.json").is_file():
-        raise UsageError(f"model.source.hub={repository(model)}: it holds an adapter (adapter_config.json); merge it into its "
-                         "base model, save that, and give its folder, without adapter_config.json")
+    place = Path(repository(model))
+    if (place / "adapter_config.json").is_file():
+        raise UsageError(f"model.source.hub={place}: it holds an adapter (adapter_config.json); merge it into its base model, "
+                         "save that, and give its folder, without adapter_config.json")
+    if place.is_dir() and not (place / "config.json").is_file():
+        raise UsageError(f"model.source.hub={place}: there is no config.json in it; give a folder that save_pretrained wrote")
     return _checked(model, from_hub(transformers.AutoConfig, model))
 
 
