@@ -4,12 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import model_folders
+import pandas as pd
 import pytest
 import torch
 import transformers
-from small import CONF
+import warm
+from small import CONF, command, write_text
+from standin.cli import ENV
 from torch import Tensor
 
+import saesweep
 from saesweep.models import LanguageModel, load
 from saesweep.reading import harvest
 from saesweep.sites import HookPoint, edit, hook_point, read
@@ -146,3 +150,19 @@ def test_padding_at_the_end_of_a_block_changes_nothing_before_it(lm, folder, poi
     padded[:, 15:] = -1
     expected, found = eager(folder, points, TOKENS[:1, :15]), harvest(lm, points, padded)
     assert max(distance(found[point], expected[str(point)][0]) for point in points) < 1e-5
+
+
+def test_the_sweep_of_the_jumprelu_paper_runs_to_its_end_on_a_small_gemma2(tmp_path):
+    folder = model_folders.write(tmp_path / "gemma2", GEMMA2[0], **GEMMA2[1])
+    words = (
+        "sweeps=paper_gemma2_9b", "model=gemma2_9b", f"model.source.hub={folder}", "model.name=small", f"model.layers={LAYERS}",
+        "layer=2", "sparsity=4", "trainer=cpu", "tokens=1280", f"hydra.sweep.dir={tmp_path}/outputs",
+    )
+    ended = warm.run(command(write_text(tmp_path, 120), *words), tmp_path, ENV)
+    assert ended.returncode == 0, ended.stderr
+    rows = pd.read_csv(tmp_path / "outputs" / "pareto.csv")
+    assert len(rows) == 3 * 3 and set(rows["arch"]) == {"paper_jumprelu", "paper_gated", "paper_topk"}
+    assert rows["fvu"].between(0, 2).all() and rows["ce_sae"].notna().all()
+    assert {d_in for d_in in rows["d_in"]} == {48, 64}  # attn: the heads concatenated
+    sae = saesweep.load(tmp_path / "outputs" / rows["path"][0])
+    assert sae.config["activations"]["max_norm"] is None and not sae.config["activations"]["center"]
