@@ -262,14 +262,15 @@ def test_the_text_part_of_a_model_for_images_is_read_where_its_modules_are(tmp_p
     )).eval()
     whole.save_pretrained(tmp_path)
     model_folders.write_tokenizer(tmp_path, byte_tokenizer())
-    with pytest.raises(UsageError, match=r"no module 'model\.layers\.2'.*model has no 'layers', it has .*language_model"):
-        load(conf("gemma3_270m", tmp_path))
-    sites = {"resid": {"module": "model.language_model.layers.{layer}", "tensor": "output"}}
-    model, tokens = conf("gemma3_270m", tmp_path, sites=sites), torch.arange(2, 26)[None]
+    model, tokens = conf("gemma3_270m", tmp_path), torch.arange(2, 26)[None]
+    module = load(model).module
+    with pytest.raises(UsageError, match=r"no module 'model\.layers\.1': model has no 'layers', it has .*language_model"):
+        read(module, [hook_point(model, "resid", 1)], tokens)
+    model["sites"]["resid"]["module"] = "model.language_model.layers.{layer}"
     point = hook_point(model, "resid", 1)
     with torch.no_grad():
         expected = whole(input_ids=tokens, output_hidden_states=True).hidden_states[2]
-    torch.testing.assert_close(read(load(model).module, [point], tokens)[point], expected)
+    torch.testing.assert_close(read(module, [point], tokens)[point], expected)
 
 
 MAMBA = {"hidden_size": 32, "state_size": 4, "num_hidden_layers": 3, "pad_token_id": 1}
@@ -277,12 +278,40 @@ MAMBA = {"hidden_size": 32, "state_size": 4, "num_hidden_layers": 3, "pad_token_
 
 def test_sites_of_another_class_are_refused_with_the_modules_that_there_are(tmp_path: Path) -> None:
     model_folders.write(tmp_path, "mamba", **MAMBA)
+    model, tokens = llama(tmp_path), torch.arange(2, 12)[None]
+    module = load(model).module
     with pytest.raises(UsageError, match=r"model\.sites: .*MambaForCausalLM has no 'model', it has backbone, lm_head"):
-        load(llama(tmp_path))
-    own = {"resid": {"module": "backbone.layers.{layer}", "tensor": "output"}}
-    lm = load(llama(tmp_path, sites=own))
-    point = hook_point(llama(tmp_path, sites=own), "resid", 1)
-    assert read(lm.module, [point], torch.arange(2, 12)[None])[point].shape == (1, 10, 32)
+        read(module, [hook_point(model, "resid", 1)], tokens)
+    model["sites"]["resid"]["module"] = "backbone.layers.{layer}"
+    point = hook_point(model, "resid", 1)
+    assert read(module, [point], tokens)[point].shape == (1, 10, 32)
+
+
+@pytest.mark.parametrize("module", ["model.layers.{layer}.self_attn", "lm_head.{layer}"])
+def test_a_module_without_a_tensor_to_read_is_refused_by_its_site(folder: Path, module: str) -> None:
+    model = llama(folder, sites={"resid": {"module": module, "tensor": "input"}})
+    with pytest.raises(UsageError, match=r"model\.sites: .*(self_attn|lm_head)"):
+        read(load(model).module, [hook_point(model, "resid", 1)], torch.arange(2, 12)[None])
+
+
+def test_a_site_with_other_braces_than_the_layers_is_refused(folder: Path) -> None:
+    model = llama(folder, sites={"resid": {"module": "model.layers.{block}", "tensor": "output"}})
+    with pytest.raises(UsageError, match=r"model\.sites\.resid\.module=model\.layers\.\{block\}: \{layer\} alone"):
+        hook_point(model, "resid", 1)
+
+
+@pytest.mark.parametrize("said", [
+    {"attn_implementation": "flash_attention_2"}, {"return_dict": False}, {"output_hidden_states": True},
+    {"output_attentions": True}, {"use_cache": True}, {"torch_dtype": "float16"}, {"dtype": "float16"},
+])
+def test_what_a_config_says_of_how_it_is_run_changes_nothing(folder: Path, said: dict) -> None:
+    point, tokens = hook_point(llama(folder), "resid", 1), torch.arange(2, 26)[None]
+    expected = read(load(llama(folder)).module, [point], tokens)[point]
+    change(folder, "config.json", **said)
+    module = load(llama(folder)).module
+    assert torch.equal(read(module, [point], tokens)[point], expected)
+    output = module(input_ids=tokens)
+    assert list(output) == ["logits"] and output.logits.dtype == torch.float32
 
 
 RANDOM = {"seed": 0, "num_hidden_layers": 3, "hidden_size": 48, "num_attention_heads": 2, "intermediate_size": 64}

@@ -14,7 +14,6 @@ from torch import nn
 from saesweep.errors import UsageError
 from saesweep.hub import brief
 from saesweep.memory import out_of_memory
-from saesweep.sites import hook_point, module_at
 
 
 def text_config(config: transformers.PreTrainedConfig) -> transformers.PreTrainedConfig:
@@ -79,20 +78,12 @@ def require_weights(model: Mapping[str, Any], found: Mapping[str, Any]) -> None:
 
 
 def require_finite(model: Mapping[str, Any], module: nn.Module) -> None:
-    """A sum per tensor shows a value that is not finite; in float32, for that of many float16 may itself not be."""
-    tensors = [(name, p) for name, p in module.named_parameters() if p.is_floating_point()]
-    sums = torch.stack([p.sum(dtype=torch.float32).cpu() for _, p in tensors])
-    bad = [name for (name, _), finite in zip(tensors, sums.isfinite().tolist(), strict=True) if not finite]
-    if bad:
-        dtype = str(tensors[0][1].dtype).removeprefix("torch.")
+    """The least and the largest value of each tensor are finite, and so are all: NaN is both."""
+    ends = {name: torch.stack(p.aminmax()) for name, p in module.named_parameters() if p.is_floating_point() and p.numel()}
+    if bad := [name for name, found in ends.items() if not found.isfinite().all()]:
+        dtype = str(module.dtype).removeprefix("torch.")
         raise UsageError(f"{_where(model)}: weights are NaN or infinite in {dtype}: {_some(bad)}; get it again, or set "
                          "model.dtype=float32 if float16 is too narrow for it")
-
-
-def require_sites(model: Mapping[str, Any], module: nn.Module) -> None:
-    """Every site of conf/model is there."""
-    for site in model["sites"]:
-        module_at(module, hook_point(model, site, model["layers"] - 1))
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from saesweep import converted, model_checks
 from saesweep.errors import UsageError
 from saesweep.hub import brief, from_hub, repository
 
+AS_RUN = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}  # whatever the config says
 RESERVED = 3  # ids of the byte tokenizer that are no bytes: 0 padding, 1 BOS, 2 EOS
 
 
@@ -46,12 +47,11 @@ class LanguageModel:
 
 
 def load(model: Mapping[str, Any], device: str = "cpu") -> LanguageModel:
-    """Raises UsageError for what is not the whole, finite weights of a causal language model with the sites of conf/model."""
+    """Raises UsageError for what is not the whole, finite weights of a causal language model."""
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model)
     module = _module(model, dtype_of(model["dtype"], device)).to(device).eval().requires_grad_(False)
     module.config.use_cache = False
-    model_checks.require_sites(model, module)
     model_checks.require_finite(model, module)
     model_checks.require_causal(model, module)
     return LanguageModel(module, tokenizer)
@@ -91,6 +91,7 @@ def _module(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTra
     options = {
         "dtype": dtype, "attn_implementation": model_checks.attention(config), "use_safetensors": True,
         "output_loading_info": True, "ignore_mismatched_sizes": True,  # they are refused by name
+        **AS_RUN,
     }
     auto = transformers.AutoModelForCausalLM
     module, found = auto.from_pretrained(folder, **options) if folder else from_hub(auto, model, **options)
@@ -170,7 +171,7 @@ def _random(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTra
 def _random_config(model: Mapping[str, Any]) -> transformers.PreTrainedConfig:
     sizes = {key: value for key, value in model["source"]["random"].items() if key != "seed"}
     with _correct_keys():
-        config = transformers.AutoConfig.for_model(**sizes, vocab_size=256 + RESERVED)
+        config = transformers.AutoConfig.for_model(**AS_RUN | sizes, vocab_size=256 + RESERVED)
         default = type(config)()
     model_checks.require_known(sizes, default)
     return _checked(model, config)
