@@ -1,15 +1,21 @@
 """Folders of small models as save_pretrained writes them, with a tokenizer of bytes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
 from small import CONF
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+LLAMA = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "max_position_embeddings": 64, "tie_word_embeddings": False,
+}
 SPECIAL = ("<|endoftext|>", "<pad>")
 TOKENS = 256 + len(SPECIAL)
 
@@ -54,3 +60,17 @@ def conf(name: str, folder: Path, **changes: Any) -> dict[str, Any]:
     model = OmegaConf.to_container(OmegaConf.load(CONF / f"model/{name}.yaml"))
     source = {"hub": str(folder), "revision": "main"}
     return model | {"name": "small", "dtype": "float32", "layers": 3, "source": source} | changes
+
+
+def llama(folder: Path, **changes: Any) -> dict[str, Any]:
+    return conf("llama3_8b", folder, **changes)
+
+
+def weights(folder: Path, changed: Callable[[dict], dict]) -> None:
+    tensors = changed(load_file(folder / "model.safetensors"))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def without(folder: Path, *files: str) -> None:
+    for file in files:
+        (folder / file).unlink()

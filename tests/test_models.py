@@ -215,7 +215,7 @@ def test_a_gguf_in_parts_is_dequantised_to_its_values(packaged: dict[str, Any], 
 
 
 def test_the_tokenizer_comes_without_weights(packaged: dict[str, Any], tmp_path: Path) -> None:
-    load_tokenizer(packaged)
+    assert load_tokenizer(packaged).positions == 64 == load_tokenizer(packaged).positions  # converted, then cached
     assert [path.name for path in cached(packaged, tmp_path).iterdir()] == ["tokenizer"]
 
 
