@@ -66,7 +66,7 @@ def from_hub(auto: type, model: Mapping[str, Any], **options: Any) -> Any:
 
 def _loaded(auto: type, place: str, **options: Any) -> Any:
     found = auto.from_pretrained(place, **options)
-    if hasattr(found, "get_vocab") and set(found.get_vocab().values()) <= set(found.all_special_ids):
+    if hasattr(found, "all_special_ids") and len(found) <= len(set(found.all_special_ids)):
         raise OSError("there are no files of one, such as tokenizer.json")  # transformers makes one of special tokens alone
     return found
 

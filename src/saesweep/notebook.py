@@ -72,8 +72,9 @@ def splice(
     known where the model is called with input_ids) and sinks stay as they are. Gradients pass, to what `change` returns and
     to inputs_embeds; the weights of both take none until they are asked to by requires_grad_.
     """
-    module = model.module if isinstance(model, LanguageModel) else model
-    special = torch.tensor(sorted(models.load_tokenizer(sae.config["model"]).special))
+    whole = isinstance(model, LanguageModel)
+    module, tokenizer = (model.module, model.tokenizer) if whole else (model, models.load_tokenizer(sae.config["model"]))
+    special = torch.tensor(sorted(tokenizer.special))
     tokens: Tensor | None = None
 
     def listen(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
