@@ -1,20 +1,23 @@
 """A finished sweep in a notebook: what is loaded is what was trained and measured."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import warm
-from small import ARCHS, command, write_text
+from small import ARCHS, command, job, write_text
 from standin.cli import ENV
 
 import saesweep
 from saesweep import evaluation
+from saesweep.build import build
 from saesweep.errors import UsageError
 from saesweep.metrics import CrossEntropy
 from saesweep.reading import harvest
+from saesweep.sites import edit
 from saesweep.sweep.inputs import ReadText, point_of
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +100,109 @@ def test_a_folder_without_an_sae_is_refused_with_where_there_are_some(sweep, tmp
 
 def test_the_example_of_the_documentation_runs(sweep, monkeypatch, capsys):
     monkeypatch.chdir(sweep.parents[1])
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "notebook.md").read_text(), re.DOTALL)
-    exec(code, {})
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "notebook.md").read_text(), re.DOTALL):
+        exec(code, names)
     printed = capsys.readouterr().out
-    assert "model.layers.0.post_feedforward_layernorm" in printed and printed.count("tensor(") == 4
+    assert "model.layers.0.post_feedforward_layernorm" in printed and printed.count("tensor(") == 4 + 3
+    assert names["attribution"].shape == (96,) and names["attribution"].abs().sum() > 0
+
+
+# Gradients
+
+
+def slope(sae):
+    """Of a latent's activation in its pre-activation, where it is active."""
+    return sae.r_mag.exp() if hasattr(sae, "r_mag") else torch.ones(sae.d_sae)
+
+
+@pytest.mark.parametrize("arch", sorted(path.stem for path in (ROOT / "conf" / "arch").glob("*.yaml")))
+def test_encode_and_decode_of_every_architecture_have_the_gradients_of_the_dense_formulas(arch):
+    torch.manual_seed(0)
+    sae = build(job(None, f"arch={arch}"), d_in=16).requires_grad_(False)
+    x, g = torch.randn(20, 16, requires_grad=True), torch.randn(20, sae.d_sae)
+    f = sae.encode(x)
+    active = f > 0
+    assert 0 < active.sum() < active.numel()
+    (found,) = torch.autograd.grad((f * g).sum(), x)
+    torch.testing.assert_close(found, (g * active * slope(sae)) @ sae.W_enc.T)
+    f = f.detach().requires_grad_()
+    (found,) = torch.autograd.grad((sae.decode(f) * g[:, :16]).sum(), f)
+    torch.testing.assert_close(found, g[:, :16] @ sae.W_dec.T)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_gradient_through_splice_is_that_of_a_dense_computation(sweep, held_out, arch):
+    sae = saesweep.load(sweep / "tiny" / "mlp.0" / arch / "4")
+    lm = saesweep.language_model(sae)
+    tokens = held_out.tokens[:3].clamp(min=0)
+    embeds = lm.module.get_input_embeddings()(tokens).requires_grad_()
+    sae.statistics = replace(sae.statistics, largest=1.2 * sae.statistics.quantiles[1])  # so that there are sinks
+    inside = {}
+
+    def loss():
+        logits = lm.module(inputs_embeds=embeds).logits[:, :-1]
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+    def keep(f):
+        inside["f"] = f
+        return f
+
+    def dense(x):
+        ordinary = (x - sae.statistics.centre).norm(dim=-1, keepdim=True) <= sae.statistics.largest
+        f = sae.encode(x.detach())
+        pi = (x - sae.b_dec) @ sae.W_enc * (f > 0) * slope(sae)  # f without the terms that are constant
+        inside["dense"], inside["ordinary"] = f + pi - pi.detach(), ordinary
+        return torch.where(ordinary, inside["dense"] @ sae.W_dec + sae.b_dec, x)
+
+    with saesweep.splice(lm, sae, change=keep):
+        found = loss()
+    of_embeds, of_latents = torch.autograd.grad(found, [embeds, inside["f"]])
+    with edit(lm.module, sae.point, dense):
+        expected = loss()
+    expected_embeds, expected_latents = torch.autograd.grad(expected, [embeds, inside["dense"]])
+    ordinary = inside["ordinary"].squeeze(-1)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6) and 0 < ordinary.sum() < ordinary.numel()
+    torch.testing.assert_close(of_embeds, expected_embeds, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(of_latents, expected_latents[ordinary], rtol=1e-4, atol=1e-7)
+    assert of_embeds.abs().max() > 0 and of_latents.abs().max() > 0
+
+
+def test_the_attribution_of_latents_predicts_what_a_small_change_of_them_does(sweep, held_out):
+    sae = saesweep.load(sweep / "tiny" / "mlp.0" / "relu" / "4")
+    lm, tokens, kept = saesweep.language_model(sae), held_out.tokens[:3].clamp(min=0), []
+    lm.module.double()
+
+    def loss(change):
+        with saesweep.splice(lm, sae, change):
+            return lm.module(input_ids=tokens, labels=tokens).loss
+
+    def keep(f):
+        kept.append(f.detach().requires_grad_())
+        return kept[-1]
+
+    loss(keep).backward()
+    step = 1e-2 * kept[0].grad / kept[0].grad.norm()
+    assert len(step) == int((tokens > 2).sum())  # special tokens are not replaced
+    difference = float(loss(lambda f: f + step) - loss(lambda f: f - step))
+    assert difference == pytest.approx(2e-2 * float(kept[0].grad.norm()), rel=1e-2)
+
+
+def test_the_weights_of_an_sae_take_gradients_where_they_are_asked_to(sweep, held_out):
+    sae = saesweep.load(sweep / "tiny" / "mlp.0" / "topk" / "4")
+    lm, tokens = saesweep.language_model(sae), held_out.tokens[:1].clamp(min=0)
+    with saesweep.splice(lm, sae):
+        assert not lm.module(input_ids=tokens).logits.requires_grad
+    sae.requires_grad_(True)
+    with saesweep.splice(lm, sae):
+        lm.module(input_ids=tokens, labels=tokens).loss.backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in sae.parameters())
+    assert all(parameter.grad is None for parameter in lm.module.parameters())
+
+
+def test_the_evaluation_takes_no_gradients(sweep):
+    sae = saesweep.load(sweep / "tiny" / "mlp.0" / "topk" / "4").requires_grad_(True)
+    enabled = []
+    sae.register_forward_hook(lambda *_: enabled.append(torch.is_grad_enabled()))
+    ReadText(sae.config, [sae.point]).evaluate([evaluation.Subject(sae, sae.point, sae.statistics)])
+    assert enabled and not any(enabled)

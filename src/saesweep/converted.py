@@ -22,22 +22,22 @@ from typing import Any
 
 import torch
 import transformers
-from packaging.version import Version
 from safetensors import SafetensorError
 from safetensors.torch import save_model
 from tokenizers import Tokenizer
 
 from saesweep.errors import UsageError
+from saesweep.model_checks import positions
 
 log = logging.getLogger(__name__)
 CHECKSUMS = "checksums.json"
 
 
-def tokenizer(model: Mapping[str, Any]) -> tuple[Tokenizer, int | None, list[int]]:
-    """With the ids of BOS and of all special tokens."""
+def tokenizer(model: Mapping[str, Any]) -> tuple[Tokenizer, int | None, list[int], int | None]:
+    """With the ids of BOS and of all special tokens, and how long a text the model was made for."""
     folder = _cached(model, "tokenizer", _save_tokenizer)
     ids = json.loads((folder / "ids.json").read_text())
-    return Tokenizer.from_file(str(folder / "tokenizer.json")), ids["bos"], ids["special"]
+    return Tokenizer.from_file(str(folder / "tokenizer.json")), ids["bos"], ids["special"], ids.get("positions")
 
 
 def weights_folder(model: Mapping[str, Any]) -> Path:
@@ -102,14 +102,14 @@ def _reinstall(model: Mapping[str, Any]) -> str:
 
 
 def _save_tokenizer(gguf: Path, folder: Path) -> None:
-    if Version(transformers.__version__) < Version("5.18"):
-        raise UsageError(f"transformers {transformers.__version__} builds Gemma's tokenizer wrong from GGUF: "
-                         "pip install 'transformers>=5.18,<6'")
-    whole = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    with _metadata_parsed_once():
+        whole = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        limit = positions(transformers.AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name))
     with _writing(folder):
         folder.mkdir()
         (folder / "tokenizer.json").write_text(whole.backend_tokenizer.to_str(), encoding="utf-8")
-        (folder / "ids.json").write_text(json.dumps({"bos": whole.bos_token_id, "special": whole.all_special_ids}))
+        ids = {"bos": whole.bos_token_id, "special": whole.all_special_ids, "positions": limit}
+        (folder / "ids.json").write_text(json.dumps(ids))
 
 
 def _save_weights(gguf: Path, folder: Path) -> None:

@@ -20,6 +20,9 @@ def require(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any]) -> Non
     context = job["context"]
     if context <= (tokenizer.bos is not None):
         raise UsageError(f"context={context}: a block has to hold a token besides BOS; write 128")
+    if tokenizer.positions and context > tokenizer.positions:
+        raise UsageError(f"context={context}: {job['model']['name']} was made for {tokenizer.positions} positions; write "
+                         f"context={tokenizer.positions}")
     if corpus.finite:
         _require_training(corpus, tokenizer, job["tokens"], job["batch_tokens"], context, job["activations"]["window"])
     try:

@@ -8,9 +8,9 @@
 No pickle is read, no code of a repository is run, and what is on this machine needs no network.
 """
 
-import logging
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,12 @@ import tokenizers
 import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
 
-from saesweep import converted
+from saesweep import converted, model_checks
 from saesweep.errors import UsageError
-from saesweep.hub import require_hub
+from saesweep.hub import brief, from_hub, repository
 
-log = logging.getLogger(__name__)
+AS_RUN = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}  # whatever the config says
 RESERVED = 3  # ids of the byte tokenizer that are no bytes: 0 padding, 1 BOS, 2 EOS
 
 
@@ -38,6 +37,7 @@ class Tokenizer:
     special: frozenset[int]  # never trained on
     vocab_size: int
     decode: Callable[[list[int]], str] | None = None
+    positions: int | None = None  # the longest text that the model was made for; None where there is no limit
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,31 @@ class LanguageModel:
 
 
 def load(model: Mapping[str, Any], device: str = "cpu") -> LanguageModel:
+    """Raises UsageError for what is not the whole, finite weights of a causal language model."""
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model)
-    module = _module(model, dtype_of(model["dtype"], device))
-    layers = module.config.num_hidden_layers
-    if layers != model["layers"]:
-        raise UsageError(f"model.layers={model['layers']}: {model['name']} has {layers}; correct conf/model")
+    module = _module(model, dtype_of(model["dtype"], device)).to(device).eval().requires_grad_(False)
     module.config.use_cache = False
-    return LanguageModel(module.to(device).eval().requires_grad_(False), tokenizer)
+    model_checks.require_finite(model, module)
+    model_checks.require_causal(model, module)
+    return LanguageModel(module, tokenizer)
 
 
 def load_tokenizer(model: Mapping[str, Any]) -> Tokenizer:
-    """Reads no weights."""
+    """Reads no weights, but the config, for how long a text the model takes and how many tokens it knows."""
     source = model["source"]
     if source.get("random"):
-        return _byte_tokenizer(model["bos"])
+        return _byte_tokenizer(model["bos"], model_checks.positions(_random_config(model)))
     if source.get("hub"):
-        whole = _from_hub(transformers.AutoTokenizer, model)
-        return _tokenizer(model, whole.backend_tokenizer, whole.bos_token_id, whole.all_special_ids)
+        config = _hub_config(model)
+        whole = from_hub(transformers.AutoTokenizer, model)
+        if not hasattr(whole, "backend_tokenizer"):
+            raise UsageError(f"model.source.hub={source['hub']}: {type(whole).__name__} is no fast tokenizer; save a fast one, "
+                             "with tokenizer.json, beside the model")
+        backend = whole.backend_tokenizer
+        model_checks.require_tokens(model, config, backend.get_vocab(with_added_tokens=True).values())
+        limit = model_checks.positions(config)
+        return _tokenizer(model, backend, whole.bos_token_id, whole.all_special_ids, limit)
     return _tokenizer(model, *converted.tokenizer(model))
 
 
@@ -77,19 +84,42 @@ def dtype_of(name: str, device: str) -> torch.dtype:
 
 def _module(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTrainedModel:
     source = model["source"]
-    options = {"dtype": dtype, "attn_implementation": "sdpa"}
     if source.get("random"):
-        return _random(source["random"], **options)
-    if source.get("hub"):
-        return _from_hub(transformers.AutoModelForCausalLM, model, use_safetensors=True, **options)
-    return transformers.AutoModelForCausalLM.from_pretrained(converted.weights_folder(model), **options)
+        return _random(model, dtype)
+    folder = None if source.get("hub") else converted.weights_folder(model)
+    config = _checked(model, transformers.AutoConfig.from_pretrained(folder)) if folder else _hub_config(model)
+    options = {
+        "dtype": dtype, "attn_implementation": model_checks.attention(config), "use_safetensors": True,
+        "output_loading_info": True, "ignore_mismatched_sizes": True,  # they are refused by name
+        **AS_RUN,
+    }
+    auto = transformers.AutoModelForCausalLM
+    module, found = auto.from_pretrained(folder, **options) if folder else from_hub(auto, model, **options)
+    model_checks.require_weights(model, found)
+    return module
+
+
+def _hub_config(model: Mapping[str, Any]) -> transformers.PreTrainedConfig:
+    place = Path(repository(model))
+    if (place / "adapter_config.json").is_file():
+        raise UsageError(f"model.source.hub={place}: it holds an adapter (adapter_config.json); merge it into its base model, "
+                         "save that, and give its folder, without adapter_config.json")
+    if place.is_dir() and not (place / "config.json").is_file():
+        raise UsageError(f"model.source.hub={place}: there is no config.json in it; give a folder that save_pretrained wrote")
+    return _checked(model, from_hub(transformers.AutoConfig, model))
+
+
+def _checked(model: Mapping[str, Any], config: transformers.PreTrainedConfig) -> transformers.PreTrainedConfig:
+    model_checks.require_config(model, config)
+    return config
 
 
 def _tokenizer(
-    model: Mapping[str, Any], backend: tokenizers.Tokenizer, bos: int | None, special: list[int]
+    model: Mapping[str, Any], backend: tokenizers.Tokenizer, bos: int | None, special: list[int], positions: int | None = None,
 ) -> Tokenizer:
     if model["bos"] and bos is None:
         raise UsageError(f"model.bos=true: the tokenizer of {model['name']} has no BOS token; set model.bos=false")
+    _encode_whole_texts(backend)
     added = [number for number, token in backend.get_added_tokens_decoder().items() if token.special]
 
     def encode(texts: list[str]) -> list[list[int]]:
@@ -98,35 +128,17 @@ def _tokenizer(
     def decode(ids: list[int]) -> str:
         return backend.decode(ids, skip_special_tokens=False)
 
-    return Tokenizer(encode, bos if model["bos"] else None, frozenset(special + added), backend.get_vocab_size(), decode)
+    special = frozenset(special + added)
+    return Tokenizer(encode, bos if model["bos"] else None, special, backend.get_vocab_size(), decode, positions)
 
 
-def _from_hub(auto: type, model: Mapping[str, Any], **options: Any) -> Any:
-    """From this machine's cache where it is there, without a look at the network."""
-    repository = model["source"]["hub"]
-    options |= {"revision": model["source"]["revision"], "trust_remote_code": False}
-    try:
-        return auto.from_pretrained(repository, local_files_only=True, **options)
-    except OSError as error:
-        if Path(repository).is_dir():
-            only = "; weights are read from safetensors only, no pickle" if "use_safetensors" in options else ""
-            raise UsageError(f"model={model['name']}: {repository}: {error}{only}") from error
-        log.info("%s is not on this machine yet", repository)
-    except SafetensorError as error:
-        raise _damaged(model, error) from error
-    require_hub(f"model={model['name']}", repository, f"`hf download {repository}` where there is a network")
-    try:
-        return auto.from_pretrained(repository, **options)
-    except OSError as error:
-        raise UsageError(f"model={model['name']}: the hub does not hand out {repository}: {error}") from error
-    except SafetensorError as error:
-        raise _damaged(model, error) from error
-
-
-def _damaged(model: Mapping[str, Any], error: SafetensorError) -> UsageError:
-    repository = model["source"]["hub"]
-    return UsageError(f"model={model['name']}: a file of weights of {repository} is damaged or cut off ({error}); get it "
-                      f"again, from the hub by `hf download {repository} --force-download`")
+def _encode_whole_texts(backend: tokenizers.Tokenizer) -> None:
+    """And always the same: tokenizer.json may ask for truncation, padding, and merges or pieces left out at random."""
+    backend.no_truncation()
+    backend.no_padding()
+    for sampling in ("dropout", "alpha", "nbest_size"):
+        if getattr(backend.model, sampling, None) is not None:
+            setattr(backend.model, sampling, None)
 
 
 def weights_identity(model: Mapping[str, Any]) -> Any:
@@ -148,19 +160,36 @@ def _crc_of_ends(file: Path, size: int = 2**20) -> int:
         return zlib.crc32(content.read(), first)
 
 
-def _random(random: Mapping[str, Any], **options: Any) -> transformers.PreTrainedModel:
-    sizes = {key: value for key, value in random.items() if key != "seed"}
-    config = transformers.AutoConfig.for_model(**sizes, vocab_size=256 + RESERVED)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random["seed"])
+def _random(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTrainedModel:
+    config = _random_config(model)
+    options = {"dtype": dtype, "attn_implementation": model_checks.attention(config)}
+    with torch.random.fork_rng(devices=[]), _correct_keys():
+        torch.manual_seed(model["source"]["random"].get("seed", 0))
         return transformers.AutoModelForCausalLM.from_config(config, **options)
 
 
-def _byte_tokenizer(bos: bool) -> Tokenizer:
+def _random_config(model: Mapping[str, Any]) -> transformers.PreTrainedConfig:
+    sizes = {key: value for key, value in model["source"]["random"].items() if key != "seed"}
+    with _correct_keys():
+        config = transformers.AutoConfig.for_model(**AS_RUN | sizes, vocab_size=256 + RESERVED)
+        default = type(config)()
+    model_checks.require_known(sizes, default)
+    return _checked(model, config)
+
+
+@contextmanager
+def _correct_keys() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise UsageError(f"model.source.random: {brief(error)}; correct its keys as transformers has them") from error
+
+
+def _byte_tokenizer(bos: bool, positions: int | None) -> Tokenizer:
     def encode(texts: list[str]) -> list[list[int]]:
         return [[byte + RESERVED for byte in text.encode()] for text in texts]
 
     def decode(ids: list[int]) -> str:
         return bytes(number - RESERVED for number in ids if number >= RESERVED).decode(errors="replace")
 
-    return Tokenizer(encode, 1 if bos else None, frozenset(range(RESERVED)), 256 + RESERVED, decode)
+    return Tokenizer(encode, 1 if bos else None, frozenset(range(RESERVED)), 256 + RESERVED, decode, positions)

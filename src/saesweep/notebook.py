@@ -69,10 +69,12 @@ def splice(
     """Inside, every forward of the language model has the SAE's reconstruction in place of what it reads.
 
     change: from latents [tokens, d_sae] to latents, to ablate or to steer. As in the evaluation, special tokens (they are
-    known where the model is called with input_ids) and sinks stay as they are.
+    known where the model is called with input_ids) and sinks stay as they are. Gradients pass, to what `change` returns and
+    to inputs_embeds; the weights of both take none until they are asked to by requires_grad_.
     """
-    module = model.module if isinstance(model, LanguageModel) else model
-    special = torch.tensor(sorted(models.load_tokenizer(sae.config["model"]).special))
+    whole = isinstance(model, LanguageModel)
+    module, tokenizer = (model.module, model.tokenizer) if whole else (model, models.load_tokenizer(sae.config["model"]))
+    special = torch.tensor(sorted(tokenizer.special))
     tokens: Tensor | None = None
 
     def listen(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -90,7 +92,7 @@ def splice(
 
     handle = module.register_forward_pre_hook(listen, with_kwargs=True)
     try:
-        with torch.no_grad(), edit(module, sae.point, replace):
+        with edit(module, sae.point, replace):
             yield
     finally:
         handle.remove()

@@ -26,7 +26,10 @@ def hook_point(model: Mapping[str, Any], site: str, layer: int) -> HookPoint:
     if site not in model["sites"]:
         raise UsageError(f"site={site}: {model['name']} has the sites {', '.join(model['sites'])}")
     at = model["sites"][site]
-    return HookPoint(at["module"].format(layer=layer), at["tensor"])
+    try:
+        return HookPoint(at["module"].format(layer=layer), at["tensor"])
+    except (LookupError, ValueError) as error:
+        raise UsageError(f"model.sites.{site}.module={at['module']}: {{layer}} alone may stand in braces") from error
 
 
 Rows = dict[HookPoint, Float[Tensor, "rows _"]]  # activations
@@ -36,20 +39,36 @@ class _Stop(Exception):
     """Unwinds a forward pass once all that is wanted has been read."""
 
 
+def module_at(lm: nn.Module, point: HookPoint) -> nn.Module:
+    """Raises UsageError with the modules that there are, where there is none of that path."""
+    module, seen = lm, []
+    for name in point.module.split("."):
+        children = dict(module.named_children())
+        if name not in children:
+            there = ", ".join([*children][:12]) + (f" and {len(children) - 12} more" if len(children) > 12 else "")
+            raise UsageError(f"model.sites: the language model has no module {point.module!r}: "
+                             f"{'.'.join(seen) or type(lm).__name__} has no {name!r}, it has {there or 'no modules'}; "
+                             "correct model.sites.*.module")
+        module, seen = children[name], [*seen, name]
+    return module
+
+
 @contextmanager
 def edit(lm: nn.Module, point: HookPoint, fn: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replace the tensor at `point` by fn(tensor) in every forward inside the block."""
 
+    def edited(x: Any) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise UsageError(f"model.sites: the {point.tensor} of {point.module} is no tensor; choose another module")
+        return fn(x)
+
     def before(module: nn.Module, args: tuple) -> tuple:
-        return (fn(args[0]), *args[1:])
+        return (edited(args[0] if args else None), *args[1:])
 
     def after(module: nn.Module, args: tuple, out: Any) -> Any:
-        return (fn(out[0]), *out[1:]) if isinstance(out, tuple) else fn(out)
+        return (edited(out[0]), *out[1:]) if isinstance(out, tuple) else edited(out)
 
-    try:
-        module = lm.get_submodule(point.module)
-    except AttributeError as e:
-        raise UsageError(f"model.sites: the language model has no module {point.module!r} ({e})") from e
+    module = module_at(lm, point)
     handle = module.register_forward_pre_hook(before) if point.tensor == "input" else module.register_forward_hook(after)
     try:
         yield
@@ -113,4 +132,5 @@ def read(
             lm(input_ids=tokens, use_cache=False)
         except _Stop:
             return {point: seen[point] for point in points}
-    raise AssertionError(f"the forward pass never reached {set(points) - set(seen)}")
+    never = ", ".join(str(point) for point in points if point not in seen)
+    raise UsageError(f"model.sites: a forward pass over text never reaches {never}; choose other modules")
