@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -13,13 +14,15 @@ from small import ARCHS, fitted, forget_the_text, job, trained, untrained, words
 from standin.cli import ENV, ROOT
 
 from saesweep.activations import ActivationStream, Position
+from saesweep.arch.base import Step
 from saesweep.errors import UsageError
 from saesweep.metrics import dead_share
+from saesweep.running_sums import RunningSums, moments_of
 from saesweep.saves import cohorts
 from saesweep.sweep import fit, inputs, run
 from saesweep.sweep.inputs import inputs_of, point_of
 from saesweep.synthetic import recovery
-from saesweep.training import Member, SAESweep, variance_of
+from saesweep.training import Member, SAESweep
 
 SECTION_6 = {
     "l0", "fvu", "mse", "cosine", "relative_reconstruction_bias", "ce_clean", "ce_sae", "ce_zero", "ce_mean",
@@ -505,7 +508,46 @@ def test_the_basic_launcher_and_the_grouping_one_make_bitwise_the_same_saes(text
     assert (tmp_path / "basic/outputs/default/pareto.csv").read_text().count("\n") == 7
 
 
-def test_the_variance_that_the_logged_fvu_is_a_share_of_also_where_the_mean_outweighs_the_spread():
-    x = torch.randn(512, 64, generator=torch.Generator().manual_seed(0)) + 10
-    wanted = (x.double() - x.double().mean(0)).square().sum()
-    torch.testing.assert_close(variance_of(x), wanted, rtol=1e-5, atol=0)
+def logged(batches, errors):
+    """fvu of one row of metrics.csv over these batches."""
+    sums = RunningSums()
+    for batch, error in zip(batches, errors, strict=True):
+        step = Step(None, None, {"reconstruction": torch.tensor(error)})
+        sums.add(len(batch), moments_of(batch), torch.tensor(4.0), step, 1.0)
+    return sums.means()["fvu"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 512])
+@pytest.mark.parametrize("mean", [0.0, 10.0])
+def test_the_logged_fvu_is_a_share_of_the_variance_about_the_mean_of_the_whole_row_for_any_batch_size(size, mean):
+    x = torch.randn(1536, 64, generator=torch.Generator().manual_seed(0)) + mean
+    wanted = (x.double() - x.double().mean(0)).square().sum() / len(x)
+    batches = x.split(size)
+    assert logged(batches, [0.5] * len(batches)) == pytest.approx(0.5 / float(wanted), rel=1e-12)
+
+
+def test_a_row_of_tokens_that_do_not_vary_has_no_fvu():
+    assert math.isnan(logged([torch.full((1, 64), 0.3)], [0.5]))
+
+
+def test_a_training_on_batches_of_one_token_with_a_row_each_goes_on(text, tmp_path):
+    module = trained([job(text, "arch=topk", "batch_tokens=1", "log_tokens=1", "tokens=5")], tmp_path)
+    assert not module.members[0].failed
+    assert [row["fvu"] for row in curve(tmp_path / "0")] == ["nan"] * 5
+
+
+def test_activations_that_turn_out_not_finite_end_the_saes_of_that_place_alone_and_name_it(text, tmp_path):
+    jobs = [job(text, "arch=topk", "site=resid"), job(text, "arch=topk", "site=mlp", "layer=0")]
+    folders = [tmp_path / str(i) for i in range(2)]
+    module, stream, inputs = untrained(jobs, folders)
+    read = inputs.source.window
+
+    def window(rows):
+        found = read(rows)
+        found[module.members[1].point][7] = float("nan")
+        return found
+
+    inputs.source.window = window
+    fitted(module, stream, jobs, folders)
+    assert not module.members[0].failed
+    assert "the activations at model.layers.0.post_feedforward_layernorm.output are not finite" in module.members[1].failed
