@@ -11,8 +11,7 @@ from torch import Tensor
 
 from saesweep import distributed
 from saesweep.arch.base import Step
-
-ROUNDING = 1e-12  # a variance below this share of the mean square is none
+from saesweep.metrics import ROUNDING
 
 
 class Moments(NamedTuple):

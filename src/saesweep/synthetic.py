@@ -64,4 +64,5 @@ def evaluate(source: SyntheticSource, subjects: Sequence[Subject], tokens: int) 
         subject.measure_by(int(documents[-1]) + 1)
         with subject.failing_alone():
             subject.measure(x, documents)
+            subject.require_measured()
     return [s.failed or s.measured({"recovery": recovery(source.dictionary, s.sae.W_dec)}) for s in subjects]

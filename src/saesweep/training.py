@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from saesweep import distributed, signals
 from saesweep.arch.base import SparseAutoencoder
+from saesweep.errors import UsageError
 from saesweep.logging import SweepLogger
 from saesweep.memory import alone
 from saesweep.metrics import dead_share
@@ -80,8 +81,9 @@ class Member(nn.Module):
 
     def failing_alone(self, when: str) -> AbstractContextManager[None]:
         def failed(error: Exception) -> None:
-            log.exception("%s", self.label)
-            self.stop_(f"{self.label}: {type(error).__name__}: {error} {when}")
+            known = isinstance(error, UsageError)
+            log.error("%s: %s", self.label, error, exc_info=not known)
+            self.stop_(f"{self.label}: {'' if known else f'{type(error).__name__}: '}{error} {when}")
 
         return alone(failed)
 

@@ -21,7 +21,7 @@ from saesweep.read_ahead import ReadAhead
 from saesweep.saves import Cohort, Save
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
-from saesweep.statistics import Statistics
+from saesweep.statistics import Statistics, require_finite
 from saesweep.sweep.fit import Progress, fit
 from saesweep.sweep.inputs import Inputs, Numbers, Settings, device_of, inputs_of, point_of, require_same
 from saesweep.training import Member, SAESweep
@@ -239,6 +239,7 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
     for member in concerned:
         statistics, x = stream.statistics[member.point], rows[member.point]
         with member.failing_alone("while its L0 was calibrated"):
+            require_finite(x, member.point)
             shift = meet_l0_(member.sae, statistics.apply(x[statistics.ordinary(x)]))
             said = "%s: thresholds shifted by %+.4g, for an L0 of %d on held-out text"
             log.info(said, member.label, shift, member.sae.sparsity)
