@@ -16,6 +16,7 @@ from standin.cli import ENV, ROOT
 from saesweep.activations import ActivationStream, Position
 from saesweep.arch.base import Step
 from saesweep.errors import UsageError
+from saesweep.members import labels
 from saesweep.metrics import dead_share
 from saesweep.running_sums import RunningSums, moments_of
 from saesweep.saves import cohorts
@@ -72,6 +73,18 @@ def together(text, tmp_path_factory):
     return trained(mixed(text), tmp_path_factory.mktemp("together"))
 
 
+def test_the_logs_name_the_place_of_an_sae_where_its_sweep_has_several(text, tmp_path):
+    one, other = job(text, "arch=topk"), job(text, "arch=topk", "site=mlp", "layer=0", "seed=2")
+    assert labels([one, one], []) == ["topk/4", "topk/4"]
+    assert labels([one, other], []) == ["resid.1/topk/4", "mlp.0/topk/4.2"]
+    folder = tmp_path / "sweep/tiny/resid.1/topk/4"
+    for path in (folder, tmp_path / "sweep/tiny/mlp.0/topk/4"):
+        (path / ".hydra").mkdir(parents=True)
+    assert labels([one], [folder]) == ["resid.1/topk/4"]  # the other is of another group of its sweep
+    (tmp_path / "sweep/gpt2/resid.1/topk/4/.hydra").mkdir(parents=True)
+    assert labels([one], [folder]) == ["tiny/resid.1/topk/4"]
+
+
 # Neighbours
 
 
@@ -113,7 +126,8 @@ def test_a_member_that_turns_nan_is_stopped_with_its_token_count_and_the_others_
 ):
     module = trained(mixed(text), tmp_path, progress=Spoiled(index, 1280))
     failed = module.members[index].failed
-    assert failed.startswith(f"{ARCHS[index]}/4: ") and "fvu" in failed
+    site, layer = PLACES[ARCHS[index]]
+    assert failed.startswith(f"{site}.{layer}/{ARCHS[index]}/4: ") and "fvu" in failed
     assert failed.endswith("not finite after 1,920 tokens")
     for i, (found, wanted) in enumerate(zip(module.members, together.members, strict=True)):
         if i != index:

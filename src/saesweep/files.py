@@ -20,6 +20,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from saesweep.errors import UsageError
+from saesweep.ranges import whole
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ def job_name(sparsity: Any, coefficient: Any, seed: Any) -> str:
     """The last folder of a job's: the target, or the fixed coefficient in its place; seed 0 is left out. Of what nobody
     has checked yet."""
     fixed = float(coefficient) if isinstance(coefficient, int) else coefficient
-    aim = sparsity if fixed is None else f"coefficient_{fixed}"
-    return f"{aim}{'' if seed == 0 else f'.{seed}'}"
+    aim = whole(sparsity) if fixed is None else f"coefficient_{fixed}"
+    return f"{aim}{'' if seed == 0 else f'.{whole(seed)}'}"
 
 
 def numbers(job: Path) -> Mapping[str, int | float | None]:

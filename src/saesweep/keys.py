@@ -13,7 +13,7 @@ class Activations:
     documents_per_pool: Count
     center: bool
     max_norm: Positive | None
-    statistics: Count
+    statistics: Annotated[int, Range(2)]
 
 
 @dataclass

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # Of eval.json, what SAEs are filtered and compared by: with the curve's keys at most 25, however many eval.json grows to.
 FINAL = ("l0", "fvu", "delta_loss", "loss_recovered", "mse", "cosine", "relative_reconstruction_bias", "dead",
-         "frequency_over_1pct", "frequency_over_10pct", "coefficient")
+         "frequency_over_1pct", "frequency_over_10pct", "coefficient", "recovery")
 PATIENCE = 60.0  # seconds that the end of a training waits for its runs to be closed
 
 
