@@ -106,6 +106,15 @@ def settings(job: Path) -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.load(file), resolve=True) if file else {}
 
 
+def at_home(node: Any) -> Any:
+    """A `~` that the shell has left in a path is the home folder; no other text of a config begins with one."""
+    if isinstance(node, Mapping):
+        return {key: at_home(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [at_home(value) for value in node]
+    return os.path.expanduser(node) if isinstance(node, str) and node.startswith("~") else node
+
+
 def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(node, Mapping) and node:
         for key, value in node.items():

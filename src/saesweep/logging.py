@@ -40,8 +40,6 @@ class SweepLogger(Logger):
         super().__init__()
         self.members = list(members)
         self._chosen = {kind: node for kind, node in chosen.items() if node is not None}
-        if "wandb" in self._chosen:
-            wandb_runs.wanted_mode(self._chosen["wandb"]["mode"])  # a mistyped mode is refused before anything is trained
         self._open: dict[int, list[Told]] = {}
 
     @property

@@ -20,7 +20,7 @@ import pandas as pd
 
 from saesweep import files
 from saesweep.errors import UsageError
-from saesweep.keys import MODES
+from saesweep.keys import wandb_mode
 from saesweep.members import Mark, MemberInfo, digest
 
 if TYPE_CHECKING:
@@ -156,16 +156,9 @@ def _open(chosen: Mapping, folder: Path, **about: object) -> "wandb.Run":
 _unreachable: list[str] = []  # said once a process; each further run would wait as long
 
 
-def wanted_mode(configured: str | None) -> str:
-    mode = configured or os.environ.get("WANDB_MODE") or "online"
-    if mode not in MODES:
-        raise UsageError(f"logger.wandb.mode={mode} (or WANDB_MODE): choose one of {', '.join(MODES)}")
-    return mode
-
-
 def _mode(configured: str | None) -> str:
     asked = "online" in (configured, os.environ.get("WANDB_MODE"))
-    wanted = wanted_mode(configured)
+    wanted = wandb_mode(configured)
     return "offline" if wanted == "online" and (_unreachable or not _logged_in(asked)) else wanted
 
 

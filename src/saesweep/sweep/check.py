@@ -61,10 +61,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _typed(path: str, node: Any, kind: Any) -> Any:
-    """The node, which is of the kind: a dataclass for its keys, or a type, with `Range` and `None` where it says so.
-
-    A float that is a whole number is an int where one is asked for: 1e6 is 1000000, also where settings are compared.
-    """
+    """The node, of the kind: a dataclass for its keys, or a type, with `Range` and `None` where it says so; 1e6 as an int."""
     if is_dataclass(kind):
         _known(path, node, [field.name for field in fields(kind)])
         _has(path, node, kind)
@@ -111,10 +108,11 @@ def _is(value: Any, kind: type) -> bool:
 def _known(path: str, node: Any, known: Iterable[str]) -> None:
     if not isinstance(node, Mapping):
         raise UsageError(f"{path}={as_typed(node)}: must be a group of keys: {', '.join(known)}")
+    choices = [*known, *([] if path else ["sweeps"])]  # a group that has no key of its own
     for key in node:
         if key not in known:
             full = f"{path}.{key}".lstrip(".")
-            raise UsageError(f"{full}={as_typed(node[key])}: there is no key {full}; {nearest(str(key), known)}")
+            raise UsageError(f"{full}={as_typed(node[key])}: there is no key {full}; {nearest(str(key), choices)}")
 
 
 def _require(path: str, node: Mapping, needed: Iterable[str]) -> None:
@@ -218,6 +216,8 @@ def _loggers(chosen: Any) -> None:
         refuse_secrets(path, node)
         if kind in LOGGERS:
             _typed(path, node, LOGGERS[kind] | None)
+            if kind == "wandb" and node is not None:
+                keys.wandb_mode(node["mode"])  # before anything is trained
         elif node is not None:
             _typed(path, node, Mapping)
             _require(path, node, ["_target_"])
