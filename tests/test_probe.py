@@ -1,7 +1,7 @@
 """What the plan finds out by a few steps of each kind of SAE: an architecture of one's own that would end in wrong numbers."""
 import pytest
 import torch
-from small import job, write_text
+from small import ARCHS, job, write_text
 
 from saesweep import models
 from saesweep.arch.jumprelu import JumpReLU
@@ -71,6 +71,11 @@ def test_where_there_is_no_gpu_a_training_on_one_is_refused_before_anything_is_r
         pytest.skip("there is one")
     with pytest.raises(UsageError, match=r"trainer=gpu.*no CUDA GPU"):
         estimate([job(write_text(tmp_path), "trainer=gpu")])
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_one_dimension_in_which_latents_are_equal_to_start_with_is_no_inconsistency(arch):
+    assert estimate([job(None, f"arch={arch}", "model.source.synthetic.d_in=1")])["d_in"] == [1]
 
 
 class Stuck(torch.nn.Module):

@@ -110,6 +110,7 @@ def _probe_step(job: Settings, x: torch.Tensor) -> float:
 @torch.no_grad()
 def _require_consistent(sae: SparseAutoencoder, x: torch.Tensor, name: str) -> None:
     """What an architecture of one's own may have forgotten, which would end in wrong numbers without a word."""
+    sae.b_enc += 1e-3 * torch.randn(sae.b_enc.shape, generator=torch.Generator().manual_seed(0)).to(x)  # no ties (d_in=1)
     f = sae.activate((x - sae.b_dec) @ sae.W_enc + sae.b_enc)
     tensors = {key: tensor.to(x) for key, tensor in sae.exported().items()}
     read = saelens.encoded(sae.saved_as, tensors, sae.sparsity, x)

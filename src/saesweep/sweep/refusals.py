@@ -108,7 +108,7 @@ def _no_key(key: str, config: DictConfig) -> str:
     siblings = [name for name in [*known, *GROUPS] if name.rpartition(".")[0] == parent]
     close = [f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(last, [s.split(".")[-1] for s in siblings])]
     close += [name for name in known if name.split(".")[-1] == last]
-    close += [] if siblings else difflib.get_close_matches(key, known)
+    close += difflib.get_close_matches(key, [name for name in known if not key.startswith(f"{name}.")], cutoff=0.75)
     fix = f"did you mean {close[0]}?" if close else f"known: {', '.join(siblings)}" if siblings else "see --cfg job"
     return f"{typed}: there is no key {key}; {fix}"
 
