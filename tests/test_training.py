@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from small import ARCHS, fitted, forget_the_text, job, trained, untrained, words, write_text
 from standin.cli import ENV, ROOT
 
+from saesweep import distributed
 from saesweep.activations import ActivationStream, Position
 from saesweep.arch.base import Step
 from saesweep.errors import UsageError
@@ -538,6 +539,26 @@ def test_the_logged_fvu_is_a_share_of_the_variance_about_the_mean_of_the_whole_r
     wanted = (x.double() - x.double().mean(0)).square().sum() / len(x)
     batches = x.split(size)
     assert logged(batches, [0.5] * len(batches)) == pytest.approx(0.5 / float(wanted), rel=1e-12)
+
+
+def test_two_ranks_that_have_half_of_each_batch_log_the_fvu_of_one(monkeypatch):
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) + 5
+    wanted = logged(x.split(16), [0.5] * 4)
+    ranks = [RunningSums(), RunningSums()]
+    for batch in x.split(16):
+        for rank, sums in enumerate(ranks):
+            monkeypatch.setattr(distributed, "own", lambda batch, rank=rank: batch.tensor_split(2)[rank])
+            step = Step(None, None, {"reconstruction": torch.tensor(0.5)})
+            sums.add(len(batch), moments_of(batch), torch.tensor(4.0), step, 0.5)
+
+    def sum_(tensors):
+        other = torch.stack([ranks[1].error, ranks[1].squares, *ranks[1].losses.values()]), ranks[1].x
+        for tensor, more in zip(tensors, other, strict=True):
+            tensor += more
+
+    monkeypatch.setattr(distributed, "ranks_per_sae", lambda: 2)
+    monkeypatch.setattr(distributed, "sum_", sum_)
+    assert ranks[0].means()["fvu"] == pytest.approx(wanted, rel=1e-12)
 
 
 def test_a_row_of_tokens_that_do_not_vary_has_no_fvu():

@@ -110,8 +110,8 @@ def wandb_mode(configured: str | None) -> str:
     environment = os.environ.get("WANDB_MODE") or "online"
     mode = configured or ALIASES.get(environment, environment)
     if mode not in MODES:
-        key = "WANDB_MODE" if configured is None else "logger.wandb.mode"
-        raise UsageError(f"{key}={mode}: must be {' or '.join(MODES)}")
+        key, other = ("WANDB_MODE", "logger.wandb.mode") if configured is None else ("logger.wandb.mode", "WANDB_MODE")
+        raise UsageError(f"{key}={mode} (or {other}): choose one of {', '.join(MODES)}")
     return mode
 
 
