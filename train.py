@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 import saesweep.spinning  # noqa: F401 before torch
+from saesweep.sweep.refusals import in_one_line
 
 os.environ["SAESWEEP_ROOT"] = str(Path(__file__).resolve().parent)  # where `sweeps=` is looked up, whatever the cwd
 
@@ -18,4 +19,5 @@ def main(cfg: DictConfig) -> dict | None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_line():
+        main()

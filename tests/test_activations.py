@@ -340,3 +340,32 @@ def test_the_report_of_a_site_says_what_follows(mean, center, loud, max_norm, sa
         x[0] *= 1000
     report = Statistics.of(x, center=center, max_norm=max_norm).report(EMBEDDING)
     assert said in report and "model.embed_tokens.output: |mean|" in report
+
+
+@pytest.mark.parametrize("dtype, words", [
+    (torch.float16, ["model.dtype=float16: ", "write model.dtype=bfloat16 or float32"]),
+    (torch.float32, ["choose another site"]),
+])
+def test_statistics_of_activations_that_are_not_finite_are_refused_with_the_place_and_how_many(dtype, words):
+    x = torch.randn(100, 4).to(dtype)
+    x[3, 1], x[7] = float("inf"), float("nan")
+    with pytest.raises(UsageError) as error:
+        Statistics.of(x, center=True, max_norm=8.0, point=EMBEDDING)
+    for part in [*words, f"the activations at {EMBEDDING} are not finite on 2 of 100 tokens"]:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("x", [torch.zeros(50, 4), torch.full((50, 4), 0.1), torch.randn(1, 4), torch.ones(50, 1)])
+def test_statistics_of_activations_that_do_not_vary_are_refused(x, center):
+    with pytest.raises(UsageError, match=r"the activations at .* do not vary over \d+ tokens \(constant\)"):
+        Statistics.of(x, center=center, max_norm=None, point=EMBEDDING)
+
+
+def test_a_bound_by_which_all_tokens_are_sinks_is_refused():
+    with pytest.raises(UsageError, match=r"activations\.max_norm=0\.01: all 50 tokens .* are sinks"):
+        Statistics.of(torch.nn.functional.normalize(torch.randn(50, 4)), center=True, max_norm=0.01, point=EMBEDDING)
+
+
+def test_one_dimension_is_enough_for_statistics():
+    assert Statistics.of(torch.randn(50, 1), center=True, max_norm=8.0).scale > 0

@@ -11,11 +11,12 @@ import yaml
 from omegaconf import OmegaConf
 from standin.cli import ROOT, composed
 
+from saesweep import files
 from saesweep.errors import UsageError
 from saesweep.instantiate import instantiate, locate
 from saesweep.keys import MAY_DIFFER_IN_A_FIGURE, MAY_DIFFER_IN_A_GROUP, NOT_THE_SAES, Activations, Evaluation, Train
 from saesweep.sweep.check import TRAINER, check
-from saesweep.sweep.jobs import job_of
+from saesweep.sweep.jobs import groups, job_of
 
 
 def settings(*words, **always):
@@ -43,7 +44,15 @@ def test_the_defaults_with_the_standins_pass():
         ("sparsity=many", ["sparsity=many", "number"]),
         ("sparsity=5000", ["sparsity=5000", "width=4096"]),
         ("tokens=abc", ["tokens=abc", "whole number"]),
-        ("tokens=3e5", ["tokens=300000.0", "whole number"]),
+        ("tokens=1.5e0", ["tokens=1.5", "whole number"]),
+        ("tokens=300k", ["tokens=300k", "such as tokens=300e3"]),
+        ("tokens=inf", ["tokens=inf", "whole number"]),
+        ("sparsity=[16,32]", ["sparsity=[16, 32]", "write sparsity=16,32 with -m"]),
+        ("sparsity=nan", ["sparsity=nan", "finite"]),
+        ("arch.optimizer.lr=nan", ["arch.optimizer.lr=nan", "finite"]),
+        ("activations.max_norm=inf", ["activations.max_norm=inf", "finite"]),
+        ("tokens=1e400", ["tokens=inf", "whole number"]),
+        ("activations.statistics=1", ["activations.statistics=1", "at least 2"]),
         ("tokens=null", ["tokens=null", "whole number"]),
         ("tokens=0", ["tokens=0", "at least 1"]),
         ("tokens=-300", ["tokens=-300", "at least 1"]),
@@ -162,9 +171,34 @@ def test_what_a_plan_needs_does_not_import_lightning():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@pytest.mark.parametrize("word", ["activations.max_norm=null", "arch.coefficient=6e-4", "trainer.precision=bf16-mixed"])
+@pytest.mark.parametrize(
+    "word",
+    ["activations.max_norm=null", "arch.coefficient=6e-4", "trainer.precision=bf16-mixed", f"evaluation.dead_after={10**30}",
+     f"activations.max_norm={10**400}"],
+)
 def test_what_is_allowed_passes(word):
     assert check(settings("arch=flat", word)) is None
+
+
+def test_whole_numbers_may_be_written_as_floats_and_become_ints():
+    words = ("tokens=1e6", "sparsity=32.0", "seed=2.0", "layer=1.0", "arch.control.memory=1e2")
+    job = job_of(composed("arch=flat", *words, "activations.forward_tokens=2e3", whole=True), single=True)
+    check(job.settings)
+    found = [value for _, value in files.flat(job.settings) if value in (1_000_000, 32, 100, 2000)]
+    assert len(found) >= 4 and all(type(value) is int for value in found)
+    assert job.folder.parts[-3:] == ("resid.1", "flat", "32.2")
+
+
+def test_of_one_number_written_in_two_ways_the_jobs_share_a_group_and_the_settings_are_equal():
+    jobs = [job_of(composed("arch=flat", word, whole=True), single=True) for word in ("tokens=1e6", "tokens=1_000_000")]
+    for job in jobs:
+        check(job.settings)
+    assert jobs[0].settings == jobs[1].settings and len(groups(jobs)) == 1
+
+
+def test_the_tokens_for_the_language_models_loss_are_not_looked_at_where_there_is_none():
+    words = ("model=synthetic", "evaluation.tokens=1000")
+    assert check(settings("arch=flat", *words, always=("text=standin", "logger=csv"))) is None
 
 
 def test_a_hub_is_taken_in_place_of_a_package_and_of_nothing_else():

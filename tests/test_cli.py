@@ -1,4 +1,5 @@
 """The command line: what it says, how fast, from where, what it leaves. The training is a stand-in (tests/standin)."""
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 from standin.cli import ENV, ROOT, composed, train
 
 from hydra_plugins.saesweep.sources import job_folder
+from saesweep import files
+from saesweep.sweep.jobs import job_of
 
 PLACE = Path("outputs/default/standin/resid.1")
 
@@ -40,9 +43,68 @@ def test_an_answer_without_work_comes_in_under_a_second(word):
     assert min(seconds() for _ in range(3)) < 1
 
 
-def test_a_mistyped_key_is_named():
+@pytest.mark.parametrize("words, line", [
+    (["sparsty=3"], "sparsty=3: there is no key sparsty; did you mean sparsity?"),
+    (["-m", "sparsty=3,4"], "sparsty=3,4: there is no key sparsty; did you mean sparsity?"),
+    (["--plan"], "--plan: there is no such option; a setting has no dashes: plan=..."),
+    (["sparsity=8", "-m", "width=64"], "width=64: comes after an option that follows settings; write options such as -m first"),
+    (["-m", "arch=glob(jmp*)"], "no job: arch=glob(jmp*) matches none of batchtopk, gated, "),
+    (["-m", "seed=range(3,1)"], "no job: seed=range(3,1) has no value; "),
+    (["-m", "arch=topk,topk"], "arch=topk,topk: gives topk twice; write each value once"),
+    (["~sparsity"], "sparsity: is missing, and hydra.run.dir asks for it"),
+    (["-m", "hydra/launcher=pool"], "hydra.launcher.engine.devices: is missing; "),
+    (["-m", "sparsity=interval(1,3)"], "BasicSweeper does not support sweep type"),
+])
+def test_what_cannot_be_composed_is_one_line_with_the_fix_and_exit_code_1(words, line):
+    ended = typed(*words)
+    assert ended.returncode == 1 and ended.stdout == ""
+    assert ended.stderr.startswith(line) and ended.stderr.count("\n") == 1
+    assert not list(Path.cwd().rglob("*.log"))
+
+
+def test_the_whole_of_hydras_error_is_shown_where_it_is_asked_for(monkeypatch):
+    monkeypatch.setitem(ENV, "HYDRA_FULL_ERROR", "1")
     ended = typed("sparsty=3")
-    assert ended.returncode == 1 and "Could not override 'sparsty'" in ended.stderr and "Traceback" not in ended.stderr
+    assert ended.returncode == 1 and "Traceback" in ended.stderr and "Could not override 'sparsty'" in ended.stderr
+
+
+def test_one_choice_of_a_group_is_taken_and_a_list_of_them_is_refused():
+    ended = train("-m", "arch=[flat,round]")
+    assert ended.code == 1
+    assert ended.error == "arch=[flat,round]: is one choice; to sweep over several, write arch=flat,round with -m"
+
+
+def test_the_same_sae_written_in_two_ways_is_refused():
+    ended = train("-m", "arch=flat", "sparsity=16,16.0")
+    assert ended.code == 1 and ended.error == f"2 jobs of this sweep are the same SAE, {PLACE}/flat/16: give each value once"
+
+
+@pytest.mark.parametrize("words", [["-m"], [], ["-m", "hydra/launcher=basic"]])
+def test_a_tilde_in_the_folder_of_a_sweep_is_the_home_folder(words, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert train(*words, "arch=flat", "sparsity=8", "hydra.sweep.dir='~/runs'").code == 0
+    assert (tmp_path / "home/runs/standin/resid.1/flat/8/eval.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"home"}
+
+
+def test_a_tilde_in_a_path_of_the_settings_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    paths = ("text.glob='~/texts/*.jsonl'", "cache.folder='~/kept'", "model.source.hub='~/gpt2'")
+    words = ("text=files", "cache=disk", "model=gpt2", *paths)
+    settings = job_of(composed(*words, always=("logger=csv",), whole=True), single=True).settings
+    assert settings["text"]["glob"] == "/home/me/texts/*.jsonl"
+    assert settings["cache"]["folder"] == "/home/me/kept" and settings["model"]["source"]["hub"] == "/home/me/gpt2"
+
+
+def test_a_folder_of_whole_numbers_is_the_same_however_they_are_written():
+    assert job_folder("gemma", "mlp", 9.0, "topk", 32.0, 2.0, None) == "gemma/mlp.9/topk/32.2"
+
+
+def test_the_command_of_an_sae_can_be_pasted_whatever_its_values_hold():
+    word = "text.fail='a, b=c \"d\" $HOME'"
+    assert train("-m", "arch=flat", "sparsity=8,16", word).code == 0
+    found = files.command(PLACE / "flat/16")
+    assert shlex.split(found)[2:] == ["arch=flat", "sparsity=16", word, "model=standin", "text=standin", "logger=csv"]
 
 
 @pytest.mark.parametrize("words", [["sparsity=0.001"], ["name=../x", "-m"], ["layer=7"]])

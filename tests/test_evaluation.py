@@ -1,5 +1,6 @@
 """Every number of an evaluation against its definition, with SAEs whose right answer is known."""
 
+import dataclasses
 import math
 from functools import partial
 
@@ -12,7 +13,7 @@ from saesweep import evaluation
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.errors import UsageError
 from saesweep.evaluation import CALIBRATION, EVALUATION, Subject, held_out_blocks
-from saesweep.metrics import Fidelity
+from saesweep.metrics import Fidelity, spliced
 from saesweep.reading import harvest, trainable
 from saesweep.sites import HookPoint, edit
 from saesweep.statistics import Statistics
@@ -336,3 +337,61 @@ def test_the_numbers_of_an_sae_do_not_depend_on_its_neighbours(held_out, text, t
     assert evaluate(held_out, *subjects()[::-1]) == together[::-1]
     assert len({n["ce_clean"] for n in together}) == 1 and len({n["ce_zero"] for n in together}) == 2
     assert all(math.isfinite(value) for n in together for value in n.values())
+
+
+# Values that are not there, or not finite
+
+
+def test_activations_without_variance_have_no_fvu_and_the_rest_of_the_numbers():
+    fidelity, x = Fidelity(2, 2, torch.zeros(2), 1.0), torch.full((3, 2), 0.3)
+    fidelity.add(x, torch.zeros(3, 2), x / 2)
+    numbers = fidelity.result()
+    assert numbers["fvu"] is None and numbers["l0"] == 0 and numbers["mse"] == pytest.approx(2 * 0.15**2)
+
+
+def test_where_every_held_out_token_is_a_sink_the_sae_fails_and_says_so(held_out):
+    found = subject(held_out, lambda x: x)
+    found.statistics = dataclasses.replace(found.statistics, largest=0.0)
+    other = subject(held_out, lambda x: x)
+    failed, fine = measured(held_out, found, other)
+    assert str(failed).startswith("activations.max_norm: all ") and "are sinks by it" in str(failed)
+    assert fine.numbers["fvu"] == 0
+
+
+def test_activations_that_are_not_finite_fail_the_saes_of_that_place_alone_and_name_it(held_out):
+    def read(tokens):
+        found = harvest(tiny(), [RESID, MLP], tokens)
+        found[MLP][0, 0] = float("nan")
+        return found
+
+    broken, fine = (Subject(Known(lambda x: x), at, statistics(held_out, point=at)) for at in (MLP, RESID))
+    failed, found = evaluation.evaluate(tiny, read, held_out, [broken, fine], lm_tokens=0, forward_tokens=128)
+    assert isinstance(failed, UsageError) and f"the activations at {MLP} are not finite on 1 of " in str(failed)
+    assert found.numbers["fvu"] == 0
+
+
+def test_a_reconstruction_that_is_not_finite_fails_and_says_so(held_out):
+    failed = measured(held_out, subject(held_out, lambda x: x * float("inf")), lm_tokens=0)[0]
+    assert f"the reconstruction at {RESID} is not finite" in str(failed)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_where_nothing_is_scored_or_the_loss_is_not_finite_there_is_no_cross_entropy_and_it_is_said(
+    held_out, broken, monkeypatch, caplog
+):
+    if broken:
+        forward = evaluation._Passes._logits
+        monkeypatch.setattr(evaluation._Passes, "_logits", lambda self, tokens: forward(self, tokens) * float("nan"))
+    else:
+        monkeypatch.setattr(evaluation, "trainable", lambda tokens, tokenizer: torch.zeros_like(tokens, dtype=torch.bool))
+    (found,) = measured(held_out, subject(held_out, lambda x: x))
+    assert found.numbers["fvu"] == 0
+    assert all(found.numbers[key] is None for key in ("ce_clean", "ce_sae", "delta_loss", "loss_recovered"))
+    assert "nats_sae" not in found.documents
+    assert ("is not finite" if broken else "no prediction is of ordinary text") in caplog.text
+
+
+def test_an_sae_whose_spliced_loss_is_not_finite_has_none_and_its_neighbour_has_one():
+    assert spliced(2.0, None, 3.0, 2.5)["delta_loss"] is None
+    assert spliced(2.0, 2.5, 2.0, 2.5)["loss_recovered"] is None
+    assert spliced(2.0, 2.5, 3.0, 2.5)["loss_recovered"] == 0.5

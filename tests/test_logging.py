@@ -19,6 +19,7 @@ from small import ARCHS, job
 from standin.cli import ENV, ROOT, composed
 
 from saesweep.errors import UsageError
+from saesweep.keys import wandb_mode
 from saesweep.logging import SweepLogger
 from saesweep.members import MemberInfo
 from saesweep.sweep.check import check
@@ -68,6 +69,19 @@ def trained(tmp_path):
 
 def same(a, b):
     return a == b or (math.isnan(float(a)) and math.isnan(float(b)))
+
+
+@pytest.mark.parametrize("mode, wanted", [("dryrun", "offline"), ("run", "online"), ("disabled", "disabled"), ("", "online")])
+def test_the_mode_of_the_environment_is_taken_with_its_older_names(mode, wanted, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    assert wandb_mode(None) == wanted and wandb_mode("offline") == "offline"
+
+
+def test_an_unknown_mode_is_refused_by_the_check_of_the_config_before_anything_is_trained(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "foo")
+    words = ("model=synthetic", "logger=wandb")
+    with pytest.raises(UsageError, match=r"WANDB_MODE=foo .*online, offline, disabled"):
+        check(OmegaConf.to_container(composed(*words, always=()), resolve=True))
 
 
 def test_every_logged_value_stands_in_the_csv_and_in_the_wandb_run_alike(trained):
@@ -259,6 +273,12 @@ def test_wandbs_own_command_accepts_the_sync_command(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", path)
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert "Would sync 1 run" in done.stdout + done.stderr
+
+
+def test_the_recovery_of_a_known_dictionary_is_a_number_of_the_run(tmp_path):
+    one = member(tmp_path / "study")
+    told([one], csv=True, wandb=OFFLINE).finish(0, {"l0": 32.0, "recovery": 0.75}, None)
+    assert read(one.folder)["summary"]["eval/recovery"] == 0.75
 
 
 def test_a_run_has_at_most_25_keys_whatever_the_architecture(sweep):

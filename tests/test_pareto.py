@@ -61,13 +61,14 @@ def test_the_csv_has_exactly_the_columns_of_the_design_in_its_order(nine):
     assert header == (
         "model,site,layer,arch,sparsity,seed,d_in,d_sae,tokens,coefficient,l0,fvu,mse,cosine,relative_reconstruction_bias,"
         "ce_clean,ce_sae,ce_zero,ce_mean,delta_loss,loss_recovered,dead,frequency_over_1pct,frequency_over_10pct,"
-        "sinks,state,on_front,path"
+        "recovery,sinks,state,on_front,path"
     )
 
 
 def test_a_row_holds_what_eval_json_and_the_config_say(tmp_path):
     job(tmp_path, "gated", 16, seed=3, site="mlp", layer=4, fvu=0.123456789012345)
     row = outputs.table(tmp_path).iloc[0].to_dict()
+    assert math.isnan(row.pop("recovery"))  # there is a known dictionary on model=synthetic alone
     expected = {**NUMBERS, "l0": 16.0, "fvu": 0.123456789012345, "model": "lm", "site": "mlp", "layer": 4,
                 "arch": "gated", "sparsity": 16, "seed": 3, "state": "finished", "on_front": True,
                 "path": "lm/mlp.4/gated/16.3"}
@@ -93,6 +94,16 @@ def test_saes_of_fixed_coefficients_have_no_target_and_are_told_apart_by_their_c
     lines = pareto.table(df).splitlines()
     assert lines[-1].split()[:4] == ["relu", "-", "0.004", "12.00"] and "coefficient" in lines[0]
     assert "coefficient" not in pareto.table(df[df["arch"] == "topk"])
+
+
+def test_the_recovery_of_a_known_dictionary_is_a_column_of_the_table_on_the_screen_the_csv_and_the_page(tmp_path):
+    job(tmp_path, "topk", 16)
+    assert "recovery" not in pareto.table(outputs.table(tmp_path))
+    job(tmp_path, "gated", 16, recovery=0.9375)
+    df = written(tmp_path)
+    assert "0.938" in pareto.table(df) and pd.read_csv(tmp_path / "pareto.csv")["recovery"].tolist()[0] == 0.9375
+    page = (tmp_path / "pareto.html").read_text()
+    assert "Recovery of the known directions" in page and "0.9375" in page
 
 
 def test_a_point_with_more_latents_and_more_error_is_dominated(tmp_path):

@@ -1,11 +1,13 @@
 """What the plan finds out by a few steps of each kind of SAE: an architecture of one's own that would end in wrong numbers."""
 import pytest
 import torch
-from small import job, write_text
+from small import ARCHS, job, write_text
 
+from saesweep import models
 from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.topk import TopK
 from saesweep.errors import UsageError
+from saesweep.sweep import probe
 from saesweep.sweep.probe import estimate
 
 
@@ -69,3 +71,33 @@ def test_where_there_is_no_gpu_a_training_on_one_is_refused_before_anything_is_r
         pytest.skip("there is one")
     with pytest.raises(UsageError, match=r"trainer=gpu.*no CUDA GPU"):
         estimate([job(write_text(tmp_path), "trainer=gpu")])
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_one_dimension_in_which_latents_are_equal_to_start_with_is_no_inconsistency(arch):
+    assert estimate([job(None, f"arch={arch}", "model.source.synthetic.d_in=1")])["d_in"] == [1]
+
+
+class Stuck(torch.nn.Module):
+    """Writes one value at every position."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, x):
+        return torch.full_like(x, self.value)
+
+
+@pytest.mark.parametrize("value, parts", [
+    (0.25, ["site=mlp layer=0: the activations at ", "do not vary over ", "(constant)", "choose another site"]),
+    (float("inf"), ["site=mlp layer=0: the activations at ", "are not finite on "]),
+])
+def test_a_place_with_nothing_to_train_on_is_refused_before_a_step_is_timed(tmp_path, monkeypatch, value, parts):
+    lm = models.load(job(None, "model=tiny")["model"])
+    lm.module.model.layers[0].post_feedforward_layernorm = Stuck(value)
+    monkeypatch.setattr(probe, "language_model", lambda job: lm)
+    monkeypatch.setattr("saesweep.sweep.inputs.language_model", lambda job: lm)
+    with pytest.raises(UsageError) as error:
+        estimate([job(write_text(tmp_path), "arch=topk", "site=mlp", "layer=0")])
+    assert all(part in str(error.value) for part in parts), error.value

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -12,14 +13,18 @@ from safetensors.torch import load_file
 from small import ARCHS, fitted, forget_the_text, job, trained, untrained, words, write_text
 from standin.cli import ENV, ROOT
 
+from saesweep import distributed
 from saesweep.activations import ActivationStream, Position
+from saesweep.arch.base import Step
 from saesweep.errors import UsageError
+from saesweep.members import labels
 from saesweep.metrics import dead_share
+from saesweep.running_sums import RunningSums, moments_of
 from saesweep.saves import cohorts
 from saesweep.sweep import fit, inputs, run
 from saesweep.sweep.inputs import inputs_of, point_of
 from saesweep.synthetic import recovery
-from saesweep.training import Member, SAESweep, variance_of
+from saesweep.training import Member, SAESweep
 
 SECTION_6 = {
     "l0", "fvu", "mse", "cosine", "relative_reconstruction_bias", "ce_clean", "ce_sae", "ce_zero", "ce_mean",
@@ -69,6 +74,18 @@ def together(text, tmp_path_factory):
     return trained(mixed(text), tmp_path_factory.mktemp("together"))
 
 
+def test_the_logs_name_the_place_of_an_sae_where_its_sweep_has_several(text, tmp_path):
+    one, other = job(text, "arch=topk"), job(text, "arch=topk", "site=mlp", "layer=0", "seed=2")
+    assert labels([one, one], []) == ["topk/4", "topk/4"]
+    assert labels([one, other], []) == ["resid.1/topk/4", "mlp.0/topk/4.2"]
+    folder = tmp_path / "sweep/tiny/resid.1/topk/4"
+    for path in (folder, tmp_path / "sweep/tiny/mlp.0/topk/4"):
+        (path / ".hydra").mkdir(parents=True)
+    assert labels([one], [folder]) == ["resid.1/topk/4"]  # the other is of another group of its sweep
+    (tmp_path / "sweep/gpt2/resid.1/topk/4/.hydra").mkdir(parents=True)
+    assert labels([one], [folder]) == ["tiny/resid.1/topk/4"]
+
+
 # Neighbours
 
 
@@ -110,7 +127,8 @@ def test_a_member_that_turns_nan_is_stopped_with_its_token_count_and_the_others_
 ):
     module = trained(mixed(text), tmp_path, progress=Spoiled(index, 1280))
     failed = module.members[index].failed
-    assert failed.startswith(f"{ARCHS[index]}/4: ") and "fvu" in failed
+    site, layer = PLACES[ARCHS[index]]
+    assert failed.startswith(f"{site}.{layer}/{ARCHS[index]}/4: ") and "fvu" in failed
     assert failed.endswith("not finite after 1,920 tokens")
     for i, (found, wanted) in enumerate(zip(module.members, together.members, strict=True)):
         if i != index:
@@ -505,7 +523,66 @@ def test_the_basic_launcher_and_the_grouping_one_make_bitwise_the_same_saes(text
     assert (tmp_path / "basic/outputs/default/pareto.csv").read_text().count("\n") == 7
 
 
-def test_the_variance_that_the_logged_fvu_is_a_share_of_also_where_the_mean_outweighs_the_spread():
-    x = torch.randn(512, 64, generator=torch.Generator().manual_seed(0)) + 10
-    wanted = (x.double() - x.double().mean(0)).square().sum()
-    torch.testing.assert_close(variance_of(x), wanted, rtol=1e-5, atol=0)
+def logged(batches, errors):
+    """fvu of one row of metrics.csv over these batches."""
+    sums = RunningSums()
+    for batch, error in zip(batches, errors, strict=True):
+        step = Step(None, None, {"reconstruction": torch.tensor(error)})
+        sums.add(len(batch), moments_of(batch), torch.tensor(4.0), step, 1.0)
+    return sums.means()["fvu"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 512])
+@pytest.mark.parametrize("mean", [0.0, 10.0])
+def test_the_logged_fvu_is_a_share_of_the_variance_about_the_mean_of_the_whole_row_for_any_batch_size(size, mean):
+    x = torch.randn(1536, 64, generator=torch.Generator().manual_seed(0)) + mean
+    wanted = (x.double() - x.double().mean(0)).square().sum() / len(x)
+    batches = x.split(size)
+    assert logged(batches, [0.5] * len(batches)) == pytest.approx(0.5 / float(wanted), rel=1e-12)
+
+
+def test_two_ranks_that_have_half_of_each_batch_log_the_fvu_of_one(monkeypatch):
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) + 5
+    wanted = logged(x.split(16), [0.5] * 4)
+    ranks = [RunningSums(), RunningSums()]
+    for batch in x.split(16):
+        for rank, sums in enumerate(ranks):
+            monkeypatch.setattr(distributed, "own", lambda batch, rank=rank: batch.tensor_split(2)[rank])
+            step = Step(None, None, {"reconstruction": torch.tensor(0.5)})
+            sums.add(len(batch), moments_of(batch), torch.tensor(4.0), step, 0.5)
+
+    def sum_(tensors):
+        other = torch.stack([ranks[1].error, ranks[1].squares, *ranks[1].losses.values()]), ranks[1].x
+        for tensor, more in zip(tensors, other, strict=True):
+            tensor += more
+
+    monkeypatch.setattr(distributed, "ranks_per_sae", lambda: 2)
+    monkeypatch.setattr(distributed, "sum_", sum_)
+    assert ranks[0].means()["fvu"] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_a_row_of_tokens_that_do_not_vary_has_no_fvu():
+    assert math.isnan(logged([torch.full((1, 64), 0.3)], [0.5]))
+
+
+def test_a_training_on_batches_of_one_token_with_a_row_each_goes_on(text, tmp_path):
+    module = trained([job(text, "arch=topk", "batch_tokens=1", "log_tokens=1", "tokens=5")], tmp_path)
+    assert not module.members[0].failed
+    assert [row["fvu"] for row in curve(tmp_path / "0")] == ["nan"] * 5
+
+
+def test_activations_that_turn_out_not_finite_end_the_saes_of_that_place_alone_and_name_it(text, tmp_path):
+    jobs = [job(text, "arch=topk", "site=resid"), job(text, "arch=topk", "site=mlp", "layer=0")]
+    folders = [tmp_path / str(i) for i in range(2)]
+    module, stream, inputs = untrained(jobs, folders)
+    read = inputs.source.window
+
+    def window(rows):
+        found = read(rows)
+        found[module.members[1].point][7] = float("nan")
+        return found
+
+    inputs.source.window = window
+    fitted(module, stream, jobs, folders)
+    assert not module.members[0].failed
+    assert "the activations at model.layers.0.post_feedforward_layernorm.output are not finite" in module.members[1].failed

@@ -57,7 +57,7 @@ class ActivationStream:
         self.position = self._before = Position(0, 0, 0, source.state_dict())
         self.seconds_reading, self.rows_read = 0.0, 0  # so far, in this process
         self._rows: Rows = {}
-        self._measure = lambda x: Statistics.of(x[:statistics], center=center, max_norm=max_norm)
+        self._measure = lambda x, point: Statistics.of(x[:statistics], center=center, max_norm=max_norm, point=point)
         self._statistics: dict[HookPoint, Statistics] | None = None
 
     def __len__(self) -> int:
@@ -116,7 +116,7 @@ class ActivationStream:
         self._rows = {point: x[order.to(x.device)] for point, x in rows.items()}
         self.seconds_reading, self.rows_read = self.seconds_reading + time.monotonic() - start, self.rows_read + count
         if self._statistics is None:
-            self._statistics = {point: self._measure(x) for point, x in self._rows.items()}
+            self._statistics = {point: self._measure(x, point) for point, x in self._rows.items()}
         left -= count // self.batch_tokens
         if self.ahead and left > 0:
             self.ahead.begin(self._reading(left * self.batch_tokens))

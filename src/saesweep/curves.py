@@ -11,7 +11,8 @@ LABELS = {"l0": "L0 (active latents per token)", "fvu": "FVU (held out)", "delta
           "relative_reconstruction_bias": "Relative reconstruction bias (below 1: shrinkage)",
           "ce_sae": "Cross-entropy with the SAE (nats per token)", "dead": "Dead latents (share)",
           "frequency_over_1pct": "Latents that fire on over 1% of tokens (share)",
-          "frequency_over_10pct": "Latents that fire on over 10% of tokens (share)"}
+          "frequency_over_10pct": "Latents that fire on over 10% of tokens (share)",
+          "recovery": "Recovery of the known directions (cosine)"}
 RATES = np.linspace(-6, 0, 31)  # log10 of a latent's firing rate: the edges of the histogram's bins
 
 

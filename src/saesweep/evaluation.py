@@ -25,7 +25,7 @@ from saesweep.metrics import NOT_SPLICED, CrossEntropy, Fidelity, by_document, s
 from saesweep.models import LanguageModel, Tokenizer
 from saesweep.reading import micro_batches, trainable
 from saesweep.sites import HookPoint, Rows, blocks_before, edit, recorded, replayed
-from saesweep.statistics import Statistics
+from saesweep.statistics import Statistics, require_finite
 from saesweep.text import Corpus, pieces, tokenized
 
 log = logging.getLogger(__name__)
@@ -71,18 +71,28 @@ class Subject:
 
     def failing_alone(self) -> AbstractContextManager[None]:
         def failed(error: Exception) -> None:
-            log.exception("the evaluation of an SAE at %s failed", self.point)
+            known = isinstance(error, UsageError)
+            log.error("the evaluation of an SAE at %s failed: %s", self.point, error, exc_info=not known)
             self.failed = error
 
         return alone(failed)
 
     def measure(self, x: Float[Tensor, "tokens d_in"], documents: Int[Tensor, " tokens"]) -> None:
+        require_finite(x, self.point)
         ordinary = self.statistics.ordinary(x)
         self.sinks += int((~ordinary).sum())
         parts = zip(x[ordinary].float().split(2048), documents[ordinary.cpu()].split(2048), strict=True)
         for part, numbers in parts:
             f = self.sae.encode(part)
             self.fidelity.add(part, f, self.sae.decode(f), numbers)
+
+    def require_measured(self) -> None:
+        """Raises UsageError where there is no number, or none that is finite."""
+        if self.fidelity.tokens == 0:
+            raise UsageError(f"activations.max_norm: all {self.sinks:,} held-out tokens at {self.point} are sinks by it; write "
+                             "a larger number, or null")
+        if not bool(self.fidelity.by_document.isfinite().all()):
+            raise UsageError(f"the reconstruction at {self.point} is not finite on held-out tokens: lower arch.optimizer.lr")
 
     def measured(self, more: Mapping[str, float | None], by: Mapping[str, list[float]] | None = None) -> Measured | Exception:
         if self.failed:
@@ -142,6 +152,9 @@ def evaluate(
             for subject in (s for s in subjects if s.point == point and s.failed is None):
                 with subject.failing_alone():
                     subject.measure(x, of_tokens)
+    for subject in (s for s in subjects if s.failed is None):
+        with subject.failing_alone():
+            subject.require_measured()
     able = [s for s in subjects if s.failed is None]
     if lm_tokens == 0 or not able:
         return [s.measured({}) for s in subjects]
@@ -152,6 +165,10 @@ def evaluate(
         progress(f"language model's loss: {done:,} of {some.numel():,} tokens")
         passes.add(part)
         done += part.numel()
+    if passes.clean.result() is None:
+        why = "the language model's own loss is not finite" if sum(passes.clean.tokens) else "no prediction is of ordinary text"
+        log.warning("evaluation.lm_tokens=%d: %s, so nothing is known of the loss with an SAE spliced in", lm_tokens, why)
+        return [s.measured({}) for s in subjects]
     return [s.failed or s.measured(passes.result(s), passes.by_document(s, held_out)) for s in subjects]
 
 
@@ -207,12 +224,14 @@ class _Passes:
         ):
             yield
 
-    def result(self, subject: Subject) -> Mapping[str, float]:
+    def result(self, subject: Subject) -> Mapping[str, float | None]:
         zero, mean = self.zero[subject.point].result(), self.mean[subject.point].result()
         return spliced(self.clean.result(), subject.ce.result(), zero, mean)
 
     def by_document(self, subject: Subject, held_out: HeldOut) -> dict[str, list[float]]:
-        """delta_loss = (sum nats_sae - sum nats_clean) / sum scored."""
+        """delta_loss = (sum nats_sae - sum nats_clean) / sum scored; nothing where the SAE's loss is not finite."""
+        if subject.ce.result() is None:
+            return {}
         values = {"scored": self.clean.tokens, "nats_clean": self.clean.nats, "nats_sae": subject.ce.nats}
         return {key: by_document(found, held_out.documents, held_out.count) for key, found in values.items()}
 

@@ -20,6 +20,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from saesweep.errors import UsageError
+from saesweep.ranges import whole
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ def job_name(sparsity: Any, coefficient: Any, seed: Any) -> str:
     """The last folder of a job's: the target, or the fixed coefficient in its place; seed 0 is left out. Of what nobody
     has checked yet."""
     fixed = float(coefficient) if isinstance(coefficient, int) else coefficient
-    aim = sparsity if fixed is None else f"coefficient_{fixed}"
-    return f"{aim}{'' if seed == 0 else f'.{seed}'}"
+    aim = whole(sparsity) if fixed is None else f"coefficient_{fixed}"
+    return f"{aim}{'' if seed == 0 else f'.{whole(seed)}'}"
 
 
 def numbers(job: Path) -> Mapping[str, int | float | None]:
@@ -103,6 +104,15 @@ def settings(job: Path) -> dict[str, Any]:
     """Every setting that made the SAE, as it was composed."""
     file = next((job / name for name in (RESOLVED, COMPOSED) if (job / name).is_file()), None)
     return OmegaConf.to_container(OmegaConf.load(file), resolve=True) if file else {}
+
+
+def at_home(node: Any) -> Any:
+    """A `~` that the shell has left in a path is the home folder; no other text of a config begins with one."""
+    if isinstance(node, Mapping):
+        return {key: at_home(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [at_home(value) for value in node]
+    return os.path.expanduser(node) if isinstance(node, str) and node.startswith("~") else node
 
 
 def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

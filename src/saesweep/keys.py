@@ -1,8 +1,10 @@
 """The keys of the config: their types and ranges. What they are set to stands in the YAML only."""
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from saesweep.errors import UsageError
 from saesweep.ranges import Count, CountOrAuto, Decays, Index, NotNegative, OneOf, Positive, Range, Share
 
 
@@ -13,7 +15,7 @@ class Activations:
     documents_per_pool: Count
     center: bool
     max_norm: Positive | None
-    statistics: Count
+    statistics: Annotated[int, Range(2)]
 
 
 @dataclass
@@ -100,6 +102,17 @@ class Csv:
 
 
 MODES = ("online", "offline", "disabled")
+ALIASES = {"dryrun": "offline", "run": "online"}  # W&B's own, of WANDB_MODE
+
+
+def wandb_mode(configured: str | None) -> str:
+    """logger.wandb.mode, or else WANDB_MODE, or else online. Raises UsageError where it is none of W&B's."""
+    environment = os.environ.get("WANDB_MODE") or "online"
+    mode = configured or ALIASES.get(environment, environment)
+    if mode not in MODES:
+        key, other = ("WANDB_MODE", "logger.wandb.mode") if configured is None else ("logger.wandb.mode", "WANDB_MODE")
+        raise UsageError(f"{key}={mode} (or {other}): choose one of {', '.join(MODES)}")
+    return mode
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 from lightning.pytorch.loggers import Logger
 
 from saesweep import distributed, files, wandb_runs
+from saesweep.keys import wandb_mode
 from saesweep.members import MemberInfo
 from saesweep.per_sae import PerSae
 
@@ -41,7 +42,7 @@ class SweepLogger(Logger):
         self.members = list(members)
         self._chosen = {kind: node for kind, node in chosen.items() if node is not None}
         if "wandb" in self._chosen:
-            wandb_runs.wanted_mode(self._chosen["wandb"]["mode"])  # a mistyped mode is refused before anything is trained
+            wandb_mode(self._chosen["wandb"]["mode"])  # a mistyped mode is refused before anything is trained
         self._open: dict[int, list[Told]] = {}
 
     @property

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +57,17 @@ class MemberInfo:
         named = {key: group["name"] for key, group in groups.items() if "name" in group}
         facts = {key: getattr(self, key) for key in ("model", "site", "layer", "arch", "sparsity", "seed", "aim", "path")}
         return {**plain, **named, **facts, "settings": groups}
+
+
+def labels(jobs: Sequence[Mapping], folders: Sequence[Path]) -> list[str]:
+    """What the logs call each SAE: topk/32, or resid.9/topk/32 or gpt2/resid.9/topk/32 where its sweep has several places."""
+    places = [(job["model"]["name"], f"{job['site']['name']}.{job['layer']}") for job in jobs]
+    known = {*places}
+    if folders and folders[0].parts[-4:-2] == places[0]:
+        known |= {file.parts[-5:-3] for file in folders[0].parents[3].glob("*/*/*/*/.hydra")}
+    kept = slice(0 if len({model for model, _ in known}) > 1 else 1 if len(known) > 1 else 2, 2)
+    names = [(job["arch"]["name"], files.job_name(job["sparsity"], job["arch"]["coefficient"], job["seed"])) for job in jobs]
+    return ["/".join([*place[kept], *name]) for place, name in zip(places, names, strict=True)]
 
 
 def own_settings(config: Mapping) -> dict:

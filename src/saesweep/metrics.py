@@ -1,6 +1,7 @@
 """What each number is: sums over held-out tokens in fp64, divided once at the end (README, "Metrics")."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 UNCOUNTED = -100
+ROUNDING = 1e-12  # a variance below this share of the mean square is none
 NOT_SPLICED = dict.fromkeys(("ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered"))  # without an LM
 
 
@@ -70,14 +72,16 @@ class Fidelity:
         """Share of the tokens on which each latent is active."""
         return self.fired.double() / self.tokens
 
-    def result(self) -> dict[str, float]:
-        frequency, squared_error = self.frequency, float(self.by_document[:, 2].sum())
+    def result(self) -> dict[str, float | None]:
+        """Of at least one token; None where a ratio has nothing to be divided by."""
+        frequency, squared_error, variance = self.frequency, float(self.by_document[:, 2].sum()), float(self.variance.sum())
+        varies = variance > ROUNDING * float(self.by_document[:, 3].sum())
         return {
             "l0": float(frequency.sum()),
-            "fvu": squared_error / float(self.variance.sum()),
+            "fvu": squared_error / variance if varies else None,
             "mse": squared_error / self.tokens,
             "cosine": self.cosine / self.tokens,
-            "relative_reconstruction_bias": self.squared_x_hat / self.product if self.product else float("nan"),
+            "relative_reconstruction_bias": self.squared_x_hat / self.product if self.product else None,
             "frequency_over_1pct": float((frequency > 0.01).double().mean()),
             "frequency_over_10pct": float((frequency > 0.1).double().mean()),
         }
@@ -100,16 +104,18 @@ class CrossEntropy:
             self.nats.append(sum(map(float, sums)))
         self.tokens += counted.sum(1).tolist()
 
-    def result(self) -> float:
-        return sum(self.nats) / sum(self.tokens)
+    def result(self) -> float | None:
+        """None where nothing was scored, or the loss is not finite."""
+        mean = sum(self.nats) / max(1, sum(self.tokens))
+        return mean if sum(self.tokens) and math.isfinite(mean) else None
 
 
-def spliced(clean: float, sae: float, zero: float, mean: float) -> dict[str, float]:
+def spliced(clean: float | None, sae: float | None, zero: float | None, mean: float | None) -> dict[str, float | None]:
     """The language model's loss with the reconstruction in place of the activation, against its ablations."""
+    delta = None if sae is None or clean is None else sae - clean
+    recovered = None if delta is None or zero is None or zero == clean else 1 - delta / (zero - clean)
     return {
-        "ce_clean": clean, "ce_sae": sae, "ce_zero": zero, "ce_mean": mean,
-        "delta_loss": sae - clean,
-        "loss_recovered": 1 - (sae - clean) / (zero - clean) if zero != clean else float("nan"),
+        "ce_clean": clean, "ce_sae": sae, "ce_zero": zero, "ce_mean": mean, "delta_loss": delta, "loss_recovered": recovered,
     }
 
 

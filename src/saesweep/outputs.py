@@ -19,7 +19,7 @@ NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
 SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
 METRICS = ["l0", "fvu", "mse", "cosine", "relative_reconstruction_bias",
            "ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered",
-           "dead", "frequency_over_1pct", "frequency_over_10pct"]
+           "dead", "frequency_over_1pct", "frequency_over_10pct", "recovery"]
 COLUMNS = [*NAMES, *SIZES, *METRICS, "sinks", "state", "on_front", "path"]
 PLACE = ["model", "site", "layer"]
 
@@ -109,7 +109,7 @@ def _names(config: Path, _: int) -> dict[str, Any]:
 
 
 def _row(job: Path) -> dict[str, Any]:
-    config = job / (files.COMPOSED if (job / files.COMPOSED).is_file() else files.RESOLVED)
+    config = job / (files.RESOLVED if (job / files.RESOLVED).is_file() else files.COMPOSED)  # where 1e6 is 1000000
     names = _names(config, config.stat().st_mtime_ns)
     state = files.state(job)
     found = files.numbers(job) if state == "finished" else {"tokens": int(files.latest(job).get("tokens", 0))}

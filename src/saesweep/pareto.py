@@ -21,7 +21,7 @@ from saesweep.errors import UsageError
 from saesweep.outputs import Details
 
 SHOWN = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
-         "loss_recovered": ".4f", "dead": ".3f"}
+         "loss_recovered": ".4f", "dead": ".3f", "recovery": ".3f"}
 NO_SHARED_L0 = ("no two architectures have SAEs within 5% of one L0, or near enough around it; several sparsities make curves "
                 "that do, such as sparsity=16,32,64")
 
@@ -73,6 +73,7 @@ def table(df: pd.DataFrame) -> str:
     if df.empty:
         return "no SAEs"
     needed = {"seed": df["seed"].nunique() > 1, "coefficient": df["sparsity"].isna().any()}
+    needed["recovery"] = df["recovery"].notna().any()
     shown = [key for key in SHOWN if needed.get(key, True)]
     columns = [_column(key, df[key], SHOWN[key]) for key in shown]
     marks = ["*" if row.on_front else "" if row.state == "finished" else row.state for row in df.itertuples()]

@@ -46,6 +46,11 @@ class CountOrAuto:
         return "a whole number of at least 1, or auto"
 
 
+def whole(value: Any) -> Any:
+    """1e6, which YAML reads as a float, as the int that it is; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Count = Annotated[int, Range(1)]
 Index = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, open_low=True)]

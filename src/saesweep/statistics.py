@@ -9,7 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from saesweep.errors import UsageError
 from saesweep.sites import HookPoint
+
+CONSTANT = 1e-6  # a root mean square spread below this share of the mean's norm is rounding
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,23 @@ class Statistics:
     sinks: float  # share of the tokens
 
     @staticmethod
-    def of(x: Float[Tensor, "tokens d_in"], *, center: bool, max_norm: float | None) -> Statistics:
-        """The mean is taken twice: the second time without the sinks that the first one showed."""
+    def of(
+        x: Float[Tensor, "tokens d_in"], *, center: bool, max_norm: float | None, point: HookPoint | str = "the hook point"
+    ) -> Statistics:
+        """The mean is taken twice: the second time without the sinks that the first one showed.
+
+        Raises UsageError, which names `point`, where nothing can be trained: on rows that are not finite or do not vary.
+        """
+        require_finite(x, point)
         x = x.double()
         norms = (x - x.mean(0)).norm(dim=1)
         largest = max_norm * float(norms.median()) if max_norm else float("inf")
         kept = x[norms <= largest]
+        if len(kept) == 0:
+            raise UsageError(f"activations.max_norm={max_norm}: all {len(x):,} tokens at {point} are sinks by it; write a "
+                             "larger number, such as 8, or null")
         centre = kept.mean(0)
+        _require_spread(kept, centre, len(x) - len(kept), point)
         norms = (x - centre).norm(dim=1)
         mean = centre if center else torch.zeros_like(centre)
         scale = float((kept - mean).square().sum(1).mean().sqrt())
@@ -49,8 +62,9 @@ class Statistics:
         return Statistics(**(dict(numbers) | {"mean": mean, "centre": centre, "quantiles": tuple(numbers["quantiles"])}))
 
     def ordinary(self, x: Float[Tensor, "*tokens d_in"]) -> Bool[Tensor, "*tokens"]:
-        """Which tokens are no sinks."""
-        return (x.float() - self.centre.to(x.device)).norm(dim=-1) <= self.largest
+        """Which tokens are no sinks. A row that is not finite is none: it is not to be left out without a word."""
+        norms = (x.float() - self.centre.to(x.device)).norm(dim=-1)
+        return (norms <= self.largest) | ~norms.isfinite()
 
     def apply(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
         return (x.float() - self.mean.to(x.device)) / self.scale
@@ -74,3 +88,22 @@ class Statistics:
         if top / median > 8 and self.largest == float("inf"):
             return f"{seen}\n  a few tokens dominate the squared error: activations.max_norm=8 would leave them out"
         return f"{seen}\n  trained on {'(x - mean)' if centred else 'x'} / {self.scale:.4g}"
+
+
+def require_finite(x: Float[Tensor, "tokens d_in"], point: HookPoint | str) -> None:
+    """Raises UsageError where rows are not finite."""
+    bad = int((~x.isfinite().all(dim=1)).sum())
+    if bad:
+        half = x.dtype == torch.float16
+        fix = "write model.dtype=bfloat16 or float32" if half else "the language model itself gives them: choose another site"
+        where = "model.dtype=float16: " if half else ""
+        raise UsageError(f"{where}the activations at {point} are not finite on {bad:,} of {len(x):,} tokens; {fix}")
+
+
+def _require_spread(
+    kept: Float[Tensor, "tokens d_in"], centre: Float[Tensor, " d_in"], sinks: int, point: HookPoint | str
+) -> None:
+    if float((kept - centre).square().sum(1).mean().sqrt()) <= CONSTANT * float(centre.norm()):
+        besides = f" besides {sinks:,} sinks" if sinks else ""
+        raise UsageError(f"the activations at {point} do not vary over {len(kept):,} tokens{besides} (constant): there is "
+                         "nothing to train on; choose another site=... or layer=...")

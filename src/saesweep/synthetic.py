@@ -53,7 +53,7 @@ class SyntheticSource:
 
 def recovery(dictionary: Float[Tensor, "features d_in"], W_dec: Float[Tensor, "d_sae d_in"]) -> float:
     """Mean over the true features of the largest cosine with a decoder row of norm one."""
-    return float((dictionary.to(W_dec.device) @ W_dec.T).amax(1).mean())
+    return float((dictionary.to(W_dec) @ W_dec.T).amax(1).mean())
 
 
 @torch.no_grad()
@@ -64,4 +64,5 @@ def evaluate(source: SyntheticSource, subjects: Sequence[Subject], tokens: int) 
         subject.measure_by(int(documents[-1]) + 1)
         with subject.failing_alone():
             subject.measure(x, documents)
-    return [s.measured({"recovery": recovery(source.dictionary, s.sae.W_dec)}) for s in subjects]
+            subject.require_measured()
+    return [s.failed or s.measured({"recovery": recovery(source.dictionary, s.sae.W_dec)}) for s in subjects]

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import lightning as L
@@ -20,11 +19,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saesweep import distributed, signals
-from saesweep.arch.base import SparseAutoencoder, Step
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.errors import UsageError
 from saesweep.logging import SweepLogger
 from saesweep.memory import alone
 from saesweep.metrics import dead_share
 from saesweep.optimizer import UnitRowAdam, parameter_group
+from saesweep.running_sums import Moments, RunningSums, moments_of
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
 
@@ -42,7 +43,7 @@ class Member(nn.Module):
         """`coefficient`: None where the architecture has none."""
         super().__init__()
         self.label, self.point, self.sae, self.coefficient, self.optimizer = label, point, sae, coefficient, optimizer
-        self.sums, self.latest, self.failed = _Sums(), dict[str, float](), ""
+        self.sums, self.latest, self.failed = RunningSums(), dict[str, float](), ""
 
     def learning_rate(self, progress: float) -> float:
         """Rises linearly over `warmup`, falls linearly to zero over `decay`: shares of the run."""
@@ -52,11 +53,11 @@ class Member(nn.Module):
         return self.optimizer["lr"] * rise * fall
 
     def step_(
-        self, batch: Float[Tensor, "batch d_in"], progress: float, variance: Float[Tensor, ""] | None = None
+        self, batch: Float[Tensor, "batch d_in"], progress: float, moments: Moments | None = None
     ) -> Float[Tensor, ""]:
         """Forward, backward, counters and coefficient for one batch; the optimizer's part is the group's.
 
-        `variance`: `variance_of` the batch, where it is known.
+        `moments`: `moments_of` the batch, where they are known.
         """
         x = distributed.own(batch)
         self.sae.unformed = [] if distributed.ranks_per_sae() == 1 else None
@@ -69,7 +70,7 @@ class Member(nn.Module):
             votes = fired.to(l0)
             distributed.sum_([l0, votes, *(p.grad for p in self.sae.parameters() if p.grad is not None)])
             fired = votes > 0
-        self.sums.add(len(batch), variance_of(batch) if variance is None else variance, l0, step, share)
+        self.sums.add(len(batch), moments or moments_of(batch), l0, step, share)
         self.sae.count_fired_(fired, len(batch))
         if self.coefficient is not None:
             self.coefficient.update_(l0, progress)
@@ -80,8 +81,9 @@ class Member(nn.Module):
 
     def failing_alone(self, when: str) -> AbstractContextManager[None]:
         def failed(error: Exception) -> None:
-            log.exception("%s", self.label)
-            self.stop_(f"{self.label}: {type(error).__name__}: {error} {when}")
+            known = isinstance(error, UsageError)
+            log.error("%s: %s", self.label, error, exc_info=not known)
+            self.stop_(f"{self.label}: {'' if known else f'{type(error).__name__}: '}{error} {when}")
 
         return alone(failed)
 
@@ -91,58 +93,6 @@ class Member(nn.Module):
         for parameter in self.sae.parameters():
             parameter.grad = None
             parameter.requires_grad_(False)
-
-
-def variance_of(batch: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
-    """sum ||x - mean||^2 over this rank's rows, the mean being that of all ranks'; without another batch in memory."""
-    x, mean = distributed.own(batch), batch.mean(0).double()
-    return x.norm(dim=1).double().square().sum() - 2 * x.sum(0).double() @ mean + len(x) * mean.square().sum()
-
-
-@dataclass
-class _Sums:
-    """What the steps since the last log line add up to: tokens, steps and active are of all ranks, the rest of this one."""
-
-    tokens: int = 0
-    steps: int = 0
-    active: float | Tensor = 0.0
-    error: float | Tensor = 0.0
-    variance: float | Tensor = 0.0
-    losses: dict[str, float | Tensor] = field(default_factory=dict)
-
-    def add(self, tokens: int, variance: Float[Tensor, ""], l0: Float[Tensor, ""], step: Step, share: float) -> None:
-        """`share`: of the tokens, this rank's."""
-        self.tokens, self.steps = self.tokens + tokens, self.steps + 1
-        self.active += l0.double() * tokens
-        self.error += step.losses["reconstruction"].detach().double() * (share * tokens)
-        self.variance += variance
-        for name, loss in step.losses.items():
-            self.losses[name] = self.losses.get(name, 0.0) + loss.detach().double() * share
-
-    def reduce_(self) -> None:
-        """Rank 0 then has the sums of all, the others nothing."""
-        if distributed.ranks_per_sae() > 1:
-            like = torch.as_tensor(self.active).double()
-            sums = torch.stack([torch.as_tensor(x).to(like) for x in (self.error, self.variance, *self.losses.values())])
-            distributed.sum_([sums])
-            self.error, self.variance, *losses = sums
-            self.losses = dict(zip(self.losses, losses, strict=True))
-            self.only_on_rank_0_()
-
-    def only_on_rank_0_(self) -> None:
-        if distributed.rank_in_sae() > 0:
-            self.error, self.variance, self.losses = 0.0, 0.0, dict.fromkeys(self.losses, 0.0)
-
-    def means(self) -> dict[str, float]:
-        self.reduce_()
-        losses = {f"loss_{name}": float(total) / self.steps for name, total in self.losses.items()}
-        return {"l0": float(self.active) / self.tokens, "fvu": float(self.error) / (float(self.variance) or math.nan), **losses}
-
-    def plain(self) -> dict[str, Any]:
-        """fp64 all of them, so that they come back from JSON as they were."""
-        numbers = {key: float(getattr(self, key)) for key in ("active", "error", "variance")}
-        losses = {name: float(total) for name, total in self.losses.items()}
-        return {"tokens": self.tokens, "steps": self.steps, **numbers, "losses": losses}
 
 
 class SAESweep(L.LightningModule):
@@ -191,9 +141,9 @@ class SAESweep(L.LightningModule):
         All members take the step or none, and what is due after it is done: a signal waits for that.
         """
         with signals.deferred():
-            variances = {point: variance_of(batch[point]) for point in {member.point for member in self.running}}
+            moments = {point: moments_of(batch[point]) for point in {member.point for member in self.running}}
             losses = [
-                self._step(index, member, batch[member.point], variances[member.point])
+                self._step(index, member, batch[member.point], moments[member.point])
                 for index, member in enumerate(self.members) if not member.failed
             ]
             self.steps_done += 1
@@ -202,13 +152,11 @@ class SAESweep(L.LightningModule):
             self.after_step(self)
         return torch.stack(losses or [torch.zeros((), device=self.device)]).sum()
 
-    def _step(
-        self, index: int, member: Member, x: Float[Tensor, "batch d_in"], variance: Float[Tensor, ""]
-    ) -> Float[Tensor, ""]:
+    def _step(self, index: int, member: Member, x: Float[Tensor, "batch d_in"], moments: Moments) -> Float[Tensor, ""]:
         self.optimizer.param_groups[index]["lr"] = member.learning_rate((self.steps_done + 1) / (self.total_steps + 1))
         alone = distributed.ranks_per_sae() == 1  # else the other ranks are in the middle of this step
         with member.failing_alone(f"after {self.tokens:,} tokens") if alone else nullcontext():
-            loss = member.step_(x, self.steps_done / self.total_steps, variance)
+            loss = member.step_(x, self.steps_done / self.total_steps, moments)
             self.optimizer.step_group(index, member.sae.unformed)
             member.sae.constrain_()
             return loss
@@ -228,8 +176,11 @@ class SAESweep(L.LightningModule):
         self._last_log, self.tokens_per_second = (self.tokens, now), (self.tokens - tokens) / (now - then)
         running = {index: member for index, member in enumerate(self.members) if not member.failed}
         for member in running.values():
-            member.latest = distributed.told(self._metrics(member))
-            member.sums = _Sums()
+            member.latest, finite = distributed.told((self._metrics(member), member.sums.finite()))
+            member.sums = RunningSums()
+            if not finite:
+                member.stop_(f"{member.label}: the activations at {member.point} are not finite, somewhere in the last "
+                             f"{self.log_steps * self.batch_tokens:,} of {self.tokens:,} tokens")
             self.stop_where_not_finite_(member)
         for index, reason in distributed.told(self._write(running)).items():
             self.members[index].stop_(reason)
@@ -247,8 +198,14 @@ class SAESweep(L.LightningModule):
         return problems
 
     def stop_where_not_finite_(self, member: Member) -> None:
-        """Weights are looked at as well: a latent whose pre-activation is NaN is merely never active."""
+        """Weights are looked at as well: a latent whose pre-activation is NaN is merely never active.
+
+        An fvu alone is not finite where the tokens do not vary, which says nothing about the SAE.
+        """
+        if member.failed:
+            return
         bad = [key for key, value in member.latest.items() if not math.isfinite(value)]
+        bad = [] if bad == ["fvu"] else bad
         bad += [name for name, p in member.sae.named_parameters() if not bool(p.sum().isfinite())]
         if bad:
             member.stop_(f"{member.label}: {', '.join(bad)} not finite after {self.tokens:,} tokens")
@@ -270,6 +227,7 @@ class SAESweep(L.LightningModule):
             if state := self.optimizer.state.get(p):
                 steps[name] = state["step"]
                 tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
+        tensors["sums.x"] = member.sums.x
         return tensors, {"steps": steps, "sums": member.sums.plain()}
 
     def restore_(self, member: Member, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -278,5 +236,5 @@ class SAESweep(L.LightningModule):
             if name in state["steps"]:
                 moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
                 self.optimizer.state[p] = {"step": state["steps"][name], **moments}
-        member.sums = _Sums(**state["sums"])
+        member.sums = RunningSums(**state["sums"], x=tensors["sums.x"])
         member.sums.only_on_rank_0_()

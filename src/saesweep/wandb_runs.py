@@ -20,7 +20,7 @@ import pandas as pd
 
 from saesweep import files
 from saesweep.errors import UsageError
-from saesweep.keys import MODES
+from saesweep.keys import wandb_mode
 from saesweep.members import Mark, MemberInfo, digest
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # Of eval.json, what SAEs are filtered and compared by: with the curve's keys at most 25, however many eval.json grows to.
 FINAL = ("l0", "fvu", "delta_loss", "loss_recovered", "mse", "cosine", "relative_reconstruction_bias", "dead",
          "frequency_over_1pct", "frequency_over_10pct", "coefficient")
+OF_A_KNOWN_DICTIONARY = ("recovery",)  # one more, on model=synthetic
 PATIENCE = 60.0  # seconds that the end of a training waits for its runs to be closed
 
 
@@ -70,7 +71,8 @@ class SaeRun:
         self._run.log({f"group/{key}": float(value) for key, value in metrics.items()})
 
     def close(self, summary: Mapping[str, int | float | None] | None, failed: str | None) -> None:
-        self._run.summary.update({f"eval/{key}": summary[key] for key in FINAL if key in (summary or {})})
+        shown = [key for key in (*FINAL, *OF_A_KNOWN_DICTIONARY) if key in (summary or {})]
+        self._run.summary.update({f"eval/{key}": summary[key] for key in shown})
         if failed is not None:
             self._run.summary["failed"] = failed
         elif self._chosen["artifacts"]:
@@ -156,16 +158,9 @@ def _open(chosen: Mapping, folder: Path, **about: object) -> "wandb.Run":
 _unreachable: list[str] = []  # said once a process; each further run would wait as long
 
 
-def wanted_mode(configured: str | None) -> str:
-    mode = configured or os.environ.get("WANDB_MODE") or "online"
-    if mode not in MODES:
-        raise UsageError(f"logger.wandb.mode={mode} (or WANDB_MODE): choose one of {', '.join(MODES)}")
-    return mode
-
-
 def _mode(configured: str | None) -> str:
     asked = "online" in (configured, os.environ.get("WANDB_MODE"))
-    wanted = wanted_mode(configured)
+    wanted = wandb_mode(configured)
     return "offline" if wanted == "online" and (_unreachable or not _logged_in(asked)) else wanted
 
 

@@ -11,6 +11,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from saesweep.files import job_name
+from saesweep.ranges import whole
 
 
 class SweepsSource(FileConfigSource):
@@ -46,7 +47,7 @@ def job_folder(
     model: str, site: str, layer: int, arch: str, sparsity: int, seed: int, coefficient: float | None
 ) -> str:
     """What differs between the SAEs of a sweep, as a path."""
-    return f"{model}/{site}.{layer}/{arch}/{job_name(sparsity, coefficient, seed)}"
+    return f"{model}/{site}.{whole(layer)}/{arch}/{job_name(sparsity, coefficient, seed)}"
 
 
 def register() -> None:

@@ -1,14 +1,20 @@
 """The Hydra callback that refuses before Hydra makes a folder."""
+import json
 import sys
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
+from saesweep import files
+from saesweep.errors import UsageError
 from saesweep.per_sae import refuse_secrets
 from saesweep.sweep.check import check_name
 from saesweep.sweep.ending import mistakes_told
-from saesweep.sweep.jobs import job_of, refuse
+from saesweep.sweep.jobs import job_of, refuse, resolving
 from saesweep.sweep.record import refuse_others
 
 
@@ -26,8 +32,39 @@ class Refuse(Callback):
                 sys.exit()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """The sweeper makes the folder of the sweep, and writes the config there; what is swept is not known yet."""
-        with mistakes_told():
+        """The sweeper makes the folder of the sweep, and writes the config there; each job is checked by the launcher."""
+        with mistakes_told(), resolving():
             check_name("name", config.name)
             told = OmegaConf.to_container(OmegaConf.masked_copy(config, ["logger"]))
             refuse_secrets("logger", told.get("logger"))
+            _refuse_values(config)
+            _at_home(config)
+
+
+def _at_home(config: DictConfig) -> None:
+    """The folder of the sweep, for the sweeper and, as one more word, for the jobs, which are composed anew."""
+    if (folder := str(config.hydra.sweep.dir)) != files.at_home(folder):
+        with read_write(config.hydra):
+            config.hydra.sweep.dir = files.at_home(folder)
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={json.dumps(files.at_home(folder), ensure_ascii=False)}")
+
+
+def _refuse_values(config: DictConfig) -> None:
+    """Of what is swept: values that are no job at all, or the same job twice."""
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    swept = {one.get_key_element(): one for one in parser.parse_overrides([*words, *config.hydra.overrides.task])}
+    for override in swept.values():
+        if override.is_discrete_sweep():
+            _refuse_values_of(override)
+
+
+def _refuse_values_of(override: Override) -> None:
+    values = list(override.sweep_string_iterator())
+    if not values and override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        known = ", ".join(override.config_loader.get_group_options(override.key_or_group))
+        raise UsageError(f"no job: {override.input_line} matches none of {known}")
+    if not values:
+        raise UsageError(f"no job: {override.input_line} has no value; write some, such as seed=0,1,2")
+    if twice := next((value for value in values if values.count(value) > 1), None):
+        raise UsageError(f"{override.input_line}: gives {twice} twice; write each value once")

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -12,7 +13,7 @@ from saesweep import keys
 from saesweep.errors import UsageError, as_typed
 from saesweep.instantiate import NOT_ARGUMENTS, locate
 from saesweep.per_sae import OURS, refuse_secrets, refuse_what_is_missing
-from saesweep.ranges import OneOf, Positive
+from saesweep.ranges import CountOrAuto, OneOf, Positive, whole
 
 NOT_TRAINER = {  # what the Trainer is told by us
     "max_steps": "use tokens", "max_epochs": "use tokens", "max_tokens": "use tokens", "logger": "use the group logger",
@@ -26,8 +27,8 @@ LOGGERS = {"csv": keys.Csv, "wandb": keys.Wandb}
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
 
 
-def check(cfg: Mapping[str, Any]) -> None:
-    """Raise UsageError for the first thing in a job's settings that cannot work."""
+def check(cfg: dict[str, Any]) -> None:
+    """Raise UsageError for the first thing in a job's settings that cannot work; whole numbers become ints in place."""
     _typed("", cfg, keys.Train)
     for key in ("model", "site", "text", "arch", "trainer"):
         _require(key, cfg[key], ["name"])
@@ -59,21 +60,35 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
 
 
-def _typed(path: str, node: Any, kind: Any) -> None:
-    """The node is of the kind: a dataclass for its keys, or a type, with `Range` and `None` where it says so."""
+def _typed(path: str, node: Any, kind: Any) -> Any:
+    """The node, of the kind: a dataclass for its keys, or a type, with `Range` and `None` where it says so; 1e6 as an int."""
     if is_dataclass(kind):
         _known(path, node, [field.name for field in fields(kind)])
         _has(path, node, kind)
     elif get_origin(kind) is Annotated:
         base, limits = get_args(kind)
-        _typed(path, node, base)
+        node = _typed(path, whole(node) if isinstance(limits, CountOrAuto) else node, base)
         if node not in limits:
-            raise UsageError(f"{path}={node}: must be {limits}")
+            raise UsageError(f"{path}={as_typed(node)}: must be {limits}{_fix(path, node)}")
     elif get_origin(kind) is UnionType or NoneType in get_args(kind):
         if node is not None:
-            _typed(path, node, next(k for k in get_args(kind) if k is not NoneType))
-    elif kind in TYPE_NAMES and not _is(node, kind):
-        raise UsageError(f"{path}={as_typed(node)}: must be {TYPE_NAMES[kind]}")
+            return _typed(path, node, next(k for k in get_args(kind) if k is not NoneType))
+    elif kind in TYPE_NAMES:
+        node = whole(node) if kind is int else node
+        if not _is(node, kind):
+            raise UsageError(f"{path}={as_typed(node)}: must be {TYPE_NAMES[kind]}{_fix(path, node)}")
+        if isinstance(node, float) and not math.isfinite(node):
+            raise UsageError(f"{path}={as_typed(node)}: must be a finite number")
+    return node
+
+
+def _fix(path: str, node: Any) -> str:
+    """What was meant by a list, or by 300k, where one number is asked for."""
+    if isinstance(node, list) and node and all(isinstance(value, int | float) for value in node):
+        return f"; to sweep over several, write {path}={','.join(map(as_typed, node))} with -m"
+    if isinstance(node, str) and (found := re.fullmatch(r"([\d.]+)([kKmM])", node)):
+        return f", such as {path}={found[1]}e{3 if found[2] in 'kK' else 6}"
+    return ""
 
 
 def _has(path: str, node: Mapping, kind: type) -> None:
@@ -81,7 +96,7 @@ def _has(path: str, node: Mapping, kind: type) -> None:
     _require(path, node, [field.name for field in fields(kind) if field.default is MISSING])
     for key, of in get_type_hints(kind, include_extras=True).items():
         if key in node:
-            _typed(f"{path}.{key}".lstrip("."), node[key], of)
+            node[key] = _typed(f"{path}.{key}".lstrip("."), node[key], of)
 
 
 def _is(value: Any, kind: type) -> bool:
@@ -93,10 +108,11 @@ def _is(value: Any, kind: type) -> bool:
 def _known(path: str, node: Any, known: Iterable[str]) -> None:
     if not isinstance(node, Mapping):
         raise UsageError(f"{path}={as_typed(node)}: must be a group of keys: {', '.join(known)}")
+    choices = [*known, *([] if path else ["sweeps"])]  # a group that has no key of its own
     for key in node:
         if key not in known:
             full = f"{path}.{key}".lstrip(".")
-            raise UsageError(f"{full}={as_typed(node[key])}: there is no key {full}; {nearest(str(key), known)}")
+            raise UsageError(f"{full}={as_typed(node[key])}: there is no key {full}; {nearest(str(key), choices)}")
 
 
 def _require(path: str, node: Mapping, needed: Iterable[str]) -> None:
@@ -107,6 +123,7 @@ def _require(path: str, node: Mapping, needed: Iterable[str]) -> None:
 
 
 def _numbers(cfg: dict) -> None:
+    cfg["sparsity"] = whole(cfg["sparsity"])
     sparsity, width, tokens, batch = (cfg[key] for key in ("sparsity", "width", "tokens", "batch_tokens"))
     if not isinstance(sparsity, int) or sparsity < 1:
         raise UsageError(f"sparsity={sparsity}: {HOW_SPARSITY}")
@@ -117,7 +134,8 @@ def _numbers(cfg: dict) -> None:
     if (wanted := cfg["activations"]["statistics"]) > (there := cfg["activations"]["window"]):
         raise UsageError(f"activations.statistics={wanted}: are of the first window, so at most activations.window={there}; "
                          f"write activations.statistics={there}, or raise the window")
-    if (wanted := cfg["evaluation"]["lm_tokens"]) > (there := cfg["evaluation"]["tokens"]):
+    has_lm = "synthetic" not in cfg["model"].get("source", {})
+    if has_lm and (wanted := cfg["evaluation"]["lm_tokens"]) > (there := cfg["evaluation"]["tokens"]):
         raise UsageError(f"evaluation.lm_tokens={wanted}: is a part of evaluation.tokens={there}, so at most that")
 
 
@@ -198,6 +216,8 @@ def _loggers(chosen: Any) -> None:
         refuse_secrets(path, node)
         if kind in LOGGERS:
             _typed(path, node, LOGGERS[kind] | None)
+            if kind == "wandb" and node is not None:
+                keys.wandb_mode(node["mode"])  # before anything is trained
         elif node is not None:
             _typed(path, node, Mapping)
             _require(path, node, ["_target_"])
@@ -223,7 +243,7 @@ def _call(path: str, node: Mapping, given: Iterable[str], others: Iterable[str])
     _require(path, node, [name for name, p in asked.items() if p.default is p.empty and p.kind is not p.VAR_POSITIONAL])
     for name in asked.keys() & node.keys():
         kind = asked[name].annotation
-        if kind in (int, float, bool, str) or get_origin(kind) is Annotated:
-            _typed(f"{path}.{name}", node[name], kind)
+        if kind in (int, float, bool, str) or get_origin(kind) in (Annotated, UnionType):
+            node[name] = _typed(f"{path}.{name}", node[name], kind)
 
 

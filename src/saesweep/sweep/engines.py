@@ -169,6 +169,8 @@ class Pool:
     is_here = True
 
     def __init__(self, devices: Sequence[Any]) -> None:
+        if not isinstance(devices, list | tuple):
+            raise UsageError(f"hydra.launcher.engine.devices={devices}: must be a list of devices, such as [0,1]")
         self.all, self.free = list(devices), list(devices)
         self.groups: list[Group] = []
 

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from saesweep import files, saves
 from saesweep.errors import UsageError
 from saesweep.keys import MAY_DIFFER_IN_A_GROUP
 from saesweep.sweep.check import check
+
+ONE_CHOICE = ("model", "site", "text", "cache", "arch", "trainer")
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,8 @@ class Job:
     def settings(self) -> dict:
         """The config without Hydra's node, resolved."""
         task = OmegaConf.masked_copy(self.composed, [key for key in self.composed if key != "hydra"])
-        with current(self.composed):
-            try:
-                return OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
-            except OmegaConfBaseException as error:
-                raise UsageError(f"{error.full_key or 'config'}: {error.msg or error}") from error
+        with current(self.composed), resolving():
+            return files.at_home(OmegaConf.to_container(task, resolve=True, throw_on_missing=True))
 
 
 @contextmanager
@@ -47,9 +46,24 @@ def current(composed: DictConfig) -> Iterator[None]:
         HydraConfig.instance().cfg = before
 
 
+@contextmanager
+def resolving() -> Iterator[None]:
+    """A value that asks for what is not there is a user's mistake."""
+    try:
+        yield
+    except InterpolationKeyError as error:
+        missing = str(error.msg).split("'")[1]
+        raise UsageError(f"{missing}: is missing, and {error.full_key} asks for it") from error
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{error.full_key or 'config'}: {str(error.msg or error).splitlines()[0]}") from error
+
+
 def job_of(composed: DictConfig, single: bool) -> Job:
-    """single: a run without -m, whose folder is hydra.run.dir."""
-    with current(composed):
+    """single: a run without -m, whose folder is hydra.run.dir. Hydra makes the folders: a ~ in them is expanded in place."""
+    with current(composed), resolving(), read_write(composed.hydra):
+        for node in (composed.hydra.sweep, composed.hydra.run):
+            if (folder := str(node.dir)) != files.at_home(folder):
+                node.dir = files.at_home(folder)
         sweep = os.path.abspath(str(composed.hydra.sweep.dir))
         inside = composed.hydra.run.dir if single else os.path.join(sweep, str(composed.hydra.sweep.subdir))
         return Job(composed, Path(os.path.abspath(str(inside))), Path(sweep))
@@ -73,6 +87,7 @@ def refuse(jobs: Sequence[Job]) -> None:
     problems = []
     for job in jobs:
         try:
+            _refuse_lists(job)
             check(job.settings)
         except UsageError as error:
             problems.append(str(error))
@@ -83,8 +98,18 @@ def refuse(jobs: Sequence[Job]) -> None:
         raise UsageError("\n".join(dict.fromkeys(problems)))
 
 
+def _refuse_lists(job: Job) -> None:
+    """Hydra takes a list of choices for any group, and merges them."""
+    for word in job.composed.hydra.overrides.task:
+        group, _, value = word.partition("=")
+        if group in ONE_CHOICE and value.startswith("["):
+            raise UsageError(f"{word}: is one choice; to sweep over several, write {group}={value.strip('[]')} with -m")
+
+
 def _one_folder(jobs: Sequence[Job]) -> str:
     first, second = (dict(files.flat(job.settings)) for job in jobs[:2])
+    if first == second:
+        return f"{len(jobs)} jobs of this sweep are the same SAE, {shown(jobs[0].folder)}: give each value once"
     key = next((key for key in first if key in second and first[key] != second[key]), "tokens")
     fix = f"the others a name of their own, such as 'name={key.split('.')[-1]}_${{{key}}}'"
     if first.get("arch._target_") != second.get("arch._target_"):

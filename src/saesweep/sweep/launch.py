@@ -17,7 +17,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from saesweep import saves, signals
+from saesweep import files, saves, signals
 from saesweep.errors import UsageError
 from saesweep.sweep import record
 from saesweep.sweep.ending import mistakes_told
@@ -63,7 +63,7 @@ def launch(hydra: Setup, overrides: Sequence[Sequence[str]], first: int) -> list
 
 
 def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
-    engine = engine_of(hydra.engine)
+    engine = engine_of(files.at_home(OmegaConf.to_container(OmegaConf.create(hydra.engine), resolve=True)))
     done, todo = planned(jobs, engine)
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]

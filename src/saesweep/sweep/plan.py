@@ -29,7 +29,9 @@ def _shared(group: Sequence[Job]) -> str:
     cfg = group[0].settings
     known = [most for job in group if (most := saves.together(job.folder))]
     why = f" ({min(known)} at a time: more ran out of memory)" if known else ""
-    return (f"{cfg['model']['name']} reads {cfg['text']['name']} once for {_many(len(group), 'SAE')}{why}, "
+    name = cfg["model"]["name"]
+    once = f"{name}: drawn once" if "synthetic" in cfg["model"]["source"] else f"{name} reads {cfg['text']['name']} once"
+    return (f"{once} for {_many(len(group), 'SAE')}{why}, "
             f"{cfg['tokens']:,} tokens in batches of {cfg['batch_tokens']:,}")
 
 

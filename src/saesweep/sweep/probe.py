@@ -16,6 +16,7 @@ from saesweep.optimizer import UnitRowAdam, parameter_group
 from saesweep.progress import Line
 from saesweep.reading import timed_forward
 from saesweep.sites import HookPoint
+from saesweep.statistics import Statistics
 from saesweep.sweep import inputs, precompile
 from saesweep.sweep.inputs import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
 from saesweep.timing import quickest
@@ -30,6 +31,7 @@ def estimate(jobs: Sequence[Settings]) -> dict[str, Any]:
         enough_text(jobs[0])  # before the weights
     say(f"timing a forward of {jobs[0]['model']['name']}")
     rows, harvest_seconds = _probe_rows(jobs)
+    _require_usable(jobs, rows)
     say("timing a step of each kind of SAE")
     sizes = [rows[point_of(job)].shape[1] for job in jobs]
     seconds: dict[tuple, float] = {}
@@ -78,6 +80,18 @@ def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor]
     return rows, seconds / (blocks * job["context"])
 
 
+def _require_usable(jobs: Sequence[Settings], rows: Mapping[HookPoint, torch.Tensor]) -> None:
+    """Of all places, before a step is taken on one of them."""
+    for point, job in {point_of(job): job for job in jobs}.items():
+        numbers = job["activations"]
+        try:
+            Statistics.of(rows[point], center=numbers["center"], max_norm=numbers["max_norm"], point=point)
+        except UsageError as error:
+            of_the_place = str(error).startswith("the activations")
+            key = f"site={job['site']['name']} layer={job['layer']}: " if of_the_place else ""
+            raise UsageError(f"{key}{error}") from error
+
+
 def _probe_step(job: Settings, x: torch.Tensor) -> float:
     """Seconds per token of forward, backward and update of one SAE, at its target L0."""
     precompile.wait()
@@ -96,6 +110,7 @@ def _probe_step(job: Settings, x: torch.Tensor) -> float:
 @torch.no_grad()
 def _require_consistent(sae: SparseAutoencoder, x: torch.Tensor, name: str) -> None:
     """What an architecture of one's own may have forgotten, which would end in wrong numbers without a word."""
+    sae.b_enc += 1e-3 * torch.randn(sae.b_enc.shape, generator=torch.Generator().manual_seed(0)).to(x)  # no ties (d_in=1)
     f = sae.activate((x - sae.b_dec) @ sae.W_enc + sae.b_enc)
     tensors = {key: tensor.to(x) for key, tensor in sae.exported().items()}
     read = saelens.encoded(sae.saved_as, tensors, sae.sparsity, x)

@@ -15,13 +15,13 @@ from saesweep.calibration import meet_l0_
 from saesweep.evaluation import Measured, Subject
 from saesweep.keys import target
 from saesweep.logging import SweepLogger
-from saesweep.members import MemberInfo
+from saesweep.members import MemberInfo, labels
 from saesweep.memory import alone, keep_freed_memory, out_of_memory
 from saesweep.read_ahead import ReadAhead
 from saesweep.saves import Cohort, Save
 from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
-from saesweep.statistics import Statistics
+from saesweep.statistics import Statistics, require_finite
 from saesweep.sweep.fit import Progress, fit
 from saesweep.sweep.inputs import Inputs, Numbers, Settings, device_of, inputs_of, point_of, require_same
 from saesweep.training import Member, SAESweep
@@ -122,7 +122,8 @@ def prepared(part: Part, inputs: Inputs, cohort: Cohort, **more: Any) -> tuple[S
         stream.resume(Position(**position), statistics)
     progress = Progress(stream)  # from before the first window is read
     stream.only(points)
-    members = [_member(job, point, stream) for job, point in zip(part.jobs, points, strict=True)]
+    named = zip(part.jobs, points, labels(part.jobs, part.folders), strict=True)
+    members = [_member(label, job, point, stream) for job, point, label in named]
     sizes = {"log_tokens": shared["log_tokens"], "dead_after": shared["evaluation"]["dead_after"], "progress": progress}
     module = SAESweep(members, steps=stream.steps, batch_tokens=shared["batch_tokens"], **(sizes | more))
     module.steps_done = cohort.step
@@ -147,12 +148,11 @@ def _stream(job: Settings, source: Any, steps: int) -> ActivationStream:
     )
 
 
-def _member(job: Settings, point: HookPoint, stream: ActivationStream) -> Member:
+def _member(label: str, job: Settings, point: HookPoint, stream: ActivationStream) -> Member:
     arch = job["arch"]
     control = arch["control"]
     coefficient = control and Coefficient(job["sparsity"], fixed=arch["coefficient"], **control)
     sae = build(job, len(stream.statistics[point].mean))
-    label = f"{arch['name']}/{files.job_name(job['sparsity'], arch['coefficient'], job['seed'])}"
     return Member(label, point, sae, coefficient, arch["optimizer"])
 
 
@@ -239,6 +239,7 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
     for member in concerned:
         statistics, x = stream.statistics[member.point], rows[member.point]
         with member.failing_alone("while its L0 was calibrated"):
+            require_finite(x, member.point)
             shift = meet_l0_(member.sae, statistics.apply(x[statistics.ordinary(x)]))
             said = "%s: thresholds shifted by %+.4g, for an L0 of %d on held-out text"
             log.info(said, member.label, shift, member.sae.sparsity)
