@@ -586,3 +586,9 @@ def test_activations_that_turn_out_not_finite_end_the_saes_of_that_place_alone_a
     fitted(module, stream, jobs, folders)
     assert not module.members[0].failed
     assert "the activations at model.layers.0.post_feedforward_layernorm.output are not finite" in module.members[1].failed
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_a_known_dictionary_is_trained_on_and_evaluated_in_every_precision(precision, tmp_path):
+    (numbers,) = run.train_group([job(None, "arch=gated", f"trainer.precision={precision}", "tokens=640")], [tmp_path])
+    assert not isinstance(numbers, Exception) and 0 < numbers["recovery"] < 1 and 0 < numbers["fvu"]
