@@ -16,13 +16,12 @@ from torch import Tensor
 
 from saesweep import distributed
 from saesweep.draws import POOL, generator
-from saesweep.errors import UsageError
 from saesweep.memory import out_of_memory
 from saesweep.models import LanguageModel, Tokenizer
 from saesweep.progress import Line
 from saesweep.read_ahead import at_once
 from saesweep.sites import HookPoint, Rows, read
-from saesweep.text import Corpus, blocks
+from saesweep.text import Corpus, TextEnded, blocks
 from saesweep.timing import quickest
 
 log = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ class LanguageModelSource:
         if self._pool is None:
             try:
                 self._pool = self._read_pool(self.pool_number)
-            except UsageError:
+            except TextEnded:
                 if needed:
                     raise
         return self._pool is not None
@@ -109,7 +108,7 @@ class LanguageModelSource:
         for taken in range(count):
             try:
                 yield next(self._documents)
-            except UsageError:
+            except TextEnded:
                 self._documents = None  # it has ended: who asks for more is told so by a new one
                 if taken == 0:
                     raise
