@@ -8,7 +8,7 @@ The order is drawn from stream_seed. Its first different documents are held out:
 stream. No content is on both sides: duplicates are dropped, and so is, from training, every document of whose passages of
 200 characters more than 5% also stand in held-out text (overlap.py). Evaluation and calibration, which take every other
 held-out document, are kept apart in the same way: an empty document takes the place of one that is dropped. Of the passages
-of the default evaluation text, 4.9% stand in training without that rule, and RESIDUAL with it.
+of the default evaluation text, 4.9% stand in training without that rule, 0.3% with it.
 """
 
 import hashlib
