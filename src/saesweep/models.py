@@ -152,7 +152,7 @@ def weights_identity(model: Mapping[str, Any]) -> dict[str, str] | None:
 def _digest_of(folder: Path, patterns: Sequence[str]) -> str:
     files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
     lines = [f"{file.name} {sha256(file)}" for file in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _random(random: Mapping[str, Any], **options: Any) -> transformers.PreTrainedModel:

@@ -96,8 +96,8 @@ class Streamed:
                 break
             value = row.get(self._field)
             if value is not None and not isinstance(value, str):
-                raise UsageError(f"text.field={self._field}: {self._where}, row {number:,} of the stream: holds a "
-                                 f"{type(value).__name__}, not text; choose another field or text")
+                raise UsageError(f"text.field={self._field}: {self._where}, row {number:,} of the stream: holds a value "
+                                 f"of type {type(value).__name__}, not text; choose another field or text")
             if value and value.strip():
                 yield whole_characters(value)
             else:

@@ -90,8 +90,11 @@ class _Finite:
         order = _shuffled(unique, f"{seed}")
         count = min(max(1, round(share * len(order))), len(order) - 1)
         self._texts, self._seed = texts, seed
-        self._held_out = _kept_apart([texts[number] for number in order[:count]])
-        held_out = Passages(self._held_out)
+        evaluation = Passages(texts[number] for number in order[:count:2])
+        self._held_out = [
+            None if place % 2 and evaluation.overlap(texts[number]) else number for place, number in enumerate(order[:count])
+        ]
+        held_out = Passages(self.held_out())
         self._train = [number for number in order[count:] if not held_out.overlap(texts[number])]
         self._say(text["name"], len(order) - count)
 
@@ -105,7 +108,7 @@ class _Finite:
                      name, f"{left_out:,}", f"{drawn:,}")
 
     def held_out(self) -> Iterator[str]:
-        return iter(self._held_out)
+        return ("" if number is None else self._texts[number] for number in self._held_out)
 
     def train(self, number: int) -> Iterator[str]:
         order = _shuffled(self._train, f"{self._seed}/{number}") if number else self._train
@@ -129,7 +132,8 @@ class _Stream:
             found.setdefault(_digest(document), document)
             if len(found) == self._count:
                 break
-        kept = _kept_apart(list(found.values()))
+        evaluation = Passages(list(found.values())[::2])
+        kept = ["" if place % 2 and evaluation.overlap(document) else document for place, document in enumerate(found.values())]
         return kept, set(found), Passages(kept)
 
     def train(self, number: int) -> Iterator[str]:
@@ -145,12 +149,6 @@ class _Stream:
                     log.info("text=%s: training documents that share passages with held-out text are left out", self._name)
             else:
                 yield document
-
-
-def _kept_apart(held_out: Sequence[str]) -> list[str]:
-    """An empty one in place of each calibration document that shares passages with evaluation."""
-    evaluation = Passages(held_out[::2])
-    return ["" if number % 2 and evaluation.overlap(document) else document for number, document in enumerate(held_out)]
 
 
 def _shuffled(numbers: list[int], seed: str) -> list[int]:

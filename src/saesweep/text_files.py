@@ -48,8 +48,7 @@ def documents(text: Mapping[str, Any], cache: Path) -> Documents:
     found = _map(_with_text(matched(text["glob"]), text["field"], counts), cache)
     where = f"text.glob={text['glob']}"
     if not len(found):
-        raise UsageError(f"{where}: its files hold no text, all {counts['rows']:,} documents are empty; choose other files, or "
-                         f"another field than text.field={text['field']}")
+        raise UsageError(f"{where}: its files hold no text in text.field={text['field']}; choose other files or another field")
     if counts["skipped"]:
         log.warning("%s: %s of %s documents are empty, or rows without text.field=%s, and are left out",
                     where, f"{counts['skipped']:,}", f"{counts['rows']:,}", text["field"])
@@ -150,8 +149,8 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _text(value: Any, where: str, field: str, fields: Sequence[str]) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise UsageError(f"text.field={field}: {where}: holds a {type(value).__name__}, not text; it has text in "
-                         f"{', '.join(fields) or 'no field'}")
+        raise UsageError(f"text.field={field}: {where}: holds a value of type {type(value).__name__}, not text; "
+                         f"it has text in {', '.join(fields) or 'no field'}")
     return value and whole_characters(value)
 
 
