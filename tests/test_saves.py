@@ -186,10 +186,13 @@ def test_what_is_finished_on_a_text_that_was_replaced_is_refused_and_made_anew_w
     assert gone.returncode == 0 and "is not known: text.glob=" in gone.stdout + gone.stderr
 
 
-def test_a_result_that_does_not_say_what_it_was_trained_on_is_accepted(tmp_path):
+def test_a_result_that_does_not_say_what_it_was_trained_on_is_accepted(tmp_path, caplog):
     (tmp_path / "eval.json").write_text("{}")
     assert saves.origins(tmp_path) == []
     saves.write_origin(tmp_path, {"text": {"digest": "abc"}})
     assert saves.origins(tmp_path) == [{"text": {"digest": "abc"}}]
+    (tmp_path / saves.ORIGIN).write_text("{")
+    assert saves.origins(tmp_path) == [] and "determined_by.json is not readable" in caplog.text
+    saves.write_origin(tmp_path, {"text": {"digest": "abc"}})
     (tmp_path / "eval.json").unlink()
     assert saves.origins(tmp_path) == []  # of a training that left nothing

@@ -214,6 +214,15 @@ def test_other_columns_may_differ_between_files_and_rows(tmp_path: Path) -> None
     assert everything(files(str(tmp_path / "*"))) == sorted(WORDS[:8])
 
 
+def test_a_column_of_a_parquet_file_is_found_by_its_whole_name_and_may_be_encoded_in_a_dictionary(tmp_path: Path) -> None:
+    import pandas
+
+    frame = pandas.DataFrame({"text.en": ["a", "b"], "text": pandas.Categorical(["c", "d"]), "texts": [[1], [2]]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert everything(files(str(tmp_path / "a.parquet"))) == ["c", "d"]
+    assert everything(files(str(tmp_path / "a.parquet"), field="text.en")) == ["a", "b"]
+
+
 def test_byte_order_marks_and_windows_line_ends_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"text": "one"}\r\n\r\n{"text": "two"}')
     (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfthree\r\nfour\r\n")

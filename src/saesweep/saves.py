@@ -87,8 +87,10 @@ def origins(job: Path) -> list[Mapping[str, Any]]:
     """What determined the activations of the checkpoints, and of a finished SAE; empty where that was not written down."""
     found = [state["determined_by"] for state in states(job) if state.get("determined_by")]
     if (job / files.NUMBERS).is_file() and (job / ORIGIN).is_file():
-        with suppress(ValueError):
+        try:
             found.append(json.loads((job / ORIGIN).read_text()))
+        except ValueError:
+            log.warning("%s is not readable: whether its text and weights have changed is not known", job / ORIGIN)
     return found
 
 

@@ -131,7 +131,7 @@ def _parquet(path: Path, field: str) -> Iterator[str | None]:
         fields = [column.name for column in schema if _is_text(column.type)]
         if schema.names.count(field) != 1 or not (_is_text(kind := schema.field(field).type) or pa.types.is_null(kind)):
             raise no_field(field, str(path), fields)
-        values = itertools.chain.from_iterable(batch.column(0) for batch in file.iter_batches(columns=[field]))
+        values = itertools.chain.from_iterable(batch.column(field) for batch in file.iter_batches(columns=[field]))
         for row, value in enumerate(values, 1):
             yield _text(_value(path, row, value), f"{path}, row {row:,}", field, fields)
 

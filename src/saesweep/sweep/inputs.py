@@ -160,7 +160,7 @@ def changed_content(job: Settings, folders: Sequence[Path]) -> dict[Path, str]:
                 head = f"{folder} was saved on other text or weights of the same name:"
                 found[folder] = "\n  ".join([head, *lines.values()])
             elif lines:
-                log.warning("%s resumes, but not exactly: %s", folder, "; ".join(lines.values()))
+                log.warning("%s was made with what is not exactly the same now: %s", folder, "; ".join(lines.values()))
     return found
 
 
