@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
+from jaxtyping import UInt32, UInt64
 
 PASSAGE = 200  # characters
 SAMPLED = 5  # bits of a hash that are 0
@@ -14,7 +15,7 @@ MOST = 0.05  # share of a document's passages that may also stand in held-out te
 RULE = f"passages of {PASSAGE}, one in {1 << SAMPLED}, at most {MOST}"  # part of the identity of a text
 CHUNK = 1 << 18  # characters that are hashed at once
 BASE, MIX = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93  # odd
-Hashes = np.ndarray  # [passages], uint64, each once, sorted
+Hashes = UInt64[np.ndarray, " passages"]
 
 
 class Passages:
@@ -33,7 +34,7 @@ class Passages:
 
 
 def passages(document: str) -> Hashes:
-    """The sampled ones; a document of fewer than 200 characters has none."""
+    """The sampled ones, each once and sorted; a document of fewer than 200 characters has none."""
     characters = np.frombuffer(document.encode("utf-32-le", "surrogatepass"), "<u4")
     last = len(characters) - PASSAGE + 1
     if last <= 0:
@@ -44,7 +45,7 @@ def passages(document: str) -> Hashes:
     return np.unique(np.concatenate([*sampled, [smallest]]))
 
 
-def _hashes(characters: np.ndarray) -> np.ndarray:
+def _hashes(characters: UInt32[np.ndarray, " characters"]) -> Hashes:
     """Of the passage that begins at each character: sum over i of character[i] * BASE^i, scrambled."""
     powers, inverses = _powers()
     sums = np.zeros(len(characters) + 1, np.uint64)
@@ -56,9 +57,9 @@ def _hashes(characters: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _powers() -> tuple[np.ndarray, np.ndarray]:
+def _powers() -> tuple[UInt64[np.ndarray, " powers"], UInt64[np.ndarray, " powers"]]:
     """BASE^i and BASE^-i modulo 2^64."""
-    def of(base: int) -> np.ndarray:
+    def of(base: int) -> UInt64[np.ndarray, " powers"]:
         powers = np.full(CHUNK + PASSAGE, base, np.uint64)
         powers[0] = 1
         return np.cumprod(powers)
