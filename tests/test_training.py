@@ -383,7 +383,7 @@ def test_a_training_leaves_its_curve_its_numbers_and_the_sae(sweep):
     for folder, result in zip(folders, results, strict=True):
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         assert found == {
-            "metrics.csv", "eval.json", "documents.csv", "frequency.csv", "statistics.safetensors",
+            "determined_by.json", "metrics.csv", "eval.json", "documents.csv", "frequency.csv", "statistics.safetensors",
             "sae/cfg.json", "sae/sae_weights.safetensors",
         }
         numbers = json.loads((folder / "eval.json").read_text())
