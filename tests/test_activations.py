@@ -4,8 +4,8 @@ The language model here has one embedding per token and every token occurs once 
 says which token, and so which document and place, it came from.
 """
 
+import itertools
 import json
-import math
 import re
 from collections import Counter
 from itertools import pairwise
@@ -19,11 +19,11 @@ from saesweep.activations import ActivationStream, Position
 from saesweep.enough import require
 from saesweep.errors import UsageError
 from saesweep.models import LanguageModel, Tokenizer
-from saesweep.reading import LanguageModelSource
+from saesweep.reading import LanguageModelSource, harvest, micro_batches
 from saesweep.sites import HookPoint
 from saesweep.statistics import Statistics
 from saesweep.synthetic import SyntheticSource
-from saesweep.text import Corpus
+from saesweep.text import PADDING, Corpus
 
 EMBEDDING = HookPoint("model.embed_tokens", "output")
 NORMED = HookPoint("model.layers.0.input_layernorm", "output")
@@ -233,12 +233,60 @@ def test_a_position_and_statistics_come_back_from_json_and_tensors_as_they_were(
     assert again == statistics and len(json.dumps(numbers)) < 1000
 
 
-def test_where_padding_leaves_fewer_tokens_than_wanted_another_window_follows(folder, lm):
-    short = [4] * 400  # of 32 positions
-    s = stream(lm, corpus(folder, short), 12, pool=64)
+@pytest.mark.parametrize("length", [4, 31, 40])  # blocks of 32 positions
+def test_a_window_holds_the_tokens_that_are_asked_for_however_long_the_documents_are(folder, lm, length):
+    s, sizes = stream(lm, corpus(folder, [length] * (5600 // length)), 30, pool=64), []
+    read = s.source.window
+    s.source.window = lambda rows: _noted(read(rows), sizes)
     batches = tokens_of(s, lm, s)
-    assert [len(set(batch)) for batch in batches] == [BATCH] * 12
-    assert s.position.window > math.ceil(12 * BATCH / 1024)
+    assert [len(set(batch)) for batch in batches] == [BATCH] * 30
+    assert 32 * 31 <= sizes[0] < 32 * 31 + CONTEXT and len(sizes) == 2
+
+
+def test_columns_that_are_padding_in_a_whole_micro_batch_are_not_read_and_change_nothing(folder, lm):
+    draw = torch.Generator().manual_seed(0)
+    lengths = [3, 5, 2, 9, CONTEXT, 7, 1, 4, 4, 4]
+    tokens = torch.full((len(lengths), CONTEXT), PADDING)
+    for block, length in zip(tokens, lengths, strict=True):
+        block[:length] = torch.randint(3, VOCABULARY, (length,), generator=draw)
+    parts = micro_batches(tokens, 64)
+    assert [tuple(part.shape) for part in parts] == [(4, 9), (2, CONTEXT), (4, 4)]
+    assert torch.equal(torch.cat([part[part >= 0] for part in parts]), tokens[tokens >= 0])
+    points = [HookPoint("model.layers.0.self_attn.o_proj", "output")]
+    cut = torch.cat([harvest(lm, points, part)[points[0]] for part in parts])
+    torch.testing.assert_close(cut, harvest(lm, points, tokens)[points[0]])
+    full = torch.full((10, CONTEXT), 5)
+    assert [tuple(part.shape) for part in micro_batches(full, 4 * CONTEXT + 1)] == [(4, CONTEXT), (4, CONTEXT), (2, CONTEXT)]
+    assert [tuple(part.shape) for part in micro_batches(full[:2], 1)] == [(1, CONTEXT), (1, CONTEXT)]
+
+
+def test_a_stream_of_short_documents_resumes_bitwise_from_any_step(folder, lm):
+    def made():
+        return stream(lm, corpus(folder, [1 + i % 7 for i in range(1000)]), 40, window=320, pool=50)
+
+    s = made()
+    positions, batches = [s.position], []
+    for batch in s:
+        batches.append(batch)
+        positions.append(s.position)
+    assert s.position.window >= 5 and s.source.pool_number >= 5
+    for stop in range(0, 41, 7):
+        again = made()
+        again.resume(positions[stop], s.statistics)
+        for found, wanted in zip(again, batches[stop:], strict=True):
+            assert torch.equal(found[EMBEDDING], wanted[EMBEDDING])
+
+
+def test_an_error_of_a_text_is_not_taken_for_its_end(folder, lm):
+    text = corpus(folder, LENGTHS)
+
+    def broken(split, start=0):
+        yield from itertools.islice(text.one_pass(split), 20)
+        raise UsageError("broke off")
+
+    text.documents = broken
+    with pytest.raises(UsageError, match="broke off"):
+        list(stream(lm, text, 60))
 
 
 def test_a_window_smaller_than_a_batch_is_filled_up(folder, lm):

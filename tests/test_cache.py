@@ -2,13 +2,18 @@
 import errno
 import json
 import os
+import random
 from functools import cache as once
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from small import forget_the_text, job, write_text
+from safetensors.torch import load_file, save_file
+from small import forget_the_text, job, tiny, write_text
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from saesweep import models
 from saesweep.cache import CachedSource
@@ -117,6 +122,55 @@ def test_another_text_of_the_same_name_has_a_folder_of_its_own(tmp_path):
     write_text(tmp_path, seed=1)
     forget_the_text()
     assert source(text, tmp_path / "cache").folder != first
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_model_that_is_edited_in_place_is_another_though_size_and_time_stamp_stay(tmp_path, name):
+    model = {"source": {"hub": str(tmp_path), "revision": "main"}}
+    for file in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        (tmp_path / file).write_bytes(bytes(3 << 20))
+    before = models.weights_identity(model)
+    stat = (tmp_path / name).stat()
+    with (tmp_path / name).open("r+b") as file:
+        file.seek(3 << 19)  # in the middle
+        file.write(b"edited")
+    os.utime(tmp_path / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = models.weights_identity(model)
+    part = {"model.safetensors": "weights", "config.json": "config"}.get(name, "tokenizer")
+    assert [key for key in before if before[key] != after[key]] == [part]
+    (tmp_path / "generation_config.json").write_bytes(b"{}")
+    assert models.weights_identity(model) == after
+
+
+def test_an_edited_model_is_read_anew_in_the_same_process_and_has_a_cache_of_its_own(text, tmp_path):
+    module, folder = tiny().module, tmp_path / "model"
+    module.save_pretrained(folder)
+    letters = Tokenizer(WordLevel({"<s>": 0, "a": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    letters.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=letters, bos_token="<s>").save_pretrained(folder)
+    more = (f"+model.source.hub={folder}", "+model.source.revision=main", "~model.source.random", "text.repeat=true",
+            "evaluation.tokens=64", "evaluation.lm_tokens=0", "evaluation.calibration_tokens=64")
+    first = source(text, tmp_path / "cache", more=more)
+    before = windows(first, (1000,))
+    file = folder / "model.safetensors"
+    weights = {key: -value if "embed_tokens" in key else value for key, value in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    second = source(text, tmp_path / "cache", more=more)
+    assert second.folder != first.folder
+    after = windows(second, (1000,))
+    assert all(not torch.equal(before[0][point], after[0][point]) for point in after[0])
+
+
+def test_short_documents_are_cached_and_read_alike(tmp_path):
+    file = tmp_path / "short.jsonl"
+    words = random.Random(0).choices("etaoinshr", k=20_000)
+    file.write_text("".join(json.dumps({"text": "".join(words[i : i + 1 + i % 9])}) + "\n" for i in range(0, 20_000, 3)))
+    wanted = windows(inputs_of(job(str(file)), [point_of(job(str(file)))]).source)
+    first, second = source(str(file), tmp_path), source(str(file), tmp_path)
+    assert_same(windows(first), wanted)
+    assert_same(windows(second), wanted)
+    assert second.make.calls == 0
+    assert all(992 <= len(x) < 992 + 32 for window in wanted[:2] for x in window.values())  # 32 blocks without padding
 
 
 def test_a_window_whose_writing_was_interrupted_is_harvested_again(text, tmp_path):

@@ -1,12 +1,17 @@
 """What the plan finds out by a few steps of each kind of SAE: an architecture of one's own that would end in wrong numbers."""
+import json
+import random
+import re
+
 import pytest
 import torch
-from small import ARCHS, job, write_text
+from small import ARCHS, forget_the_text, job, write_text
 
 from saesweep import models
 from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.topk import TopK
 from saesweep.errors import UsageError
+from saesweep.reading import timed_forward as timed
 from saesweep.sweep import probe
 from saesweep.sweep.probe import estimate
 
@@ -101,3 +106,40 @@ def test_a_place_with_nothing_to_train_on_is_refused_before_a_step_is_timed(tmp_
     with pytest.raises(UsageError) as error:
         estimate([job(write_text(tmp_path), "arch=topk", "site=mlp", "layer=0")])
     assert all(part in str(error.value) for part in parts), error.value
+
+
+def short_documents(folder, long=0):
+    """A text of documents of 12 tokens, and so many of a thousand."""
+    draw, file = random.Random(0), folder / "short.jsonl"
+    texts = ["".join(draw.choices("etaoinshr", k=12)) for _ in range(3000)]
+    texts += ["".join(draw.choices("etaoinshr", k=1000)) for _ in range(long)]
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(file)
+
+
+def test_the_plan_counts_what_is_padding(tmp_path, monkeypatch):
+    """A position takes a second: a token as long as the positions that are read for it."""
+    def a_second(lm, points, blocks, context):
+        return blocks * context, timed(lm, points, 1, context)[1]
+
+    monkeypatch.setattr(probe, "timed_forward", a_second)
+    monkeypatch.setattr(probe, "_step_seconds", lambda *_: 0.0)
+
+    def seconds(text):
+        forget_the_text()
+        found = estimate([job(text, "arch=topk", "context=256", "tokens=6400", "evaluation.lm_tokens=0", "text.repeat=true",
+                              "activations.forward_tokens=8192")])
+        return found["seconds"] / (6400 + 512 + 512)
+
+    assert seconds(short_documents(tmp_path)) == pytest.approx(13 / 12)  # BOS alone, for blocks are cut to the longest
+    assert seconds(short_documents(tmp_path, long=100)) > 3  # some long ones, among which the others are padded
+
+
+def test_where_most_is_padding_a_smaller_context_is_named(tmp_path, caplog):
+    overrides = ("arch=topk", "context=256", "text.repeat=true", "activations.forward_tokens=8192")
+    estimate([job(short_documents(tmp_path), *overrides)])
+    assert "full" not in caplog.text
+    forget_the_text()
+    estimate([job(short_documents(tmp_path, long=100), *overrides)])
+    found = re.search(r"context=256 are (\d+)% full, documents have 12 tokens in the median: context=16 would", caplog.text)
+    assert found and int(found[1]) < 50

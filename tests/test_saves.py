@@ -1,5 +1,7 @@
 """Saves: whole or not at all, damage is noticed, and any part of a group goes on."""
 
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import warm
-from small import command, write_text
+from small import command, weights, write_text
 from standin.cli import ENV
 
 from saesweep import saves
@@ -158,3 +160,39 @@ def test_a_signal_saves_and_ends_with_its_code_and_the_same_command_goes_on(numb
     ended = subprocess.run(words, cwd=tmp_path, env=ENV, capture_output=True, text=True)
     assert ended.returncode == 0 and "tokens on" in ended.stdout + ended.stderr
     assert_undisturbed(tmp_path, undisturbed[0])
+
+
+def test_what_is_finished_on_a_text_that_was_replaced_is_refused_and_made_anew_where_that_is_asked_for(tmp_path):
+    file = Path(write_text(tmp_path))
+    words = command(str(file), "arch=topk", "sparsity=4,8", "tokens=1280", "text.repeat=true")
+    warm.ready()
+    assert warm.run(words, tmp_path, ENV).returncode == 0
+    before = weights(tmp_path)
+    stat = file.stat()
+    write_text(tmp_path, seed=1)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    refused = warm.run(words, tmp_path, ENV)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert refused.stderr.count("other text or weights of the same name") == 2
+    assert re.search(r"text\.digest: \w+ there, \w+ now", refused.stderr) and "overwrite=true" in refused.stderr
+    assert weights(tmp_path) == before
+    replaced = warm.run([*words, "overwrite=true"], tmp_path, ENV)
+    assert replaced.returncode == 0, replaced.stderr[-3000:]
+    after = weights(tmp_path)
+    assert after.keys() == before.keys() and all(after[name] != before[name] for name in before)
+    assert warm.run(words, tmp_path, ENV).returncode == 0 and weights(tmp_path) == after
+    file.unlink()
+    gone = warm.run(words, tmp_path, ENV)
+    assert gone.returncode == 0 and "is not known: text.glob=" in gone.stdout + gone.stderr
+
+
+def test_a_result_that_does_not_say_what_it_was_trained_on_is_accepted(tmp_path, caplog):
+    (tmp_path / "eval.json").write_text("{}")
+    assert saves.origins(tmp_path) == []
+    saves.write_origin(tmp_path, {"text": {"digest": "abc"}})
+    assert saves.origins(tmp_path) == [{"text": {"digest": "abc"}}]
+    (tmp_path / saves.ORIGIN).write_text("{")
+    assert saves.origins(tmp_path) == [] and "determined_by.json is not readable" in caplog.text
+    saves.write_origin(tmp_path, {"text": {"digest": "abc"}})
+    (tmp_path / "eval.json").unlink()
+    assert saves.origins(tmp_path) == []  # of a training that left nothing

@@ -2,21 +2,26 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from saesweep import overlap
 from saesweep.enough import require
 from saesweep.errors import UsageError
 from saesweep.models import Tokenizer, load_tokenizer
-from saesweep.text import BATCH, Corpus, blocks
+from saesweep.text import BATCH, Corpus, TextEnded, blocks
+from saesweep.text_files import matched
 
 CONF = Path(__file__).parents[1] / "conf"
 WORDS = [f"document {i}: " + "lorem ipsum dolor " * (i % 7 + 1) for i in range(100)]
@@ -30,6 +35,7 @@ def config(group: str, name: str, **changes: Any) -> dict[str, Any]:
 def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -169,6 +175,282 @@ def test_a_stream_skips_what_it_held_out(tmp_path: Path) -> None:
 def test_a_stream_with_nothing_to_train_on_ends_even_if_it_repeats(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="to its end"):
         next(streamed(stream_folder(tmp_path, WORDS), held_out=100, repeat=True).documents("train"))
+
+
+# Files: each is read once, whatever it is called and whatever else it holds
+
+
+def everything(corpus: Corpus) -> list[str]:
+    train, held_out = both(corpus)
+    return sorted(train + held_out)
+
+
+def test_a_file_with_brackets_in_its_name_is_read_by_a_pattern_and_by_its_name(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "part[0].jsonl", WORDS[:20])
+    write_jsonl(tmp_path / "part0.jsonl", WORDS[20:40])
+    assert everything(files(str(tmp_path / "*.jsonl"))) == sorted(WORDS[:40])
+    assert everything(files(str(tmp_path / "part[0].jsonl"))) == sorted(WORDS[:20])
+
+
+def test_a_file_that_several_paths_lead_to_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    write_jsonl(tmp_path / "deep/a.jsonl", WORDS[:4])
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "deep/a.jsonl")
+    (tmp_path / "around").symlink_to(tmp_path / "deep", target_is_directory=True)
+    (tmp_path / "folder.jsonl").mkdir()
+    assert len(matched(str(tmp_path / "**/**/*.jsonl"))) == 1
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert everything(files("~/deep/*.jsonl")) == sorted(WORDS[:4])
+
+
+def test_other_columns_may_differ_between_files_and_rows(tmp_path: Path) -> None:
+    import pandas
+
+    others = [{}, {"extra": 1}, {"extra": "one"}, {"extra": [2]}]
+    rows = [other | {"text": word} for other, word in zip(others, WORDS[:4], strict=True)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pandas.DataFrame({"text": WORDS[4:6], "n": [1, 2]}).to_parquet(tmp_path / "b.parquet")
+    pandas.DataFrame({"n": ["x", "y"], "text": WORDS[6:8]}).to_parquet(tmp_path / "c.parquet")
+    assert everything(files(str(tmp_path / "*"))) == sorted(WORDS[:8])
+
+
+def test_a_column_of_a_parquet_file_is_found_by_its_whole_name_and_may_be_encoded_in_a_dictionary(tmp_path: Path) -> None:
+    import pandas
+
+    frame = pandas.DataFrame({"text.en": ["a", "b"], "text": pandas.Categorical(["c", "d"]), "texts": [[1], [2]]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert everything(files(str(tmp_path / "a.parquet"))) == ["c", "d"]
+    assert everything(files(str(tmp_path / "a.parquet"), field="text.en")) == ["a", "b"]
+
+
+def test_byte_order_marks_and_windows_line_ends_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"text": "one"}\r\n\r\n{"text": "two"}')
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfthree\r\nfour\r\n")
+    assert everything(files(str(tmp_path / "*"))) == ["one", "three\nfour\n", "two"]
+
+
+def test_rows_without_text_are_left_out_and_counted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"text": None}, {"text": ""}, {"other": 1}, *({"text": word} for word in WORDS[:4])]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "b.jsonl").write_text("")
+    assert everything(files(str(tmp_path / "*.jsonl"))) == sorted(WORDS[:4])
+    said = [record.message for record in caplog.records]
+    assert len(said) == 2 and "b.jsonl is empty" in said[0] and "3 of 7 documents" in said[1]
+
+
+def test_half_a_surrogate_pair_becomes_a_character_that_a_tokenizer_takes(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a\\ud83db"}\n{"text": "\\ud83d\\ude00"}\n')
+    found = everything(files(str(tmp_path / "a.jsonl")))
+    assert found == ["a\ufffdb", "\U0001f600"] and tokenizer.encode(found)
+
+
+def test_a_text_that_was_replaced_is_read_anew_though_its_time_stamp_and_size_are_the_same(tmp_path: Path) -> None:
+    path = Path(write_jsonl(tmp_path / "a.jsonl", WORDS))
+    os.utime(path, (10**9, 10**9))
+    before = files(str(path))
+    kept = both(before)
+    write_jsonl(path, [document.upper() for document in WORDS])
+    os.utime(path, (10**9, 10**9))
+    after = files(str(path))
+    assert everything(after) == sorted(document.upper() for document in WORDS)
+    assert after.identity["digest"] != before.identity["digest"]
+    assert both(before) == kept  # what was read stays
+
+
+GZIP = b"\x1f\x8b\x08\x00"
+FAULTS = [
+    ("a.jsonl", b'{"text": "one"}\n{"text": "caf\xe9"}\n', r"a\.jsonl, byte 29: is not UTF-8.*iconv"),
+    ("a.txt", b"caf\xe9", r"a\.txt, byte 3: is not UTF-8.*iconv"),
+    ("a.jsonl", '{"text": "one"}\n'.encode("utf-16"), r"a\.jsonl, byte 0: is not UTF-8.*iconv"),
+    ("a.jsonl", GZIP, r"a\.jsonl, byte 1: is not UTF-8.*unpack it"),
+    ("a.jsonl.gz", GZIP, r"a\.jsonl\.gz: choose files of \.txt, \.jsonl, \.parquet; unpack"),
+    ("a.jsonl", b'{"text": "one"}\n{"text": \n', r"a\.jsonl, row 2: is no JSON"),
+    ("a.jsonl", b"[" * 100_000, r"a\.jsonl, row 1: is no JSON"),
+    ("a.jsonl", b'{"text": "one"}\n["two"]\n', r"a\.jsonl, row 2: is a JSON list"),
+    ("a.jsonl", b'{"text": "one"}\n{"text": ["two"], "body": "b"}\n', r"row 2: holds a value of type list, not text.*in body"),
+    ("a.jsonl", b'{"body": "one"}\n', r"text\.field=text: .*a\.jsonl has no such field of text; it has body"),
+    ("a.jsonl", b"", r"hold no text in text\.field=text"),
+    ("a.jsonl", b'{"text": null}\n', r"hold no text in text\.field=text"),
+    ("a.parquet", b"PAR1 and no more", r"cannot read .*a\.parquet as \.parquet"),
+    ("a.parquet", b"", r"cannot read .*a\.parquet as \.parquet"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), FAULTS)
+def test_a_fault_in_a_file_is_one_line_with_its_name_its_byte_or_row_and_the_fix(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=said) as error:
+        files(str(tmp_path / "*"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_parquet_file_that_is_cut_off_or_has_numbers_where_text_should_be_is_refused_by_name(tmp_path: Path) -> None:
+    import pandas
+
+    path = tmp_path / "a.parquet"
+    pandas.DataFrame({"text": [1, 2], "body": ["a", "b"]}).to_parquet(path)
+    with pytest.raises(UsageError, match=r"text\.field=text: .*a\.parquet has no such field of text; it has body"):
+        files(str(path))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UsageError, match=r"cannot read .*a\.parquet"):
+        files(str(path))
+
+
+def test_a_link_to_nothing_and_a_file_that_may_not_be_read_are_refused(
+    tmp_path: Path, jsonl: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "gone")
+    with pytest.raises(UsageError, match=r"link\.jsonl: it is a link to nothing"):
+        files(str(tmp_path / "*.jsonl"))
+
+    def refused(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(UsageError, match=r"cannot read .*a\.jsonl as \.jsonl: Permission denied"):
+        files(jsonl)
+
+
+def test_where_a_folder_is_given_the_pattern_of_its_files_is_said(tmp_path: Path, jsonl: str) -> None:
+    with pytest.raises(UsageError, match=r"is a folder: write '.*\*\*/\*\.jsonl'"):
+        files(str(tmp_path))
+
+
+def test_no_file_is_left_of_what_was_read(jsonl: str, tmp_path: Path) -> None:
+    corpus = files(jsonl)
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
+    assert everything(corpus) == sorted(WORDS)
+
+
+# Streams
+
+
+def breaking(monkeypatch: pytest.MonkeyPatch, rows: list[Any]) -> None:
+    """A dataset with these rows, of which an error is raised."""
+    import datasets
+
+    class Rows:
+        def __iter__(self) -> Iterator[Any]:
+            for row in rows:
+                if isinstance(row, Exception):
+                    raise row
+                yield row
+
+        def shuffle(self, **_: Any) -> "Rows":
+            return self
+
+    builder = SimpleNamespace(as_streaming_dataset=lambda split: Rows(), config=SimpleNamespace(data_files=None))
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: builder)
+
+
+def test_a_stream_that_breaks_off_is_one_line_and_is_not_taken_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(Exception):
+        """As those of HTTP clients: no OSError."""
+
+    breaking(monkeypatch, [*({"text": word} for word in WORDS[:30]), Broken("connection reset\nby peer")])
+    documents = streamed(str(tmp_path)).documents("train")
+    assert len(list(islice(documents, 20))) == 20
+    with pytest.raises(UsageError, match=r"broke off at row 31: Broken: connection reset; run the same command") as error:
+        next(documents)
+    assert not isinstance(error.value, TextEnded)
+
+
+def test_rows_of_a_stream_without_text_are_left_out_and_those_with_a_number_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"other": 1}, {"text": None}, *({"text": word} for word in WORDS)]
+    breaking(monkeypatch, rows)
+    assert everything(streamed(str(tmp_path))) == sorted(WORDS)
+    assert "2 of 102 rows have no text" in caplog.text
+    breaking(monkeypatch, [*rows, {"text": 7}])
+    with pytest.raises(UsageError, match=r"text\.field=text: .*row 103 of the stream: holds a value of type int"):
+        everything(streamed(str(tmp_path)))
+
+
+def test_the_documents_that_a_stream_holds_out_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaking(monkeypatch, [{"text": word} for word in [WORDS[0]] * 7 + WORDS])
+    train, held_out = both(streamed(str(tmp_path)))
+    assert held_out == WORDS[:10] and train == WORDS[10:]
+
+
+def test_a_folder_that_is_streamed_is_known_by_its_content(tmp_path: Path) -> None:
+    folder = stream_folder(tmp_path, WORDS)
+    file = Path(folder) / "train.jsonl"
+    os.utime(file, (10**9, 10**9))
+    before = streamed(folder).identity["digest"]
+    assert streamed(folder).identity["digest"] == before
+    write_jsonl(file, [document.upper() for document in WORDS])
+    os.utime(file, (10**9, 10**9))
+    assert streamed(folder).identity["digest"] != before
+
+
+# Passages on both sides
+
+
+def made_up(seed: int, characters: int = 3000) -> str:
+    draw = random.Random(seed)
+    return "".join(draw.choices("etaoin shrdlu\n", k=characters))
+
+
+SHARED = made_up(-1, 600)
+
+
+def test_training_documents_that_share_passages_with_held_out_text_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    apart, alike = [made_up(i) for i in range(30)], [made_up(i) + SHARED for i in range(100, 130)]
+    corpus = files(write_jsonl(tmp_path / "a.jsonl", apart + alike), held_out=0.3)
+    with caplog.at_level("INFO"):
+        train, held_out = both(files(str(tmp_path / "a.jsonl"), held_out=0.3))
+    assert any(SHARED in document for document in held_out) and not any(SHARED in document for document in train)
+    left_out = 60 - 18 - len(train)
+    assert left_out > 10 and f"{left_out} of 42 training documents share passages" in caplog.text
+    assert both(corpus) == (train, held_out)
+
+
+def test_a_stream_leaves_them_out_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alike = [made_up(i) + SHARED for i in range(20)]
+    breaking(monkeypatch, [{"text": text} for text in [*alike, *map(made_up, range(50, 60))]])
+    train, _ = both(streamed(str(tmp_path)))
+    assert train == list(map(made_up, range(50, 60)))
+
+
+def test_calibration_documents_do_not_share_passages_with_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out = [made_up(0) + SHARED, made_up(1) + SHARED, made_up(2), made_up(3), made_up(4), made_up(5) + SHARED]
+    breaking(monkeypatch, [{"text": text} for text in [*held_out, made_up(6)]])
+    assert list(streamed(str(tmp_path), held_out=6).documents("held_out")) == [held_out[0], "", *held_out[2:5], ""]
+
+
+def test_a_passage_has_the_same_hash_wherever_it_stands() -> None:
+    document = made_up(0, overlap.CHUNK + 5000)
+    hashes = overlap.passages(document)
+    sampled = overlap.passages(document[-6000:])
+    assert len(sampled) > 100 and len(set(sampled) - set(hashes)) <= 1  # but for the smallest
+    assert len(set(sampled) & set(overlap.passages(made_up(1, 6000)))) == 0
+    assert len(overlap.passages(made_up(0, 199))) == 0 and len(overlap.passages(made_up(0, 200))) == 1
+
+
+def test_of_the_passages_of_the_default_evaluation_text_few_stand_in_training() -> None:
+    corpus = Corpus(config("text", "python_stdlib"), 0)
+    evaluation = list(corpus.one_pass("held_out"))[::2]
+
+    def hashes(document: str) -> numpy.ndarray:
+        starts, size = range(0, len(document), overlap.CHUNK), overlap.CHUNK + overlap.PASSAGE - 1
+        parts = [document[start : start + size].encode("utf-32-le") for start in starts]
+        codes = [numpy.frombuffer(part, "<u4") for part in parts if len(part) >= 4 * overlap.PASSAGE]
+        return numpy.concatenate([numpy.empty(0, numpy.uint64), *map(overlap._hashes, codes)])
+
+    asked = numpy.unique(numpy.concatenate([hashes(document)[:: overlap.PASSAGE] for document in evaluation]))
+    seen = numpy.zeros(len(asked), bool)
+    for document in corpus.one_pass("train"):
+        own = hashes(document)
+        at = numpy.searchsorted(asked, own).clip(max=len(asked) - 1)
+        seen[at[asked[at] == own]] = True
+    assert 0 < seen.mean() < 0.005  # 0.049 if all documents are kept
 
 
 # Blocks

@@ -2,7 +2,8 @@
 
     outputs/.activations/<digest>/    the digest of all that determines the activations
       header.json                     what that is, to read
-      <place>.json                    a run of blocks: its rows per block, where each ends in the text, its files
+      <place>.json                    a run of blocks: the tokens asked for, its rows per block, where each ends in the text,
+                                      its files
       <place>.<n>.bin                 the rows of one hook point, raw, in the language model's dtype
 
 A place is where the run begins in the text (pool and position), or the digest of held-out tokens. The files of a run are
@@ -11,6 +12,7 @@ points that it lacks.
 """
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import json
@@ -26,7 +28,8 @@ from torch import Tensor
 
 from saesweep import distributed, files
 from saesweep.errors import UsageError
-from saesweep.reading import LanguageModelSource, blocks_wanted
+from saesweep.models import Tokenizer
+from saesweep.reading import LanguageModelSource, tokens_wanted
 from saesweep.sites import HookPoint, Rows
 
 log = logging.getLogger(__name__)
@@ -41,22 +44,24 @@ class CachedSource:
 
     def __init__(
         self, folder: Path, determined_by: Mapping[str, Any], points: Sequence[HookPoint],
-        make: Callable[[], LanguageModelSource], *, context: int, window: int, device: torch.device | str = "cpu",
+        make: Callable[[], LanguageModelSource], *, tokenizer: Tokenizer, context: int, window: int,
+        device: torch.device | str = "cpu",
     ):
-        self.device = torch.device(device)
+        self.device, self.tokenizer = torch.device(device), tokenizer
         self.folder, self.points, self.make = folder / digest(determined_by), tuple(points), make
         self.context, self.window_tokens, self.state = context, window, {"pool": 0, "position": 0}
         self.folder.mkdir(parents=True, exist_ok=True)
         _write(self.folder / "header.json", json.dumps(determined_by, indent=1, default=str).encode())
 
     def window(self, rows: int) -> Rows:
-        blocks = blocks_wanted(rows, self.context, self.window_tokens)
+        wanted = tokens_wanted(rows, self.context, self.window_tokens, self.tokenizer)
         place = self._place()
         run = self._run(place)
-        if distributed.agreed(run is None or (len(run["rows"]) < blocks and not run["text_ended"])):
-            run = self._harvest_run(place, blocks)
+        if distributed.agreed(run is None or (run["wanted"] < wanted and not run["text_ended"])):
+            run = self._harvest_run(place, wanted)
         run = self._with_all_points(place, run)
-        blocks = min(blocks, len(run["rows"]))
+        found = list(itertools.accumulate(run["rows"]))
+        blocks = min(bisect.bisect_left(found, wanted) + 1, len(found))
         self.state = dict(zip(("pool", "position"), run["ends"][blocks - 1], strict=True))
         return self._rows(run, sum(run["rows"][:blocks]))
 
@@ -83,12 +88,12 @@ class CachedSource:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.state = dict(state)
 
-    def _harvest_run(self, place: str, blocks: int) -> dict[str, Any]:
+    def _harvest_run(self, place: str, wanted: int) -> dict[str, Any]:
         source = self.make()
         source.load_state_dict(self.state)
-        tokens, ends = source.next_blocks(blocks)
+        tokens, ends = source.next_blocks(wanted)
         per_block = source.trainable(tokens).sum(1).tolist()
-        run = {"rows": per_block, "ends": ends, "text_ended": len(tokens) < blocks, "points": {}}
+        run = {"wanted": wanted, "rows": per_block, "ends": ends, "text_ended": sum(per_block) < wanted, "points": {}}
         return self._add(place, run, source.read(tokens, self.points, source.telling(sum(per_block))))
 
     def _with_all_points(self, place: str, run: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +102,7 @@ class CachedSource:
             return run
         source = self.make()
         source.load_state_dict(self.state)
-        tokens, _ = source.next_blocks(len(run["rows"]))
+        tokens, _ = source.next_blocks(run["wanted"])
         return self._add(place, run, source.read(tokens, lacking, source.telling(sum(run["rows"]))))
 
     def _lacking(self, run: Mapping[str, Any]) -> list[HookPoint]:

@@ -9,7 +9,7 @@ from typing import Any
 from saesweep.errors import UsageError
 from saesweep.evaluation import CALIBRATION, EVALUATION, held_out_blocks
 from saesweep.models import Tokenizer
-from saesweep.reading import blocks_wanted
+from saesweep.reading import tokens_wanted
 from saesweep.text import Corpus, tokenized
 
 log = logging.getLogger(__name__)
@@ -39,34 +39,31 @@ def _require_held_out(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, An
 
 def _require_training(corpus: Corpus, tokenizer: Tokenizer, tokens: int, batch_tokens: int, context: int, window: int) -> None:
     """Counts the training tokens until there are enough; with text.repeat=true any text has enough."""
-    steps, found, blocks = math.ceil(tokens / batch_tokens), 0, 0
-    wanted = steps * batch_tokens
+    def need(steps: int) -> int:
+        return needed(steps, batch_tokens, context, window, tokenizer)
+
+    steps, found = math.ceil(tokens / batch_tokens), 0
+    wanted = need(steps)
     for ids in tokenized(corpus.one_pass("train"), tokenizer):
         found += sum(token not in tokenizer.special for token in ids)
-        blocks += math.ceil(len(ids) / (context - (tokenizer.bos is not None)))
         if found >= wanted:
-            wanted = needed(steps, batch_tokens, found / blocks, context, window)
-            if found >= wanted:
-                return
+            return
     has = f"text={corpus.name} has {found:,} training tokens"
     if found and corpus.repeat:
         log.warning(f"{has}, tokens={tokens:,} are asked for: it is read {tokens / found:.1f} times")
         return
     steps = found // batch_tokens
-    while steps > 0 and (short := needed(steps, batch_tokens, found / blocks, context, window) - found) > 0:
+    while steps > 0 and (short := need(steps) - found) > 0:
         steps -= max(1, short // (2 * batch_tokens))  # one fewer needs at most two batches less
     left_over = f", and a window of {window:,} leaves over what is less than a batch" if found >= tokens else ""
     fix = f"set tokens={steps * batch_tokens} at most, " if steps > 0 else ""
     raise UsageError(f"{has}, tokens={tokens:,} are asked for{left_over}: {fix}text.repeat=true, or use more text")
 
 
-def needed(steps: int, batch_tokens: int, per_block: float, context: int, window: int) -> int:
-    """Tokens that a text has to hold for so many batches, with so many in a block on average.
-
-    Each window may leave over all but one of a batch's; two windows more than there are on average are allowed for.
-    """
-    windows, left = 2, steps
+def needed(steps: int, batch_tokens: int, context: int, window: int, tokenizer: Tokenizer) -> int:
+    """Tokens that a text has to hold for so many batches: each window may leave over all but one of a batch's."""
+    windows, left = 0, steps
     while left > 0:
         windows += 1
-        left -= max(1, int(blocks_wanted(left * batch_tokens, context, window) * per_block / batch_tokens))
+        left -= max(1, tokens_wanted(left * batch_tokens, context, window, tokenizer) // batch_tokens)
     return steps * batch_tokens + windows * (batch_tokens - 1)

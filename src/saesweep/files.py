@@ -5,6 +5,7 @@
     metrics.csv             the training curve, on tokens
     documents.csv           the sums that the numbers of eval.json are made of, by held-out document
     frequency.csv           per latent, the share of the held-out tokens on which it is active
+    determined_by.json      digests of the text and the weights of its activations, and how they were read (saves.py)
     eval.json               the numbers; written last, it says that the SAE is finished
     failed.txt              why there are none
     .hydra/                 Hydra's own, and resolved.yaml: what made the SAE (Hydra writes before anybody can object)

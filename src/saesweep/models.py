@@ -8,8 +8,8 @@
 No pickle is read, no code of a repository is run, and what is on this machine needs no network.
 """
 
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import transformers
 from huggingface_hub import try_to_load_from_cache
 
 from saesweep import converted, model_checks
+from saesweep.digests import sha256
 from saesweep.errors import UsageError
 from saesweep.hub import brief, from_hub, repository
 
@@ -141,23 +142,29 @@ def _encode_whole_texts(backend: tokenizers.Tokenizer) -> None:
             setattr(backend.model, sampling, None)
 
 
-def weights_identity(model: Mapping[str, Any]) -> Any:
-    """What tells these weights from others of the same name: the files of a local folder by their size and ends, the commit
-    of a repository, whose tokenizer has been fetched before. None where the settings say it all (a checksum, a seed)."""
-    if not (repository := model["source"].get("hub")):
+CONTENT = {  # of a model's folder: what determines its activations
+    "weights": ("*.safetensors", "*.safetensors.index.json"),
+    "config": ("config.json", "adapter_config.json"),
+    "tokenizer": ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model",
+                  "*.tiktoken"),
+}
+
+
+def weights_identity(model: Mapping[str, Any]) -> dict[str, str] | None:
+    """What the weights, the config and the tokenizer are known by: for a local folder digests of all bytes of their files, for
+    a repository its commit, once its tokenizer has been fetched. None where the settings say it all (a checksum, a seed)."""
+    if not model["source"].get("hub"):
         return None
-    if (folder := Path(repository)).is_dir():
-        return [[file.name, file.stat().st_size, _crc_of_ends(file)] for file in sorted(folder.glob("*.safetensors"))]
-    config = try_to_load_from_cache(repository, "config.json", revision=model["source"]["revision"])
-    return Path(config).parent.name if isinstance(config, str) else None
+    if (folder := Path(place := repository(model))).is_dir():
+        return {part: _digest_of(folder, patterns) for part, patterns in CONTENT.items()}
+    config = try_to_load_from_cache(place, "config.json", revision=model["source"]["revision"])
+    return {"commit": Path(config).parent.name} if isinstance(config, str) else None
 
 
-def _crc_of_ends(file: Path, size: int = 2**20) -> int:
-    """Its header and first values, and its last ones: training moves all."""
-    with file.open("rb") as content:
-        first = zlib.crc32(content.read(size))
-        content.seek(max(0, file.stat().st_size - size))
-        return zlib.crc32(content.read(), first)
+def _digest_of(folder: Path, patterns: Sequence[str]) -> str:
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    lines = [f"{file.name} {sha256(file)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _random(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTrainedModel:

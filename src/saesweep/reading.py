@@ -1,7 +1,8 @@
 """Token blocks -> activations at the hook points: a text that is read by a language model.
 
-A pool of documents is tokenised, and its blocks are put in an order drawn from stream_seed. A window is so many tokens of
-those blocks; the language model takes it a micro-batch at a time, and stops at the last hook point.
+A pool of documents is tokenised, and its blocks are put in an order drawn from stream_seed. A window is as many of those
+blocks as hold so many ordinary tokens; the language model takes it a micro-batch at a time, without the columns that are
+padding in all of the micro-batch's blocks, and stops at the last hook point.
 """
 from __future__ import annotations
 
@@ -16,13 +17,12 @@ from torch import Tensor
 
 from saesweep import distributed
 from saesweep.draws import POOL, generator
-from saesweep.errors import UsageError
 from saesweep.memory import out_of_memory
 from saesweep.models import LanguageModel, Tokenizer
 from saesweep.progress import Line
 from saesweep.read_ahead import at_once
 from saesweep.sites import HookPoint, Rows, read
-from saesweep.text import Corpus, blocks
+from saesweep.text import Corpus, TextEnded, blocks
 from saesweep.timing import quickest
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class LanguageModelSource:
 
     def reading(self, rows: int) -> Generator[int, None, Rows]:
         """`window`, a micro-batch at a time; each tells how many rows there are by then."""
-        blocks, _ = self.next_blocks(blocks_wanted(rows, self.context, self.window_tokens))
+        blocks, _ = self.next_blocks(tokens_wanted(rows, self.context, self.window_tokens, self.lm.tokenizer))
         return (yield from self._read(blocks, self.points))
 
     def read(
@@ -74,13 +74,16 @@ class LanguageModelSource:
     def trainable(self, tokens: Int[Tensor, "blocks context"]) -> Bool[Tensor, "blocks context"]:
         return trainable(tokens, self.lm.tokenizer)
 
-    def next_blocks(self, count: int) -> tuple[Int[Tensor, "taken context"], list[tuple[int, int]]]:
-        """So many blocks, fewer where the text ends; and, after each of them, the pool and position of the next one."""
+    def next_blocks(self, wanted: int) -> tuple[Int[Tensor, "taken context"], list[tuple[int, int]]]:
+        """The blocks that hold so many ordinary tokens, fewer where the text ends; and, after each of them, the pool and
+        position of the next one."""
         taken, ends = [], []
-        while count > 0 and self._has_pool(needed=not taken):
-            part = self._pool[self.position : self.position + count]
+        while wanted > 0 and self._has_pool(needed=not taken):
+            part = self._pool[self.position :]
+            found = self.trainable(part).sum(1).cumsum(0)
+            part = part[: int((found < wanted).sum()) + 1]
             taken.append(part)
-            count -= len(part)
+            wanted -= int(found[len(part) - 1])
             ends += [(self.pool_number, self.position + i) for i in range(1, len(part) + 1)]
             self.position += len(part)
             if self.position == len(self._pool):
@@ -93,7 +96,7 @@ class LanguageModelSource:
         if self._pool is None:
             try:
                 self._pool = self._read_pool(self.pool_number)
-            except UsageError:
+            except TextEnded:
                 if needed:
                     raise
         return self._pool is not None
@@ -109,7 +112,7 @@ class LanguageModelSource:
         for taken in range(count):
             try:
                 yield next(self._documents)
-            except UsageError:
+            except TextEnded:
                 self._documents = None  # it has ended: who asks for more is told so by a new one
                 if taken == 0:
                     raise
@@ -127,14 +130,30 @@ class LanguageModelSource:
         self._pool: Int[Tensor, "blocks context"] | None = None
 
 
-def blocks_wanted(rows: int, context: int, window: int) -> int:
-    """For so many rows, at most a window; where padding leaves fewer rows, another window follows."""
-    return min(max(1, window // context), math.ceil(1.03 * rows / (context - 1)))
+def tokens_wanted(rows: int, context: int, window: int, tokenizer: Tokenizer) -> int:
+    """Ordinary tokens of a window for so many rows: what whole blocks of at most `window` tokens hold if none is padding."""
+    blocks = min(max(1, window // context), math.ceil(1.03 * rows / (context - 1)))
+    return blocks * (context - (tokenizer.bos is not None))
 
 
-def micro_batches(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> Sequence[Int[Tensor, "_ context"]]:
-    """What goes through the language model at once: so many tokens, but whole blocks and at least one."""
-    return tokens.split(max(1, forward_tokens // tokens.shape[1]))
+def micro_batches(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> list[Int[Tensor, "_ _"]]:
+    """What goes through the language model at once: so many tokens, but whole blocks and at least one, each micro-batch cut
+    to its longest block. No token sees those behind it, so what is cut off changes no other."""
+    places = torch.arange(1, tokens.shape[1] + 1)
+    lengths = ((tokens >= 0) * places).amax(1).clamp(min=1).tolist()  # up to the last token
+    parts, first, longest = [], 0, 1
+    for block, length in enumerate([*lengths, tokens.shape[1] * forward_tokens + 1]):
+        if block > first and (block + 1 - first) * max(longest, length) > forward_tokens:
+            parts.append(tokens[first:block, :longest])
+            first, longest = block, 1
+        longest = max(longest, length)
+    return parts
+
+
+def fill(tokens: Int[Tensor, "blocks context"], tokenizer: Tokenizer, forward_tokens: int) -> float:
+    """The share of the positions in the micro-batches that hold ordinary tokens."""
+    positions = sum(part.numel() for part in micro_batches(tokens, forward_tokens))
+    return int(trainable(tokens, tokenizer).sum()) / positions
 
 
 def trainable(tokens: Int[Tensor, "*batch context"], tokenizer: Tokenizer) -> Bool[Tensor, "*batch context"]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER, KEPT, TOGETHER = "checkpoint", 2, "together.txt"
+ORIGIN = "determined_by.json"  # in the job's folder: the text and weights of its activations, and how they were read
 
 
 class Save(NamedTuple):
@@ -74,6 +75,23 @@ def states(job: Path) -> Iterator[Mapping[str, Any]]:
     for file in _files(job):
         with suppress(safetensors.SafetensorError), safetensors.safe_open(file, "np") as content:
             yield json.loads(content.metadata()["state"])
+
+
+def write_origin(job: Path, determined_by: Mapping[str, Any]) -> None:
+    """When a training starts or resumes."""
+    job.mkdir(parents=True, exist_ok=True)
+    files.replace(job / ORIGIN, json.dumps(determined_by, indent=1, default=str))
+
+
+def origins(job: Path) -> list[Mapping[str, Any]]:
+    """What determined the activations of the checkpoints, and of a finished SAE; empty where that was not written down."""
+    found = [state["determined_by"] for state in states(job) if state.get("determined_by")]
+    if (job / files.NUMBERS).is_file() and (job / ORIGIN).is_file():
+        try:
+            found.append(json.loads((job / ORIGIN).read_text()))
+        except ValueError:
+            log.warning("%s is not readable: whether its text and weights have changed is not known", job / ORIGIN)
+    return found
 
 
 def cohorts(jobs: Sequence[Path]) -> list[Cohort]:

@@ -65,7 +65,7 @@ class ReadText:
         job, activations = self.job, self.job["activations"]
         return CachedSource(
             Path(job["cache"]["folder"]), determined_by(self.job), self.points, cache(self._read_now),
-            context=job["context"], window=activations["window"], device=device_of(job),
+            tokenizer=self.tokenizer, context=job["context"], window=activations["window"], device=device_of(job),
         )
 
     def calibration_rows(self) -> Rows:
@@ -121,29 +121,47 @@ def determined_by(job: Settings) -> Settings:
     model = {key: job["model"][key] for key in ("name", "source", "bos")}
     dtype = str(models.dtype_of(job["model"]["dtype"], str(device_of(job))))
     return {
-        "model": model | {"dtype": dtype, "weights": models.weights_identity(job["model"])},
-        "text": enough_text(job)[0].identity, "context": job["context"], "stream_seed": job["stream_seed"],
+        "model": model | {"dtype": dtype, "content": models.weights_identity(job["model"])},
+        "text": _text_of(job)[0].identity, "context": job["context"], "stream_seed": job["stream_seed"],
         **{key: job["activations"][key] for key in ("window", "documents_per_pool", "forward_tokens")},
     }
 
 
 def require_same(job: Settings, folders: Sequence[Path]) -> None:
-    """What was saved of a job's group goes on on the same text and weights: files of the same name may have changed.
+    """A job's group resumes on the text and the weights of its checkpoints: files of the same name may have changed."""
+    if changed := changed_content(job, folders):
+        raise UsageError("\n".join([*changed.values(), f"give them back, {HOW_TO_REPLACE}"]))
 
-    Another dtype rounds otherwise, and another commit may only have another readme: they are said.
+
+def write_origin(job: Settings, folders: Sequence[Path]) -> None:
+    """Beside what will be the results of the job's group: the next command compares."""
+    if has_lm(job) and distributed.rank() == 0:
+        for folder in folders:
+            try:
+                saves.write_origin(folder, determined_by(job))
+            except OSError as error:
+                log.error("%s cannot be written: %s", folder / saves.ORIGIN, error)
+
+
+HOW_TO_REPLACE = "choose another name=..., or replace these results with overwrite=true"
+
+
+def changed_content(job: Settings, folders: Sequence[Path]) -> dict[Path, str]:
+    """For each folder whose checkpoints or results come from other text or weights, what differs.
+
+    Another dtype rounds otherwise, and another commit may only have another readme: those are logged.
     """
-    now = None  # asked for where something was saved alone: the text is read for it
+    now, found = None, dict[Path, str]()  # the text is read only where there is something to compare
     for folder in folders:
-        for state in saves.states(folder):
-            now = now or _flat(determined_by(job))
-            then = _flat(state.get("determined_by", {}))
-            changed = [key for key in now if then.get(key, now[key]) != now[key]]
-            lines = [f"{key}: {then[key]} there, {now[key]} now" for key in changed]
-            if "text.digest" in changed or ("model.weights" in changed and isinstance(now["model.weights"], list)):
-                lines = [f"{folder} was saved on other text or weights of the same name:", *(f"  {line}" for line in lines)]
-                raise UsageError("\n".join([*lines, "give them back, delete that folder, or choose another name=..."]))
-            if changed:
-                log.warning("%s goes on, but not exactly: %s", folder, "; ".join(lines))
+        for origin in saves.origins(folder):
+            now, then = now or _flat(determined_by(job)), _flat(origin)
+            lines = {key: f"{key}: {then[key]} there, {now[key]} now" for key in now if then.get(key, now[key]) != now[key]}
+            if any(key == "text.digest" or key.startswith("model.content.") for key in lines.keys() - {"model.content.commit"}):
+                head = f"{folder} was saved on other text or weights of the same name:"
+                found[folder] = "\n  ".join([head, *lines.values()])
+            elif lines:
+                log.warning("%s was made with what is not exactly the same now: %s", folder, "; ".join(lines.values()))
+    return found
 
 
 def _flat(settings: Settings) -> dict[str, Any]:
@@ -161,9 +179,13 @@ def enough_text(job: Settings) -> tuple[Corpus, models.Tokenizer]:
 @lru_cache(maxsize=1)
 def _enough_text(job: str) -> tuple[Corpus, models.Tokenizer]:
     asked = json.loads(job)
-    corpus, tokenizer = _text(json.dumps(asked["text"]), asked["stream_seed"], json.dumps(asked["model"]))
+    corpus, tokenizer = _text_of(asked)
     require(corpus, tokenizer, asked)
     return corpus, tokenizer
+
+
+def _text_of(job: Settings) -> tuple[Corpus, models.Tokenizer]:
+    return _text(json.dumps(job["text"]), job["stream_seed"], json.dumps(job["model"]))
 
 
 @lru_cache(maxsize=1)
@@ -172,12 +194,13 @@ def _text(text: str, stream_seed: int, model: str) -> tuple[Corpus, models.Token
 
 
 def language_model(job: Settings) -> models.LanguageModel:
-    """One load serves the plan's probe and the groups that follow."""
-    return _loaded(json.dumps(job["model"]), str(device_of(job)))
+    """One load serves the plan's probe and the groups that follow, as long as the weights are the same."""
+    content = json.dumps(models.weights_identity(job["model"]))
+    return _loaded(json.dumps(job["model"]), str(device_of(job)), content)
 
 
 @lru_cache(maxsize=1)
-def _loaded(model: str, device: str) -> models.LanguageModel:
+def _loaded(model: str, device: str, content: str) -> models.LanguageModel:
     return models.load(json.loads(model), device)
 
 
@@ -186,13 +209,13 @@ def forward_tokens(job: Settings, points: Sequence[HookPoint]) -> int:
     wanted, window = job["activations"]["forward_tokens"], job["activations"]["window"]
     if wanted != "auto":
         return wanted
-    return _fastest(json.dumps(job["model"]), str(device_of(job)), tuple(points), job["context"], window)
+    return _fastest(json.dumps({key: job[key] for key in ("model", "trainer")}), tuple(points), job["context"], window)
 
 
 @cache
-def _fastest(model: str, device: str, points: tuple[HookPoint, ...], context: int, window: int) -> int:
+def _fastest(job: str, points: tuple[HookPoint, ...], context: int, window: int) -> int:
     share = window // distributed.world_size()  # larger ones would leave ranks without any
-    tokens = min(distributed.collected(fastest_forward(_loaded(model, device), points, context, share)))
+    tokens = min(distributed.collected(fastest_forward(language_model(json.loads(job)), points, context, share)))
     log.info("activations.forward_tokens=auto: %s, about the fastest here", f"{tokens:,}")
     return tokens
 

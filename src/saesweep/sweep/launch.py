@@ -90,7 +90,8 @@ def planned(jobs: Sequence[Job], engine: Engine) -> tuple[dict[Path, dict[str, A
     with compiling(jobs if engine.is_here else []):
         refuse(jobs)
         record.refuse_others(jobs)
-        done = {job.folder: numbers for job in jobs if (numbers := _kept(job)) is not None}
+        stale = record.stale(jobs)
+        done = {job.folder: numbers for job in jobs if job.folder not in stale and (numbers := _kept(job)) is not None}
         todo = groups([job for job in jobs if job.folder not in done])
         costs = [_estimate(group) if engine.is_here else None for group in todo]
     print(describe([job for job in jobs if job.folder in done], todo, costs), flush=True)
@@ -98,9 +99,8 @@ def planned(jobs: Sequence[Job], engine: Engine) -> tuple[dict[Path, dict[str, A
 
 
 def _estimate(group: Sequence[Job]) -> dict[str, Any]:
-    from saesweep.sweep import inputs, probe  # torch
+    from saesweep.sweep import probe  # torch
 
-    inputs.require_same(group[0].settings, [job.folder for job in group])
     return probe.estimate([job.settings for job in group])
 
 

@@ -1,6 +1,9 @@
 """What a group would take: the probe behind the plan."""
 from __future__ import annotations
 
+import itertools
+import logging
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,12 +17,16 @@ from saesweep.calibration import meet_l0_
 from saesweep.errors import UsageError
 from saesweep.optimizer import UnitRowAdam, parameter_group
 from saesweep.progress import Line
-from saesweep.reading import timed_forward
+from saesweep.reading import fill, timed_forward
 from saesweep.sites import HookPoint
 from saesweep.statistics import Statistics
 from saesweep.sweep import inputs, precompile
 from saesweep.sweep.inputs import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
+from saesweep.text import pieces, tokenized
 from saesweep.timing import quickest
+
+log = logging.getLogger(__name__)
+SAMPLE = 1000  # documents of which the fill of the blocks is measured
 
 
 def estimate(jobs: Sequence[Settings]) -> dict[str, Any]:
@@ -30,8 +37,10 @@ def estimate(jobs: Sequence[Settings]) -> dict[str, Any]:
         say(f"reading the text, {jobs[0]['text']['name']}")
         enough_text(jobs[0])  # before the weights
     say(f"timing a forward of {jobs[0]['model']['name']}")
-    rows, harvest_seconds = _probe_rows(jobs)
+    rows, position_seconds = _probe_rows(jobs)
     _require_usable(jobs, rows)
+    share = _fill(jobs[0], list(map(point_of, jobs))) if has_lm(jobs[0]) else 1.0
+    harvest_seconds = position_seconds / share
     say("timing a step of each kind of SAE")
     sizes = [rows[point_of(job)].shape[1] for job in jobs]
     seconds: dict[tuple, float] = {}
@@ -42,7 +51,7 @@ def estimate(jobs: Sequence[Settings]) -> dict[str, Any]:
     params = [_count(job, d_in) for job, d_in in zip(jobs, sizes, strict=True)]
     return {
         "d_in": sizes, "params": params, "optimizer_bytes": [8 * count for count in params],
-        "seconds": jobs[0]["tokens"] * per_token + _evaluation_seconds(jobs, harvest_seconds),
+        "seconds": jobs[0]["tokens"] * per_token + _evaluation_seconds(jobs, harvest_seconds, share),
     }
 
 
@@ -51,7 +60,26 @@ def _kind(job: Settings, d_in: int) -> tuple:
     return job["arch"]["name"], job["width"], job["sparsity"], job["dense"], d_in
 
 
-def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float) -> float:
+def _fill(job: Settings, points: Sequence[HookPoint]) -> float:
+    """The share of the positions that the language model reads which hold ordinary tokens, of a sample of the text."""
+    corpus, tokenizer = enough_text(job)
+    sample = itertools.islice(filter(None, corpus.one_pass("held_out")), SAMPLE)
+    documents, forward_tokens = list(tokenized(sample, tokenizer)), inputs.forward_tokens(job, points)
+
+    def of(context: int) -> float:
+        read = torch.stack([block for ids in documents for block in pieces(ids, tokenizer, context)])
+        order = torch.randperm(len(read), generator=torch.Generator().manual_seed(0))
+        return fill(read[order], tokenizer, forward_tokens)
+
+    share, median = of(job["context"]), statistics.median_low(map(len, documents))
+    shorter = 1 << median.bit_length()  # holds BOS too
+    if share < 0.5 and shorter < job["context"] and (time := share / of(shorter)) < 0.8:
+        log.warning("text=%s: blocks of context=%d are %.0f%% full, documents have %d tokens in the median: context=%d would "
+                    "read as much in %.0f%% of the time", corpus.name, job["context"], 100 * share, median, shorter, 100 * time)
+    return share
+
+
+def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float, share: float) -> float:
     """The language model's part of it: the activations, and a pass with logits per SAE, per ablation and one clean."""
     numbers = jobs[0]["evaluation"]
     seconds = (numbers["tokens"] + numbers["calibration_tokens"]) * harvest_seconds
@@ -62,11 +90,11 @@ def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float) -> flo
     with torch.no_grad():
         a_pass, _ = quickest(lambda: lm.module(input_ids=tokens, use_cache=False).logits)
     passes = 1 + 2 * len(set(map(point_of, jobs))) + len(jobs)
-    return seconds + passes * a_pass * numbers["lm_tokens"] / tokens.numel()
+    return seconds + passes * a_pass * numbers["lm_tokens"] / share / tokens.numel()
 
 
 def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor], float]:
-    """A few activation rows per hook point, and the seconds that a token takes to harvest."""
+    """A few activation rows per hook point, and the seconds that a position takes to harvest."""
     job, points = jobs[0], list(dict.fromkeys(map(point_of, jobs)))
     if not has_lm(job):
         source = KnownDictionary(job, points).source

@@ -13,12 +13,12 @@ from saesweep.errors import UsageError, as_typed
 from saesweep.files import COMPOSED, FAILED, NUMBERS, RESOLVED
 from saesweep.keys import MAY_DIFFER_IN_A_FIGURE, target
 from saesweep.members import own_settings
-from saesweep.sweep.jobs import Job, shown
+from saesweep.sweep.jobs import Job, groups, shown
 
 log = logging.getLogger(__name__)
 
 RESULTS = (NUMBERS, "sae")
-OURS = (*RESULTS, saves.FOLDER, *files.FILES, "wandb")  # removed where a job starts anew
+OURS = (*RESULTS, saves.FOLDER, saves.ORIGIN, *files.FILES, "wandb")  # removed where a job starts anew
 
 
 def finished(job: Job) -> dict[str, Any] | None:
@@ -44,6 +44,22 @@ def refuse_others(jobs: Sequence[Job]) -> None:
     if beside := _beside(jobs):
         fix = "one figure would hold both: choose another name=..., or make all of it again in one command with overwrite=true"
         raise UsageError("\n".join([*beside, fix]))
+
+
+def stale(jobs: Sequence[Job]) -> set[Path]:
+    """The folders whose checkpoints or results come from other text or weights of the same name; refused without overwrite."""
+    changed: dict[Path, str] = {}
+    for group in groups([job for job in jobs if saves.origins(job.folder) and not differences(job)]):
+        from saesweep.sweep import inputs  # torch
+
+        try:
+            changed |= inputs.changed_content(group[0].settings, [job.folder for job in group])
+        except UsageError as error:  # what is trained on them ends with this error; what is finished needs neither
+            log.warning("whether the text and the weights of %s have changed is not known: %s", shown(group[0].folder), error)
+    refused = [changed[job.folder] for job in jobs if job.folder in changed and not job.settings["overwrite"]]
+    if refused:
+        raise UsageError("\n".join([*refused, f"give them back, {inputs.HOW_TO_REPLACE}"]))
+    return set(changed)
 
 
 def _beside(jobs: Sequence[Job]) -> list[str]:
@@ -98,8 +114,9 @@ def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 def begin(group: Sequence[Job]) -> None:
     """Write down the settings; remove what an earlier attempt left, unless it was saved and can go on."""
+    replaced = stale(group)
     for job in group:
-        if differences(job) or not saves.exist(job.folder):
+        if differences(job) or job.folder in replaced or not saves.exist(job.folder):
             _clear(job)
         (job.folder / FAILED).unlink(missing_ok=True)
         _write(job.folder / RESOLVED, OmegaConf.to_yaml(OmegaConf.create(job.settings)))

@@ -23,7 +23,7 @@ from saesweep.sites import HookPoint
 from saesweep.sparsity import Coefficient
 from saesweep.statistics import Statistics, require_finite
 from saesweep.sweep.fit import Progress, fit
-from saesweep.sweep.inputs import Inputs, Numbers, Settings, device_of, inputs_of, point_of, require_same
+from saesweep.sweep.inputs import Inputs, Numbers, Settings, device_of, inputs_of, point_of, require_same, write_origin
 from saesweep.training import Member, SAESweep
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ def train_group(jobs: Sequence[Settings], folders: Sequence[Path]) -> list[Numbe
     group = Part(list(jobs), list(map(Path, folders)), jobs[0])
     results = dict[int, Numbers | Exception]()
     require_same(group.shared, group.folders)
+    write_origin(group.shared, group.folders)
     waiting = saves.cohorts(group.folders)
     while waiting:
         gc.collect()  # of a group that did not fit into memory nothing is held any more
