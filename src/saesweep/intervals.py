@@ -9,7 +9,7 @@ Two things vary, and each adds a variance:
     interval    estimate ± (t * sqrt(sum of the variances) + the error that an interpolation may have)
 
 t is Student's, of the degrees of freedom that the variances have together (Welch and Satterthwaite). Documents count by
-their weight: n = (sum w^2)^2 / sum w^4 of them, so that one long document among short ones is no large sample.
+their weight: there are (sum w)^2 / sum w^2 of them (Kish), so that one long document among short ones is no large sample.
 Below MIN_DOCUMENTS there is no interval over documents. The coverage is simulated in tests/test_coverage.py.
 """
 from __future__ import annotations
@@ -55,8 +55,7 @@ def of_documents(rows: Float[Array, " rows"], weights: Float[Array, " documents"
 
 def effective(weights: Float[Array, " documents"]) -> float:
     """How many documents of equal weight are as many as these."""
-    squares = np.square(weights / weights.sum())
-    return float(squares.sum() ** 2 / np.square(squares).sum())
+    return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 def of_seeds(values: Sequence[float]) -> Variance:

@@ -32,7 +32,7 @@ def note(gap: Mapping[str, Any]) -> str:
     if gap["interpolated"]:
         return f"{gap['interpolated']} interpolated"
     off = 100 * gap["error"] / abs(gap["value_b"]) if gap["value_b"] else 0.0
-    return f"L0 {gap['l0_a']:.4g} and {gap['l0_b']:.4g}, which may be {off:.1f}% of it" if off > 0.1 else ""
+    return f"L0 {gap['l0_a']:.4g} and {gap['l0_b']:.4g}, which may be {off:.1f}% of it" if off > 0.5 else ""
 
 
 def beside(mean: Mapping[str, Any], measure: str) -> str:
