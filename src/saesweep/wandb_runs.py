@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # Of eval.json, what SAEs are filtered and compared by: with the curve's keys at most 25, however many eval.json grows to.
 FINAL = ("l0", "fvu", "delta_loss", "loss_recovered", "mse", "cosine", "relative_reconstruction_bias", "dead",
          "frequency_over_1pct", "frequency_over_10pct", "coefficient")
-OF_A_KNOWN_DICTIONARY = ("recovery",)  # one more, on model=synthetic
+WITHOUT_LM = ("recovery", *(key for key in FINAL if key not in ("delta_loss", "loss_recovered")))  # on model=synthetic
 PATIENCE = 60.0  # seconds that the end of a training waits for its runs to be closed
 
 
@@ -71,7 +71,8 @@ class SaeRun:
         self._run.log({f"group/{key}": float(value) for key, value in metrics.items()})
 
     def close(self, summary: Mapping[str, int | float | None] | None, failed: str | None) -> None:
-        shown = [key for key in (*FINAL, *OF_A_KNOWN_DICTIONARY) if key in (summary or {})]
+        summary = summary or {}
+        shown = [key for key in (WITHOUT_LM if "recovery" in summary else FINAL) if key in summary]
         self._run.summary.update({f"eval/{key}": summary[key] for key in shown})
         if failed is not None:
             self._run.summary["failed"] = failed

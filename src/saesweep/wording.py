@@ -16,15 +16,20 @@ ONE_SEED = "One SAE each was trained: a verdict is on this text, for these two S
 
 def amount(found: Mapping[str, Any], measure: str, sign: int = 1) -> str:
     """`4.6% [4.3, 4.9]`, or in the measure's units where a percentage says nothing; * survives Holm's procedure."""
+    value, interval = parts(found, measure, sign)
+    return " ".join(filter(None, (value, interval))) + "*" * found["holm"]
+
+
+def parts(found: Mapping[str, Any], measure: str, sign: int = 1) -> tuple[str, str]:
+    """`4.6%` and `[4.3, 4.9]`; the second empty where there is no interval."""
     if found["percent"] is not None:
         value, ends, form, unit = found["percent"], (found["percent_low"], found["percent_high"]), "z.1f", "%"
     else:
         value, ends, form, unit = found["difference"], (found["low"], found["high"]), "z.4f", UNITS.get(measure, "")
-    said = f"{sign * value:{form}}{unit}"
-    if None not in ends:
-        low, high = sorted(sign * end for end in ends)
-        said += f" [{low:{form}}, {high:{form}}]"
-    return said + "*" * found["holm"]
+    if None in ends:
+        return f"{sign * value:{form}}{unit}", ""
+    low, high = sorted(sign * end for end in ends)
+    return f"{sign * value:{form}}{unit}", f"[{low:{form}}, {high:{form}}]"
 
 
 def note(gap: Mapping[str, Any]) -> str:

@@ -12,12 +12,10 @@ Blocks = list[tuple[Place, dict]]  # of one metric
 
 
 def answer(comparison: dict) -> str:
-    """A sentence per metric, from the means over the L0 that all curves of a place have."""
+    """A sentence per metric, from the means over the L0 that all curves of a place have, and what all verdicts rest on."""
     said = [_said(metric, _blocks(comparison, metric)) for metric in _metrics(comparison)]
-    sentences = [sentence for sentence in said if sentence]
-    if sentences:
-        sentences.append(" ".join(wording.scope(comparison)))
-    return "".join(f"<p>{sentence}</p>" for sentence in sentences)
+    sentences = [*said, " ".join(wording.scope(comparison))]
+    return "".join(f"<p>{sentence}</p>" for sentence in sentences if sentence)
 
 
 def better(comparison: dict) -> str:
@@ -27,16 +25,16 @@ def better(comparison: dict) -> str:
         return ("<p>There is nothing to compare: that takes two architectures at one place with SAEs within 5% of one L0, or "
                 "near enough around it.</p>")
     note = f'<p id="uncompared" hidden>Only {wording.listed(list(map(_short, metrics)))} can be compared here.</p>'
-    scope = f"<p>{' '.join(wording.scope(comparison))} {_legend(comparison)}</p>"
-    return note + scope + "".join(_metric(metric, _blocks(comparison, metric)) for metric in metrics)
+    return note + _legend(comparison) + "".join(_metric(metric, _blocks(comparison, metric)) for metric in metrics)
 
 
 def _legend(comparison: dict) -> str:
     """What the words of the tables mean, where there are intervals."""
     if not comparison["comparisons"]:
         return ""
-    return (f"Equal: the interval lies within {EQUAL:g}%. Not told apart: it holds 0, and more. Both of a pair read the same "
-            "documents: a difference can be sure where the bands above overlap.")
+    return (f'<p class="legend">Brackets are the intervals, * as above. Equal: the interval lies within {EQUAL:g}%. Not told '
+            "apart: it holds 0, and more. Both of a pair read the same documents: a difference can be sure where the bands "
+            "above overlap.</p>")
 
 
 def _metrics(comparison: dict) -> list[str]:
@@ -123,8 +121,16 @@ def _mean_row(metric: str, place: Place, name: str, block: dict, archs: list[str
 def _mean(mean: dict | None, reference: str | None, metric: str) -> str:
     if mean is None:
         return "-"
-    beside = "reference" if mean["arch"] == reference else _beside(mean, metric)
+    beside = "reference" if mean["arch"] == reference else _two_lines(mean, metric, after=f" {SAID[mean['verdict']]}")
     return f"{cell('mean', mean['mean'])}<br>{beside}"
+
+
+def _two_lines(found: dict, metric: str, before: str = "", after: str = "") -> str:
+    """`topk 4.2%*` or `4.2% higher*` above `[3.6, 4.9]`; a verdict that leaves both open in grey, above its numbers."""
+    value, interval = map(escape, wording.parts(found, metric, -1 if found["verdict"] == "worse" else 1))
+    if _style(found) == "level":
+        return f'<span class="level">{SAID[found["verdict"]]}<small>{value} {interval}</small></span>'
+    return f'<span>{before}{value}{after}{"*" * found["holm"]}<small>{interval}</small></span>'
 
 
 def _pairs(metric: str, place: Place, name: str, block: dict) -> str:
@@ -150,8 +156,5 @@ def _gap(gap: dict | None, metric: str) -> str:
         return "-"
     tip = escape(f"{gap['a']} {gap['value_a']:.4g}, {gap['b']} {gap['value_b']:.4g}, at L0 {gap['l0']:.4g}")
     gap = turned(gap) if gap["verdict"] == "worse" else gap
-    said, more = escape(wording.amount(gap, metric)), wording.note(gap)
-    more = f"<br><small>{escape(more)}</small>" if more else ""
-    if gap["verdict"] == "better":
-        return f'<span title="{tip}"><b>{escape(gap["a"])}</b>&nbsp;{said}{more}</span>'
-    return f'<span class="level" title="{tip}">{SAID[gap["verdict"]]}: {said}{more}</span>'
+    said, more = _two_lines(gap, metric, before=f"<b>{escape(gap['a'])}</b>&nbsp;"), escape(wording.note(gap))
+    return f'<span title="{tip}">{said}{more and f"<small>{more}</small>"}</span>'
