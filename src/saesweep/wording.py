@@ -10,6 +10,7 @@ from saesweep.verdicts import EQUAL
 
 PHRASES = {"better": "is better than", "equal": f"is equal within {EQUAL:g}% to", "open": "is not told apart from",
            "none": "has no interval beside"}
+SHORT = {"fvu": "FVU", "delta_loss": "delta loss"}
 UNITS = {"delta_loss": " nats"}
 ONE_SEED = "One SAE each was trained: a verdict is on this text, for these two SAEs; another seed may turn it (seed=0,1,2)."
 
@@ -50,16 +51,28 @@ def beside(mean: Mapping[str, Any], measure: str) -> str:
 
 def scope(comparison: Mapping[str, Any]) -> list[str]:
     """Sentences on what all the verdicts rest on: what was varied, how many there are, and what one seed means."""
-    found = [one for place in comparison["places"] for part in place["metrics"].values() for one in judged_in(part)]
-    varied = list(dict.fromkeys(one["varied"] for one in found if one["verdict"] != "none"))
-    if not found:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for place in comparison["places"]:
+        for measure, part in place["metrics"].items():
+            found.setdefault(measure, []).extend(judged_in(part))
+    verdicts = [one for judged in found.values() for one in judged]
+    if not verdicts:
         return []
-    if not varied:
+    if all(one["verdict"] == "none" for one in verdicts):
         return [f"There are no intervals, so nothing is said: they take several seeds, or {MIN_DOCUMENTS} held-out documents."]
-    sentences = [f"95% intervals over {listed(varied)}."]
+    sentences = [_varied(found)]
     if comparison["comparisons"] > 1:
         sentences.append(f"{comparison['comparisons']} comparisons were made; * holds for all of them together (Holm).")
-    return sentences + [ONE_SEED] * any(one["one_seed"] and one["verdict"] != "none" for one in found)
+    return sentences + [ONE_SEED] * any(one["one_seed"] and one["verdict"] != "none" for one in verdicts)
+
+
+def _varied(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """`95% intervals over 38 documents (FVU), 13 documents (delta loss).`"""
+    each = {measure: dict.fromkeys(one["varied"] for one in judged if one["varied"]) for measure, judged in found.items()}
+    said = {measure: " or ".join(varied) for measure, varied in each.items() if varied}
+    if len(set(said.values())) == 1:
+        return f"95% intervals over {next(iter(said.values()))}."
+    return f"95% intervals over {', '.join(f'{varied} ({SHORT.get(measure, measure)})' for measure, varied in said.items())}."
 
 
 def listed(words: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ from saesweep import wording
 from saesweep.page.words import Place, at, cell, scrolling, title
 from saesweep.verdicts import EQUAL, turned
 
-SHORT = {"fvu": "FVU", "delta_loss": "delta loss"}
 SAID = {"better": "lower", "worse": "higher", "equal": "equal", "open": "not told apart", "none": "no interval"}
 Blocks = list[tuple[Place, dict]]  # of one metric
 
@@ -47,7 +46,7 @@ def _blocks(comparison: dict, metric: str) -> Blocks:
 
 
 def _short(metric: str) -> str:
-    return SHORT.get(metric, escape(metric))
+    return wording.SHORT.get(metric, escape(metric))
 
 
 def _capital(words: str) -> str:
