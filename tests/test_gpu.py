@@ -142,7 +142,7 @@ def test_the_next_window_is_read_as_far_as_this_one_was_handed_out(text, quick):
         where = []
         inputs.source.lm.module.register_forward_pre_hook(lambda *_: where.append(Stream.current is stream.ahead.stream))
         read = [0, *(len(where) for _ in zip(range(8), stream, strict=False))]
-    assert all(where) and all(1 <= after - before <= 2 for before, after in pairwise(read)), read
+    assert all(where) and all(1 <= after - before <= 3 for before, after in pairwise(read)), read  # of 64 places, some padding
 
 
 def test_a_training_on_a_gpu_has_a_plan_with_a_time(text, quick):

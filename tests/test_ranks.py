@@ -22,7 +22,8 @@ PLACE = "outputs/default/tiny/resid.1"
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    return write_text(tmp_path_factory.mktemp("text"))
+    """On which no activation lies so close to its threshold that another order of sums turns it."""
+    return write_text(tmp_path_factory.mktemp("text"), seed=1)
 
 
 def swept(folder, words, code=0):

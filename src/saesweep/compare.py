@@ -6,9 +6,9 @@ the mean over seeds. Two curves are compared at each L0 at which one of them has
     verdict   from the difference and its interval (verdicts.py)
     mean      of the values at the L0 that all curves have, weighted by log L0 (trapezoid), beside the reference's
 
-With one seed a verdict is of the two SAEs, not of their architectures. Where one curve of the place has several seeds and
-another one has not, the largest spread between seeds that is known there stands for it. All verdicts of a report are
-tested together by Holm's procedure: `holm` marks those that survive it.
+With one seed a verdict is of the two SAEs, not of their architectures. Where a curve at the place has several seeds at that L0
+and another one has not, its spread stands for the other's (verdicts.py). All verdicts of a report are tested together by
+Holm's procedure: `holm` marks those that survive it, where there are several.
 """
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saesweep.intervals import Variance, holm
+from saesweep.intervals import holm
 from saesweep.jackknife import numbers
 from saesweep.matching import MATCH
-from saesweep.measured_curve import Curve, Reading, averaged
+from saesweep.measured_curve import Curve, Reading, averaged, within
 from saesweep.outputs import PLACE, on_front
-from saesweep.verdicts import judged
+from saesweep.verdicts import Lender, judged
 
 MEASURES = ("fvu", "delta_loss")  # of both, less is better
 
@@ -41,7 +41,7 @@ def compare(df: pd.DataFrame, documents: Sequence[pd.DataFrame | None], referenc
         places.append(name | {"metrics": {key: part for key, part in found.items() if part}})
     tested = [one for place in places for part in place["metrics"].values() for one in judged_in(part) if one["p"] is not None]
     for one, survives in zip(tested, holm([one["p"] for one in tested]), strict=True):
-        one["holm"] = survives
+        one["holm"] = survives and len(tested) > 1
     return {"places": places, "comparisons": len(tested)}
 
 
@@ -75,61 +75,72 @@ def _on_one_text(curves: Sequence[Curve]) -> bool:
     return len(frozenset().union(*(curve.texts for curve in curves))) <= 1
 
 
-def _labels(curves: Sequence[Curve]) -> list[float]:
-    """The L0 at which one of them has a point: all targets that were met, and what is not within MATCH of one found before."""
+def _shared_l0(curves: Sequence[Curve]) -> dict[float, float]:
+    """The L0 at which one of them has a point, by what it is called: all targets that were met, then what else there is.
+
+    It is the middle of where those that have a point of their own have it; what comes out at one L0 is named once.
+    """
     points = [point for curve in curves for point in curve.points]
-    found = {point.label for point in points if point.label == point.sparsity}
-    for label in sorted(point.label for point in points if point.label != point.sparsity):
-        if all(abs(math.log(label / other)) > math.log(1 + MATCH) for other in found):
-            found.add(label)
-    return sorted(found)
-
-
-def _common_l0(curves: Sequence[Curve], label: float) -> float:
-    """In the middle of where those of them that have a point of their own have it."""
-    own = [point.l0 for curve in curves if (point := curve.own(label)) is not None]
-    return float(f"{np.exp(np.mean(np.log(own))):.6g}") if own else label
+    targets = sorted({point.label for point in points if point.label == point.sparsity})
+    others = sorted({point.label for point in points if point.label != point.sparsity})
+    found: dict[float, float] = {}
+    for label in [*targets, *(one for one in others if not any(within(one, target) for target in targets))]:
+        own = [point.l0 for curve in curves if (point := curve.own(label)) is not None]
+        l0 = float(f"{np.exp(np.mean(np.log(own))):.6g}") if own else label
+        if not any(abs(math.log(l0 / other)) <= math.log(1 + MATCH) / 2 for other in found.values()):
+            found[label] = l0
+    return dict(sorted(found.items()))
 
 
 def _gaps(a: Curve, b: Curve, curves: Sequence[Curve]) -> list[dict[str, Any]]:
     """Where both have a value, one per L0 at which one of them has a point."""
     gaps = []
-    for label in _labels([a, b]):
-        l0 = _common_l0([a, b], label)
-        at = [curve.at(l0) for curve in (a, b)]
-        if None in at:
+    for label, l0 in _shared_l0([a, b]).items():
+        at = {curve.arch: curve.at(l0) for curve in (a, b)}
+        if None in at.values():
             continue
-        own = {f"l0_{key}": (point := curve.own(label)) and point.l0 for key, curve in (("a", a), ("b", b))}
-        between = [curve.arch for curve, reading in zip((a, b), at, strict=True) if reading.interpolated]
+        own = {f"l0_{key}": at[curve.arch].own and at[curve.arch].own.l0 for key, curve in (("a", a), ("b", b))}
+        between = [arch for arch, reading in at.items() if reading.own is None]
+        lender = _lender(at, [a, b, *curves], l0)
         gaps.append({"a": a.arch, "b": b.arch, "sparsity": label, "l0": l0, **own, "interpolated": ", ".join(between) or None,
-                     **judged(*at, _borrowed([curve.at(l0) for curve in curves]))})
+                     **judged(at[a.arch], at[b.arch], lender)})
     return gaps
 
 
-def _borrowed(readings: Sequence[Reading | None]) -> Variance | None:
-    """The largest spread between seeds that is known; of single SAEs."""
-    spreads = [reading.spread for reading in readings if reading is not None and reading.spread is not None]
-    return max(spreads, key=lambda spread: spread.value, default=None)
+def _lender(at: Mapping[str, Reading], curves: Sequence[Curve], l0: float) -> Lender | None:
+    """Whose seeds stand for those of a curve that has one: the other one's, else of a third that has an SAE there, on the
+    same text, the one whose seeds differ most beside its value."""
+    if all(reading.count > 1 for reading in at.values()):
+        return None
+    known = [Lender(arch, reading) for arch, reading in at.items() if reading.count > 1]
+    if not known:
+        third = [curve for curve in curves if curve.arch not in at and _on_one_text([*curves[:2], curve])]
+        there = [Lender(curve.arch, reading) for curve in third if (reading := curve.at(l0)) is not None]
+        known = [one for one in there if one.reading.own is not None and one.reading.count > 1]
+    return max(known, key=lambda one: one.spread.value / max(abs(one.reading.value), 1e-12) ** 2, default=None)
 
 
 def _means(curves: Sequence[Curve], reference: str | None) -> dict[str, Any]:
-    """Of curves with several points, at the L0 that all of them have; the smallest mean first."""
+    """Of curves with several points on the text of most of them, at the L0 that all of them have; the smallest mean first."""
     none = {"reference": None, "mean_over_l0": [], "means": []}
-    if len(curves) < 2 or not _on_one_text(curves):
+    by_text = [[curve for curve in curves if _on_one_text([one, curve])] for one in curves]
+    curves = max(by_text, key=len, default=[])
+    l0s = [l0 for l0 in sorted(_shared_l0(curves).values()) if all(curve.at(l0) for curve in curves)]
+    if len(curves) < 2 or len(l0s) < 2:
         return none
-    shared = [l0 for l0 in (_common_l0(curves, label) for label in _labels(curves)) if all(curve.at(l0) for curve in curves)]
-    if len(shared) < 2:
-        return none
-    shares = _trapezoid(np.log(shared))
-    means = {curve.arch: averaged([curve.at(l0) for l0 in shared], shares) for curve in curves}
-    best_first = sorted(means, key=lambda arch: float(means[arch].rows[0]))
-    against = reference or "topk"
+    shares = _trapezoid(np.log(l0s))
+    means = {curve.arch: averaged([curve.at(l0) for l0 in l0s], shares) for curve in curves}
+    best_first = sorted(means, key=lambda arch: means[arch].value)
+    against = reference or next((arch for arch in means if arch.split(" (")[0] == "topk"), best_first[0])
     against = against if against in means else best_first[0]
-    borrowed, rows = _borrowed(list(means.values())), []
+    rows = []
     for arch in best_first:
-        beside = judged(means[arch], means[against], borrowed) if arch != against else {}
-        rows.append({"arch": arch, "mean": float(means[arch].rows[0]), **beside})
-    return {"reference": against, "mean_over_l0": shared, "means": rows}
+        pair = {arch: means[arch], against: means[against]}
+        known = [Lender(name, one) for name, one in pair.items() if one.count > 1]
+        lender = known[0] if len(known) == 1 else None
+        beside = judged(means[arch], means[against], lender) if arch != against else {}
+        rows.append({"arch": arch, "mean": means[arch].value, **beside})
+    return {"reference": against, "mean_over_l0": l0s, "means": rows}
 
 
 def _trapezoid(x: np.ndarray) -> list[float]:

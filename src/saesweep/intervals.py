@@ -6,21 +6,23 @@ Two things vary, and each adds a variance:
                 variance = (n - 1)/n  sum over documents of (number without it - mean of these)^2
     seeds       spread between SAEs that differ in nothing but their seed: s^2 / seeds, for each of the two curves
 
-    interval    estimate ± (t * sqrt(sum of the variances) + the error that an interpolation may have)
+    interval    estimate ± (sqrt(sum over both of (t * sqrt(variance))^2) + the error that a match in L0 may have)
 
-t is Student's, of the degrees of freedom that the variances have together (Welch and Satterthwaite). Documents count by
-their weight: there are (sum w)^2 / sum w^2 of them (Kish), so that one long document among short ones is no large sample.
+t is Student's, of each one's degrees of freedom, so that two seeds that happen to be alike do not make an interval narrow.
+Documents count by their weight: there are (sum w)^2 / sum w^2 of them (Kish), so that one long document among short ones is
+no large sample. The seeds of two curves are taken together (Welch and Satterthwaite).
 Below MIN_DOCUMENTS there is no interval over documents. The coverage is simulated in tests/test_coverage.py.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
-from scipy import stats
+from scipy import optimize, stats
 
 LEVEL = 0.95
 MIN_DOCUMENTS = 10
@@ -63,19 +65,41 @@ def of_seeds(values: Sequence[float]) -> Variance:
     return Variance(float(np.var(values, ddof=1)), len(values) - 1)
 
 
-def interval(estimate: float, variances: Iterable[Variance], error: float = 0.0) -> Interval | None:
-    """error: how far the estimate may be off besides, at most; None where nothing was varied."""
-    variances = list(variances)
-    if not variances:
-        return None
+def together(variances: Sequence[Variance]) -> Variance | None:
+    """Of a sum of independent numbers (Welch and Satterthwaite)."""
     total = sum(part.value for part in variances)
-    if total == 0:
-        beyond = abs(estimate) > error
-        return Interval(estimate, estimate - error, estimate + error, 0.0 if beyond else 1.0)
-    df = total**2 / sum(part.value**2 / part.df for part in variances)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * total**0.5 + error
-    p = 2 * float(stats.t.sf(max(0.0, abs(estimate) - error) / total**0.5, df))
-    return Interval(estimate, estimate - half, estimate + half, p)
+    if not variances or total == 0:
+        return min(variances, key=lambda part: part.df, default=None)
+    return Variance(total, 1 / sum((part.value / total) ** 2 / part.df for part in variances))
+
+
+def interval(estimate: float, variances: Iterable[Variance | None], error: float = 0.0) -> Interval | None:
+    """variances: of the documents and of the seeds; None where one was not varied. error: how far it may be off besides.
+
+    None where nothing was varied.
+    """
+    known = [part for part in variances if part is not None]
+    if not known:
+        return None
+    half = _half(known, LEVEL) + error
+    return Interval(estimate, estimate - half, estimate + half, _p(abs(estimate) - error, known))
+
+
+def _half(variances: Sequence[Variance], level: float) -> float:
+    return math.hypot(*(float(stats.t.ppf((1 + level) / 2, part.df)) * math.sqrt(part.value) for part in variances))
+
+
+def _p(beyond: float, variances: Sequence[Variance]) -> float:
+    """1 - the level of the interval that just reaches so far."""
+    total = sum(part.value for part in variances)
+    if beyond <= 0 or total == 0:
+        return 1.0 if beyond <= 0 else 0.0
+    if len(variances) == 1:
+        return 2 * float(stats.t.sf(beyond / math.sqrt(total), variances[0].df))
+    smallest = 1e-12
+    if _half(variances, 1 - smallest) < beyond:
+        return smallest
+    return float(np.exp(optimize.brentq(lambda log: _half(variances, -np.expm1(log)) - beyond, math.log(smallest), -1e-9)))
 
 
 def holm(p_values: Sequence[float]) -> list[bool]:

@@ -17,6 +17,7 @@ class Numbers(NamedTuple):
     value: Float[Array, " rows"]
     weights: Float[Array, " documents"]  # of each document in the value; empty where they are not known
     text: int  # the number of the text that it was measured on; -1: not known
+    scale: float  # of the value: its size, and for a difference of losses at least 5% of the loss itself
 
     @property
     def documents(self) -> int:
@@ -31,20 +32,35 @@ def numbers(points: pd.DataFrame, documents: Sequence[pd.DataFrame | None], meas
         text = -1 if own is None else _number(own, texts, measure)
         left_out = None if own is None else _left_out(own, measure)
         without, weights = ((np.empty(0), np.empty(0)), np.empty(0)) if left_out is None else (left_out[:2], left_out[2])
-        found.append(Numbers(np.append(l0, without[0]), np.append(value, without[1]), weights, text))
+        rows = np.append(l0, without[0]), np.append(value, without[1])
+        found.append(Numbers(*rows, weights, text, _scale(value, own, measure)))
     return found
+
+
+def _scale(value: float, own: pd.DataFrame | None, measure: str) -> float:
+    if measure == "fvu" or own is None or not {"nats_clean", "scored"} <= set(own):
+        return abs(value)
+    return max(abs(value), 0.05 * float(own["nats_clean"].sum() / max(1.0, own["scored"].sum())))
 
 
 def _number(own: pd.DataFrame, texts: list[pd.DataFrame], measure: str) -> int:
     """Of its text; a new one is added to the texts. -1 where it was not measured by document."""
-    keys = ["tokens"] if measure == "fvu" else ["tokens", "scored"]
-    if not set(keys) <= set(own):
+    if not {"tokens", "variance"} <= set(own) or (measure != "fvu" and not {"scored", "nats_clean"} <= set(own)):
         return -1
-    for number, other in enumerate(texts):
-        if all(own[key].equals(other[key]) for key in keys):
-            return number
-    texts.append(own)
-    return len(texts) - 1
+    number = next((i for i, other in enumerate(texts) if _same_text(own, other, measure)), len(texts))
+    if number == len(texts):
+        texts.append(own)
+    return number
+
+
+def _same_text(own: pd.DataFrame, other: pd.DataFrame, measure: str) -> bool:
+    """As many tokens in each document, and of each the same share of the variance (which is in units of the training)."""
+    counted = ["tokens"] if measure == "fvu" else ["tokens", "scored"]
+    if len(own) != len(other) or any((own[key].to_numpy(float) != other[key].to_numpy(float)).any() for key in counted):
+        return False
+    shares = [table["variance"].to_numpy(float) / table["variance"].sum() for table in (own, other)]
+    losses = [table["nats_clean"].to_numpy(float) if measure != "fvu" else np.zeros(1) for table in (own, other)]
+    return np.allclose(*shares, rtol=0.01, atol=1e-6) and np.allclose(*losses, rtol=0.05, atol=0.1)
 
 
 def _left_out(own: pd.DataFrame, measure: str) -> tuple[Array, Array, Array] | None:

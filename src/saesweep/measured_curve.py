@@ -2,18 +2,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy import ndarray as Array
 
-from saesweep import intervals
-from saesweep.intervals import Variance, of_documents, of_seeds
+from saesweep.intervals import Variance, interval, of_documents, of_seeds, together
 from saesweep.jackknife import Numbers
-from saesweep.matching import MATCH, Matched, value_at
+from saesweep.matching import MATCH, lagrange, value_at
 from saesweep.outputs import aims
 
 
@@ -24,21 +23,46 @@ class Point(NamedTuple):
     saes: list[Numbers]
 
     @property
+    def log_l0(self) -> list[float]:
+        """Of each seed."""
+        return [math.log(sae.l0[0]) for sae in self.saes]
+
+    @property
     def l0(self) -> float:
-        return float(np.mean([sae.l0[0] for sae in self.saes]))
+        """The mean over seeds of its logarithm, as an L0."""
+        return float(f"{math.exp(np.mean(self.log_l0)):.12g}")
 
     @property
     def label(self) -> float:
         """The L0 that it is called by: its target, or the L0 it has where that is far from the target."""
-        met = self.sparsity is not None and abs(math.log(self.l0 / self.sparsity)) <= math.log(1 + MATCH)
+        met = self.sparsity is not None and self.sparsity > 0 and within(self.l0, self.sparsity)
         return self.sparsity if met else float(f"{self.l0:.3g}")
 
     def spread(self, slope: float) -> Variance | None:
         """Between the seeds, at the L0 of their mean; None of one."""
         if len(self.saes) == 1:
             return None
-        log_l0 = np.log([sae.l0[0] for sae in self.saes])
-        return of_seeds([float(sae.value[0]) - slope * (x - log_l0.mean()) for sae, x in zip(self.saes, log_l0, strict=True)])
+        middle = math.log(self.l0)
+        values = zip(self.saes, self.log_l0, strict=True)
+        return of_seeds([float(sae.value[0]) - slope * (x - middle) for sae, x in values])
+
+    def error(self, slope: float) -> float:
+        """Of the mean over seeds that lie further apart in L0 than a comparison allows."""
+        apart = max(self.log_l0) - min(self.log_l0)
+        return abs(slope) * apart / 2 if apart > 2 * math.log(1 + MATCH) else 0.0
+
+
+def within(l0: float, other: float) -> bool:
+    """At the same L0."""
+    return abs(math.log(l0 / other)) <= math.log(1 + MATCH)
+
+
+class Seeds(NamedTuple):
+    """How much of a reading is one point's, and how far its seeds are apart."""
+
+    share: float
+    count: int
+    spread: Variance | None  # of single SAEs; None of one seed
 
 
 class Reading(NamedTuple):
@@ -46,15 +70,26 @@ class Reading(NamedTuple):
 
     rows: Array  # of all documents, then of all but one
     weights: Array  # of the documents
-    error: float  # of interpolation, at most
-    interpolated: bool
-    seeds: int
-    spread: Variance | None  # between SAEs that differ in their seed alone
+    error: float  # of the match in L0
+    own: Point | None  # that was measured there; None: interpolated, or an average
+    seeds: dict[int, Seeds]  # by the number of the curve's point
 
-    def variances(self, borrowed: Variance | None = None) -> list[Variance]:
-        """borrowed: the spread between seeds of another curve, where this one has a single seed."""
-        found, spread = [of_documents(self.rows, self.weights)], self.spread or borrowed
-        return [v for v in (*found, spread and spread._replace(value=spread.value / self.seeds)) if v is not None]
+    @property
+    def value(self) -> float:
+        return float(self.rows[0])
+
+    @property
+    def count(self) -> int:
+        """Of the seeds, the fewest of the points that matter."""
+        most = max(abs(part.share) for part in self.seeds.values())
+        return min(part.count for part in self.seeds.values() if abs(part.share) > 0.1 * most)
+
+    def of_seeds(self) -> list[Variance]:
+        """What the seeds vary of it; nothing where a point that matters has one seed alone."""
+        if self.count == 1:
+            return []
+        known = [part for part in self.seeds.values() if part.spread is not None]
+        return [Variance(part.share**2 * part.spread.value / part.count, part.spread.df) for part in known]
 
 
 @dataclass(frozen=True)
@@ -64,6 +99,7 @@ class Curve:
     arch: str
     points: list[Point]
     texts: frozenset[int]  # those known that it was measured on
+    _read: dict[float, Reading | None] = field(default_factory=dict)
 
     @staticmethod
     def of(arch: str, points: pd.DataFrame, measured: Sequence[Numbers]) -> Curve:
@@ -76,64 +112,73 @@ class Curve:
         texts = frozenset(measured[i].text for i in np.flatnonzero(own)) - {-1}
         return Curve(arch, sorted(found, key=lambda point: point.l0), texts)
 
-    def own(self, label: float) -> Point | None:
+    def own(self, l0: float) -> Point | None:
         """The point that was measured at about this L0."""
-        nearest = min(self.points, key=lambda point: abs(math.log(point.l0 / label)))
-        return nearest if abs(math.log(nearest.l0 / label)) <= math.log(1 + MATCH) else None
+        nearest = min(self.points, key=lambda point: abs(math.log(point.l0 / l0)))
+        return nearest if within(nearest.l0, l0) else None
 
     def at(self, l0: float) -> Reading | None:
         """None where the curve has no value at this L0."""
-        rows = min(len(sae.value) for point in self.points for sae in point.saes)
-        log_l0 = np.stack([np.mean([np.log(sae.l0[:rows]) for sae in p.saes], axis=0) for p in self.points], axis=1)
-        value = np.stack([np.mean([sae.value[:rows] for sae in p.saes], axis=0) for p in self.points], axis=1)
-        found = value_at(log_l0, value, math.log(l0))
+        if l0 not in self._read:
+            self._read[l0] = self._at(math.log(l0))
+        return self._read[l0]
+
+    def _at(self, wanted: float) -> Reading | None:
+        found = value_at(*self._arrays(range(len(self.points)), rows=1), wanted)
         if found is None:
             return None
-        weights = self.points[0].saes[0].weights[: rows - 1]
-        spread = self._spread(found)
-        seeds = min(len(self.points[i].saes) for i in _most_of(found)) if spread else 1
-        return Reading(found.rows, weights, found.error, found.interpolated, seeds, spread)
+        used = sorted(found.parts)
+        rows = min(len(sae.value) for i in used for sae in self.points[i].saes)
+        if rows > 1:
+            log_l0, value, _ = self._arrays(used, rows)
+            shares = lagrange(log_l0, wanted) if len(used) > 1 else np.ones_like(value)
+            found = found._replace(rows=(shares * value).sum(1))
+        parts = [(i, self.points[i], share) for i, share in found.parts.items()]
+        seeds = {i: Seeds(share, len(point.saes), point.spread(found.slope)) for i, point, share in parts}
+        error = found.error + max(self.points[i].error(found.slope) for i in used)
+        weights = self.points[used[0]].saes[0].weights[: rows - 1]
+        return Reading(found.rows, weights, error, None if found.own is None else self.points[found.own], seeds)
 
-    def _spread(self, found: Matched) -> Variance | None:
-        """Of one seed's value there; unless each point that matters has several seeds, it is not known."""
-        parts = [(share, self.points[i].spread(found.slope)) for i, share in found.parts.items()]
-        if any(self.points[i].spread(0.0) is None for i in _most_of(found)):
-            return None
-        return _sum([v._replace(value=share**2 * v.value) for share, v in parts if v is not None])
+    def _arrays(self, points: Sequence[int], rows: int) -> tuple[Array, Array, Array]:
+        """log L0 and value [rows, points], means over seeds; and the values' scale [points]."""
+        chosen = [self.points[i].saes for i in points]
+        with np.errstate(divide="ignore", invalid="ignore"):  # active in one document alone
+            log_l0 = np.stack([np.mean([np.log(sae.l0[:rows]) for sae in saes], axis=0) for saes in chosen], axis=1)
+        value = np.stack([np.mean([sae.value[:rows] for sae in saes], axis=0) for saes in chosen], axis=1)
+        return log_l0, value, np.array([max(sae.scale for sae in saes) for saes in chosen])
 
     def described(self) -> dict[str, Any]:
         """For the figures: each point's mean, with its interval."""
-        each = []
-        for point in self.points:
-            rows = min(len(sae.value) for sae in point.saes)
-            value = np.mean([sae.value[:rows] for sae in point.saes], axis=0)
-            spread = point.spread(0.0)
-            own = Reading(value, point.saes[0].weights[: rows - 1], 0.0, False, len(point.saes), spread)
-            each.append((point, intervals.interval(float(value[0]), own.variances()), float(value[0])))
+        means = [float(np.mean([sae.value[0] for sae in point.saes])) for point in self.points]
+        each = [_interval_of(point, mean) for point, mean in zip(self.points, means, strict=True)]
         return {
-            "arch": self.arch, "sparsity": [p.sparsity for p in self.points], "l0": [p.l0 for p in self.points],
-            "mean": [mean for _, _, mean in each],
-            "low": [i and i.low for _, i, _ in each], "high": [i and i.high for _, i, _ in each],
+            "arch": self.arch, "sparsity": [p.sparsity for p in self.points], "l0": [p.l0 for p in self.points], "mean": means,
+            "low": [i and i.low for i in each], "high": [i and i.high for i in each],
         }
 
 
-def _most_of(found: Matched) -> list[int]:
-    """The points that a value is made of: those next to it, not the one that only bends the curve."""
-    return [i for i, share in found.parts.items() if share > 0.1]
+def _interval_of(point: Point, mean: float) -> Any:
+    rows = min(len(sae.value) for sae in point.saes)
+    value = np.mean([sae.value[:rows] for sae in point.saes], axis=0)
+    seeds = {0: Seeds(1.0, len(point.saes), point.spread(0.0))}
+    reading = Reading(value, point.saes[0].weights[: rows - 1], 0.0, point, seeds)
+    return interval(mean, [of_documents(reading.rows, reading.weights), together(reading.of_seeds())])
 
 
 def averaged(readings: Sequence[Reading], shares: Sequence[float]) -> Reading:
     """Of one curve at several L0: the sum of share * value."""
-    rows = sum(share * reading.rows for share, reading in zip(shares, readings, strict=True))
+    size = min(len(reading.rows) for reading in readings)
+    rows = sum(share * reading.rows[:size] for share, reading in zip(shares, readings, strict=True))
     error = sum(share * reading.error for share, reading in zip(shares, readings, strict=True))
-    spreads = [reading.spread for reading in readings]
-    spread = None
-    if None not in spreads:
-        spread = _sum([v._replace(value=share**2 * v.value) for share, v in zip(shares, spreads, strict=True)])
-    first = readings[0]
-    return Reading(rows, first.weights, error, any(r.interpolated for r in readings), min(r.seeds for r in readings), spread)
+    return Reading(rows, readings[0].weights[: size - 1], error, None, _added(readings, shares))
 
 
-def _sum(variances: Sequence[Variance]) -> Variance:
-    total = sum(v.value for v in variances)
-    return Variance(total, total**2 / sum(v.value**2 / v.df for v in variances) if total else min(v.df for v in variances))
+def _added(readings: Sequence[Reading], shares: Sequence[float]) -> Mapping[int, Seeds]:
+    """A point that is in several readings counts once, with all of its shares: its seeds are the same in all."""
+    found: dict[int, Seeds] = {}
+    for share, reading in zip(shares, readings, strict=True):
+        for i, part in reading.seeds.items():
+            before = found.get(i, part._replace(share=0.0))
+            spread = max((s for s in (before.spread, part.spread) if s is not None), default=None)
+            found[i] = Seeds(before.share + share * part.share, part.count, spread)
+    return found

@@ -53,7 +53,7 @@ def write(found: Report, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     contents = {
         "pareto.csv": found.df.astype({"sparsity": "Int64"}).to_csv(index=False).encode(),  # a target may be missing
-        "pareto.json": json.dumps(found.comparison, indent=1).encode(),
+        "pareto.json": json.dumps(found.comparison, indent=1, allow_nan=False).encode(),
         "pareto.html": page.html(*found).encode(),
         **{f"pareto.{kind}": content for kind, content in figures.pareto(found.df, found.comparison).items()},
         **{f"frequency.{kind}": content for kind, content in figures.frequency(found.df, found.details).items()},

@@ -8,6 +8,9 @@
     equal           the interval of the percentage lies within EQUAL percent
     open            else: the two are not told apart
     none            nothing was varied, so there is no interval and nothing is said
+
+Where one of the two has a single seed, the spread between the other one's seeds stands for it, or that of a third curve
+there, as a share of the value; what is borrowed and what it is borrowed from is one estimate, with its degrees of freedom.
 """
 from __future__ import annotations
 
@@ -16,10 +19,29 @@ from typing import Any, NamedTuple
 
 from numpy import ndarray as Array
 
-from saesweep.intervals import Interval, Variance, interval, of_documents
+from saesweep.intervals import Interval, Variance, interval, of_documents, together
 from saesweep.measured_curve import Reading
 
 EQUAL = 1.0  # percent
+
+
+class Lender(NamedTuple):
+    """A curve with several seeds at an L0, whose spread stands for that of one with a single seed."""
+
+    arch: str
+    reading: Reading
+
+    @property
+    def spread(self) -> Variance:
+        """Of single SAEs."""
+        parts = self.reading.of_seeds()
+        total = sum(part.value for part in parts) * self.reading.count
+        return Variance(total, min(part.df for part in parts))
+
+    def lent(self, to: Reading) -> float:
+        """The variance of one SAE of another curve: of the same size beside the value, where both are above 0."""
+        both_above = min(to.value, self.reading.value) > 0
+        return self.spread.value * ((to.value / self.reading.value) ** 2 if both_above else 1.0)
 
 
 class _Pair(NamedTuple):
@@ -27,31 +49,35 @@ class _Pair(NamedTuple):
 
     a: Reading
     b: Reading
-    spreads: tuple[float, float] | None  # variance of each one's value between seeds; None where no seed was varied
-    df: tuple[float, float]
+    lender: Lender | None
 
     def interval(self, rows: Array, slope_a: float, slope_b: float, error: float) -> Interval | None:
         """Of a number of both, with how much it moves per unit of each one's value."""
-        variances = [of_documents(rows, self.a.weights[: len(rows) - 1])]
-        if self.spreads is not None:
-            parts = zip(self.spreads, (slope_a, slope_b), self.df, strict=True)
-            variances += [Variance(slope**2 * spread, df) for spread, slope, df in parts]
-        return interval(float(rows[0]), [v for v in variances if v is not None], error)
+        documents = of_documents(rows, self.a.weights[: len(rows) - 1])
+        return interval(float(rows[0]), [documents, self._seeds(slope_a, slope_b)], error)
+
+    def _seeds(self, slope_a: float, slope_b: float) -> Variance | None:
+        each = ((self.a, slope_a), (self.b, slope_b))
+        own = [Variance(slope**2 * v.value, v.df) for reading, slope in each for v in reading.of_seeds()]
+        borrowing = [(reading, slope) for reading, slope in each if reading.count == 1]
+        if not borrowing:
+            return together(own)
+        if self.lender is None:
+            return None
+        lent = sum(slope**2 * self.lender.lent(reading) for reading, slope in borrowing)
+        return Variance(sum(v.value for v in own) + lent, self.lender.spread.df)
 
 
-def judged(a: Reading, b: Reading, borrowed: Variance | None) -> dict[str, Any]:
-    """borrowed: the spread between seeds where one of the two has a single seed; None where no seed was varied."""
+def judged(a: Reading, b: Reading, lender: Lender | None = None) -> dict[str, Any]:
+    """lender: whose spread between seeds stands for that of a reading that has one seed; None where no seed was varied."""
     size = min(len(a.rows), len(b.rows))
-    a, b = (r._replace(rows=r.rows[:size], weights=r.weights[: size - 1]) for r in (a, b))
-    spreads = None if borrowed is None else [(r.spread or borrowed) for r in (a, b)]
-    pair = _Pair(a, b, spreads and tuple(s.value / r.seeds for s, r in zip(spreads, (a, b), strict=True)),
-                 tuple(s.df for s in spreads or ()))
-    difference = pair.interval(b.rows - a.rows, 1, 1, a.error + b.error)
+    pair = _Pair(*(r._replace(rows=r.rows[:size], weights=r.weights[: size - 1]) for r in (a, b)), lender)
+    difference = pair.interval(pair.b.rows - pair.a.rows, 1, 1, a.error + b.error)
     percent, ends = _percent(pair, difference)
     return {
-        "value_a": float(a.rows[0]), "value_b": float(b.rows[0]), "difference": float(b.rows[0] - a.rows[0]),
-        **_ends("", difference), "percent": percent, **_ends("percent_", ends), "error": a.error + b.error,
-        "varied": _varied(pair), "one_seed": borrowed is None, "p": difference and difference.p, "holm": False,
+        "value_a": a.value, "value_b": b.value, "difference": b.value - a.value, **_ends("", difference),
+        "percent": percent, **_ends("percent_", ends), "error": a.error + b.error, "varied": _varied(pair, difference),
+        "one_seed": min(a.count, b.count) == 1 and lender is None, "p": difference and difference.p, "holm": False,
         "verdict": _verdict(difference, ends),
     }
 
@@ -84,16 +110,23 @@ def _verdict(difference: Interval | None, percent: Interval | None) -> str:
         return "none"
     if sign := _sign(difference):
         return "better" if sign > 0 else "worse"
+    same = difference.low == difference.high == 0
     equal = percent is not None and max(-percent.low, percent.high) <= EQUAL
-    return "equal" if equal else "open"
+    return "equal" if same or equal else "open"
 
 
-def _varied(pair: _Pair) -> str | None:
-    """`3 seeds and 88 documents`."""
-    a, b = pair.a.seeds, pair.b.seeds
-    seeds = [] if pair.spreads is None else [f"{a} seeds" if a == b else f"{a} and {b} seeds"]
-    documents = of_documents(pair.a.rows, pair.a.weights) is not None and len(pair.a.rows) > 1
-    return " and ".join(seeds + ([f"{(pair.a.weights > 0).sum()} documents"] if documents else [])) or None
+def _varied(pair: _Pair, difference: Interval | None) -> str | None:
+    """`3 seeds and 88 documents`; of a borrowed spread whose it is."""
+    if difference is None:
+        return None
+    counts, said = sorted({pair.a.count, pair.b.count}), []
+    if counts[0] > 1:
+        said.append(f"{' and '.join(map(str, counts))} seeds")
+    elif pair.lender is not None:
+        said.append(f"the spread of {pair.lender.arch}'s {pair.lender.reading.count} seeds")
+    if of_documents(pair.a.rows, pair.a.weights) is not None:
+        said.append(f"{(pair.a.weights > 0).sum()} documents")
+    return " and ".join(said) or None
 
 
 def turned(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ PHRASES = {"better": "is better than", "equal": f"is equal within {EQUAL:g}% to"
            "none": "has no interval beside"}
 SHORT = {"fvu": "FVU", "delta_loss": "delta loss"}
 UNITS = {"delta_loss": " nats"}
-ONE_SEED = "One SAE each was trained: a verdict is on this text, for these two SAEs; another seed may turn it (seed=0,1,2)."
+ONE_SEED = "is on this text, for these two SAEs; another seed may turn it (seed=0,1,2)."
 
 
 def amount(found: Mapping[str, Any], measure: str, sign: int = 1) -> str:
@@ -37,8 +37,9 @@ def note(gap: Mapping[str, Any]) -> str:
     """What was not measured where it is compared; empty where both were."""
     if gap["interpolated"]:
         return f"{gap['interpolated']} interpolated"
-    off = 100 * gap["error"] / abs(gap["value_b"]) if gap["value_b"] else 0.0
-    return f"L0 {gap['l0_a']:.4g} and {gap['l0_b']:.4g}, which may be {off:.1f}% of it" if off > 0.5 else ""
+    if gap["percent"] is None or gap["error"] <= 0.005 * gap["value_b"]:
+        return ""
+    return f"L0 {gap['l0_a']:.4g} and {gap['l0_b']:.4g}, which may be {100 * gap['error'] / gap['value_b']:.1f}% of it"
 
 
 def beside(mean: Mapping[str, Any], measure: str) -> str:
@@ -63,7 +64,11 @@ def scope(comparison: Mapping[str, Any]) -> list[str]:
     sentences = [_varied(found)]
     if comparison["comparisons"] > 1:
         sentences.append(f"{comparison['comparisons']} comparisons were made; * holds for all of them together (Holm).")
-    return sentences + [ONE_SEED] * any(one["one_seed"] and one["verdict"] != "none" for one in verdicts)
+    one_seed = [one["one_seed"] for one in verdicts if one["verdict"] != "none"]
+    if any(one_seed):
+        which = "One SAE each was trained: a verdict" if all(one_seed) else "A verdict on a single seed (this .. and this ..)"
+        sentences.append(f"{which} {ONE_SEED}")
+    return sentences
 
 
 def _varied(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
