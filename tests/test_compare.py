@@ -13,7 +13,6 @@ from saesweep import outputs
 from saesweep.compare import compare
 from saesweep.pareto import answer
 
-
 DRAWS = 1000 if os.environ.get("CI_FULL") else 100
 
 

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 
 from saesweep.jackknife import numbers
-from saesweep.measured_curve import Reading
+from saesweep.measured_curve import Reading, Seeds
 from saesweep.verdicts import judged
 
 ARCHS = ("jumprelu", "topk", "gated")
-DRAWS = 4000 if os.environ.get("CI_FULL") else 300
+DRAWS = 4000 if os.environ.get("CI_FULL") else 150
 POPULATION = pd.read_csv(Path(__file__).with_name("documents.csv"))
 
 
@@ -34,12 +34,12 @@ def reading(documents: pd.DataFrame, measure: str) -> Reading:
         value = (documents["nats_sae"] - documents["nats_clean"]).sum() / documents["scored"].sum()
     points = pd.DataFrame({"l0": [documents["active"].sum() / documents["tokens"].sum()], measure: [value]})
     (found,) = numbers(points, [documents], measure)
-    return Reading(found.value, found.weights, 0.0, False, 1, None)
+    return Reading(found.value, found.weights, 0.0, None, {0: Seeds(1.0, 1, None)})
 
 
 def compared(drawn: pd.DataFrame, measure: str) -> dict[tuple[str, str], dict]:
     each = {arch: reading(of(arch, drawn), measure) for arch in ARCHS}
-    return {(a, b): judged(each[a], each[b], None) for a, b in itertools.combinations(ARCHS, 2)}
+    return {(a, b): judged(each[a], each[b]) for a, b in itertools.combinations(ARCHS, 2)}
 
 
 @pytest.mark.parametrize("measure", ["fvu", "delta_loss"])

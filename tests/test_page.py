@@ -122,7 +122,8 @@ def means(*percents):
     verdict = lambda p: "better" if p > 1 else "worse" if p < -1 else "open"  # noqa: E731
     found = [gap(p, p - 1.0, p + 1.0, verdict(p)) | {"arch": arch, "mean": 0.1} for arch, p in percents]
     rows = [*found, {"arch": "topk", "mean": 0.1}]
-    return {"front": [], "curves": [], "reference": "topk", "mean_over_l0": [16.0, 64.2], "means": rows, "gaps": []}
+    block = {"front": [], "curves": [], "reference": "topk", "mean_over_l0": [16.0, 64.2], "means": rows, "gaps": []}
+    return block | {"on_other_text": []}
 
 
 def comparison(*blocks):
@@ -142,6 +143,13 @@ def test_the_answer_for_one_place_is_a_sentence_with_intervals():
 def test_the_answer_for_several_places_counts_them():
     said = text(better.answer(comparison(*(means(("jumprelu", p), ("gated", -5.0)) for p in (0.2, 3.0, -0.5)))))
     assert said.startswith("FVU at 3 places, beside topk: jumprelu lower at 1, not told apart at 2; gated higher at 3.")
+
+
+def test_places_without_means_are_not_counted_and_what_was_measured_on_other_text_is_said():
+    without = means() | {"means": [], "reference": None, "mean_over_l0": [], "on_other_text": [["a", "b"], ["a", "c"]]}
+    said = text(better.answer(comparison(means(("gated", -5.0)), means(("gated", -4.0)), without)))
+    assert said.startswith("FVU at 2 places, beside topk: gated higher at 2.")
+    assert said.endswith("Measured on different text, and not compared: a and b and a and c.")
 
 
 def test_a_sweep_with_one_seed_says_on_the_page_what_that_means():

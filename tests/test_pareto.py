@@ -315,7 +315,7 @@ def test_a_mean_is_said_to_be_higher_or_lower_than_the_references(tmp_path):
         for sparsity in (16, 32):
             measure(job(tmp_path, arch, sparsity, fvu=0.1 * factor), (5 * factor, 9 * factor))
     said = pareto.text(pareto.report([tmp_path]))
-    assert ("mean over L0 16, 32, beside topk's: jumprelu 0.0900 (10.0% [10.0, 10.0]* lower), topk 0.1000, "
+    assert ("mean of these SAEs over L0 16, 32, beside topk's: jumprelu 0.0900 (10.0% [10.0, 10.0]* lower), topk 0.1000, "
             "gated 0.1100 (10.0% [10.0, 10.0]* higher)") in said
 
 

@@ -130,10 +130,11 @@ def _at(gap: Mapping[str, Any], measure: str) -> str:
 
 def _means(found: Mapping[str, Any], measure: str) -> list[str]:
     """The mean of the measure over log L0, and how it lies to the reference's."""
-    reference = found["reference"]
+    reference, whose = found["reference"], " of these SAEs" * any(one.get("one_seed", False) for one in found["means"])
     each = [f"{one['arch']} {one['mean']:.4f}" + ("" if one["arch"] == reference else f" ({wording.beside(one, measure)})")
             for one in found["means"]]
-    return [f"  mean over L0 {wording.l0s(found['mean_over_l0'])}, beside {reference}'s: {', '.join(each)}"] if each else []
+    where = f"mean{whose} over L0 {wording.l0s(found['mean_over_l0'])}"
+    return [f"  {where}, beside {reference}'s: {', '.join(each)}"] if each else []
 
 
 def main() -> None:

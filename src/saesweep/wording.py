@@ -24,7 +24,8 @@ def amount(found: Mapping[str, Any], measure: str, sign: int = 1) -> str:
 def parts(found: Mapping[str, Any], measure: str, sign: int = 1) -> tuple[str, str]:
     """`4.6%` and `[4.3, 4.9]`; the second empty where there is no interval."""
     if found["percent"] is not None:
-        value, ends, form, unit = found["percent"], (found["percent_low"], found["percent_high"]), "z.1f", "%"
+        value, ends, unit = found["percent"], (found["percent_low"], found["percent_high"]), "%"
+        form = "z.1f" if abs(value) >= 0.05 or found["verdict"] not in ("better", "worse") else "z.2g"
     else:
         value, ends, form, unit = found["difference"], (found["low"], found["high"]), "z.4f", UNITS.get(measure, "")
     if None in ends:

@@ -13,8 +13,14 @@ Blocks = list[tuple[Place, dict]]  # of one metric
 def answer(comparison: dict) -> str:
     """A sentence per metric, from the means over the L0 that all curves of a place have, and what all verdicts rest on."""
     said = [_said(metric, _blocks(comparison, metric)) for metric in _metrics(comparison)]
-    sentences = [*said, " ".join(wording.scope(comparison))]
+    sentences = [*said, " ".join(wording.scope(comparison)), _apart(comparison)]
     return "".join(f"<p>{sentence}</p>" for sentence in sentences if sentence)
+
+
+def _apart(comparison: dict) -> str:
+    blocks = [block for place in comparison["places"] for block in place["metrics"].values()]
+    pairs = dict.fromkeys(f"{a} and {b}" for block in blocks for a, b in block["on_other_text"])
+    return f"Measured on different text, and not compared: {escape(wording.listed(list(pairs)))}." if pairs else ""
 
 
 def better(comparison: dict) -> str:
@@ -31,7 +37,8 @@ def _legend(comparison: dict) -> str:
     """What the words of the tables mean, where there are intervals."""
     if not comparison["comparisons"]:
         return ""
-    return (f'<p class="legend">Brackets are the intervals, * as above. Equal: the interval lies within {EQUAL:g}%. Not told '
+    star = ", * as above" * (comparison["comparisons"] > 1)
+    return (f'<p class="legend">Brackets are the intervals{star}. Equal: the interval lies within {EQUAL:g}%. Not told '
             "apart: it holds 0, and more. Both of a pair read the same documents: a difference can be sure where the bands "
             "above overlap.</p>")
 
@@ -64,12 +71,13 @@ def _said(metric: str, blocks: Blocks) -> str:
             if mean["arch"] != block["reference"]:
                 found.setdefault(mean["arch"], []).append(mean)
     references = {block["reference"] for _, block in blocks if block["means"]}
-    if not found or len(references) > 1:
+    if not found:
         return ""
+    blocks = [(place, block) for place, block in blocks if block["means"]]
     alone = len(blocks) == 1
     parts = [f"<b>{escape(arch)}</b> {_beside(means[0], metric) if alone else _tally(means)}" for arch, means in found.items()]
     where = f"over L0 {wording.l0s(blocks[0][1]['mean_over_l0'])}" if alone else f"at {len(blocks)} places"
-    return f"{_capital(_short(metric))} {where}, beside {escape(references.pop())}: {'; '.join(parts)}."
+    return f"{_capital(_short(metric))} {where}, beside {escape(' or '.join(sorted(references)))}: {'; '.join(parts)}."
 
 
 def _tally(means: list[dict]) -> str:
@@ -153,7 +161,8 @@ def _gap(gap: dict | None, metric: str) -> str:
     """`topk 4.2% [3.6, 4.9]`: the better one, and by how much it is lower than the other."""
     if gap is None:
         return "-"
-    tip = escape(f"{gap['a']} {gap['value_a']:.4g}, {gap['b']} {gap['value_b']:.4g}, at L0 {gap['l0']:.4g}")
+    varied = f", over {gap['varied']}" if gap["varied"] else ""
+    tip = escape(f"{gap['a']} {gap['value_a']:.4g}, {gap['b']} {gap['value_b']:.4g}, at L0 {gap['l0']:.4g}{varied}")
     gap = turned(gap) if gap["verdict"] == "worse" else gap
     said, more = _two_lines(gap, metric, before=f"<b>{escape(gap['a'])}</b>&nbsp;"), escape(wording.note(gap))
     return f'<span title="{tip}">{said}{more and f"<small>{more}</small>"}</span>'
