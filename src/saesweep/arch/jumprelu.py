@@ -12,7 +12,7 @@ H, the Heaviside step, has no useful gradient. With K the rectangle |u| < 1/2 an
 theta is kept at eps / 2 or more, so the window never holds a negative pi and the paper's ReLU on pi changes nothing.
 
 warm_start (ours; 0 is the paper): for that share of the run the batch's `sparsity * batch` largest pi are the active
-ones, as in BatchTopK; the threshold so found then becomes every theta. Short runs end level with TopK this way.
+ones, as in BatchTopK; the threshold so found then becomes every theta. Short runs end near TopK this way.
 """
 import math
 
