@@ -93,10 +93,26 @@ def _refused(auto: type, model: Mapping[str, Any], error: Exception) -> UsageErr
 
 
 def _is_json_object(file: Path) -> bool:
+    return _json_object(file) is not None
+
+
+def _json_object(file: Path) -> dict[str, Any] | None:
     try:
-        return isinstance(json.loads(file.read_bytes()), dict)
-    except ValueError:
-        return False
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def named_weights(folder: Path) -> set[str]:
+    """The files, with their subfolders, that the config and the indices of a folder name as its weights; whether they are
+    there is seen when they are loaded."""
+    own = (_json_object(folder / "config.json") or {}).get("transformers_weights")
+    named = {own} if isinstance(own, str) else set()
+    for index in [*folder.glob("*.safetensors.index.json"), *(folder / name for name in named)]:
+        shards = (_json_object(index) or {}).get("weight_map") if index.suffix == ".json" else None
+        named |= {shard for shard in shards.values() if isinstance(shard, str)} if isinstance(shards, dict) else set()
+    return named
 
 
 def brief(error: Exception) -> str:

@@ -9,7 +9,7 @@ No pickle is read, no code of a repository is run, and what is on this machine n
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
 
-from saesweep import converted, model_checks
+from saesweep import converted, hub, model_checks
 from saesweep.digests import sha256
 from saesweep.errors import UsageError
 from saesweep.hub import brief, from_hub, repository
@@ -156,14 +156,16 @@ def weights_identity(model: Mapping[str, Any]) -> dict[str, str] | None:
     if not model["source"].get("hub"):
         return None
     if (folder := Path(place := repository(model))).is_dir():
-        return {part: _digest_of(folder, patterns) for part, patterns in CONTENT.items()}
+        return {part: _digest_of(folder, part) for part in CONTENT}
     config = try_to_load_from_cache(place, "config.json", revision=model["source"]["revision"])
     return {"commit": Path(config).parent.name} if isinstance(config, str) else None
 
 
-def _digest_of(folder: Path, patterns: Sequence[str]) -> str:
-    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
-    lines = [f"{file.name} {sha256(file)}" for file in files]
+def _digest_of(folder: Path, part: str) -> str:
+    names = {file.name for pattern in CONTENT[part] for file in folder.glob(pattern)}
+    if part == "weights":
+        names |= hub.named_weights(folder)
+    lines = [f"{name} {sha256(folder / name)}" for name in sorted(names) if (folder / name).is_file()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
