@@ -23,7 +23,7 @@ from huggingface_hub import try_to_load_from_cache
 from saesweep import converted, hub, model_checks
 from saesweep.digests import sha256
 from saesweep.errors import UsageError
-from saesweep.hub import brief, from_hub, repository
+from saesweep.hub import brief, from_hub, quiet, repository
 
 AS_RUN = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}  # whatever the config says
 RESERVED = 3  # ids of the byte tokenizer that are no bytes: 0 padding, 1 BOS, 2 EOS
@@ -95,7 +95,8 @@ def _module(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTra
         **AS_RUN,
     }
     auto = transformers.AutoModelForCausalLM
-    module, found = auto.from_pretrained(folder, **options) if folder else from_hub(auto, model, **options)
+    with quiet():  # its report on what is missing is ours to make
+        module, found = auto.from_pretrained(folder, **options) if folder else from_hub(auto, model, **options)
     model_checks.require_weights(model, found)
     return module
 
@@ -155,8 +156,8 @@ def weights_identity(model: Mapping[str, Any]) -> dict[str, str] | None:
     a repository its commit, once its tokenizer has been fetched. None where the settings say it all (a checksum, a seed)."""
     if not model["source"].get("hub"):
         return None
-    if (folder := Path(place := repository(model))).is_dir():
-        return {part: _digest_of(folder, part) for part in CONTENT}
+    if hub.is_folder(place := repository(model)):
+        return {part: _digest_of(Path(place), part) for part in CONTENT}
     config = try_to_load_from_cache(place, "config.json", revision=model["source"]["revision"])
     return {"commit": Path(config).parent.name} if isinstance(config, str) else None
 
