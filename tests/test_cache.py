@@ -201,11 +201,43 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(text, tmp_path, monkeypatch
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UsageError, match=r"cache=disk: cannot write .*\.bin: No space left on device; make room"):
         windows(one, (1000,))
-    assert [file.name for file in one.folder.iterdir()] == ["header.json"]
+    assert list(one.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [lambda run: run[:20], lambda run: b"", lambda run: b"[]", lambda run: b"{}",
+                                    lambda run: b'{"points": {"a": 3}, "rows": []}', lambda run: run[:30] + b"\xff"])
+def test_a_damaged_list_of_a_run_of_blocks_is_refused_by_name(text, tmp_path, damage):
+    one = source(text, tmp_path)
+    windows(one, (1000,))
+    file = one.folder / "000000-000000.json"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UsageError, match=rf"cache=disk: .*{file.name} is damaged or missing; delete {one.folder}, it is made"):
+        windows(source(text, tmp_path), (1000,))
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_cache_folder_that_is_a_file_is_refused(text, tmp_path, below):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / below
+    with pytest.raises(UsageError, match=rf"cache\.folder={folder}: {tmp_path / 'file'} is no folder"):
+        source(text, folder)
+
+
+def test_a_cache_folder_that_cannot_be_written_to_is_refused(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(UsageError, match=rf"cache\.folder={tmp_path / 'new'}: {tmp_path} cannot be written to"):
+        source(text, tmp_path / "new")
+
+
+def test_nothing_is_written_before_there_are_blocks(text, tmp_path):
+    source(text, tmp_path / "new").holds_next()
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_header_says_what_determined_the_activations(text, tmp_path):
-    header = json.loads((source(text, tmp_path).folder / "header.json").read_text())
+    one = source(text, tmp_path)
+    windows(one, (1000,))
+    header = json.loads((one.folder / "header.json").read_text())
     assert header["model"]["dtype"] == "torch.float32" and header["text"]["glob"] == text and header["context"] == 32
 
 

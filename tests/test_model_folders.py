@@ -13,7 +13,7 @@ from model_folders import LLAMA, TOKENS, byte_tokenizer, change, conf, llama, we
 from safetensors.torch import load_file
 
 from saesweep.errors import UsageError
-from saesweep.models import load, load_tokenizer
+from saesweep.models import load, load_tokenizer, weights_identity
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,13 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no weights": (lambda f: without(f, "model.safetensors"), "its weights cannot be loaded: .*model.safetensors"),
     "a shard less": (lambda f: indexed(f, SHARDS), "model-00001-of-00002.safetensors"),
     "a broken index": (lambda f: indexed(f, "{"), r"model\.safetensors\.index\.json is no JSON object"),
-    "an empty index": (lambda f: indexed(f, "{}"), "KeyError: 'weight_map'"),
+    "an empty index": (lambda f: indexed(f, "{}"), "weights cannot be loaded: KeyError: 'weight_map'"),
+    "an unknown activation": (
+        lambda f: change(f, "config.json", hidden_act="own"), "its config cannot be used: .*own.*correct config.json",
+    ),
+    "an unknown scaling": (
+        lambda f: change(f, "config.json", rope_scaling={"rope_type": "own", "factor": 2.0}), "config cannot be used: .*own",
+    ),
 }
 
 
@@ -120,6 +126,25 @@ def test_a_folder_that_is_not_what_it_says_is_refused_in_one_line(wrong: str, fo
         load(llama(folder))
     line = str(refused.value)
     assert line.startswith(("model.source.hub=", "model.layers=")) and "\n" not in line and len(line) < 700
+
+
+@pytest.mark.parametrize("place", ["my model", "owner/my model", "owner/näme", "a..b", "owner/name?", "a/", " "])
+@pytest.mark.parametrize("of", [load_tokenizer, weights_identity])
+def test_what_is_no_name_of_a_repository_and_no_folder_is_refused(of: Callable, place: str) -> None:
+    with pytest.raises(UsageError, match="is no name of a repository"):
+        of(llama(Path("x"), source={"hub": place, "revision": "main"}))
+
+
+@pytest.mark.parametrize("wrong", ["no head", "a tensor more", "another shape", "every key has a prefix"])
+def test_what_transformers_says_of_wrong_weights_is_not_printed_above_the_one_line(
+    wrong: str, folder: Path, capfd: pytest.CaptureFixture
+) -> None:
+    WRONG[wrong][0](folder)
+    change(folder, "config.json", use_return_dict=True)
+    before = transformers.utils.logging.get_verbosity()
+    with pytest.raises(UsageError):
+        load(llama(folder))
+    assert capfd.readouterr() == ("", "") and transformers.utils.logging.get_verbosity() == before
 
 
 @pytest.mark.parametrize("place", ["/nowhere/model", "./model", "~/no_such_model_here", "a/b/c"])

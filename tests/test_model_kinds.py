@@ -108,3 +108,32 @@ def test_random_weights_of_no_causal_model_are_refused_in_one_line(settings: dic
     with pytest.raises(UsageError, match=message) as refused:
         load(model)
     assert "\n" not in str(refused.value)
+
+
+BLOCKS = {"resid": {"module": "encoder.layer.{layer}", "tensor": "output"}}
+
+
+def random_model(model_type: str, dtype: str, **more: object) -> dict:
+    default = transformers.AutoConfig.for_model(model_type)
+    sizes = {key: value for key, value in RANDOM.items() if key == "seed" or hasattr(default, key)}
+    source = {"random": sizes | {"model_type": model_type} | more}
+    return job(None, "model=tiny")["model"] | {"sites": BLOCKS, "source": source, "dtype": dtype}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "electra", "camembert", "xlm", "roformer"])
+def test_a_model_whose_tokens_see_later_ones_is_refused_in_every_dtype(model_type: str, dtype: str) -> None:
+    with pytest.raises(UsageError, match="it is not causal, tokens see later ones"):
+        load(random_model(model_type, dtype))
+
+
+EXPERTS = {"num_local_experts": 4, "num_key_value_heads": 2}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(("model_type", "more"), [
+    ("bert", {"is_decoder": True}), ("gpt2", {}), ("mamba", {}), ("rwkv", {}), ("mixtral", EXPERTS), ("gpt_oss", EXPERTS),
+    ("jamba", {}), ("gemma2", {"num_key_value_heads": 2}),
+])
+def test_causal_models_of_many_kinds_are_not_refused_in_any_dtype(model_type: str, more: dict, dtype: str) -> None:
+    load(random_model(model_type, dtype, **more))

@@ -16,6 +16,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import safetensors
 import torch
 import transformers
 from omegaconf import OmegaConf
@@ -333,7 +334,7 @@ def test_a_cut_off_file_of_safetensors_is_named_with_what_to_do(tmp_path: Path) 
     weights = tmp_path / "model.safetensors"
     assert _module(model, torch.float32).dtype == torch.float32
     weights.write_bytes(weights.read_bytes()[:-500])
-    with pytest.raises(UsageError, match=r"damaged or cut off.*--force-download"):
+    with pytest.raises(UsageError, match=rf"hub={tmp_path}: a file of its weights is damaged or cut off .*; copy it again$"):
         _module(model, torch.float32)
 
 
@@ -354,6 +355,36 @@ def test_weights_saved_again_in_the_same_folder_are_other_weights(tmp_path: Path
     assert weights_identity(model) == before  # a copy
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     assert weights_identity(model) != before
+
+
+def shards_in(folder: Path, index: str) -> Path:
+    """Moves the weights into a subfolder, where the index, or the config's own, names them."""
+    (folder / "parts").mkdir()
+    part = (folder / "model.safetensors").rename(folder / "parts" / "model-00001-of-00001.safetensors")
+    with safetensors.safe_open(part, "np") as content:
+        names = dict.fromkeys(content.keys(), "parts/model-00001-of-00001.safetensors")
+    (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    return part
+
+
+@pytest.mark.parametrize("index", ["model.safetensors.index.json", "parts/own.safetensors.index.json"])
+def test_weights_in_a_subfolder_that_an_index_names_are_known_by_their_content(index: str, tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    part = shards_in(tmp_path, index)
+    if index.startswith("parts"):
+        given = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(given | {"transformers_weights": index}))
+    before = weights_identity(model)
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    after = weights_identity(model)
+    assert [key for key in before if before[key] != after[key]] == ["weights"]
+
+
+@pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 3, "b": "missing.safetensors"}}'])
+def test_a_damaged_index_is_left_to_the_loading_to_refuse(index: str, tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    assert set(weights_identity(model)) == {"weights", "config", "tokenizer"}
 
 
 # The default model

@@ -4,15 +4,17 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import model_folders
 import pandas as pd
 import pytest
 import torch
 import warm
+from model_folders import LLAMA, TOKENS, llama
 from small import ARCHS, command, job, write_text
 from standin.cli import ENV
 
 import saesweep
-from saesweep import evaluation
+from saesweep import evaluation, models, saves
 from saesweep.build import build
 from saesweep.errors import UsageError
 from saesweep.metrics import CrossEntropy
@@ -106,6 +108,54 @@ def test_the_example_of_the_documentation_runs(sweep, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "model.layers.0.post_feedforward_layernorm" in printed and printed.count("tensor(") == 4 + 3
     assert names["attribution"].shape == (96,) and names["attribution"].abs().sum() > 0
+
+
+@pytest.fixture
+def of_a_folder(tmp_path):
+    """An SAE of a model in a local folder."""
+    model = llama(model_folders.write(tmp_path / "model", "llama", **LLAMA))
+    content = models.weights_identity(model)
+    saves.write_origin(tmp_path / "sae", {"model": model | {"content": content}})
+    sae = build(job(None, "arch=topk"), d_in=4)
+    sae.config, sae.folder = {"model": model}, tmp_path / "sae"
+    return sae, tmp_path / "model"
+
+
+@pytest.mark.parametrize(("part", "file"), [
+    ("weights", "model.safetensors"), ("config", "config.json"), ("tokenizer", "tokenizer.json"),
+])
+def test_a_model_that_has_changed_since_the_training_is_refused_by_the_part_that_has(of_a_folder, part, file):
+    sae, folder = of_a_folder
+    assert saesweep.language_model(sae).tokenizer.vocab_size == TOKENS
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if part == "weights" else content + b" ")
+    with pytest.raises(UsageError, match=rf"model\.source\.hub={folder}: {part} changed since .*sae.*give the folder back"):
+        saesweep.language_model(sae)
+
+
+@pytest.mark.parametrize("written", [None, "{", "[]", "{}"])
+def test_where_it_is_not_known_what_an_sae_was_trained_on_the_model_is_given_with_a_warning(of_a_folder, written, caplog):
+    sae, _ = of_a_folder
+    (sae.folder / saves.ORIGIN).unlink()
+    if written is not None:
+        (sae.folder / saves.ORIGIN).write_text(written)
+    saesweep.language_model(sae)
+    assert "whether model=small has changed since is not known" in caplog.text
+
+
+def test_another_commit_of_the_model_is_a_warning(of_a_folder, caplog, monkeypatch):
+    sae, _ = of_a_folder
+    saves.write_origin(sae.folder, {"model": {"content": {"commit": "abc"}}})
+    monkeypatch.setattr(models, "weights_identity", lambda model: {"commit": "def"})
+    saesweep.language_model(sae)
+    assert "trained on commit abc, now it is def" in caplog.text
+
+
+def test_a_folder_of_a_model_that_is_gone_is_refused(of_a_folder):
+    sae, folder = of_a_folder
+    folder.rename(folder.with_name("moved"))
+    with pytest.raises(UsageError, match="there is no such folder"):
+        saesweep.language_model(sae)
 
 
 # Gradients

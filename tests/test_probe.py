@@ -13,6 +13,7 @@ from saesweep.arch.topk import TopK
 from saesweep.errors import UsageError
 from saesweep.reading import timed_forward as timed
 from saesweep.sweep import probe
+from saesweep.sweep.inputs import point_of
 from saesweep.sweep.probe import estimate
 
 
@@ -106,6 +107,21 @@ def test_a_place_with_nothing_to_train_on_is_refused_before_a_step_is_timed(tmp_
     with pytest.raises(UsageError) as error:
         estimate([job(write_text(tmp_path), "arch=topk", "site=mlp", "layer=0")])
     assert all(part in str(error.value) for part in parts), error.value
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e25])
+def test_activations_that_float32_cannot_square_are_refused_by_their_site_and_not_by_the_architecture(size):
+    rows = {point_of(job(None)): size * torch.randn(64, 16)}
+    with pytest.raises(UsageError, match=r"site=\w+ layer=\d+: the activations at .* whose square float32 does not hold"):
+        probe._require_usable([job(None, "arch=topk")], rows)
+
+
+@pytest.mark.parametrize("size", [1e-15, 1e15])
+@pytest.mark.parametrize("arch", ARCHS)
+def test_small_and_large_activations_are_usable(size, arch):
+    asked, x = job(None, f"arch={arch}"), size * torch.randn(64, 16)
+    probe._require_usable([asked], {point_of(asked): x})
+    assert probe._probe_step(asked, x) > 0
 
 
 def short_documents(folder, long=0):

@@ -261,7 +261,10 @@ GZIP = b"\x1f\x8b\x08\x00"
 FAULTS = [
     ("a.jsonl", b'{"text": "one"}\n{"text": "caf\xe9"}\n', r"a\.jsonl, byte 29: is not UTF-8.*iconv"),
     ("a.txt", b"caf\xe9", r"a\.txt, byte 3: is not UTF-8.*iconv"),
-    ("a.jsonl", '{"text": "one"}\n'.encode("utf-16"), r"a\.jsonl, byte 0: is not UTF-8.*iconv"),
+    *((name, '{"text": "one"}\n'.encode(code), rf"byte 0: is not UTF-8.*iconv -f {code[:6]} -t utf-8")
+      for name in ("a.jsonl", "a.txt") for code in ("utf-16", "utf-32")),
+    ("a.txt", b"\xfe\xff\0o", r"byte 0: is not UTF-8.*iconv -f utf-16 -t utf-8"),
+    ("a.txt", b"\0\0\xfe\xff\0\0\0o", r"byte 2: is not UTF-8.*iconv -f utf-32 -t utf-8"),
     ("a.jsonl", GZIP, r"a\.jsonl, byte 1: is not UTF-8.*unpack it"),
     ("a.jsonl.gz", GZIP, r"a\.jsonl\.gz: choose files of \.txt, \.jsonl, \.parquet; unpack"),
     ("a.jsonl", b'{"text": "one"}\n{"text": \n', r"a\.jsonl, row 2: is no JSON"),
@@ -284,6 +287,39 @@ def test_a_fault_in_a_file_is_one_line_with_its_name_its_byte_or_row_and_the_fix
     with pytest.raises(UsageError, match=said) as error:
         files(str(tmp_path / "*"))
     assert "\n" not in str(error.value)
+
+
+DEEP, LONG = "[" * 50_000 + '{"]": "[\\""}' + "]" * 50_000, "9" * 6000
+
+
+@pytest.mark.parametrize("other", [DEEP, '{"a": ' * 50_000 + "1" + "}" * 50_000, LONG, f"-{LONG}", f"[{LONG}]"])
+def test_whatever_json_allows_may_stand_in_another_field(tmp_path: Path, other: str) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [f'{{"text": "one [", "other": {other}}}', f'{{"other": {other}, "more": {other}, "text": "two"}}']
+    rows.append('{"text": "three"}')
+    path.write_text("\n".join(rows))
+    assert everything(files(str(path))) == ["one [", "three", "two"]
+
+
+@pytest.mark.parametrize(("value", "said"), [
+    (DEEP, "row 2: holds a value of type list, not text"), (LONG, "row 2: holds a value of type float, not text"),
+    (DEEP[:-10], "row 2: is no JSON"), (DEEP + "]", "row 2: is no JSON"),
+])
+def test_a_deep_or_long_value_in_the_field_of_the_text_is_refused(tmp_path: Path, value: str, said: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "one"}}\n{{"text": {value}}}\n')
+    with pytest.raises(UsageError, match=said):
+        files(str(path))
+
+
+def test_two_columns_of_the_name_of_the_field_are_refused(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table([["a"], ["b"]], names=["text", "text"]), path)
+    with pytest.raises(UsageError, match=r"text\.field=text: .*a\.parquet has 2 columns of that name; rename"):
+        files(str(path))
 
 
 def test_a_parquet_file_that_is_cut_off_or_has_numbers_where_text_should_be_is_refused_by_name(tmp_path: Path) -> None:

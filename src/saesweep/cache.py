@@ -17,6 +17,7 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -49,9 +50,10 @@ class CachedSource:
     ):
         self.device, self.tokenizer = torch.device(device), tokenizer
         self.folder, self.points, self.make = folder / digest(determined_by), tuple(points), make
+        if not (self.folder / "header.json").is_file():  # one that is whole may be read-only
+            _require_folder(folder)
         self.context, self.window_tokens, self.state = context, window, {"pool": 0, "position": 0}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.folder / "header.json", json.dumps(determined_by, indent=1, default=str).encode())
+        self.header = json.dumps(determined_by, indent=1, default=str).encode()
 
     def window(self, rows: int) -> Rows:
         wanted = tokens_wanted(rows, self.context, self.window_tokens, self.tokenizer)
@@ -113,7 +115,15 @@ class CachedSource:
 
     def _run(self, place: str) -> dict[str, Any] | None:
         file = self.folder / f"{place}.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            return _checked(json.loads(file.read_bytes()))
+        except (ValueError, RecursionError, TypeError) as error:
+            raise self._damaged(file) from error
+
+    def _damaged(self, file: Path) -> UsageError:
+        return UsageError(f"cache=disk: {file} is damaged or missing; delete {self.folder}, it is made again")
 
     def _add(self, place: str, run: dict[str, Any], rows: Rows) -> dict[str, Any]:
         for point, x in rows.items():
@@ -122,6 +132,8 @@ class CachedSource:
             _write(self.folder / name, content)
             dtype = str(x.dtype).removeprefix("torch.")
             run["points"][str(point)] = {"file": name, "dtype": dtype, "d_in": x.shape[1], "crc32": zlib.crc32(content)}
+        if not (self.folder / "header.json").is_file():
+            _write(self.folder / "header.json", self.header)
         _write(self.folder / f"{place}.json", json.dumps(run).encode())
         return run
 
@@ -136,13 +148,32 @@ class CachedSource:
             with file.open("rb") as opened:
                 opened.readinto(content.numpy())
         if zlib.crc32(content.numpy()) != entry["crc32"]:
-            raise UsageError(f"cache=disk: {file} is damaged or missing; delete {self.folder}, it is made again")
+            raise self._damaged(file)
         x = content.view(getattr(torch, entry["dtype"])).view(-1, entry["d_in"])
         return x.to(self.device, non_blocking=True)
 
 
+def _checked(run: Any) -> dict[str, Any]:
+    """Raises ValueError or TypeError for what is not the JSON of a run."""
+    lacking = {"points", "rows"} - set(run if isinstance(run, dict) else {})
+    entries = () if lacking else dict(run["points"]).values()
+    if lacking or any({"file", "dtype", "d_in", "crc32"} - set(entry) for entry in entries):
+        raise ValueError("it lacks keys")
+    return run
+
+
+def _require_folder(folder: Path) -> None:
+    """Raises UsageError where nothing can be written to it, or to the first of its parents that is there."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise UsageError(f"cache.folder={folder}: {there} is no folder; give another, or write cache=none")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"cache.folder={folder}: {there} cannot be written to; give another, or write cache=none")
+
+
 def _write(file: Path, content: Any) -> None:
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         files.replace(file, content)
     except OSError as error:
         raise UsageError(f"cache=disk: cannot write {file}: {error.strerror}; make room, or write cache=none") from error

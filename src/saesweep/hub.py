@@ -8,18 +8,24 @@ import logging
 import textwrap
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
 
 from saesweep.errors import UsageError
 
 log = logging.getLogger(__name__)
 TIMEOUT = 10  # seconds
 WHAT = {"AutoConfig": "config.json", "AutoTokenizer": "tokenizer", "AutoModelForCausalLM": "weights"}
+
+UNUSABLE = (KeyError, ValueError, ImportError, TypeError, AttributeError)  # raised of a config's values, not of files
 
 
 def require_hub(key: str, repository: str, advice: str) -> None:
@@ -41,6 +47,20 @@ def repository(model: Mapping[str, Any]) -> str:
     return str(Path(named).expanduser()) if named.startswith("~") else named
 
 
+def is_folder(place: str) -> bool:
+    """Or a repository. Raises UsageError for what can be neither."""
+    if Path(place).is_dir():
+        return True
+    if place.startswith(("/", ".")) or place.count("/") > 1:
+        raise UsageError(f"model.source.hub={place}: there is no such folder; give one that is there, or owner/name of the hub")
+    try:
+        validate_repo_id(place)
+    except HFValidationError as error:
+        raise UsageError(f"model.source.hub={place}: it is no name of a repository (owner/name) and no folder; correct "
+                         "it") from error
+    return False
+
+
 def from_hub(auto: type, model: Mapping[str, Any], **options: Any) -> Any:
     """What `auto.from_pretrained` gives: from this machine's cache where it is there, without a look at the network.
 
@@ -48,9 +68,7 @@ def from_hub(auto: type, model: Mapping[str, Any], **options: Any) -> Any:
     """
     place = repository(model)
     options |= {"revision": model["source"].get("revision"), "trust_remote_code": False}
-    folder = Path(place).is_dir()
-    if not folder and (place.startswith(("/", ".")) or place.count("/") > 1):
-        raise UsageError(f"model.source.hub={place}: there is no such folder; give one that is there, or owner/name of the hub")
+    folder = is_folder(place)
     try:
         return _loaded(auto, place, local_files_only=True, **options)
     except Exception as error:
@@ -64,8 +82,20 @@ def from_hub(auto: type, model: Mapping[str, Any], **options: Any) -> Any:
         raise _refused(auto, model, error) from error
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Errors alone of what transformers says: what it warns of while it loads is refused in one line, or changes nothing."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
 def _loaded(auto: type, place: str, **options: Any) -> Any:
-    found = auto.from_pretrained(place, **options)
+    with quiet():
+        found = auto.from_pretrained(place, **options)
     if hasattr(found, "all_special_ids") and len(found) <= len(set(found.all_special_ids)):
         raise OSError("there are no files of one, such as tokenizer.json")  # transformers makes one of special tokens alone
     return found
@@ -74,29 +104,47 @@ def _loaded(auto: type, place: str, **options: Any) -> Any:
 def _refused(auto: type, model: Mapping[str, Any], error: Exception) -> UsageError:
     """What a loader raised, as one line."""
     place = repository(model)
+    where, folder, what = f"model.source.hub={place}", Path(place).is_dir(), WHAT[auto.__name__]
     if isinstance(error, SafetensorError):
-        return UsageError(f"model={model['name']}: a file of weights of {place} is damaged or cut off ({error}); get it "
-                          f"again, from the hub by `hf download {place} --force-download`")
-    what = WHAT[auto.__name__]
+        fix = "copy it again" if folder else f"get it again by `hf download {place} --force-download`"
+        return UsageError(f"{where}: a file of its weights is damaged or cut off ({error}); {fix}")
     if "trust_remote_code" in str(error):
-        return UsageError(f"model.source.hub={place}: its {what} needs code of its own, and no code of a repository is run; "
+        return UsageError(f"{where}: its {what} needs code of its own, and no code of a repository is run; "
                           "give a model that transformers itself has")
-    if not Path(place).is_dir():
+    if what == "weights" and isinstance(error, UNUSABLE) and "weight_map" not in str(error) and not _broken(place):
+        return UsageError(f"{where}: its config cannot be used: {brief(error)}; correct config.json")
+    if not folder:
         fix = "correct the name; where it is gated, accept its terms on the hub, then `hf auth login`"
     elif what == "weights":
         fix = "give a folder with all files of its weights; they are read from safetensors only, no pickle"
     else:
         fix = "mend it, or get its files again"
-    broken = ", ".join(file.name for file in sorted(Path(place).glob("*.json")) if not _is_json_object(file))
-    return UsageError(f"model.source.hub={place}: its {what} cannot be loaded{broken and f', {broken} is no JSON object'}: "
-                      f"{brief(error)}; {fix}")
+    because = (broken := _broken(place)) and f", {broken} is no JSON object"
+    return UsageError(f"{where}: its {what} cannot be loaded{because}: {brief(error)}; {fix}")
 
 
-def _is_json_object(file: Path) -> bool:
+def _broken(place: str) -> str:
+    """The files of a folder that are no JSON objects."""
+    return ", ".join(file.name for file in sorted(Path(place).glob("*.json")) if _json_object(file) is None)
+
+
+def _json_object(file: Path) -> dict[str, Any] | None:
     try:
-        return isinstance(json.loads(file.read_bytes()), dict)
-    except ValueError:
-        return False
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def named_weights(folder: Path) -> set[str]:
+    """The files, with their subfolders, that the config and the indices of a folder name as its weights; whether they are
+    there is seen when they are loaded."""
+    own = (_json_object(folder / "config.json") or {}).get("transformers_weights")
+    named = {own} if isinstance(own, str) else set()
+    for index in [*folder.glob("*.safetensors.index.json"), *(folder / name for name in named)]:
+        shards = (_json_object(index) or {}).get("weight_map") if index.suffix == ".json" else None
+        named |= {shard for shard in shards.values() if isinstance(shard, str)} if isinstance(shards, dict) else set()
+    return named
 
 
 def brief(error: Exception) -> str:

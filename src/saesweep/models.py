@@ -9,7 +9,7 @@ No pickle is read, no code of a repository is run, and what is on this machine n
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,10 @@ import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
 
-from saesweep import converted, model_checks
+from saesweep import converted, hub, model_checks
 from saesweep.digests import sha256
 from saesweep.errors import UsageError
-from saesweep.hub import brief, from_hub, repository
+from saesweep.hub import brief, from_hub, quiet, repository
 
 AS_RUN = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}  # whatever the config says
 RESERVED = 3  # ids of the byte tokenizer that are no bytes: 0 padding, 1 BOS, 2 EOS
@@ -95,7 +95,8 @@ def _module(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTra
         **AS_RUN,
     }
     auto = transformers.AutoModelForCausalLM
-    module, found = auto.from_pretrained(folder, **options) if folder else from_hub(auto, model, **options)
+    with quiet():  # its report on what is missing is ours to make
+        module, found = auto.from_pretrained(folder, **options) if folder else from_hub(auto, model, **options)
     model_checks.require_weights(model, found)
     return module
 
@@ -155,15 +156,17 @@ def weights_identity(model: Mapping[str, Any]) -> dict[str, str] | None:
     a repository its commit, once its tokenizer has been fetched. None where the settings say it all (a checksum, a seed)."""
     if not model["source"].get("hub"):
         return None
-    if (folder := Path(place := repository(model))).is_dir():
-        return {part: _digest_of(folder, patterns) for part, patterns in CONTENT.items()}
+    if hub.is_folder(place := repository(model)):
+        return {part: _digest_of(Path(place), part) for part in CONTENT}
     config = try_to_load_from_cache(place, "config.json", revision=model["source"]["revision"])
     return {"commit": Path(config).parent.name} if isinstance(config, str) else None
 
 
-def _digest_of(folder: Path, patterns: Sequence[str]) -> str:
-    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
-    lines = [f"{file.name} {sha256(file)}" for file in files]
+def _digest_of(folder: Path, part: str) -> str:
+    names = {file.name for pattern in CONTENT[part] for file in folder.glob(pattern)}
+    if part == "weights":
+        names |= hub.named_weights(folder)
+    lines = [f"{name} {sha256(folder / name)}" for name in sorted(names) if (folder / name).is_file()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

@@ -1,7 +1,8 @@
 """What a notebook needs of a finished sweep: `from saesweep import load, results, language_model, splice`."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from saesweep.errors import UsageError
 from saesweep.models import LanguageModel
 from saesweep.sites import edit, hook_point
 from saesweep.statistics import Statistics
+
+log = logging.getLogger(__name__)
 
 
 def results(*sweeps: str | Path) -> pd.DataFrame:
@@ -55,11 +58,31 @@ def _hint(folder: Path) -> str:
 
 
 def language_model(sae: SparseAutoencoder, device: str = "cpu") -> LanguageModel:
-    """The one that a loaded SAE was trained on: `module` is a transformers model, `tokenizer.encode` takes texts."""
+    """The one that a loaded SAE was trained on: `module` is a transformers model, `tokenizer.encode` takes texts.
+
+    Raises UsageError where the files of its folder have changed since.
+    """
     model = sae.config["model"]
     if "synthetic" in model["source"]:
         raise UsageError(f"model={model['name']}: this SAE was trained on a known dictionary, not on a language model")
+    _require_same_model(model, sae.folder)
     return models.load(model, device)
+
+
+def _require_same_model(model: Mapping[str, Any], folder: Path) -> None:
+    """Another commit may only have another readme: it is logged, and so is what was not written down."""
+    try:
+        then = saves.origin(folder)["model"]["content"] or {}
+    except (OSError, ValueError, KeyError, TypeError):
+        log.warning("%s is not readable: whether model=%s has changed since is not known", folder / saves.ORIGIN, model["name"])
+        return
+    now = models.weights_identity(model) or {}
+    changed = [part for part in then if then[part] != now.get(part, then[part])]
+    if changed == ["commit"]:
+        log.warning("model=%s: this SAE was trained on commit %s, now it is %s", model["name"], then["commit"], now["commit"])
+    elif changed:
+        raise UsageError(f"model.source.hub={model['source']['hub']}: {' and '.join(changed)} changed since {folder} was "
+                         "trained; give the folder back as it was then")
 
 
 @contextmanager

@@ -83,12 +83,17 @@ def write_origin(job: Path, determined_by: Mapping[str, Any]) -> None:
     files.replace(job / ORIGIN, json.dumps(determined_by, indent=1, default=str))
 
 
+def origin(job: Path) -> dict[str, Any]:
+    """What determined the activations of an SAE; raises OSError or ValueError where that is not there to be read."""
+    return json.loads((job / ORIGIN).read_text())
+
+
 def origins(job: Path) -> list[Mapping[str, Any]]:
     """What determined the activations of the checkpoints, and of a finished SAE; empty where that was not written down."""
     found = [state["determined_by"] for state in states(job) if state.get("determined_by")]
     if (job / files.NUMBERS).is_file() and (job / ORIGIN).is_file():
         try:
-            found.append(json.loads((job / ORIGIN).read_text()))
+            found.append(origin(job))
         except ValueError:
             log.warning("%s is not readable: whether its text and weights have changed is not known", job / ORIGIN)
     return found

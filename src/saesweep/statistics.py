@@ -13,6 +13,7 @@ from saesweep.errors import UsageError
 from saesweep.sites import HookPoint
 
 CONSTANT = 1e-6  # a root mean square spread below this share of the mean's norm is rounding
+LEAST, MOST = 1e-18, 1e18  # of the spread, whose square is a number of float32
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Statistics:
     ) -> Statistics:
         """The mean is taken twice: the second time without the sinks that the first one showed.
 
-        Raises UsageError, which names `point`, where nothing can be trained: on rows that are not finite or do not vary.
+        Raises UsageError, which names `point`, where nothing can be trained: on rows that are not finite, do not vary, or are
+        too small or too large to be squared.
         """
         require_finite(x, point)
         x = x.double()
@@ -103,7 +105,11 @@ def require_finite(x: Float[Tensor, "tokens d_in"], point: HookPoint | str) -> N
 def _require_spread(
     kept: Float[Tensor, "tokens d_in"], centre: Float[Tensor, " d_in"], sinks: int, point: HookPoint | str
 ) -> None:
-    if float((kept - centre).square().sum(1).mean().sqrt()) <= CONSTANT * float(centre.norm()):
+    spread = float((kept - centre).square().sum(1).mean().sqrt())
+    if spread <= CONSTANT * float(centre.norm()):
         besides = f" besides {sinks:,} sinks" if sinks else ""
         raise UsageError(f"the activations at {point} do not vary over {len(kept):,} tokens{besides} (constant): there is "
                          "nothing to train on; choose another site=... or layer=...")
+    if not LEAST < spread < MOST:
+        raise UsageError(f"the activations at {point} have a spread of {spread:.3g}, whose square float32 does not hold: there "
+                         "is nothing to train on; choose another site=... or layer=..., or another model")

@@ -5,11 +5,13 @@ no name and is mapped into memory: nothing of it is kept for the next run, so no
 """
 from __future__ import annotations
 
+import codecs
 import glob
 import itertools
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +25,10 @@ from saesweep.errors import UsageError
 log = logging.getLogger(__name__)
 BATCH_CHARACTERS = 1 << 24  # of documents per batch of the Arrow file
 COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"PK\x03\x04")  # gzip, zstd, bzip2, xz, zip
+MARKS = {  # the longer ones first
+    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}
+STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')  # of JSON: strings, and where lists and objects begin and end
 TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view())
 
 
@@ -116,7 +122,7 @@ def _jsonl(path: Path, field: str) -> Iterator[str | None]:
 
 def _object(path: Path, row: int, line: str) -> dict[str, Any]:
     try:
-        values = json.loads(line)
+        values = _parsed(line)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"text.glob: {path}, row {row:,}: is no JSON ({error}); mend or remove the row") from error
     if not isinstance(values, dict):
@@ -125,11 +131,41 @@ def _object(path: Path, row: int, line: str) -> dict[str, Any]:
     return values
 
 
+def _parsed(line: str) -> Any:
+    """Other fields than that of the text may hold whatever JSON allows: integers of any length, nesting of any depth."""
+    try:
+        return json.loads(line, parse_int=_number)
+    except RecursionError:
+        return json.loads(_shallow(line), parse_int=_number)
+
+
+def _number(digits: str) -> int | float:
+    return int(digits) if len(digits) < 1000 else float(digits)  # Python parses no longer integers than 4,300 digits
+
+
+def _shallow(line: str) -> str:
+    """A line of JSON with empty lists and objects in place of those inside of its object."""
+    parts, depth, end = [], 0, 0
+    for found in STRUCTURE.finditer(line):
+        if found[0] in "[{":
+            depth += 1
+            if depth == 2:
+                parts.append(line[end:found.start()])
+        elif found[0] in "]}":
+            depth -= 1
+            if depth == 1:
+                parts.append("[]" if found[0] == "]" else "{}")
+                end = found.end()
+    return "".join([*parts, line[end:]])
+
+
 def _parquet(path: Path, field: str) -> Iterator[str | None]:
     with parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
         fields = [column.name for column in schema if _is_text(column.type)]
-        if schema.names.count(field) != 1 or not (_is_text(kind := schema.field(field).type) or pa.types.is_null(kind)):
+        if (count := schema.names.count(field)) > 1:
+            raise UsageError(f"text.field={field}: {path} has {count} columns of that name; rename all but one")
+        if not count or not (_is_text(kind := schema.field(field).type) or pa.types.is_null(kind)):
             raise no_field(field, str(path), fields)
         values = itertools.chain.from_iterable(batch.column(field) for batch in file.iter_batches(columns=[field]))
         for row, value in enumerate(values, 1):
@@ -176,7 +212,9 @@ def _decoded(path: Path, content: bytes, at: int) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        fix = "unpack it" if at == 0 and content.startswith(COMPRESSED) else "convert it, as in iconv -f latin1 -t utf-8"
+        encoding = next((name for mark, name in MARKS.items() if at == 0 and content.startswith(mark)), "latin1")
+        fix = f"convert it, as in iconv -f {encoding} -t utf-8"
+        fix = "unpack it" if at == 0 and content.startswith(COMPRESSED) else fix
         raise UsageError(f"text.glob: {path}, byte {at + error.start:,}: is not UTF-8 ({error.reason}); {fix}") from error
 
 
