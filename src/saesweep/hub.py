@@ -84,9 +84,9 @@ def from_hub(auto: type, model: Mapping[str, Any], **options: Any) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Errors alone of what transformers says: what it warns of while it loads is refused in one line, or changes nothing."""
+    """Nothing of what transformers logs: what it warns of while it loads is refused in one line, or changes nothing."""
     before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity(logging.CRITICAL)
     try:
         yield
     finally:
