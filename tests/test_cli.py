@@ -68,6 +68,34 @@ def test_the_whole_of_hydras_error_is_shown_where_it_is_asked_for(monkeypatch):
     assert ended.returncode == 1 and "Traceback" in ended.stderr and "Could not override 'sparsty'" in ended.stderr
 
 
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+@pytest.mark.parametrize("word, line", [
+    ("width=${nope}", "nope: is missing, and width asks for it"),
+    ("evaluation.tokens=${no.pe}", "no.pe: is missing, and evaluation.tokens asks for it"),
+    ("text.fail=${oc.env:NOPE}", "text.fail: asks for the environment variable NOPE, which is not set"),
+    ("width=${oops:3}", "width: Unsupported interpolation type oops"),
+    ("width=${sparsity.x}", "width: ConfigTypeError raised while resolving"),
+    ("seed=${seed}", "seed: asks for itself; write a value"),
+    ("layer=${hydra:job.numm}", "layer=null: must be a whole number"),
+])
+def test_a_value_that_asks_for_what_is_not_there_is_one_line_and_starts_no_job(word, line, mode, capsys):
+    ended = train(*mode, "arch=flat", word)
+    assert ended.code == 1 and ended.error.startswith(line) and "\n" not in ended.error
+    assert "training" not in capsys.readouterr().out and not list(Path.cwd().rglob("train.log"))
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+def test_an_unknown_error_of_the_check_is_shown_and_starts_no_job(mode, monkeypatch, capsys):
+    def broken(*_):
+        raise IndexError("a fault of the check")
+
+    monkeypatch.setattr("saesweep.sweep.before." + ("check_name" if mode else "refuse"), broken)
+    assert train(*mode, "arch=flat").code == 1
+    out, err = capsys.readouterr()
+    assert "Traceback" in err and "IndexError: a fault of the check" in err and "training" not in out
+    assert list(Path.cwd().iterdir()) == []
+
+
 def test_one_choice_of_a_group_is_taken_and_a_list_of_them_is_refused():
     ended = train("-m", "arch=[flat,round]")
     assert ended.code == 1

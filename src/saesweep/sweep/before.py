@@ -13,14 +13,14 @@ from saesweep import files
 from saesweep.errors import UsageError
 from saesweep.per_sae import refuse_secrets
 from saesweep.sweep.check import check_name
-from saesweep.sweep.ending import mistakes_told
+from saesweep.sweep.ending import no_job_after_an_error
 from saesweep.sweep.jobs import job_of, refuse, resolving
 from saesweep.sweep.record import refuse_others
 
 
 class Refuse(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        with mistakes_told():
+        with no_job_after_an_error():
             job = job_of(config, single=True)
             refuse([job])
             refuse_others([job])
@@ -33,10 +33,9 @@ class Refuse(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """The sweeper makes the folder of the sweep, and writes the config there; each job is checked by the launcher."""
-        with mistakes_told(), resolving():
+        with no_job_after_an_error(), resolving():
             check_name("name", config.name)
-            told = OmegaConf.to_container(OmegaConf.masked_copy(config, ["logger"]))
-            refuse_secrets("logger", told.get("logger"))
+            refuse_secrets("logger", OmegaConf.to_container(config).get("logger"))
             _refuse_values(config)
             _at_home(config)
 
@@ -53,7 +52,8 @@ def _refuse_values(config: DictConfig) -> None:
     """Of what is swept: values that are no job at all, or the same job twice."""
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    swept = {one.get_key_element(): one for one in parser.parse_overrides([*words, *config.hydra.overrides.task])}
+    words += OmegaConf.to_container(config.hydra.overrides.task)
+    swept = {one.get_key_element(): one for one in parser.parse_overrides(words)}
     for override in swept.values():
         if override.is_discrete_sweep():
             _refuse_values_of(override)

@@ -111,7 +111,7 @@ def _kept(job: Job) -> dict[str, Any] | None:
 
 def _without_running(job: Job, numbers: dict[str, Any] | None) -> JobReturn:
     hydra = OmegaConf.masked_copy(job.composed, ["hydra"])
-    words = list(job.composed.hydra.overrides.task)
+    words = OmegaConf.to_container(job.composed.hydra.overrides.task)
     return JobReturn(words, OmegaConf.create(job.settings), hydra, str(Path.cwd()), "train", JobStatus.COMPLETED, numbers)
 
 

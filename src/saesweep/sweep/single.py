@@ -21,8 +21,8 @@ RUN = "saesweep.sweep.run.train_group"
 def train(cfg: DictConfig) -> dict[str, Any] | None:
     """A group of one; what it returns is the job's return value for Hydra's sweepers."""
     hydra = HydraConfig.instance().cfg
-    job = job_of(OmegaConf.merge({"hydra": hydra.hydra}, cfg), single=hydra.hydra.mode != RunMode.MULTIRUN)
     with mistakes_told(), signals.obeyed():
+        job = job_of(OmegaConf.merge({"hydra": hydra.hydra}, cfg), single=hydra.hydra.mode != RunMode.MULTIRUN)
         try:
             done, todo = planned([job], Here())
         except UsageError:
