@@ -1,12 +1,14 @@
 """From Hydra's overrides to jobs (one SAE each), and from jobs to groups (one stream each)."""
+import errno
 import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
@@ -14,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from saesweep import files, saves
-from saesweep.errors import UsageError
+from saesweep.errors import UsageError, as_typed
 from saesweep.keys import MAY_DIFFER_IN_A_GROUP
 from saesweep.sweep.check import check
 
@@ -75,12 +77,38 @@ def job_of(composed: DictConfig, single: bool) -> Job:
     """single: a run without -m, whose folder is hydra.run.dir. Hydra makes the folders: a ~ in them is expanded in place."""
     _resolve_each(composed)
     with resolving(), current(composed), read_write(composed.hydra):
-        for node in (composed.hydra.sweep, composed.hydra.run):
-            if (folder := str(node.dir)) != files.at_home(folder):
-                node.dir = files.at_home(folder)
+        for name in ("sweep", "run"):
+            node = composed.hydra[name]
+            if (folder := folder_at_home(f"hydra.{name}.dir", node.dir)) != node.dir:
+                node.dir = folder
         sweep = os.path.abspath(str(composed.hydra.sweep.dir))
         inside = composed.hydra.run.dir if single else os.path.join(sweep, str(composed.hydra.sweep.subdir))
         return Job(composed, Path(os.path.abspath(str(inside))), Path(sweep))
+
+
+def folder_at_home(key: str, folder: Any) -> str:
+    if not isinstance(folder, str) or not folder.strip():
+        raise UsageError(f"{key}={as_typed(folder)}: must be the path of a folder, such as outputs/default")
+    try:
+        return files.at_home(folder)
+    except UsageError as error:
+        raise UsageError(f"{key}={error}") from error
+
+
+def require_place(folder: Path) -> None:
+    """The folder is there and can be written to, or can be made: it is, and is removed again."""
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{shown(folder)}: is no folder that can be written to ({error}); choose another name=... or "
+                         "hydra.sweep.dir=...") from error
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def compose(
@@ -103,6 +131,8 @@ def refuse(jobs: Sequence[Job]) -> None:
         try:
             _refuse_lists(job)
             check(job.settings)
+            if not (job.folder / files.NUMBERS).is_file():
+                require_place(job.folder)
         except UsageError as error:
             problems.append(str(error))
     folders = [job.folder for job in jobs]

@@ -21,6 +21,8 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from saesweep.sweep import traces
+
 WITH_M = "several values are a sweep: add -m, as in python train.py -m"
 REFUSED = (ConfigCompositionException, OverrideParseException, InstantiationException, OmegaConfBaseException)
 NO_NAME, NO_LOGGER = "Config group override must be a string", "logger=[] is no logger at all"
@@ -37,6 +39,7 @@ def in_one_line() -> Iterator[None]:
         yield
     finally:
         utils.run_and_report = report
+        traces.take_back()
 
 
 def _told(work: Callable[[], Any]) -> Any:

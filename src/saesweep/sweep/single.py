@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from saesweep import saves, signals
 from saesweep.errors import UsageError
-from saesweep.sweep import record
+from saesweep.sweep import record, traces
 from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.engines import Here
 from saesweep.sweep.jobs import Job, job_of
@@ -23,6 +23,7 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
     hydra = HydraConfig.instance().cfg
     with mistakes_told(), signals.obeyed():
         job = job_of(OmegaConf.merge({"hydra": hydra.hydra}, cfg), single=hydra.hydra.mode != RunMode.MULTIRUN)
+        traces.made_with(job.folder, traces.of_a_job(hydra.hydra))
         try:
             done, todo = planned([job], Here())
         except UsageError:
@@ -30,6 +31,7 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
             raise
         if job.settings["plan"]:
             return None
+        traces.keep()
         for folder in done:
             saves.remove(folder)  # of one that was killed when it had just finished
         from saesweep.sweep.summary import summaries  # pandas
