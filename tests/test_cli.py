@@ -224,6 +224,15 @@ def test_a_single_run_that_is_finished_is_not_trained_again(capsys):
     assert "1 finished already" in out and "training" not in out and "resid.1" in out
 
 
+def test_a_single_run_whose_training_has_failed_ends_with_the_reason_in_one_line(capsys):
+    ended = train("arch=flat", "sparsity=8", "text.diverge=true", "arch.optimizer.lr=1e9")
+    reason = "flat/8: mse not finite after 640 tokens"
+    assert ended.code == 1
+    assert ended.error == f"{reason} (see {PLACE}/flat/8/failed.txt); lower arch.optimizer.lr=1e+09"
+    assert reason in (PLACE / "flat/8/failed.txt").read_text() and reason in (PLACE / "flat/8/train.log").read_text()
+    assert "Set the environment variable HYDRA_FULL_ERROR" not in capsys.readouterr().err
+
+
 def test_a_single_run_with_other_settings_is_refused_and_changes_nothing():
     train("arch=flat", "sparsity=8")
     kept = (PLACE / "flat/8/.hydra/config.yaml").read_text()

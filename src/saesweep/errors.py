@@ -7,6 +7,10 @@ class UsageError(ValueError):
     """A user's mistake: the message names the key, its value and what to write instead; it is shown without a traceback."""
 
 
+class TrainingFailed(RuntimeError):
+    """The training of one SAE has ended for a reason that it found itself, such as weights that are not finite."""
+
+
 def as_typed(value: Any) -> str:
     """A value of the config as it is typed on the command line."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

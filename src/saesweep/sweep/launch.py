@@ -18,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from saesweep import files, saves, signals
-from saesweep.errors import UsageError
+from saesweep.errors import TrainingFailed, UsageError
 from saesweep.sweep import record, traces
 from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.engines import Engine, engine_of
@@ -187,7 +187,8 @@ def _results(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> lis
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+    kind = RuntimeError if isinstance(error, TrainingFailed) else type(error)
+    return str(error) if isinstance(error, UsageError) else f"{kind.__name__}: {error}"
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from saesweep.errors import TrainingFailed
 from saesweep.sweep import traces
 
 WITH_M = "several values are a sweep: add -m, as in python train.py -m"
@@ -46,6 +47,8 @@ def _told(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except Exception as error:
+        if isinstance(error, TrainingFailed) and os.environ.get("HYDRA_FULL_ERROR") != "1":
+            sys.exit(str(error))
         refused = isinstance(error, REFUSED) or type(error) is HydraException or str(error).startswith(NO_NAME)
         in_a_job = any(frame.f_code.co_name == "return_value" for frame, _ in traceback.walk_tb(error.__traceback__))
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or in_a_job or not refused:
