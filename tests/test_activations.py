@@ -16,10 +16,10 @@ import transformers
 from small import tiny, write_text
 
 from saesweep.activations import ActivationStream, Position
-from saesweep.enough import require
+from saesweep.enough import needed, require
 from saesweep.errors import UsageError
 from saesweep.models import LanguageModel, Tokenizer
-from saesweep.reading import LanguageModelSource, harvest, micro_batches
+from saesweep.reading import LanguageModelSource, harvest, micro_batches, tokens_wanted
 from saesweep.sites import HookPoint
 from saesweep.statistics import Statistics
 from saesweep.synthetic import SyntheticSource
@@ -413,6 +413,20 @@ def test_statistics_of_activations_that_do_not_vary_are_refused(x, center):
 def test_a_bound_by_which_all_tokens_are_sinks_is_refused():
     with pytest.raises(UsageError, match=r"activations\.max_norm=0\.01: all 50 tokens .* are sinks"):
         Statistics.of(torch.nn.functional.normalize(torch.randn(50, 4)), center=True, max_norm=0.01, point=EMBEDDING)
+
+
+@pytest.mark.parametrize("context, window, batch", [(16, 64, 7), (16, 64, 200), (32, 32, 31), (8, 1000, 3)])
+def test_the_windows_of_a_training_are_counted_without_going_through_all_of_them(lm, context, window, batch):
+    def one_by_one(steps):
+        windows, left = 0, steps
+        while left > 0:
+            windows += 1
+            left -= max(1, tokens_wanted(left * batch, context, window, lm.tokenizer) // batch)
+        return steps * batch + windows * (batch - 1)
+
+    for steps in (*range(1, 60), 1000, 1001):
+        assert needed(steps, batch, context, window, lm.tokenizer) == one_by_one(steps)
+    assert needed(10**17, batch, context, window, lm.tokenizer) > 10**17
 
 
 def test_one_dimension_is_enough_for_statistics():

@@ -37,6 +37,14 @@ def test_the_defaults_with_the_standins_pass():
 @pytest.mark.parametrize(
     "word, parts",
     [
+        ("tokens='5000'", ["tokens=5000: must be a whole number, and in quotes it is a text; write tokens=5000"]),
+        ("plan='true'", ["plan=true: must be true or false, and in quotes it is a text; write plan=true"]),
+        ("tokens=1e400", ["tokens=inf: must be a finite number"]),
+        ("seed=99999999999999999999", ["seed=99999999999999999999: must be below 2**63"]),
+        ("stream_seed=1e19", ["stream_seed=10000000000000000000: must be below 2**63"]),
+        ("~evaluation.tokens", ["evaluation.tokens: is missing; add it to conf/train.yaml"]),
+        ("model=gpt2 model.source.hub=", ["model.source.hub=: must be a text that is not empty"]),
+        ("cache=disk cache.folder=", ["cache.folder=: must be a text that is not empty"]),
         ("sparsity=0.001", ["sparsity=0.001", "arch.coefficient=6e-4"]),
         ("sparsity=0", ["sparsity=0", "arch.coefficient="]),
         ("sparsity=-4", ["sparsity=-4"]),

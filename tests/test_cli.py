@@ -11,6 +11,7 @@ from standin.cli import ENV, ROOT, composed, train
 
 from hydra_plugins.saesweep.sources import job_folder
 from saesweep import files
+from saesweep.errors import UsageError
 from saesweep.sweep.jobs import job_of
 
 PLACE = Path("outputs/default/standin/resid.1")
@@ -68,6 +69,34 @@ def test_the_whole_of_hydras_error_is_shown_where_it_is_asked_for(monkeypatch):
     assert ended.returncode == 1 and "Traceback" in ended.stderr and "Could not override 'sparsty'" in ended.stderr
 
 
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+@pytest.mark.parametrize("word, line", [
+    ("width=${nope}", "nope: is missing, and width asks for it"),
+    ("evaluation.tokens=${no.pe}", "no.pe: is missing, and evaluation.tokens asks for it"),
+    ("text.fail=${oc.env:NOPE}", "text.fail: asks for the environment variable NOPE, which is not set"),
+    ("width=${oops:3}", "width: Unsupported interpolation type oops"),
+    ("width=${sparsity.x}", "width: ConfigTypeError raised while resolving"),
+    ("seed=${seed}", "seed: asks for itself; write a value"),
+    ("layer=${hydra:job.numm}", "layer=null: must be a whole number"),
+])
+def test_a_value_that_asks_for_what_is_not_there_is_one_line_and_starts_no_job(word, line, mode, capsys):
+    ended = train(*mode, "arch=flat", word)
+    assert ended.code == 1 and ended.error.startswith(line) and "\n" not in ended.error
+    assert "training" not in capsys.readouterr().out and not list(Path.cwd().rglob("train.log"))
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+def test_an_unknown_error_of_the_check_is_shown_and_starts_no_job(mode, monkeypatch, capsys):
+    def broken(*_):
+        raise IndexError("a fault of the check")
+
+    monkeypatch.setattr("saesweep.sweep.before." + ("check_name" if mode else "refuse"), broken)
+    assert train(*mode, "arch=flat").code == 1
+    out, err = capsys.readouterr()
+    assert "Traceback" in err and "IndexError: a fault of the check" in err and "training" not in out
+    assert list(Path.cwd().iterdir()) == []
+
+
 def test_one_choice_of_a_group_is_taken_and_a_list_of_them_is_refused():
     ended = train("-m", "arch=[flat,round]")
     assert ended.code == 1
@@ -107,6 +136,69 @@ def test_the_command_of_an_sae_can_be_pasted_whatever_its_values_hold():
     assert shlex.split(found)[2:] == ["arch=flat", "sparsity=16", word, "model=standin", "text=standin", "logger=csv"]
 
 
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+@pytest.mark.parametrize("where, line", [
+    ("", "hydra.sweep.dir=: must be the path of a folder"),
+    ("' '", "hydra.sweep.dir= : must be the path of a folder"),
+    ("a_file", "a_file"), ("a_file/below", "a_file/below"), ("/proc/nope", "/proc/nope"),
+    ("'~nobody9/x'", "hydra.sweep.dir=~nobody9/x: there is no user nobody9 here"),
+])
+def test_a_folder_that_cannot_be_made_is_refused_in_one_line(where, line, mode):
+    Path("a_file").touch()
+    ended = train(*mode, "arch=flat", "sparsity=8", f"hydra.sweep.dir={where}")
+    assert ended.code == 1 and ended.error.startswith(line) and "\n" not in ended.error
+    assert {path.name for path in Path.cwd().iterdir()} == {"a_file"}
+
+
+@pytest.mark.parametrize("word", ["hydra.run.dir=", "cache.folder="])
+def test_an_empty_folder_of_another_key_is_refused_as_well(word):
+    ended = train("arch=flat", "sparsity=8", word)
+    assert ended.code == 1 and ended.error.startswith(f"{word}: must be ") and list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_single_run_that_is_refused_late_leaves_the_disk_as_it_was(there, monkeypatch):
+    from standin import run
+
+    if there:
+        assert train("arch=flat", "sparsity=8").code == 0
+        (PLACE / "flat/8/eval.json").unlink()
+    before = everything()
+
+    def estimate(jobs):
+        raise UsageError("text.glob=nope: no such file")
+
+    monkeypatch.setattr(run, "estimate", estimate)
+    assert train("arch=flat", "sparsity=8", "log_tokens=20_000").error == "text.glob=nope: no such file"
+    assert everything() == before
+
+
+def everything() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in Path.cwd().rglob("*")}
+
+
+@pytest.mark.parametrize("words", [
+    ["arch=flat", "sparsity=9", "plan=true"], ["arch=flat", "sparsity=9", "layer=7"], ["arch=flat,nope"],
+    ["arch=flat", "sparsity=9,9.0"], ["arch=flat", "sparsity=9", "width=77"],
+])
+def test_a_sweep_that_is_planned_or_refused_leaves_the_disk_as_it_was(words, monkeypatch):
+    from standin import run
+
+    def estimate(jobs, real=run.estimate):
+        if jobs[0]["width"] == 77:
+            raise UsageError("refused by the probe")
+        return real(jobs)
+
+    monkeypatch.setattr(run, "estimate", estimate)
+    train("-m", *words)
+    assert everything() == {}
+    assert train("-m", "arch=flat", "sparsity=8,16").code == 0
+    before = everything()
+    assert Path("outputs/default/multirun.yaml").is_file()
+    train("-m", *words)
+    assert everything() == before
+
+
 @pytest.mark.parametrize("words", [["sparsity=0.001"], ["name=../x", "-m"], ["layer=7"]])
 def test_a_users_mistake_is_one_plain_message_and_leaves_nothing(words):
     ended = typed(*words[1:], words[0], "arch=flat", script=ROOT / "tests/standin/run.py")
@@ -130,6 +222,15 @@ def test_a_single_run_that_is_finished_is_not_trained_again(capsys):
     assert train("arch=flat", "sparsity=8").code == 0
     out = capsys.readouterr().out
     assert "1 finished already" in out and "training" not in out and "resid.1" in out
+
+
+def test_a_single_run_whose_training_has_failed_ends_with_the_reason_in_one_line(capsys):
+    ended = train("arch=flat", "sparsity=8", "text.diverge=true", "arch.optimizer.lr=1e9")
+    reason = "flat/8: mse not finite after 640 tokens"
+    assert ended.code == 1
+    assert ended.error == f"{reason} (see {PLACE}/flat/8/failed.txt); lower arch.optimizer.lr=1e+09"
+    assert reason in (PLACE / "flat/8/failed.txt").read_text() and reason in (PLACE / "flat/8/train.log").read_text()
+    assert "Set the environment variable HYDRA_FULL_ERROR" not in capsys.readouterr().err
 
 
 def test_a_single_run_with_other_settings_is_refused_and_changes_nothing():
@@ -162,7 +263,7 @@ def test_a_plan_is_printed_and_nothing_is_trained(launcher, capsys):
     row = next(line for line in out.splitlines() if "resid.1/flat/8" in line)
     assert row.split() == ["resid.1", "flat", "8", "0", "8", "4096", "65.5", "k", "524", "kB", str(PLACE / "flat/8")]
     assert "300,000 tokens" in out and "about 90 s" in out
-    assert not list(Path.cwd().rglob("eval.json")) and (launcher or list(Path.cwd().iterdir()) == [])
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_a_sweep_file_is_found_from_any_working_directory(tmp_path):

@@ -28,6 +28,7 @@ from saesweep.sweep.refusals import said
         ("arch=", "arch=: arch has no such choice; there are batchtopk, "),
         ("logger=[csv,wandbb]", "logger=wandbb: logger has no such choice; did you mean wandb? There are csv, "),
         ("logger=null", "logger=null: must be the name of a file in conf/logger, without .yaml; logger=[] is no logger at all"),
+        ("text@y=files", "text@y=files: there is no key text@y; a group has one place here: write text=..."),
         ("arch=3", "arch=3: must be the name of a file in conf/arch, without .yaml"),
         ("~logger", "~logger: a list of choices cannot be deleted; logger=[] is no logger at all"),
         ("arch=topk,gated", "arch=topk,gated: several values are a sweep: add -m, as in python train.py -m arch=topk,gated;"),

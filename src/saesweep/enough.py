@@ -62,7 +62,9 @@ def _require_training(corpus: Corpus, tokenizer: Tokenizer, tokens: int, batch_t
 
 def needed(steps: int, batch_tokens: int, context: int, window: int, tokenizer: Tokenizer) -> int:
     """Tokens that a text has to hold for so many batches: each window may leave over all but one of a batch's."""
-    windows, left = 0, steps
+    whole = max(1, tokens_wanted(steps * batch_tokens, context, window, tokenizer) // batch_tokens)  # batches of a whole one
+    windows = max(0, steps // whole - 2)  # the last, which may be smaller, are counted one by one
+    left = steps - windows * whole
     while left > 0:
         windows += 1
         left -= max(1, tokens_wanted(left * batch_tokens, context, window, tokenizer) // batch_tokens)

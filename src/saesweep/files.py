@@ -13,6 +13,7 @@
 import json
 import logging
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -113,7 +114,11 @@ def at_home(node: Any) -> Any:
         return {key: at_home(value) for key, value in node.items()}
     if isinstance(node, list):
         return [at_home(value) for value in node]
-    return os.path.expanduser(node) if isinstance(node, str) and node.startswith("~") else node
+    if not isinstance(node, str) or not re.fullmatch(r"~[\w.-]*(/.*)?", node):
+        return node
+    if (path := os.path.expanduser(node)).startswith("~"):
+        raise UsageError(f"{node}: there is no user {node[1:].split('/')[0]} here; write the path of a folder")
+    return path
 
 
 def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from saesweep.errors import UsageError
-from saesweep.ranges import Count, CountOrAuto, Decays, Index, NotNegative, OneOf, Positive, Range, Share
+from saesweep.ranges import Count, CountOrAuto, Decays, Index, NotNegative, OneOf, Positive, Range, Share, Text
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Activations:
 @dataclass
 class Cache:
     name: str
-    folder: str | None
+    folder: Text | None
 
 
 @dataclass
@@ -154,13 +154,13 @@ class LanguageModel(Model):
 
 @dataclass
 class Hub:
-    hub: str
-    revision: str
+    hub: Text
+    revision: Text
 
 
 @dataclass
 class Package:
-    package: str
+    package: Text
     install: str
     sha256: str
     parts: list
@@ -199,16 +199,16 @@ class Stdlib:
 
 @dataclass
 class Files(Stdlib):
-    glob: str | None
-    field: str
+    glob: Text | None
+    field: Text
 
 
 @dataclass
 class Streamed(Stdlib):
-    repository: str
+    repository: Text
     config: str | None
     revision: str | None
-    field: str
+    field: Text
     buffer: Count
 
 

@@ -28,6 +28,14 @@ class OneOf:
         return " or ".join(map(str, self.values))
 
 
+class NotEmpty:
+    def __contains__(self, value: str) -> bool:
+        return bool(value.strip())
+
+    def __str__(self) -> str:
+        return "a text that is not empty"
+
+
 class Decays:
     """Of Adam's two running means."""
 
@@ -51,6 +59,7 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+Text = Annotated[str, NotEmpty()]
 Count = Annotated[int, Range(1)]
 Index = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, open_low=True)]

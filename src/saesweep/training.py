@@ -44,6 +44,7 @@ class Member(nn.Module):
         super().__init__()
         self.label, self.point, self.sae, self.coefficient, self.optimizer = label, point, sae, coefficient, optimizer
         self.sums, self.latest, self.failed = RunningSums(), dict[str, float](), ""
+        self.declared = False  # failed for a reason that the training itself has found
 
     def learning_rate(self, progress: float) -> float:
         """Rises linearly over `warmup`, falls linearly to zero over `decay`: shares of the run."""
@@ -179,6 +180,7 @@ class SAESweep(L.LightningModule):
             member.latest, finite = distributed.told((self._metrics(member), member.sums.finite()))
             member.sums = RunningSums()
             if not finite:
+                member.declared = True
                 member.stop_(f"{member.label}: the activations at {member.point} are not finite, somewhere in the last "
                              f"{self.log_steps * self.batch_tokens:,} of {self.tokens:,} tokens")
             self.stop_where_not_finite_(member)
@@ -208,6 +210,7 @@ class SAESweep(L.LightningModule):
         bad = [] if bad == ["fvu"] else bad
         bad += [name for name, p in member.sae.named_parameters() if not bool(p.sum().isfinite())]
         if bad:
+            member.declared = True
             member.stop_(f"{member.label}: {', '.join(bad)} not finite after {self.tokens:,} tokens")
 
     def _metrics(self, member: Member) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from saesweep import keys
-from saesweep.errors import UsageError
+from saesweep.errors import TrainingFailed, UsageError
 
 ROOT = Path(__file__).parents[2]
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ def train_group(jobs, folders):
 def _one(job, folder):
     if job["arch"]["name"] == job["text"]["fail"]:
         return RuntimeError("not finite")
+    if job["text"]["diverge"]:
+        return TrainingFailed("flat/8: mse not finite after 640 tokens")
     numbers = {
         "l0": float(job["sparsity"]), "fvu": 1 / job["sparsity"], "tokens": job["tokens"], "d_in": 8, "d_sae": job["width"],
     }

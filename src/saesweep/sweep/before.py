@@ -1,6 +1,8 @@
 """The Hydra callback that refuses before Hydra makes a folder."""
 import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -9,18 +11,18 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from saesweep import files
 from saesweep.errors import UsageError
 from saesweep.per_sae import refuse_secrets
+from saesweep.sweep import traces
 from saesweep.sweep.check import check_name
-from saesweep.sweep.ending import mistakes_told
-from saesweep.sweep.jobs import job_of, refuse, resolving
+from saesweep.sweep.ending import no_job_after_an_error
+from saesweep.sweep.jobs import folder_at_home, job_of, refuse, require_place, resolving
 from saesweep.sweep.record import refuse_others
 
 
 class Refuse(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        with mistakes_told():
+        with no_job_after_an_error():
             job = job_of(config, single=True)
             refuse([job])
             refuse_others([job])
@@ -30,30 +32,34 @@ class Refuse(Callback):
 
                 planned([job], Here())
                 sys.exit()
+            traces.remember(job.folder, traces.of_a_job(config.hydra))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """The sweeper makes the folder of the sweep, and writes the config there; each job is checked by the launcher."""
-        with mistakes_told(), resolving():
+        with no_job_after_an_error(), resolving():
             check_name("name", config.name)
-            told = OmegaConf.to_container(OmegaConf.masked_copy(config, ["logger"]))
-            refuse_secrets("logger", told.get("logger"))
+            refuse_secrets("logger", OmegaConf.to_container(config).get("logger"))
             _refuse_values(config)
             _at_home(config)
+            sweep = Path(os.path.abspath(config.hydra.sweep.dir))
+            require_place(sweep)
+            traces.remember(sweep, ["multirun.yaml"])
 
 
 def _at_home(config: DictConfig) -> None:
     """The folder of the sweep, for the sweeper and, as one more word, for the jobs, which are composed anew."""
-    if (folder := str(config.hydra.sweep.dir)) != files.at_home(folder):
+    if (folder := folder_at_home("hydra.sweep.dir", config.hydra.sweep.dir)) != config.hydra.sweep.dir:
         with read_write(config.hydra):
-            config.hydra.sweep.dir = files.at_home(folder)
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={json.dumps(files.at_home(folder), ensure_ascii=False)}")
+            config.hydra.sweep.dir = folder
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={json.dumps(folder, ensure_ascii=False)}")
 
 
 def _refuse_values(config: DictConfig) -> None:
     """Of what is swept: values that are no job at all, or the same job twice."""
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    swept = {one.get_key_element(): one for one in parser.parse_overrides([*words, *config.hydra.overrides.task])}
+    words += OmegaConf.to_container(config.hydra.overrides.task)
+    swept = {one.get_key_element(): one for one in parser.parse_overrides(words)}
     for override in swept.values():
         if override.is_discrete_sweep():
             _refuse_values_of(override)

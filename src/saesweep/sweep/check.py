@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from saesweep import keys
-from saesweep.errors import UsageError, as_typed
+from saesweep.errors import UsageError, as_typed, fix
 from saesweep.instantiate import NOT_ARGUMENTS, locate
 from saesweep.per_sae import OURS, refuse_secrets, refuse_what_is_missing
 from saesweep.ranges import CountOrAuto, OneOf, Positive, whole
@@ -23,6 +23,7 @@ TRAINER = {  # what its arguments are called that conf/trainer names: to ask Lig
     "accelerator", "devices", "num_nodes", "strategy", "precision", "use_distributed_sampler", "enable_model_summary",
 }
 GIVEN = ("self", "d_in", "d_sae", "sparsity")  # what the constructor gets from elsewhere
+GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger")  # folders of conf/
 LOGGERS = {"csv": keys.Csv, "wandb": keys.Wandb}
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
 
@@ -69,26 +70,20 @@ def _typed(path: str, node: Any, kind: Any) -> Any:
         base, limits = get_args(kind)
         node = _typed(path, whole(node) if isinstance(limits, CountOrAuto) else node, base)
         if node not in limits:
-            raise UsageError(f"{path}={as_typed(node)}: must be {limits}{_fix(path, node)}")
+            meant = "" if base is str or isinstance(limits, OneOf) else fix(path, node)
+            raise UsageError(f"{path}={as_typed(node)}: must be {limits}{meant}")
     elif get_origin(kind) is UnionType or NoneType in get_args(kind):
         if node is not None:
             return _typed(path, node, next(k for k in get_args(kind) if k is not NoneType))
     elif kind in TYPE_NAMES:
         node = whole(node) if kind is int else node
+        if isinstance(node, float) and not math.isfinite(node) and kind in (int, float):
+            raise UsageError(f"{path}={as_typed(node)}: must be a finite number{', and a whole number' if kind is int else ''}")
         if not _is(node, kind):
-            raise UsageError(f"{path}={as_typed(node)}: must be {TYPE_NAMES[kind]}{_fix(path, node)}")
-        if isinstance(node, float) and not math.isfinite(node):
-            raise UsageError(f"{path}={as_typed(node)}: must be a finite number")
+            raise UsageError(f"{path}={as_typed(node)}: must be {TYPE_NAMES[kind]}{'' if kind is Mapping else fix(path, node)}")
+        if kind is int and abs(node) >= 2**63:
+            raise UsageError(f"{path}={node}: must be below 2**63")
     return node
-
-
-def _fix(path: str, node: Any) -> str:
-    """What was meant by a list, or by 300k, where one number is asked for."""
-    if isinstance(node, list) and node and all(isinstance(value, int | float) for value in node):
-        return f"; to sweep over several, write {path}={','.join(map(as_typed, node))} with -m"
-    if isinstance(node, str) and (found := re.fullmatch(r"([\d.]+)([kKmM])", node)):
-        return f", such as {path}={found[1]}e{3 if found[2] in 'kK' else 6}"
-    return ""
 
 
 def _has(path: str, node: Mapping, kind: type) -> None:
@@ -118,7 +113,8 @@ def _known(path: str, node: Any, known: Iterable[str]) -> None:
 def _require(path: str, node: Mapping, needed: Iterable[str]) -> None:
     for key in needed:
         if key not in node:
-            where = f"conf/{path.split('.')[0]}/*.yaml" if path else "conf/train.yaml"
+            group = path.split(".")[0]
+            where = f"conf/{group}/*.yaml" if group in GROUPS else "conf/train.yaml"
             raise UsageError(f"{f'{path}.{key}'.lstrip('.')}: is missing; add it to {where}")
 
 

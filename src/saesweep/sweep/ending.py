@@ -1,5 +1,6 @@
 """A user's mistake ends the program with one plain message."""
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,3 +13,18 @@ def mistakes_told() -> Iterator[None]:
         yield
     except UsageError as error:
         sys.exit(str(error))  # the message on stderr, exit code 1; no job after this one is started
+
+
+@contextmanager
+def no_job_after_an_error() -> Iterator[None]:
+    """Of what a callback raises Hydra makes a warning, and starts the job: only SystemExit ends the program."""
+    from saesweep.sweep.refusals import REFUSED, said
+
+    try:
+        with mistakes_told():
+            yield
+    except REFUSED as error:
+        sys.exit(said(error))
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)

@@ -1,19 +1,22 @@
 """From Hydra's overrides to jobs (one SAE each), and from jobs to groups (one stream each)."""
+import errno
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from saesweep import files, saves
-from saesweep.errors import UsageError
+from saesweep.errors import UsageError, as_typed
 from saesweep.keys import MAY_DIFFER_IN_A_GROUP
 from saesweep.sweep.check import check
 
@@ -29,8 +32,8 @@ class Job:
     @cached_property
     def settings(self) -> dict:
         """The config without Hydra's node, resolved."""
-        task = OmegaConf.masked_copy(self.composed, [key for key in self.composed if key != "hydra"])
-        with current(self.composed), resolving():
+        with resolving(), current(self.composed):
+            task = OmegaConf.masked_copy(self.composed, [key for key in self.composed if key != "hydra"])
             return files.at_home(OmegaConf.to_container(task, resolve=True, throw_on_missing=True))
 
 
@@ -47,26 +50,65 @@ def current(composed: DictConfig) -> Iterator[None]:
 
 
 @contextmanager
-def resolving() -> Iterator[None]:
-    """A value that asks for what is not there is a user's mistake."""
+def resolving(key: str | None = None) -> Iterator[None]:
+    """A value that asks for what is not there is a user's mistake; `key`: whose value it is, where the error may not say."""
     try:
         yield
-    except InterpolationKeyError as error:
-        missing = str(error.msg).split("'")[1]
-        raise UsageError(f"{missing}: is missing, and {error.full_key} asks for it") from error
     except OmegaConfBaseException as error:
-        raise UsageError(f"{error.full_key or 'config'}: {str(error.msg or error).splitlines()[0]}") from error
+        full_key, text = key or error.full_key or "config", str(error.msg or error).splitlines()[0]
+        if found := re.search(r"Interpolation key '(.*)' not found", text):
+            raise UsageError(f"{found[1]}: is missing, and {full_key} asks for it") from error
+        if found := re.search(r"Environment variable '(.*)' not found", text):
+            raise UsageError(f"{full_key}: asks for the environment variable {found[1]}, which is not set") from error
+        if isinstance(error, InterpolationResolutionError) and "Recursive" in text:
+            raise UsageError(f"{full_key}: asks for itself; write a value") from error
+        raise UsageError(f"{full_key}: {text}") from error
+
+
+def _resolve_each(composed: DictConfig) -> None:
+    """A value that cannot be had is named itself, not another one that asks for it in turn."""
+    for key, value in files.flat({key: node for key, node in OmegaConf.to_container(composed).items() if key != "hydra"}):
+        if isinstance(value, str) and "${" in value and "${hydra:" not in value:
+            with resolving(key):
+                OmegaConf.select(composed, key)
 
 
 def job_of(composed: DictConfig, single: bool) -> Job:
     """single: a run without -m, whose folder is hydra.run.dir. Hydra makes the folders: a ~ in them is expanded in place."""
-    with current(composed), resolving(), read_write(composed.hydra):
-        for node in (composed.hydra.sweep, composed.hydra.run):
-            if (folder := str(node.dir)) != files.at_home(folder):
-                node.dir = files.at_home(folder)
+    _resolve_each(composed)
+    with resolving(), current(composed), read_write(composed.hydra):
+        for name in ("sweep", "run"):
+            node = composed.hydra[name]
+            if (folder := folder_at_home(f"hydra.{name}.dir", node.dir)) != node.dir:
+                node.dir = folder
         sweep = os.path.abspath(str(composed.hydra.sweep.dir))
         inside = composed.hydra.run.dir if single else os.path.join(sweep, str(composed.hydra.sweep.subdir))
         return Job(composed, Path(os.path.abspath(str(inside))), Path(sweep))
+
+
+def folder_at_home(key: str, folder: Any) -> str:
+    if not isinstance(folder, str) or not folder.strip():
+        raise UsageError(f"{key}={as_typed(folder)}: must be the path of a folder, such as outputs/default")
+    try:
+        return files.at_home(folder)
+    except UsageError as error:
+        raise UsageError(f"{key}={error}") from error
+
+
+def require_place(folder: Path) -> None:
+    """The folder is there and can be written to, or can be made: it is, and is removed again."""
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{shown(folder)}: is no folder that can be written to ({error}); choose another name=... or "
+                         "hydra.sweep.dir=...") from error
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def compose(
@@ -89,6 +131,8 @@ def refuse(jobs: Sequence[Job]) -> None:
         try:
             _refuse_lists(job)
             check(job.settings)
+            if not (job.folder / files.NUMBERS).is_file():
+                require_place(job.folder)
         except UsageError as error:
             problems.append(str(error))
     folders = [job.folder for job in jobs]
@@ -100,7 +144,7 @@ def refuse(jobs: Sequence[Job]) -> None:
 
 def _refuse_lists(job: Job) -> None:
     """Hydra takes a list of choices for any group, and merges them."""
-    for word in job.composed.hydra.overrides.task:
+    for word in OmegaConf.to_container(job.composed.hydra.overrides.task):
         group, _, value = word.partition("=")
         if group in ONE_CHOICE and value.startswith("["):
             raise UsageError(f"{word}: is one choice; to sweep over several, write {group}={value.strip('[]')} with -m")

@@ -18,8 +18,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from saesweep import files, saves, signals
-from saesweep.errors import UsageError
-from saesweep.sweep import record
+from saesweep.errors import TrainingFailed, UsageError
+from saesweep.sweep import record, traces
 from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.engines import Engine, engine_of
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
@@ -67,6 +67,7 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
     done, todo = planned(jobs, engine)
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]
+    traces.keep()
     returns = {job.folder: _without_running(job, done[job.folder]) for job in jobs if job.folder in done}
     for folder in done:
         saves.remove(folder)  # of one that was killed when it had just finished
@@ -111,13 +112,14 @@ def _kept(job: Job) -> dict[str, Any] | None:
 
 def _without_running(job: Job, numbers: dict[str, Any] | None) -> JobReturn:
     hydra = OmegaConf.masked_copy(job.composed, ["hydra"])
-    words = list(job.composed.hydra.overrides.task)
+    words = OmegaConf.to_container(job.composed.hydra.overrides.task)
     return JobReturn(words, OmegaConf.create(job.settings), hydra, str(Path.cwd()), "train", JobStatus.COMPLETED, numbers)
 
 
 def _plain_jobs(hydra: Setup, configs: Sequence[DictConfig]) -> list[JobReturn]:
     """`hydra.launcher.run=null`: the basic launcher's behaviour, for any application."""
     returns = []
+    traces.keep()
     Path(str(hydra.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     for composed in configs:
         log.info(f"#{composed.hydra.job.num} : {' '.join(filter_overrides(composed.hydra.overrides.task))}")
@@ -185,7 +187,8 @@ def _results(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> lis
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+    kind = RuntimeError if isinstance(error, TrainingFailed) else type(error)
+    return str(error) if isinstance(error, UsageError) else f"{kind.__name__}: {error}"
 
 
 @contextmanager

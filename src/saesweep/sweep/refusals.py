@@ -21,6 +21,9 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from saesweep.errors import TrainingFailed
+from saesweep.sweep import traces
+
 WITH_M = "several values are a sweep: add -m, as in python train.py -m"
 REFUSED = (ConfigCompositionException, OverrideParseException, InstantiationException, OmegaConfBaseException)
 NO_NAME, NO_LOGGER = "Config group override must be a string", "logger=[] is no logger at all"
@@ -37,14 +40,17 @@ def in_one_line() -> Iterator[None]:
         yield
     finally:
         utils.run_and_report = report
+        traces.take_back()
 
 
 def _told(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except Exception as error:
+        if isinstance(error, TrainingFailed) and os.environ.get("HYDRA_FULL_ERROR") != "1":
+            sys.exit(str(error))
         refused = isinstance(error, REFUSED) or type(error) is HydraException or str(error).startswith(NO_NAME)
-        in_a_job = any(frame.f_code.co_name == "run_job" for frame, _ in traceback.walk_tb(error.__traceback__))
+        in_a_job = any(frame.f_code.co_name == "return_value" for frame, _ in traceback.walk_tb(error.__traceback__))
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or in_a_job or not refused:
             raise
         sys.exit(said(error))
@@ -101,8 +107,10 @@ def _no_choice(group: str, choice: str, configs: IConfigRepository) -> str:
     return f"{group}={choice}: {group} has no such choice; {fix} {', '.join(known)}"
 
 
-def _no_key(key: str, config: DictConfig) -> str:
+def _no_key(key: str, config: DictConfig | None) -> str:
     typed = next((word for word in sys.argv[1:] if word.lstrip("+~").split("=")[0] == key), key)
+    if "@" in key:
+        return f"{typed}: there is no key {key}; a group has one place here: write {key.split('@')[0]}=..."
     parent, _, last = key.rpartition(".")
     known = list(_dotted(config))
     siblings = [name for name in [*known, *GROUPS] if name.rpartition(".")[0] == parent]
@@ -114,9 +122,9 @@ def _no_key(key: str, config: DictConfig) -> str:
 
 
 def _local(error: BaseException, name: str, kind: type) -> Any:
-    """What Hydra's innermost function has under this name: the exception does not hold it."""
+    """What Hydra's innermost function has under this name, None if it has no such: the exception does not hold it."""
     found = [frame.f_locals.get(name) for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return next(value for value in reversed(found) if isinstance(value, kind))
+    return next((value for value in reversed(found) if isinstance(value, kind)), None)
 
 
 def _dotted(node: Any, path: str = "") -> Iterator[str]:

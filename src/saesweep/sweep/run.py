@@ -12,6 +12,7 @@ from saesweep import distributed, files, outputs, saelens, saves
 from saesweep.activations import ActivationStream, Position
 from saesweep.build import build
 from saesweep.calibration import meet_l0_
+from saesweep.errors import TrainingFailed
 from saesweep.evaluation import Measured, Subject
 from saesweep.keys import target
 from saesweep.logging import SweepLogger
@@ -181,7 +182,8 @@ def _finish(part: Part, module: SAESweep, stream: ActivationStream, inputs: Inpu
     measured = dict(zip(done, _measured(inputs, subjects), strict=True))
     ends: list[Numbers | Exception] = []
     for index, (job, folder, member) in enumerate(zip(part.jobs, part.folders, module.members, strict=True)):
-        found = RuntimeError(member.failed) if member.failed else measured[index]
+        ended = TrainingFailed if member.declared else RuntimeError
+        found = ended(member.failed) if member.failed else measured[index]
         if not isinstance(found, Exception):
             found.numbers.update(_known_from_training(module, member))
             _say_if_missed(job, member, found.numbers["l0"])

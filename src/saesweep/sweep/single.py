@@ -6,12 +6,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from saesweep import saves, signals
-from saesweep.errors import UsageError
-from saesweep.sweep import record
+from saesweep import files, saves, signals
+from saesweep.errors import TrainingFailed, UsageError
+from saesweep.sweep import record, traces
 from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.engines import Here
-from saesweep.sweep.jobs import Job, job_of
+from saesweep.sweep.jobs import Job, job_of, shown
 from saesweep.sweep.launch import planned, show_pareto, trained
 from saesweep.sweep.view import live
 
@@ -21,8 +21,9 @@ RUN = "saesweep.sweep.run.train_group"
 def train(cfg: DictConfig) -> dict[str, Any] | None:
     """A group of one; what it returns is the job's return value for Hydra's sweepers."""
     hydra = HydraConfig.instance().cfg
-    job = job_of(OmegaConf.merge({"hydra": hydra.hydra}, cfg), single=hydra.hydra.mode != RunMode.MULTIRUN)
     with mistakes_told(), signals.obeyed():
+        job = job_of(OmegaConf.merge({"hydra": hydra.hydra}, cfg), single=hydra.hydra.mode != RunMode.MULTIRUN)
+        traces.made_with(job.folder, traces.of_a_job(hydra.hydra))
         try:
             done, todo = planned([job], Here())
         except UsageError:
@@ -30,6 +31,7 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
             raise
         if job.settings["plan"]:
             return None
+        traces.keep()
         for folder in done:
             saves.remove(folder)  # of one that was killed when it had just finished
         from saesweep.sweep.summary import summaries  # pandas
@@ -45,6 +47,10 @@ def _train(job: Job) -> dict[str, Any]:
     with live([job]), Here() as engine:
         ticket = engine.submit(RUN, [job])
         result = trained(engine, ticket, [job], RUN)[0]
+    if isinstance(result, TrainingFailed):
+        lr = job.settings["arch"]["optimizer"]["lr"]
+        fix = "" if "the activations at" in str(result) else f"; lower arch.optimizer.lr={lr:g}"
+        raise TrainingFailed(f"{result} (see {shown(job.folder / files.FAILED)}){fix}") from result
     if isinstance(result, Exception):
         raise result
     return result
