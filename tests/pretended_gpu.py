@@ -207,6 +207,7 @@ def gpu() -> Iterator[list[str]]:
             patch.setattr(CUDAAccelerator, name, staticmethod(lambda *_, value=value: value))
         for name, value in {"Stream": Stream, "stream": Stream.used, "current_stream": lambda *_: Stream.current}.items():
             patch.setattr(torch.cuda, name, value)
+        patch.setattr(torch.cuda, "mem_get_info", lambda *_: (8 * 10**9, 16 * 10**9))
         patch.setattr(inputs, "require_device", lambda job: None)
         torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter stays the object that it is
         try:

@@ -124,6 +124,13 @@ def test_small_and_large_activations_are_usable(size, arch):
     assert probe._probe_step(asked, x) > 0
 
 
+@pytest.mark.parametrize("word", ["width=1000000000000", "model.source.synthetic.features=1000000000000",
+                                  "batch_tokens=1000000000000"])
+def test_what_no_memory_holds_is_refused_before_it_is_asked_for(word):
+    with pytest.raises(UsageError, match=rf"^{word}: takes [\d,]+ GB, and there are [\d,]+ GB of memory here; lower it"):
+        estimate([job(None, "arch=topk", word, "tokens=2000000000000")])
+
+
 def short_documents(folder, long=0):
     """A text of documents of 12 tokens, and so many of a thousand."""
     draw, file = random.Random(0), folder / "short.jsonl"

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,6 +40,8 @@ def estimate(jobs: Sequence[Settings]) -> dict[str, Any]:
     say(f"timing a forward of {jobs[0]['model']['name']}")
     rows, position_seconds = _probe_rows(jobs)
     _require_usable(jobs, rows)
+    for job in jobs:
+        _require_memory(job, rows[point_of(job)].shape[1])
     share = _fill(jobs[0], list(map(point_of, jobs))) if has_lm(jobs[0]) else 1.0
     harvest_seconds = position_seconds / share
     say("timing a step of each kind of SAE")
@@ -97,6 +100,8 @@ def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor]
     """A few activation rows per hook point, and the seconds that a position takes to harvest."""
     job, points = jobs[0], list(dict.fromkeys(map(point_of, jobs)))
     if not has_lm(job):
+        known = job["model"]["source"]["synthetic"]
+        _require_room(f"model.source.synthetic.features={known['features']}", 4 * known["features"] * known["d_in"], job)
         source = KnownDictionary(job, points).source
         seconds, rows = quickest(lambda: source.window(4096))
         return rows, seconds / 4096
@@ -118,6 +123,19 @@ def _require_usable(jobs: Sequence[Settings], rows: Mapping[HookPoint, torch.Ten
             of_the_place = str(error).startswith("the activations")
             key = f"site={job['site']['name']} layer={job['layer']}: " if of_the_place else ""
             raise UsageError(f"{key}{error}") from error
+
+
+def _require_memory(job: Settings, d_in: int) -> None:
+    """An SAE is its weights, their gradients and Adam's two moments; a step holds a batch of activations."""
+    _require_room(f"width={job['width']}", 4 * 4 * 2 * d_in * job["width"], job)
+    _require_room(f"batch_tokens={job['batch_tokens']}", 4 * d_in * job["batch_tokens"], job)
+
+
+def _require_room(what: str, needed: int, job: Settings) -> None:
+    device = inputs.device_of(job)
+    there = torch.cuda.mem_get_info()[1] if device.type == "cuda" else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise UsageError(f"{what}: takes {needed / 1e9:,.0f} GB, and there are {there / 1e9:,.0f} GB of memory here; lower it")
 
 
 def _probe_step(job: Settings, x: torch.Tensor) -> float:
