@@ -156,6 +156,13 @@ def test_an_empty_folder_of_another_key_is_refused_as_well(word):
     assert ended.code == 1 and ended.error.startswith(f"{word}: must be ") and list(Path.cwd().iterdir()) == []
 
 
+def test_a_folder_outside_that_of_the_sweep_is_refused_before_anything_is_trained(tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside") / "run"
+    ended = train("arch=flat", "sparsity=8", f"hydra.run.dir={outside}")
+    assert ended.code == 1 and ended.error.startswith(f"hydra.run.dir={outside}: is outside the folder of the sweep, ")
+    assert not outside.exists() and list(Path.cwd().iterdir()) == []
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_a_single_run_that_is_refused_late_leaves_the_disk_as_it_was(there, monkeypatch):
     from standin import run
