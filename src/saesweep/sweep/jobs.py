@@ -1,10 +1,10 @@
 """From Hydra's overrides to jobs (one SAE each), and from jobs to groups (one stream each)."""
-import errno
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,19 +96,15 @@ def folder_at_home(key: str, folder: Any) -> str:
 
 
 def require_place(folder: Path) -> None:
-    """The folder is there and can be written to, or can be made: it is, and is removed again."""
-    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    """The folder can be written to, or the first of its parents that is there: an unnamed file is."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        with tempfile.TemporaryFile(dir=there):
+            pass
     except (OSError, ValueError) as error:
-        raise UsageError(f"{shown(folder)}: is no folder that can be written to ({error}); choose another name=... or "
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{shown(folder)}: is no folder that can be written to ({reason}); choose another name=... or "
                          "hydra.sweep.dir=...") from error
-    finally:
-        for path in missing:
-            with suppress(OSError):
-                path.rmdir()
 
 
 def compose(
