@@ -41,10 +41,6 @@ class Interval(NamedTuple):
     high: float
     p: float  # two-sided, of the hypothesis that the number is 0
 
-    def scaled(self, factor: float) -> Interval:
-        """factor > 0"""
-        return Interval(self.estimate * factor, self.low * factor, self.high * factor, self.p)
-
 
 def of_documents(rows: Float[Array, " rows"], weights: Float[Array, " documents"]) -> Variance | None:
     """rows: the number of all documents, then of all but one; None where the documents are too few, or unknown."""

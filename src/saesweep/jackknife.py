@@ -19,11 +19,6 @@ class Numbers(NamedTuple):
     text: int  # the number of the text that it was measured on; -1: not known
     scale: float  # of the value: its size, and for a difference of losses at least 5% of the loss itself
 
-    @property
-    def documents(self) -> int:
-        """That have a part in the value."""
-        return int((self.weights > 0).sum())
-
 
 def numbers(points: pd.DataFrame, documents: Sequence[pd.DataFrame | None], measure: str) -> list[Numbers]:
     """Of each of the points (rows of outputs.table), from its sums by document."""

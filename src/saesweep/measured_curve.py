@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray as Array
 
-from saesweep.intervals import Variance, interval, of_documents, of_seeds, together
+from saesweep.intervals import Interval, Variance, interval, of_documents, of_seeds, together
 from saesweep.jackknife import Numbers
 from saesweep.matching import MATCH, lagrange, value_at
 from saesweep.outputs import aims
@@ -157,7 +157,7 @@ class Curve:
         }
 
 
-def _interval_of(point: Point, mean: float) -> Any:
+def _interval_of(point: Point, mean: float) -> Interval | None:
     rows = min(len(sae.value) for sae in point.saes)
     value = np.mean([sae.value[:rows] for sae in point.saes], axis=0)
     seeds = {0: Seeds(1.0, len(point.saes), point.spread(0.0))}
