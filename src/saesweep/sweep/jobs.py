@@ -126,10 +126,10 @@ def refuse(jobs: Sequence[Job]) -> None:
     for job in jobs:
         try:
             _refuse_lists(job)
+            check(job.settings)
             if not job.folder.is_relative_to(job.sweep):
                 raise UsageError(f"hydra.run.dir={shown(job.folder)}: is outside the folder of the sweep, {shown(job.sweep)}; "
                                  "write hydra.sweep.dir=... or name=... instead")
-            check(job.settings)
             if not (job.folder / files.NUMBERS).is_file():
                 require_place(job.folder)
         except UsageError as error:
