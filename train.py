@@ -5,15 +5,15 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-import saesweep.spinning  # noqa: F401 before torch
-from saesweep.sweep.refusals import in_one_line
+import saesweep.runtime.threads  # noqa: F401 before torch
+from saesweep.sweep.hydra_errors import in_one_line
 
 os.environ["SAESWEEP_ROOT"] = str(Path(__file__).resolve().parent)  # where `sweeps=` is looked up, whatever the cwd
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> dict | None:
-    from saesweep.sweep.single import train
+    from saesweep.sweep.single_job import train
 
     return train(cfg)
 

@@ -1,1 +1,1 @@
-import saesweep.spinning  # noqa: F401 before torch
+import saesweep.runtime.threads  # noqa: F401 before torch

@@ -9,8 +9,8 @@ from datetime import date
 
 import torch
 
-from saesweep.memory import keep_freed_memory
-from saesweep.progress import Line
+from saesweep.runtime.console import Line
+from saesweep.runtime.memory import keep_freed_memory
 
 Times = dict[str, list[float]]
 progress = Line()

@@ -10,8 +10,8 @@ import torch
 from omegaconf import OmegaConf
 
 from benchmarks import common
-from saesweep import models
-from saesweep.sites import hook_point, read
+from saesweep.lm import models
+from saesweep.lm.hooks import hook_point, read
 
 
 def main() -> None:

@@ -14,12 +14,12 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from benchmarks import common, peers
-from saesweep.build import build
-from saesweep.optimizer import UnitRowAdam, parameter_group
-from saesweep.sites import HookPoint
-from saesweep.sparsity import Coefficient
-from saesweep.synthetic import SyntheticSource
-from saesweep.training import Member
+from saesweep.data.synthetic import SyntheticSource
+from saesweep.lm.hooks import HookPoint
+from saesweep.training.build import build
+from saesweep.training.l0_controller import Coefficient
+from saesweep.training.module import Member
+from saesweep.training.optimizer import UnitRowAdam, parameter_group
 
 POINT = HookPoint("synthetic", "output")
 

@@ -20,9 +20,9 @@ from omegaconf import OmegaConf
 
 from benchmarks import common, peers
 from benchmarks.step import start_threshold
-from saesweep import models
-from saesweep.models import LanguageModel
-from saesweep.text import Corpus, blocks
+from saesweep.data.text import Corpus, blocks
+from saesweep.lm import models
+from saesweep.lm.models import LanguageModel
 
 ARCHS, SPARSITIES = ("jumprelu", "gated", "topk"), (16, 32, 64)
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as saesweep.spinning, which would be imported too early here
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as saesweep.runtime.threads, which would be imported too early here
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not os.path.exists("/dev/nvidia0"):

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from saesweep import outputs, page
-from saesweep.compare import compare
-from saesweep.files import job_name
+from saesweep.report import page
+from saesweep.report.compare import compare
+from saesweep.results import sweep_table
+from saesweep.results.files import job_name
 
 LEVEL = {"jumprelu": 0.998, "topk": 1.0, "gated": 1.06, "relu": 1.5, "batchtopk": 1.01}
 METRICS = ("fvu", "delta_loss")
@@ -65,7 +66,7 @@ class Sweep:
             aim = {"sparsity": math.nan, "coefficient": 1e-3 / sparsity}
         path = f"{model}/{site}.{layer}/{arch}/{job_name(sparsity, aim.get('coefficient'), seed)}"
         names = {"model": model, "site": site, "layer": layer, "arch": arch, "sparsity": sparsity, "seed": seed}
-        empty = dict.fromkeys([*outputs.METRICS, "coefficient"], math.nan)
+        empty = dict.fromkeys([*sweep_table.METRICS, "coefficient"], math.nan)
         sizes = {"d_in": 640, "d_sae": self.latents, "tokens": tokens, "sinks": 12 if numbers else math.nan}
         return {
             **names,
@@ -102,7 +103,7 @@ class Sweep:
         )
         url = "https://wandb.ai/someone/made/runs/abc123" if done and row["seed"] == 0 else None
         reason = FAILED if row["state"] == "failed" else None
-        return outputs.Details(command, config, curve, rates if done else None, url, reason)
+        return sweep_table.Details(command, config, curve, rates if done else None, url, reason)
 
 
 def compared(df):

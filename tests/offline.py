@@ -11,7 +11,7 @@ import pandas as pd
 from small import ARCHS, command, write_text
 from standin.cli import ENV
 
-from saesweep import wandb_runs
+from saesweep.loggers import wandb_runs
 
 OFFLINE = {"name": "wandb", "project": "saesweep", "entity": None, "mode": "offline", "live_seconds": 60.0, "artifacts": False}
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from standin.cli import ROOT, composed
 
-from saesweep import models
-from saesweep.models import LanguageModel
-from saesweep.saves import Cohort, cohorts
-from saesweep.sweep import inputs, run
-from saesweep.sweep.fit import fit
+from saesweep.lm import models
+from saesweep.lm.models import LanguageModel
+from saesweep.results.checkpoints import Cohort, cohorts
+from saesweep.sweep import group, inputs
 from saesweep.sweep.inputs import inputs_of, point_of
-from saesweep.training import SAESweep
+from saesweep.training.fit import fit
+from saesweep.training.module import SAESweep
 
 CONF = Path(__file__).parents[1] / "conf"
 SIZES = (
@@ -74,8 +74,8 @@ def untrained(jobs: list[dict], folders: list[Path] | None = None, **more) -> tu
     """The group, its stream and what it is trained on, as `train_group` makes them: new, or as they were saved."""
     trained_on = inputs_of(jobs[0], [point_of(job) for job in jobs])
     (cohort,) = cohorts(folders) if folders else [Cohort(0, list(range(len(jobs))), [None] * len(jobs))]
-    part = run.Part(jobs, folders or [], jobs[0])
-    module, stream = run.prepared(part, trained_on, cohort, **({"progress": lambda module: None} | more))
+    part = group.Part(jobs, folders or [], jobs[0])
+    module, stream = group.prepared(part, trained_on, cohort, **({"progress": lambda module: None} | more))
     return module, stream, trained_on
 
 
@@ -88,4 +88,4 @@ def trained(jobs: list[dict], folder: Path, **more) -> SAESweep:
 
 
 def fitted(module: SAESweep, stream: object, jobs: list[dict], folders: list[Path]) -> None:
-    fit(module, stream, run.logger_of(run.Part(jobs, folders, jobs[0])), jobs[0], folders)
+    fit(module, stream, group.logger_of(group.Part(jobs, folders, jobs[0])), jobs[0], folders)

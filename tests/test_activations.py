@@ -15,15 +15,15 @@ import torch
 import transformers
 from small import tiny, write_text
 
-from saesweep.activations import ActivationStream, Position
-from saesweep.enough import needed, require
+from saesweep.data.harvest import LanguageModelSource, harvest, micro_batches, tokens_wanted
+from saesweep.data.normalisation import Statistics
+from saesweep.data.stream import ActivationStream, Position
+from saesweep.data.synthetic import SyntheticSource
+from saesweep.data.text import PADDING, Corpus
+from saesweep.data.text_length import needed, require
 from saesweep.errors import UsageError
-from saesweep.models import LanguageModel, Tokenizer
-from saesweep.reading import LanguageModelSource, harvest, micro_batches, tokens_wanted
-from saesweep.sites import HookPoint
-from saesweep.statistics import Statistics
-from saesweep.synthetic import SyntheticSource
-from saesweep.text import PADDING, Corpus
+from saesweep.lm.hooks import HookPoint
+from saesweep.lm.models import LanguageModel, Tokenizer
 
 EMBEDDING = HookPoint("model.embed_tokens", "output")
 NORMED = HookPoint("model.layers.0.input_layernorm", "output")

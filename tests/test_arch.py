@@ -12,7 +12,7 @@ from saesweep.arch.ops import cpu
 from saesweep.arch.ops.plain import kept, tangent
 from saesweep.arch.relu import ReLU
 from saesweep.arch.topk import TopK
-from saesweep.optimizer import UnitRowAdam, parameter_group
+from saesweep.training.optimizer import UnitRowAdam, parameter_group
 
 D_IN, D_SAE, K, BATCH = 12, 96, 5, 64
 AVX2 = torch.backends.cpu.get_cpu_capability().startswith("AVX")

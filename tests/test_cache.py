@@ -15,11 +15,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
-from saesweep import models
-from saesweep.cache import CachedSource
+from saesweep.data.disk_cache import CachedSource
 from saesweep.errors import UsageError
-from saesweep.sites import HookPoint
-from saesweep.sweep import inputs, run
+from saesweep.lm import models
+from saesweep.lm.hooks import HookPoint
+from saesweep.sweep import group, inputs
 from saesweep.sweep.inputs import inputs_of, point_of
 
 MLP = HookPoint("model.layers.0.post_feedforward_layernorm", "output")
@@ -251,7 +251,7 @@ def test_trained_from_disk_the_saes_are_bitwise_the_same_and_the_second_time_no_
         folders = [tmp_path / name / arch for arch in archs]
         for folder in folders:
             folder.mkdir(parents=True)
-        results = run.train_group([job(text, f"arch={arch}", *without, *more) for arch in archs], folders)
+        results = group.train_group([job(text, f"arch={arch}", *without, *more) for arch in archs], folders)
         assert all(r["delta_loss"] is None and 0 < r["fvu"] < 1.2 for r in results)
         return [load_file(folder / "sae/sae_weights.safetensors") for folder in folders], results
 

@@ -11,11 +11,11 @@ import yaml
 from omegaconf import OmegaConf
 from standin.cli import ROOT, composed
 
-from saesweep import files
+from saesweep.config.check import TRAINER, check
+from saesweep.config.instantiate import instantiate, locate
+from saesweep.config.schema import MAY_DIFFER_IN_A_FIGURE, MAY_DIFFER_IN_A_GROUP, NOT_THE_SAES, Activations, Evaluation, Train
 from saesweep.errors import UsageError
-from saesweep.instantiate import instantiate, locate
-from saesweep.keys import MAY_DIFFER_IN_A_FIGURE, MAY_DIFFER_IN_A_GROUP, NOT_THE_SAES, Activations, Evaluation, Train
-from saesweep.sweep.check import TRAINER, check
+from saesweep.results import files
 from saesweep.sweep.jobs import groups, job_of
 
 
@@ -175,7 +175,7 @@ def test_what_is_taken_for_an_argument_of_lightnings_trainer_is_one():
 
 
 def test_what_a_plan_needs_does_not_import_lightning():
-    script = "import sys, saesweep.sweep.probe, saesweep.sweep.single; assert 'lightning' not in sys.modules"
+    script = "import sys, saesweep.sweep.probe, saesweep.sweep.single_job; assert 'lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

@@ -10,8 +10,8 @@ import pytest
 from standin.cli import ENV, ROOT, composed, train
 
 from hydra_plugins.saesweep.sources import job_folder
-from saesweep import files
 from saesweep.errors import UsageError
+from saesweep.results import files
 from saesweep.sweep.jobs import job_of
 
 PLACE = Path("outputs/default/standin/resid.1")
@@ -90,7 +90,7 @@ def test_an_unknown_error_of_the_check_is_shown_and_starts_no_job(mode, monkeypa
     def broken(*_):
         raise IndexError("a fault of the check")
 
-    monkeypatch.setattr("saesweep.sweep.before." + ("check_name" if mode else "refuse"), broken)
+    monkeypatch.setattr("saesweep.sweep.preflight." + ("check_name" if mode else "refuse"), broken)
     assert train(*mode, "arch=flat").code == 1
     out, err = capsys.readouterr()
     assert "Traceback" in err and "IndexError: a fault of the check" in err and "training" not in out

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from saesweep import outputs
-from saesweep.compare import compare
-from saesweep.pareto import answer
+from saesweep.report.compare import compare
+from saesweep.report.pareto import answer
+from saesweep.results import sweep_table
 
 DRAWS = 1000 if os.environ.get("CI_FULL") else 100
 
@@ -25,11 +25,11 @@ def table(*points, **same):
     """Each point: (arch, l0, fvu) with more by name in a dict after it; its sparsity is the l0 rounded."""
     rows = []
     for arch, l0, fvu, *more in points:
-        row = dict.fromkeys(outputs.COLUMNS) | {"model": "lm", "site": "resid", "layer": 9, "seed": 0, "state": "finished"}
+        row = dict.fromkeys(sweep_table.COLUMNS) | {"model": "lm", "site": "resid", "layer": 9, "seed": 0, "state": "finished"}
         row |= {"arch": arch, "l0": l0, "fvu": fvu, "delta_loss": math.nan, "sparsity": round(l0) if l0 < 1e9 else 0} | same
         row |= more[0] if more else {}
         rows.append(row | {"path": f"{row['site']}/{arch}/{row['sparsity']}.{row['seed']}"})
-    return pd.DataFrame(rows, columns=outputs.COLUMNS).astype({"l0": float, "fvu": float, "delta_loss": float})
+    return pd.DataFrame(rows, columns=sweep_table.COLUMNS).astype({"l0": float, "fvu": float, "delta_loss": float})
 
 
 def found(df, documents=None, measure="fvu", **more):

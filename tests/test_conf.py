@@ -17,9 +17,9 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import OmegaConf
 
 from saesweep.arch.base import SparseAutoencoder
+from saesweep.config.check import check
+from saesweep.config.instantiate import NOT_ARGUMENTS, instantiate, locate
 from saesweep.errors import UsageError
-from saesweep.instantiate import NOT_ARGUMENTS, instantiate, locate
-from saesweep.sweep.check import check
 from saesweep.sweep.jobs import job_of
 
 ROOT = Path(__file__).parents[1]

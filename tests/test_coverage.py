@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saesweep.jackknife import numbers
-from saesweep.measured_curve import Reading, Seeds
-from saesweep.verdicts import judged
+from saesweep.report.jackknife import numbers
+from saesweep.report.measured_curve import Reading, Seeds
+from saesweep.report.verdicts import judged
 
 ARCHS = ("jumprelu", "topk", "gated")
 DRAWS = 4000 if os.environ.get("CI_FULL") else 150

@@ -8,9 +8,9 @@ import sys
 import pytest
 from offline import keys, read, saes
 
-from saesweep import dashboard
-from saesweep.curves import LOOKS
 from saesweep.errors import UsageError
+from saesweep.report import dashboard
+from saesweep.report.style import LOOKS
 
 ASKED = ("--entity", "team", "--project", "saesweep")
 
@@ -90,6 +90,6 @@ def test_without_a_login_it_says_what_to_do():
 
 def test_without_the_package_it_says_what_to_install(tmp_path):
     (tmp_path / "wandb_workspaces.py").write_text("raise ImportError")
-    command = [sys.executable, "-m", "saesweep.dashboard", *ASKED, "--dry-run"]
+    command = [sys.executable, "-m", "saesweep.report.dashboard", *ASKED, "--dry-run"]
     ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
     assert ended.returncode == 1 and "pip install -e '.[dashboard]'" in ended.stderr and ended.stderr.count("\n") == 1

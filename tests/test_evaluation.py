@@ -9,15 +9,15 @@ import torch
 from small import ARCHS, job, tiny, trained, write_text
 from test_activations import corpus, traced_lm
 
-from saesweep import evaluation
 from saesweep.arch.base import SparseAutoencoder
+from saesweep.data.harvest import harvest, trainable
+from saesweep.data.normalisation import Statistics
+from saesweep.data.text import Corpus, blocks
 from saesweep.errors import UsageError
-from saesweep.evaluation import CALIBRATION, EVALUATION, Subject, held_out_blocks
-from saesweep.metrics import Fidelity, spliced
-from saesweep.reading import harvest, trainable
-from saesweep.sites import HookPoint, edit
-from saesweep.statistics import Statistics
-from saesweep.text import Corpus, blocks
+from saesweep.evaluation import evaluate
+from saesweep.evaluation.evaluate import CALIBRATION, EVALUATION, Subject, held_out_blocks
+from saesweep.evaluation.metrics import Fidelity, spliced
+from saesweep.lm.hooks import HookPoint, edit
 
 RESID, MLP = HookPoint("model.layers.1", "output"), HookPoint("model.layers.0.post_feedforward_layernorm", "output")
 BEHIND_RESID = HookPoint("model.layers.2", "input")
@@ -69,10 +69,10 @@ def statistics(held_out, max_norm=None, point=RESID):
 def measured(held_out, *subjects, lm_tokens=300, forward_tokens=128):
     points = list(dict.fromkeys(s.point for s in subjects))
     read = partial(harvest, tiny(), points)
-    return evaluation.evaluate(tiny, read, held_out, subjects, lm_tokens=lm_tokens, forward_tokens=forward_tokens)
+    return evaluate.evaluate(tiny, read, held_out, subjects, lm_tokens=lm_tokens, forward_tokens=forward_tokens)
 
 
-def evaluate(held_out, *subjects, **more):
+def evaluated(held_out, *subjects, **more):
     return [found.numbers for found in measured(held_out, *subjects, **more)]
 
 
@@ -84,21 +84,21 @@ def subject(held_out, fn, **more):
 
 
 def test_an_sae_that_hands_back_its_input_costs_nothing(held_out):
-    (n,) = evaluate(held_out, subject(held_out, lambda x: x))
+    (n,) = evaluated(held_out, subject(held_out, lambda x: x))
     assert n["fvu"] == n["mse"] == n["delta_loss"] == 0
     assert n["ce_sae"] == n["ce_clean"] and n["loss_recovered"] == 1
     assert n["cosine"] == pytest.approx(1) and n["relative_reconstruction_bias"] == pytest.approx(1)
 
 
 def test_an_sae_that_gives_zeros_is_the_zero_ablation(held_out):
-    (n,) = evaluate(held_out, subject(held_out, torch.zeros_like))
+    (n,) = evaluated(held_out, subject(held_out, torch.zeros_like))
     assert n["ce_sae"] == n["ce_zero"] != n["ce_clean"]
     assert n["loss_recovered"] == 0 and n["delta_loss"] == n["ce_zero"] - n["ce_clean"]
 
 
 def test_an_sae_that_gives_the_mean_explains_nothing_and_is_the_mean_ablation(held_out):
     mean = rows(held_out).double().mean(0).float()
-    (n,) = evaluate(held_out, subject(held_out, lambda x: mean.expand_as(x)))
+    (n,) = evaluated(held_out, subject(held_out, lambda x: mean.expand_as(x)))
     assert n["fvu"] == pytest.approx(1, abs=1e-6)
     assert n["ce_sae"] == pytest.approx(n["ce_mean"], abs=1e-6) and n["ce_mean"] != n["ce_zero"]
 
@@ -106,7 +106,7 @@ def test_an_sae_that_gives_the_mean_explains_nothing_and_is_the_mean_ablation(he
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_a_shrunken_reconstruction_has_a_bias_of_its_share_and_a_perfect_cosine(held_out, share):
     mean = rows(held_out).mean(0)
-    (n,) = evaluate(held_out, subject(held_out, lambda x: mean + share * (x - mean)))
+    (n,) = evaluated(held_out, subject(held_out, lambda x: mean + share * (x - mean)))
     assert n["relative_reconstruction_bias"] == pytest.approx(share, abs=1e-4)
     assert n["cosine"] == pytest.approx(1, abs=1e-4) and n["fvu"] == pytest.approx((1 - share) ** 2, rel=1e-3)
 
@@ -121,7 +121,7 @@ def noise(x):
 def test_fidelity_is_what_its_definitions_say(held_out):
     x, s = rows(held_out).double(), statistics(held_out)
     x_hat = noise(rows(held_out)).double()
-    (n,) = evaluate(held_out, subject(held_out, noise))
+    (n,) = evaluated(held_out, subject(held_out, noise))
     error = (x - x_hat).square().sum()
     assert n["fvu"] == pytest.approx(float(error / (x - x.mean(0)).square().sum()), rel=1e-5)
     assert n["mse"] == pytest.approx(float(error / len(x) / s.scale**2), rel=1e-5)
@@ -210,12 +210,12 @@ def test_a_block_is_counted_to_the_document_that_it_was_cut_from(tmp_path):
 
 
 def test_the_language_models_loss_does_not_depend_on_the_tokens_per_forward(held_out):
-    one, four = (evaluate(held_out, subject(held_out, noise), forward_tokens=tokens)[0] for tokens in (CONTEXT, 4 * CONTEXT))
+    one, four = (evaluated(held_out, subject(held_out, noise), forward_tokens=tokens)[0] for tokens in (CONTEXT, 4 * CONTEXT))
     assert one == pytest.approx(four, rel=1e-4)
 
 
 def test_the_clean_loss_is_the_models_own_mean_over_the_ordinary_tokens(held_out):
-    (n,) = evaluate(held_out, subject(held_out, noise), lm_tokens=600)
+    (n,) = evaluated(held_out, subject(held_out, noise), lm_tokens=600)
     nats, count = 0.0, 0
     for block in held_out.tokens:
         block = block[block >= 0]
@@ -228,7 +228,7 @@ def test_the_clean_loss_is_the_models_own_mean_over_the_ordinary_tokens(held_out
 
 
 def test_the_loss_takes_as_many_tokens_as_were_asked_for(held_out):
-    few, all_of_them = (evaluate(held_out, subject(held_out, noise), lm_tokens=tokens)[0] for tokens in (40, 600))
+    few, all_of_them = (evaluated(held_out, subject(held_out, noise), lm_tokens=tokens)[0] for tokens in (40, 600))
     assert few["fvu"] == all_of_them["fvu"] and few["ce_clean"] != all_of_them["ce_clean"]
 
 
@@ -241,7 +241,7 @@ def test_special_tokens_are_neither_measured_nor_replaced(held_out):
     sevens = subject(held_out, lambda x: torch.full_like(x, 7.0))
     arrived = []
     with edit(tiny().module, BEHIND_RESID, lambda x: arrived.append(x) or x):
-        evaluate(held_out, sevens, lm_tokens=1, forward_tokens=1)
+        evaluated(held_out, sevens, lm_tokens=1, forward_tokens=1)
     clean, zero, mean, spliced = arrived  # the fidelity pass stops before
     assert sevens.fidelity.tokens == int(tokens.sum())
     first = tokens[:1]
@@ -258,7 +258,7 @@ def test_sinks_are_neither_measured_nor_replaced_and_are_counted(held_out):
     sae = Known(torch.zeros_like)
     arrived = []
     with edit(tiny().module, BEHIND_RESID, lambda x: arrived.append(x) or x):
-        (n,) = evaluate(held_out, Subject(sae, RESID, strict), lm_tokens=1, forward_tokens=1)
+        (n,) = evaluated(held_out, Subject(sae, RESID, strict), lm_tokens=1, forward_tokens=1)
     assert n["sinks"] == int((~ordinary).sum())
     measured = torch.cat(sae.seen)[: int(ordinary.sum())]
     assert torch.equal(measured, x[ordinary])
@@ -331,10 +331,10 @@ def test_the_numbers_of_an_sae_do_not_depend_on_its_neighbours(held_out, text, t
         points = [MLP, *[RESID] * 4]
         return [Subject(s, point, statistics(held_out, 3.0, point)) for s, point in zip(saes, points, strict=True)]
 
-    together = evaluate(held_out, *subjects())
+    together = evaluated(held_out, *subjects())
     for alone, wanted in zip(subjects(), together, strict=True):
-        assert evaluate(held_out, alone) == [wanted]
-    assert evaluate(held_out, *subjects()[::-1]) == together[::-1]
+        assert evaluated(held_out, alone) == [wanted]
+    assert evaluated(held_out, *subjects()[::-1]) == together[::-1]
     assert len({n["ce_clean"] for n in together}) == 1 and len({n["ce_zero"] for n in together}) == 2
     assert all(math.isfinite(value) for n in together for value in n.values())
 
@@ -365,7 +365,7 @@ def test_activations_that_are_not_finite_fail_the_saes_of_that_place_alone_and_n
         return found
 
     broken, fine = (Subject(Known(lambda x: x), at, statistics(held_out, point=at)) for at in (MLP, RESID))
-    failed, found = evaluation.evaluate(tiny, read, held_out, [broken, fine], lm_tokens=0, forward_tokens=128)
+    failed, found = evaluate.evaluate(tiny, read, held_out, [broken, fine], lm_tokens=0, forward_tokens=128)
     assert isinstance(failed, UsageError) and f"the activations at {MLP} are not finite on 1 of " in str(failed)
     assert found.numbers["fvu"] == 0
 
@@ -380,10 +380,10 @@ def test_where_nothing_is_scored_or_the_loss_is_not_finite_there_is_no_cross_ent
     held_out, broken, monkeypatch, caplog
 ):
     if broken:
-        forward = evaluation._Passes._logits
-        monkeypatch.setattr(evaluation._Passes, "_logits", lambda self, tokens: forward(self, tokens) * float("nan"))
+        forward = evaluate._Passes._logits
+        monkeypatch.setattr(evaluate._Passes, "_logits", lambda self, tokens: forward(self, tokens) * float("nan"))
     else:
-        monkeypatch.setattr(evaluation, "trainable", lambda tokens, tokenizer: torch.zeros_like(tokens, dtype=torch.bool))
+        monkeypatch.setattr(evaluate, "trainable", lambda tokens, tokenizer: torch.zeros_like(tokens, dtype=torch.bool))
     (found,) = measured(held_out, subject(held_out, lambda x: x))
     assert found.numbers["fvu"] == 0
     assert all(found.numbers[key] is None for key in ("ce_clean", "ce_sae", "delta_loss", "loss_recovered"))

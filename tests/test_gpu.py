@@ -11,14 +11,15 @@ from benchmarks.step import ours
 from pretended_gpu import Stream, gpu
 from small import job, tiny, trained, untrained, write_text
 
-from saesweep import models, optimizer
 from saesweep.arch import latents
 from saesweep.arch.ops import plain
-from saesweep.reading import harvest
-from saesweep.saves import cohorts
-from saesweep.sites import HookPoint
-from saesweep.sweep import run
+from saesweep.data.harvest import harvest
+from saesweep.lm import models
+from saesweep.lm.hooks import HookPoint
+from saesweep.results.checkpoints import cohorts
+from saesweep.sweep import group
 from saesweep.sweep.probe import estimate
+from saesweep.training import optimizer
 
 pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
 SHORT = ("trainer=gpu", "tokens=320", "log_tokens=64")
@@ -88,7 +89,7 @@ def test_a_group_is_trained_and_evaluated_on_a_gpu(how, text, tmp_path, quick):
     source = ["cache=disk", f"cache.folder={tmp_path}/cache"] if how == "from disk" else []
     cfgs = [job(None if how == "synthetic" else text, f"arch={arch}", *SHORT, *source) for arch in ("jumprelu", "topk")]
     with gpu():
-        results = run.train_group(cfgs, [tmp_path / "0", tmp_path / "1"])
+        results = group.train_group(cfgs, [tmp_path / "0", tmp_path / "1"])
     for numbers in results:
         assert abs(numbers["l0"] / 4 - 1) < 0.1 and 0 < numbers["fvu"] < 1, numbers
         assert how == "synthetic" or math.isfinite(numbers["delta_loss"])

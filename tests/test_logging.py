@@ -18,13 +18,13 @@ from omegaconf import OmegaConf
 from small import ARCHS, job
 from standin.cli import ENV, ROOT, composed
 
+from saesweep.config.check import check
+from saesweep.config.schema import wandb_mode
 from saesweep.errors import UsageError
-from saesweep.keys import wandb_mode
-from saesweep.logging import SweepLogger
-from saesweep.members import MemberInfo
-from saesweep.sweep.check import check
-from saesweep.sweep.run import Part, logger_of
-from saesweep.wandb_runs import FINAL, SummaryRun, settle, sync_command
+from saesweep.loggers.identity import MemberInfo
+from saesweep.loggers.sweep_logger import SweepLogger
+from saesweep.loggers.wandb_runs import FINAL, SummaryRun, settle, sync_command
+from saesweep.sweep.group import Part, logger_of
 
 KEYS = ["loss", "l0", "fvu"]
 
@@ -153,7 +153,7 @@ def test_the_run_id_is_the_jobs_and_changes_with_its_settings(tmp_path):
 def test_without_the_wandb_logger_nothing_of_it_is_imported_or_written(tmp_path):
     script = (
         "import sys; from pathlib import Path\n"
-        "from saesweep.logging import SweepLogger; from saesweep.members import MemberInfo\n"
+        "from saesweep.loggers.sweep_logger import SweepLogger; from saesweep.loggers.identity import MemberInfo\n"
         "m = MemberInfo(Path(sys.argv[1]), {}, 's', 'lm', 'resid', 9, 'topk', 32, 0)\n"
         "logger = SweepLogger([m], {'csv': {}})\n"
         "logger.log_member(0, {'l0': 1.0}, 5); logger.finish(0, {'l0': 1.0}, None)\n"

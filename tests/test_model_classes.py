@@ -14,9 +14,9 @@ from standin.cli import ENV
 from torch import Tensor
 
 import saesweep
-from saesweep.models import LanguageModel, load
-from saesweep.reading import harvest
-from saesweep.sites import HookPoint, edit, hook_point, read
+from saesweep.data.harvest import harvest
+from saesweep.lm.hooks import HookPoint, edit, hook_point, read
+from saesweep.lm.models import LanguageModel, load
 
 LAYERS = 4
 SIZES = {"hidden_size": 48, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "max_position_embeddings": 128}

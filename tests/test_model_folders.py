@@ -14,7 +14,7 @@ from model_folders import LLAMA, TOKENS, byte_tokenizer, change, conf, llama, we
 from safetensors.torch import load_file
 
 from saesweep.errors import UsageError
-from saesweep.models import load, load_tokenizer, weights_identity
+from saesweep.lm.models import load, load_tokenizer, weights_identity
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from model_folders import LLAMA, TOKENS, byte_tokenizer, change, conf, llama
 from small import job
 
 from saesweep.errors import UsageError
-from saesweep.models import load
-from saesweep.sites import hook_point, read
+from saesweep.lm.hooks import hook_point, read
+from saesweep.lm.models import load
 
 
 @pytest.fixture

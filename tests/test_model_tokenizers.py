@@ -10,7 +10,7 @@ from model_folders import LLAMA, TOKENS, byte_tokenizer, conf, llama, without
 from small import job, write_text
 
 from saesweep.errors import UsageError
-from saesweep.models import load_tokenizer
+from saesweep.lm.models import load_tokenizer
 from saesweep.sweep.inputs import enough_text
 
 TEXT = "the quick brown fox jumps over the lazy dog, twice."

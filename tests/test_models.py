@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from saesweep.errors import UsageError
-from saesweep.models import _module, dtype_of, load, load_tokenizer, weights_identity
+from saesweep.lm.models import _module, dtype_of, load, load_tokenizer, weights_identity
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
 MODELS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -108,7 +108,7 @@ def test_tiny_is_frozen_small_and_the_same_in_every_process() -> None:
     assert not module.config.use_cache and module.config._attn_implementation == "sdpa"
     total = sum(p.double().abs().sum() for p in module.parameters()).item()
     code = (
-        "import sys, torch; from omegaconf import OmegaConf; from saesweep.models import load; torch.manual_seed(5)\n"
+        "import sys, torch; from omegaconf import OmegaConf; from saesweep.lm.models import load; torch.manual_seed(5)\n"
         "print(sum(p.double().abs().sum() for p in load(OmegaConf.load(sys.argv[1])).module.parameters()).item())"
     )
     run = [sys.executable, "-c", code, str(CONF / "tiny.yaml")]
@@ -284,7 +284,7 @@ def test_a_full_disk_is_said_plainly_and_leaves_nothing(
     if kilobytes == 500:
         load_tokenizer(packaged)
     code = (
-        "import json, resource, sys; from saesweep.models import load; from saesweep.errors import UsageError\n"
+        "import json, resource, sys; from saesweep.lm.models import load; from saesweep.errors import UsageError\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({kilobytes * 1024}, resource.RLIM_INFINITY))\n"
         "try: load(json.loads(sys.argv[1]))\n"
         "except UsageError as error: print(error)"

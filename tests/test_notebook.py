@@ -14,13 +14,15 @@ from small import ARCHS, command, job, write_text
 from standin.cli import ENV
 
 import saesweep
-from saesweep import evaluation, models, saves
-from saesweep.build import build
+from saesweep.data.harvest import harvest
 from saesweep.errors import UsageError
-from saesweep.metrics import CrossEntropy
-from saesweep.reading import harvest
-from saesweep.sites import edit
+from saesweep.evaluation import evaluate
+from saesweep.evaluation.metrics import CrossEntropy
+from saesweep.lm import models
+from saesweep.lm.hooks import edit
+from saesweep.results import checkpoints
 from saesweep.sweep.inputs import ReadText, point_of
+from saesweep.training.build import build
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,7 +39,7 @@ def sweep(tmp_path_factory):
 def held_out(sweep):
     config = saesweep.load(next(sweep.glob("*/*/topk/*"))).config
     inputs = ReadText(config, [point_of(config)])
-    return inputs._held_out(evaluation.EVALUATION, config["evaluation"]["tokens"])
+    return inputs._held_out(evaluate.EVALUATION, config["evaluation"]["tokens"])
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -57,8 +59,8 @@ def test_a_loaded_sae_has_the_numbers_of_its_evaluation(sweep, held_out, arch):
 def test_splice_gives_the_loss_of_the_evaluation(sweep, held_out, arch):
     sae = saesweep.load(sweep / "tiny" / "mlp.0" / arch / "4")
     lm = saesweep.language_model(sae)
-    tokens = held_out.tokens[: evaluation.enough(held_out, 256)]
-    ordinary = evaluation.trainable(tokens, lm.tokenizer)
+    tokens = held_out.tokens[: evaluate.enough(held_out, 256)]
+    ordinary = evaluate.trainable(tokens, lm.tokenizer)
     ce = CrossEntropy()
     with saesweep.splice(lm, sae):
         ce.add(lm.module(input_ids=tokens.clamp(min=0)).logits, tokens, ordinary)
@@ -115,7 +117,7 @@ def of_a_folder(tmp_path):
     """An SAE of a model in a local folder."""
     model = llama(model_folders.write(tmp_path / "model", "llama", **LLAMA))
     content = models.weights_identity(model)
-    saves.write_origin(tmp_path / "sae", {"model": model | {"content": content}})
+    checkpoints.write_origin(tmp_path / "sae", {"model": model | {"content": content}})
     sae = build(job(None, "arch=topk"), d_in=4)
     sae.config, sae.folder = {"model": model}, tmp_path / "sae"
     return sae, tmp_path / "model"
@@ -136,16 +138,16 @@ def test_a_model_that_has_changed_since_the_training_is_refused_by_the_part_that
 @pytest.mark.parametrize("written", [None, "{", "[]", "{}"])
 def test_where_it_is_not_known_what_an_sae_was_trained_on_the_model_is_given_with_a_warning(of_a_folder, written, caplog):
     sae, _ = of_a_folder
-    (sae.folder / saves.ORIGIN).unlink()
+    (sae.folder / checkpoints.ORIGIN).unlink()
     if written is not None:
-        (sae.folder / saves.ORIGIN).write_text(written)
+        (sae.folder / checkpoints.ORIGIN).write_text(written)
     saesweep.language_model(sae)
     assert "whether model=small has changed since is not known" in caplog.text
 
 
 def test_another_commit_of_the_model_is_a_warning(of_a_folder, caplog, monkeypatch):
     sae, _ = of_a_folder
-    saves.write_origin(sae.folder, {"model": {"content": {"commit": "abc"}}})
+    checkpoints.write_origin(sae.folder, {"model": {"content": {"commit": "abc"}}})
     monkeypatch.setattr(models, "weights_identity", lambda model: {"commit": "def"})
     saesweep.language_model(sae)
     assert "trained on commit abc, now it is def" in caplog.text
@@ -254,5 +256,5 @@ def test_the_evaluation_takes_no_gradients(sweep):
     sae = saesweep.load(sweep / "tiny" / "mlp.0" / "topk" / "4").requires_grad_(True)
     enabled = []
     sae.register_forward_hook(lambda *_: enabled.append(torch.is_grad_enabled()))
-    ReadText(sae.config, [sae.point]).evaluate([evaluation.Subject(sae, sae.point, sae.statistics)])
+    ReadText(sae.config, [sae.point]).evaluate([evaluate.Subject(sae, sae.point, sae.statistics)])
     assert enabled and not any(enabled)

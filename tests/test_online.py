@@ -11,7 +11,7 @@ from small import command, write_text
 from standin.cli import ENV, ROOT
 from wandb_server import KEY, Server
 
-from saesweep.curves import LOOKS
+from saesweep.report.style import LOOKS
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def id_at(folder, server):
 
 def test_the_dashboard_is_saved_with_the_colours_of_the_runs_that_are_there(server, account):
     server.archs = {"a1": "topk", "b2": "gated"}
-    words = [sys.executable, "-m", "saesweep.dashboard", "--entity", "me", "--project", "saesweep", "--name", "mine"]
+    words = [sys.executable, "-m", "saesweep.report.dashboard", "--entity", "me", "--project", "saesweep", "--name", "mine"]
     done = subprocess.run(words, env=account, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith(f"{server.url}/me/saesweep?nw="), done.stderr
     (view,) = server.views

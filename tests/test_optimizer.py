@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from saesweep.arch.ops.plain import tangent
-from saesweep.optimizer import UnitRowAdam, clip_factor
+from saesweep.training.optimizer import UnitRowAdam, clip_factor
 
 SHAPES = {"unit": (30, 17), "matrix": (30, 17), "bias": (30,), "threshold": (30,)}
 

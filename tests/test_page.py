@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from made_sweep import Sweep
 
-from saesweep import curves, page
-from saesweep.page import better, words
+from saesweep.report import page, style
+from saesweep.report.page import better, words
 
 NASTY = "'</script><img src=x onerror=\"document.title='run'\">&$name"
 
@@ -209,11 +209,11 @@ def test_only_a_web_address_becomes_a_link_to_a_run():
 
 def test_the_histogram_counts_every_latent_once():
     rates = np.array([0.0, 0.0, 1e-7, 1.5e-6, 0.5e-2, 1.0])
-    edges, counts, never = curves.histogram(rates)
+    edges, counts, never = style.histogram(rates)
     assert (edges[0], edges[-1], len(edges)) == (-6, 0, 31) and np.diff(edges) == pytest.approx(0.2)
     assert never == 2 and counts.sum() == 4 and counts[0] == 2 and counts[-1] == 1
     assert counts[np.searchsorted(edges, math.log10(0.005)) - 1] == 1
-    assert curves.histogram(np.zeros(3))[2] == 3
+    assert style.histogram(np.zeros(3))[2] == 3
 
 
 def test_the_model_is_named_only_where_there_are_several():
@@ -306,7 +306,7 @@ def test_every_metric_with_numbers_can_be_chosen_and_is_drawn(show):
     select = Select(browser.one("#metric"))
     assert [o.text for o in select.options] == [
         "FVU and delta loss",
-        *(words for key, words in curves.LABELS.items() if key not in ("l0", "recovery")),  # no known dictionary here
+        *(words for key, words in style.LABELS.items() if key not in ("l0", "recovery")),  # no known dictionary here
     ]
     assert titles(browser) == ["resid, layer 9"] * 2
     for option in select.options[1:]:

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saesweep import curves, figures, outputs, pareto, wording
 from saesweep.errors import UsageError
-from saesweep.files import job_name
+from saesweep.report import figures, pareto, style, wording
+from saesweep.results import sweep_table
+from saesweep.results.files import job_name
 
 NUMBERS = {"d_in": 640, "d_sae": 4096, "tokens": 300_032, "coefficient": 0.000123, "l0": 32.0, "fvu": 0.1, "mse": 0.1,
            "cosine": 0.95, "relative_reconstruction_bias": 0.99, "ce_clean": 2.5, "ce_sae": 2.75, "ce_zero": 9.0,
@@ -43,7 +44,7 @@ def job(sweep, arch="topk", sparsity=32, seed=0, site="resid", layer=9, model="l
 
 
 def front(sweep):
-    df = outputs.table(sweep)
+    df = sweep_table.table(sweep)
     return set(df.loc[df["on_front"], "path"].str.split("/", n=2).str[2])
 
 
@@ -67,7 +68,7 @@ def test_the_csv_has_exactly_the_columns_of_the_design_in_its_order(nine):
 
 def test_a_row_holds_what_eval_json_and_the_config_say(tmp_path):
     job(tmp_path, "gated", 16, seed=3, site="mlp", layer=4, fvu=0.123456789012345)
-    row = outputs.table(tmp_path).iloc[0].to_dict()
+    row = sweep_table.table(tmp_path).iloc[0].to_dict()
     assert math.isnan(row.pop("recovery"))  # there is a known dictionary on model=synthetic alone
     expected = {**NUMBERS, "l0": 16.0, "fvu": 0.123456789012345, "model": "lm", "site": "mlp", "layer": 4,
                 "arch": "gated", "sparsity": 16, "seed": 3, "state": "finished", "on_front": True,
@@ -98,7 +99,7 @@ def test_saes_of_fixed_coefficients_have_no_target_and_are_told_apart_by_their_c
 
 def test_the_recovery_of_a_known_dictionary_is_a_column_of_the_table_on_the_screen_the_csv_and_the_page(tmp_path):
     job(tmp_path, "topk", 16)
-    assert "recovery" not in pareto.table(outputs.table(tmp_path))
+    assert "recovery" not in pareto.table(sweep_table.table(tmp_path))
     job(tmp_path, "gated", 16, recovery=0.9375)
     df = written(tmp_path)
     assert "0.938" in pareto.table(df) and pd.read_csv(tmp_path / "pareto.csv")["recovery"].tolist()[0] == 0.9375
@@ -130,7 +131,7 @@ def test_each_model_site_and_layer_has_its_own_front(tmp_path):
     job(tmp_path, fvu=0.1)
     for other in ({"site": "mlp"}, {"layer": 5}, {"model": "other"}):
         job(tmp_path, fvu=0.9, **other)
-    assert outputs.table(tmp_path)["on_front"].all()
+    assert sweep_table.table(tmp_path)["on_front"].all()
 
 
 def test_a_failed_sae_is_on_no_front_and_pushes_nobody_off_it(tmp_path):
@@ -150,8 +151,8 @@ def test_a_single_sae_makes_a_whole_report(tmp_path):
 
 def test_an_empty_sweep_has_a_header_and_says_that_there_is_nothing(tmp_path):
     df = written(tmp_path)
-    assert list(df.columns) == outputs.COLUMNS and pareto.table(df) == "no SAEs"
-    assert (tmp_path / "pareto.csv").read_text() == ",".join(outputs.COLUMNS) + "\n"
+    assert list(df.columns) == sweep_table.COLUMNS and pareto.table(df) == "no SAEs"
+    assert (tmp_path / "pareto.csv").read_text() == ",".join(sweep_table.COLUMNS) + "\n"
 
 
 def test_a_sweep_without_a_language_model_has_no_loss_row(tmp_path):
@@ -168,14 +169,14 @@ def test_other_files_and_jobs_that_were_never_begun_are_left_out(tmp_path):
     stray.mkdir(parents=True)
     (stray / "eval.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("mine")
-    assert outputs.table(tmp_path)["path"].tolist() == ["lm/resid.9/topk/32"]
+    assert sweep_table.table(tmp_path)["path"].tolist() == ["lm/resid.9/topk/32"]
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"l0": 3}'])
 def test_a_damaged_eval_json_is_named_with_its_fix(tmp_path, content):
     (job(tmp_path) / "eval.json").write_text(content)
     with pytest.raises(UsageError, match=r"eval\.json .*delete the file and run the sweep again"):
-        outputs.table(tmp_path)
+        sweep_table.table(tmp_path)
 
 
 def test_a_wrong_folder_is_refused(tmp_path):
@@ -185,7 +186,7 @@ def test_a_wrong_folder_is_refused(tmp_path):
 
 def test_the_table_is_sorted_by_place_then_sparsity_then_architecture_and_marks_the_front(nine):
     job(nine, "topk", 8, site="mlp", fvu=0.3)
-    lines = pareto.table(outputs.table(nine)).splitlines()
+    lines = pareto.table(sweep_table.table(nine)).splitlines()
     assert lines[0].split() == ["arch", "sparsity", "l0", "fvu", "delta_loss", "loss_recovered", "dead", "front"]
     assert lines[1:5] == ["", "lm mlp.9", lines[3], ""] and lines[3].split()[:2] == ["topk", "8"]
     assert [line.split()[:2] for line in lines[6:9]] == [["gated", "16"], ["jumprelu", "16"], ["topk", "16"]]
@@ -196,11 +197,11 @@ def test_the_table_is_sorted_by_place_then_sparsity_then_architecture_and_marks_
 def test_the_table_names_the_seed_where_there_are_several(tmp_path):
     job(tmp_path)
     job(tmp_path, seed=1)
-    assert "seed" in pareto.table(outputs.table(tmp_path)).splitlines()[0].split()
+    assert "seed" in pareto.table(sweep_table.table(tmp_path)).splitlines()[0].split()
 
 
 def test_the_known_architectures_keep_their_look_and_new_ones_get_their_own():
-    alone, together = curves.looks(pd.Series(["topk"])), curves.looks(pd.Series(["mine", "topk", "gated", "yours"]))
+    alone, together = style.looks(pd.Series(["topk"])), style.looks(pd.Series(["mine", "topk", "gated", "yours"]))
     assert alone["topk"] == together["topk"] and len(set(together.values())) == 4
 
 
@@ -208,11 +209,11 @@ def test_the_known_architectures_keep_their_look_and_new_ones_get_their_own():
     ("l0", "expected"), [((16, 64), [16, 32, 64]), ((32, 32), [32]), ((23, 24), [32]), ((1, 4), [1, 2, 4])]
 )
 def test_the_l0_axis_is_marked_at_powers_of_two_and_at_least_once(l0, expected):
-    assert curves.ticks(*curves.span(pd.Series(l0, dtype=float))) == expected
+    assert style.ticks(*style.span(pd.Series(l0, dtype=float))) == expected
 
 
 def test_a_wide_l0_axis_keeps_at_most_seven_ticks():
-    assert len(curves.ticks(1.0, 100_000.0)) <= 7
+    assert len(style.ticks(1.0, 100_000.0)) <= 7
 
 
 def texts(**sums):
@@ -253,7 +254,7 @@ def test_an_sae_that_failed_and_one_that_is_not_finished_are_rows_without_number
 
 
 def test_the_details_are_the_command_the_settings_the_curve_and_the_rates(tmp_path):
-    found = outputs.details(measure(job(tmp_path, "topk", 16)))
+    found = sweep_table.details(measure(job(tmp_path, "topk", 16)))
     assert found.command == "python train.py arch=topk 'text.glob=my files/*.txt'"
     assert found.config == {"name": "x", "seed": 0, "layer": 9, "sparsity": 16, "model.name": "lm", "model.layer": 9,
                             "site.name": "resid", "arch.name": "topk"}
@@ -290,9 +291,9 @@ def test_sweeps_of_the_same_name_are_told_apart_by_their_folders_and_the_same_fo
     for machine in ("one", "two"):
         job(tmp_path / machine / "outputs" / "default")
     both = [tmp_path / machine / "outputs" / "default" for machine in ("one", "two")]
-    assert set(outputs.table(*both)["arch"]) == {"topk (one/outputs/default)", "topk (two/outputs/default)"}
+    assert set(sweep_table.table(*both)["arch"]) == {"topk (one/outputs/default)", "topk (two/outputs/default)"}
     assert pareto.report([*both, both[0]], tmp_path / "both").name == "one/outputs/default, two/outputs/default"
-    assert list(outputs.table(both[0], both[0])["arch"]) == ["topk"]
+    assert list(sweep_table.table(both[0], both[0])["arch"]) == ["topk"]
 
 
 def test_several_sweeps_are_only_shown_unless_it_is_said_where_to_write(tmp_path):
@@ -388,7 +389,7 @@ def test_the_frequency_figure_needs_rates_and_then_shows_every_sparsity_up_to_th
 
 def test_the_histogram_counts_every_latent_once():
     rates = np.array([0.0, 0.0, 1.0, 0.5, 1e-3, 2e-5])
-    edges, counts, never = curves.histogram(rates)
+    edges, counts, never = style.histogram(rates)
     assert never == 2 and counts.sum() == 4 and counts[-1] == 1 and edges[0] == -6 and edges[-1] == 0
 
 
@@ -400,7 +401,7 @@ def test_a_second_write_replaces_the_files_and_leaves_nothing_else(nine):
 
 
 def run(*words):
-    command = [sys.executable, "-m", "saesweep.pareto", *words]
+    command = [sys.executable, "-m", "saesweep.report.pareto", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from saesweep.sweep import precompile
+from saesweep.sweep import compilation
 from saesweep.sweep.jobs import Job
 
 ROOT = Path(__file__).parents[1]
@@ -36,17 +36,17 @@ def test_after_compiling_ahead_a_training_step_has_nothing_to_compile(tmp_path):
 
 
 def test_compiling_ahead_ends_with_the_plan_also_where_a_mistake_ends_that(monkeypatch):
-    monkeypatch.setattr(precompile, "_compiled", lambda: False)
-    with pytest.raises(ZeroDivisionError), precompile.compiling([job("gpu"), job("cpu")]):
-        process = precompile._process
+    monkeypatch.setattr(compilation, "_compiled", lambda: False)
+    with pytest.raises(ZeroDivisionError), compilation.compiling([job("gpu"), job("cpu")]):
+        process = compilation._process
         assert process.poll() is None
         raise ZeroDivisionError
-    assert process.poll() is not None and precompile._process is None
-    precompile.wait()
+    assert process.poll() is not None and compilation._process is None
+    compilation.wait()
 
 
 @pytest.mark.parametrize(("compiled", "accelerator"), [(True, "cpu"), (False, "gpu")])
 def test_nothing_is_compiled_ahead_where_all_is_compiled_or_nothing_runs_on_the_cpu(monkeypatch, compiled, accelerator):
-    monkeypatch.setattr(precompile, "_compiled", lambda: compiled)
-    with precompile.compiling([job(accelerator)]):
-        assert precompile._process is None
+    monkeypatch.setattr(compilation, "_compiled", lambda: compiled)
+    with compilation.compiling([job(accelerator)]):
+        assert compilation._process is None

@@ -7,11 +7,11 @@ import pytest
 import torch
 from small import ARCHS, forget_the_text, job, write_text
 
-from saesweep import models
 from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.topk import TopK
+from saesweep.data.harvest import timed_forward as timed
 from saesweep.errors import UsageError
-from saesweep.reading import timed_forward as timed
+from saesweep.lm import models
 from saesweep.sweep import probe
 from saesweep.sweep.inputs import point_of
 from saesweep.sweep.probe import estimate

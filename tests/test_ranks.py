@@ -171,7 +171,7 @@ def ranks(folder):
     found = []
     for pid in left_processes(folder):
         words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        if "saesweep.sweep.ranks" in words and "torch.distributed.run" not in words:
+        if "saesweep.sweep.engines.worker" in words and "torch.distributed.run" not in words:
             found.append(pid)
     return found
 
@@ -205,7 +205,7 @@ def test_two_nodes_train_what_one_process_trains(text, one, tmp_path):
     environment = ENV | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     words = command(text, "arch=jumprelu,topk", "trainer=ddp_sim", "trainer.devices=1", "+trainer.num_nodes=2")
     sweep = tmp_path / "outputs/default"
-    join = [sys.executable, "-m", "saesweep.sweep.join", str(sweep)]
+    join = [sys.executable, "-m", "saesweep.sweep.engines.join", str(sweep)]
     other = subprocess.Popen(join, cwd=tmp_path, env=environment | {"NODE_RANK": "1"}, stdout=subprocess.PIPE, text=True)
     ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -30,7 +30,7 @@ def here(text, tmp_path_factory):
 def parent_of_the_rank(folder):
     for stat in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if b"saesweep.sweep.ranks" in stat.read_bytes() and os.readlink(stat.parent / "cwd") == str(folder):
+            if b"saesweep.sweep.engines.worker" in stat.read_bytes() and os.readlink(stat.parent / "cwd") == str(folder):
                 return int((stat.parent / "stat").read_text().split(")")[1].split()[1])
         except OSError:
             continue

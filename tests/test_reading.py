@@ -4,7 +4,7 @@ import torch
 from small import job, tiny, trained, write_text
 from test_activations import CONTEXT, EMBEDDING
 
-from saesweep import reading
+from saesweep.data import harvest
 from saesweep.sweep import inputs
 
 RISING = [1.0, 1.9, 3.0, 4.0, 4.1, 4.15, 4.1, 4.0]  # tokens a second at 1, 2, 4, 8 ... blocks: level from 8 on
@@ -17,7 +17,7 @@ def found(monkeypatch):
     def of(rates, most=10**9, fits=10**9, error=MemoryError):
         asked = []
 
-        def harvest(lm, points, tokens):
+        def read(lm, points, tokens):
             asked.append(len(tokens))
             if len(tokens) > fits:
                 raise error
@@ -28,9 +28,9 @@ def found(monkeypatch):
             size = len(rows[EMBEDDING])
             return size / rates[(size // CONTEXT).bit_length() - 1], rows
 
-        monkeypatch.setattr(reading, "harvest", harvest)
-        monkeypatch.setattr(reading, "quickest", quickest)
-        return reading.fastest_forward(tiny(), [EMBEDDING], CONTEXT, most) // CONTEXT, asked
+        monkeypatch.setattr(harvest, "harvest", read)
+        monkeypatch.setattr(harvest, "quickest", quickest)
+        return harvest.fastest_forward(tiny(), [EMBEDDING], CONTEXT, most) // CONTEXT, asked
 
     return of
 
@@ -77,8 +77,8 @@ def test_a_training_that_was_stopped_goes_on_with_what_was_measured_when_it_bega
 
     def measured(tokens):
         monkeypatch.setattr(inputs, "_fastest", lambda *_: tokens)
-        harvest = reading.harvest
-        monkeypatch.setattr(reading, "harvest", lambda lm, points, x: (sizes.append(x.numel()), harvest(lm, points, x))[1])
+        unmeasured = harvest.harvest
+        monkeypatch.setattr(harvest, "harvest", lambda lm, points, x: (sizes.append(x.numel()), unmeasured(lm, points, x))[1])
 
     def stops(module):
         if module.tokens == 1280:

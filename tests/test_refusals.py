@@ -5,7 +5,7 @@ import pytest
 from hydra.errors import HydraException
 from standin.cli import composed
 
-from saesweep.sweep.refusals import said
+from saesweep.sweep.hydra_errors import said
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import safe_open
 
-from saesweep import saelens
 from saesweep.arch.batchtopk import BatchTopK
 from saesweep.arch.gated import Gated
 from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.relu import ReLU
 from saesweep.arch.topk import TopK
+from saesweep.results import sae_format
 
 CONF = Path(__file__).parents[1] / "conf"
 D_IN, D_SAE, K = 12, 40, 5
@@ -58,7 +58,7 @@ def folded(name):
 
 def written(folder, name, **where):
     sae, x = folded(name)
-    saelens.save(folder, sae, job(name, **where), METRICS)
+    sae_format.save(folder, sae, job(name, **where), METRICS)
     return sae, x
 
 
@@ -99,16 +99,16 @@ def test_the_description_says_how_to_compute_and_where_it_was_trained(name, tmp_
     ],
 )
 def test_the_place_is_written_in_the_words_of_both_worlds(site, model, hook_name, reshaped, module):
-    cfg = saelens.described(folded("relu")[0], job(site=site, model=model), METRICS)
+    cfg = sae_format.described(folded("relu")[0], job(site=site, model=model), METRICS)
     assert cfg["metadata"]["hook_name"] == hook_name and cfg["reshape_activations"] == reshaped
     assert module == cfg["metadata"]["hf_hook_name"]
 
 
 def test_a_model_of_the_hub_is_called_by_the_hubs_name():
-    name = saelens.described(folded("relu")[0], job(model="gpt2"), METRICS)["metadata"]["model_name"]
+    name = sae_format.described(folded("relu")[0], job(model="gpt2"), METRICS)["metadata"]["model_name"]
     assert name == "openai-community/gpt2"
     for model in ("gemma3_270m", "smollm2_135m"):  # the second could come from the hub, and does not
-        assert saelens.described(folded("relu")[0], job(model=model), METRICS)["metadata"]["model_name"] == model
+        assert sae_format.described(folded("relu")[0], job(model=model), METRICS)["metadata"]["model_name"] == model
 
 
 @pytest.mark.parametrize("folder, file", [(0o755, 0o644), (0o775, 0o664), (0o700, 0o600)])
@@ -128,7 +128,7 @@ def test_saving_again_replaces_both_files_and_leaves_no_draft(tmp_path):
 @pytest.mark.parametrize("name", MAKE)
 def test_the_format_as_we_read_it_encodes_the_same(name):
     sae, x = folded(name)
-    read = saelens.encoded(sae.saved_as, sae.exported(), K, x)
+    read = sae_format.encoded(sae.saved_as, sae.exported(), K, x)
     torch.testing.assert_close(read, sae.encode(x), rtol=1e-5, atol=1e-5)
 
 

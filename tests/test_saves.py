@@ -14,8 +14,8 @@ import warm
 from small import command, weights, write_text
 from standin.cli import ENV
 
-from saesweep import saves
-from saesweep.saves import Save, cohorts
+from saesweep.results import checkpoints
+from saesweep.results.checkpoints import Save, cohorts
 
 LEFT = ("eval.json", "cfg.json", "sae_weights.safetensors", "metrics.csv")
 GROUP = ("arch=jumprelu,gated,topk", "sparsity=4,8", "tokens=25_600", "text.repeat=true", "save_tokens=640", "log_tokens=320")
@@ -27,14 +27,14 @@ def save(number):
 
 def written(folder, *steps):
     for step in steps:
-        saves.write(folder, step, save(step))
+        checkpoints.write(folder, step, save(step))
     return folder
 
 
 def test_a_save_comes_back_as_it_was(tmp_path):
     (found,) = cohorts([written(tmp_path, 7)])
     assert (found.step, found.members) == (7, [0])
-    tensors, state = saves.read(found.saves[0])
+    tensors, state = checkpoints.read(found.saves[0])
     assert torch.equal(tensors["a"], torch.full((3,), 7.0)) and state == {"number": 7, "third": 1 / 3}
 
 
@@ -69,11 +69,11 @@ def test_saes_that_never_were_saved_together_go_on_one_after_the_other(tmp_path)
 
 def test_only_what_was_saved_is_removed(tmp_path):
     written(tmp_path, 5)
-    saves.remove(tmp_path)
-    assert not (tmp_path / "checkpoint").exists() and not saves.exist(tmp_path)
+    checkpoints.remove(tmp_path)
+    assert not (tmp_path / "checkpoint").exists() and not checkpoints.exist(tmp_path)
     written(tmp_path, 5)
     (tmp_path / "checkpoint/notes.txt").write_text("mine")
-    saves.remove(tmp_path)
+    checkpoints.remove(tmp_path)
     assert [f.name for f in (tmp_path / "checkpoint").iterdir()] == ["notes.txt"]
 
 
@@ -188,11 +188,11 @@ def test_what_is_finished_on_a_text_that_was_replaced_is_refused_and_made_anew_w
 
 def test_a_result_that_does_not_say_what_it_was_trained_on_is_accepted(tmp_path, caplog):
     (tmp_path / "eval.json").write_text("{}")
-    assert saves.origins(tmp_path) == []
-    saves.write_origin(tmp_path, {"text": {"digest": "abc"}})
-    assert saves.origins(tmp_path) == [{"text": {"digest": "abc"}}]
-    (tmp_path / saves.ORIGIN).write_text("{")
-    assert saves.origins(tmp_path) == [] and "determined_by.json is not readable" in caplog.text
-    saves.write_origin(tmp_path, {"text": {"digest": "abc"}})
+    assert checkpoints.origins(tmp_path) == []
+    checkpoints.write_origin(tmp_path, {"text": {"digest": "abc"}})
+    assert checkpoints.origins(tmp_path) == [{"text": {"digest": "abc"}}]
+    (tmp_path / checkpoints.ORIGIN).write_text("{")
+    assert checkpoints.origins(tmp_path) == [] and "determined_by.json is not readable" in caplog.text
+    checkpoints.write_origin(tmp_path, {"text": {"digest": "abc"}})
     (tmp_path / "eval.json").unlink()
-    assert saves.origins(tmp_path) == []  # of a training that left nothing
+    assert checkpoints.origins(tmp_path) == []  # of a training that left nothing

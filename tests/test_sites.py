@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from small import CONF, tiny
 
 from saesweep.errors import UsageError
-from saesweep.sites import HookPoint, blocks_before, edit, hook_point, read, recorded, replayed
+from saesweep.lm.hooks import HookPoint, blocks_before, edit, hook_point, read, recorded, replayed
 
 MODEL = OmegaConf.to_container(OmegaConf.load(CONF / "model/tiny.yaml"))
 PLACES = [(site, layer) for site in MODEL["sites"] for layer in range(MODEL["layers"])]

@@ -10,8 +10,8 @@ from saesweep.arch.batchtopk import BatchTopK
 from saesweep.arch.gated import Gated
 from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.relu import ReLU
-from saesweep.calibration import meet_l0_
-from saesweep.sparsity import Coefficient
+from saesweep.training.calibration import meet_l0_
+from saesweep.training.l0_controller import Coefficient
 
 NUMBERS = {"start": 0.1, "power": 0.0, "gain": 0.02, "damping": 1.0, "memory": 10, "warmup": 0.1, "freeze": 0.2}
 PENALISED = ("relu", "gated", "jumprelu")

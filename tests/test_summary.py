@@ -14,9 +14,9 @@ from standin import run
 from standin.cli import ENV, train
 
 from hydra_plugins.saesweep import sources
-from saesweep import outputs
-from saesweep.sweep.summary import Summary, standing
-from saesweep.wandb_runs import in_turn
+from saesweep.loggers.wandb_runs import in_turn
+from saesweep.results import sweep_table
+from saesweep.sweep.wandb_summary import Summary, standing
 
 NUMBERS = ["l0", "fvu", "delta_loss"]
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("nobody_is_logged_in")
 def test_the_pareto_table_of_the_offline_run_is_pareto_csv(sweep):
     last = read(sweep)["history"][-1]
     shown = table(sweep, last, "pareto")
-    assert list(shown.columns) == outputs.COLUMNS and set(shown["state"]) == {"finished"}
+    assert list(shown.columns) == sweep_table.COLUMNS and set(shown["state"]) == {"finished"}
     same(shown, pd.read_csv(sweep / "pareto.csv"))
 
 

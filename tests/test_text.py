@@ -16,12 +16,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from saesweep import overlap
-from saesweep.enough import require
+from saesweep.data import overlap
+from saesweep.data.text import BATCH, Corpus, TextEnded, blocks
+from saesweep.data.text_files import matched
+from saesweep.data.text_length import require
 from saesweep.errors import UsageError
-from saesweep.models import Tokenizer, load_tokenizer
-from saesweep.text import BATCH, Corpus, TextEnded, blocks
-from saesweep.text_files import matched
+from saesweep.lm.models import Tokenizer, load_tokenizer
 
 CONF = Path(__file__).parents[1] / "conf"
 WORDS = [f"document {i}: " + "lorem ipsum dolor " * (i % 7 + 1) for i in range(100)]
@@ -87,7 +87,7 @@ def test_stream_seed_decides_the_order_and_the_split(jsonl: str) -> None:
 
 def test_the_order_is_the_same_in_another_process(jsonl: str) -> None:
     code = (
-        "import sys; from omegaconf import OmegaConf; from saesweep.text import Corpus\n"
+        "import sys; from omegaconf import OmegaConf; from saesweep.data.text import Corpus\n"
         "text = OmegaConf.load(sys.argv[1]); text.glob = sys.argv[2]\n"
         "print(*(d.split(':')[0] for d in Corpus(text, 3).one_pass('train')), sep='|')"
     )

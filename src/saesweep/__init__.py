@@ -16,6 +16,6 @@ __all__ = ["language_model", "load", "results", "splice"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'saesweep' has no attribute {name!r}")
-    from saesweep import notebook  # imports torch, which the command line does without
+    from saesweep import api  # imports torch, which the command line does without
 
-    return getattr(notebook, name)
+    return getattr(api, name)

@@ -34,7 +34,7 @@ def train(*words: str) -> Ended:
     except SystemExit as end:
         return Ended(end.code or 0, "") if not isinstance(end.code, str) else Ended(1, end.code)
     finally:
-        for name in ("run", "probe"):
+        for name in ("group", "probe"):
             sys.modules.pop(f"saesweep.sweep.{name}")
             delattr(saesweep.sweep, name)
         GlobalHydra.instance().clear()

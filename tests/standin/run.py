@@ -1,4 +1,4 @@
-"""Stands in for saesweep.sweep.run and .probe: leaves what a training leaves, in no time. As a script: train.py with it."""
+"""Stands in for saesweep.sweep.group and .probe: leaves what a training leaves, in no time. As a script: train.py with it."""
 
 import json
 import logging
@@ -8,12 +8,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from saesweep import keys
+from saesweep.config import schema
 from saesweep.errors import TrainingFailed, UsageError
 
 ROOT = Path(__file__).parents[2]
 log = logging.getLogger(__name__)
-keys.TEXTS["standin"] = Mapping  # a text like no other
+schema.TEXTS["standin"] = Mapping  # a text like no other
 
 
 def train_group(jobs, folders):
@@ -51,7 +51,7 @@ def estimate(jobs):
 def main(words):
     import saesweep.sweep
 
-    for name in ("run", "probe"):
+    for name in ("group", "probe"):
         sys.modules[f"saesweep.sweep.{name}"] = sys.modules[__name__]
         setattr(saesweep.sweep, name, sys.modules[__name__])
     sys.argv = [str(ROOT / "train.py"), "--config-dir", str(ROOT / "tests/standin/conf"), *words]

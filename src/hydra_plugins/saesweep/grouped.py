@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 @dataclass
 class GroupedConf:
     _target_: str = "hydra_plugins.saesweep.grouped.GroupedLauncher"
-    run: str | None = "saesweep.sweep.run.train_group"  # trains the jobs of one group; null: plain jobs, one by one
+    run: str | None = "saesweep.sweep.group.train_group"  # trains the jobs of one group; null: plain jobs, one by one
     engine: Any = None  # where groups run (sweep/engines.py); null: here, one after the other
 
 

@@ -10,8 +10,8 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from saesweep.files import job_name
-from saesweep.ranges import whole
+from saesweep.config.ranges import whole
+from saesweep.results.files import job_name
 
 
 class SweepsSource(FileConfigSource):

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saesweep import distributed
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.latents import Latents
 from saesweep.arch.topk import auxk
-from saesweep.ranges import Count, Index, NotNegative
+from saesweep.config.ranges import Count, Index, NotNegative
+from saesweep.runtime import distributed
 
 
 class RunningThreshold(nn.Module):

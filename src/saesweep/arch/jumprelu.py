@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.batchtopk import RunningThreshold
-from saesweep.ranges import Count, NotNegative, Positive, Share
+from saesweep.config.ranges import Count, NotNegative, Positive, Share
 
 
 class _JumpReLU(torch.autograd.Function):

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from saesweep import distributed
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.ops.plain import kept
-from saesweep.ranges import Count, Index, NotNegative
+from saesweep.config.ranges import Count, Index, NotNegative
+from saesweep.runtime import distributed
 
 
 class TopK(SparseAutoencoder):

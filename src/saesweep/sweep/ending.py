@@ -18,7 +18,7 @@ def mistakes_told() -> Iterator[None]:
 @contextmanager
 def no_job_after_an_error() -> Iterator[None]:
     """Of what a callback raises Hydra makes a warning, and starts the job: only SystemExit ends the program."""
-    from saesweep.sweep.refusals import REFUSED, said
+    from saesweep.sweep.hydra_errors import REFUSED, said
 
     try:
         with mistakes_told():

@@ -11,16 +11,20 @@ from typing import Any
 
 import torch
 
-from saesweep import distributed, evaluation, files, models, saves, synthetic
-from saesweep.cache import CachedSource
-from saesweep.draws import SYNTHETIC_CALIBRATION, generator
-from saesweep.enough import require
+from saesweep.data import synthetic
+from saesweep.data.disk_cache import CachedSource
+from saesweep.data.harvest import LanguageModelSource, fastest_forward
+from saesweep.data.text import Corpus
+from saesweep.data.text_length import require
 from saesweep.errors import UsageError
-from saesweep.evaluation import Measured, Subject
-from saesweep.progress import Line
-from saesweep.reading import LanguageModelSource, fastest_forward
-from saesweep.sites import HookPoint, Rows, hook_point
-from saesweep.text import Corpus
+from saesweep.evaluation import evaluate
+from saesweep.evaluation.evaluate import Measured, Subject
+from saesweep.lm import models
+from saesweep.lm.hooks import HookPoint, Rows, hook_point
+from saesweep.results import checkpoints, files
+from saesweep.runtime import distributed
+from saesweep.runtime.console import Line
+from saesweep.runtime.rng import SYNTHETIC_CALIBRATION, generator
 
 log = logging.getLogger(__name__)
 Settings = Mapping[str, Any]  # of one job: its config as plain containers
@@ -69,19 +73,19 @@ class ReadText:
         )
 
     def calibration_rows(self) -> Rows:
-        held_out = self._held_out(evaluation.CALIBRATION, self.job["evaluation"]["calibration_tokens"])
+        held_out = self._held_out(evaluate.CALIBRATION, self.job["evaluation"]["calibration_tokens"])
         return self.source.read(held_out.tokens)
 
     def evaluate(self, subjects: Sequence[Subject]) -> list[Measured | Exception]:
         numbers = self.job["evaluation"]
-        held_out = self._held_out(evaluation.EVALUATION, numbers["tokens"])
-        return evaluation.evaluate(
+        held_out = self._held_out(evaluate.EVALUATION, numbers["tokens"])
+        return evaluate.evaluate(
             lambda: language_model(self.job), self.source.read, held_out, subjects,
             lm_tokens=numbers["lm_tokens"], forward_tokens=numbers["forward_tokens"], progress=Line(),
         )
 
-    def _held_out(self, purpose: int, tokens: int) -> evaluation.HeldOut:
-        return evaluation.held_out_blocks(
+    def _held_out(self, purpose: int, tokens: int) -> evaluate.HeldOut:
+        return evaluate.held_out_blocks(
             self.corpus, self.tokenizer, purpose, tokens=tokens,
             context=self.job["context"], stream_seed=self.job["stream_seed"],
         )
@@ -138,9 +142,9 @@ def write_origin(job: Settings, folders: Sequence[Path]) -> None:
     if has_lm(job) and distributed.rank() == 0:
         for folder in folders:
             try:
-                saves.write_origin(folder, determined_by(job))
+                checkpoints.write_origin(folder, determined_by(job))
             except OSError as error:
-                log.error("%s cannot be written: %s", folder / saves.ORIGIN, error)
+                log.error("%s cannot be written: %s", folder / checkpoints.ORIGIN, error)
 
 
 HOW_TO_REPLACE = "choose another name=..., or replace these results with overwrite=true"
@@ -153,7 +157,7 @@ def changed_content(job: Settings, folders: Sequence[Path]) -> dict[Path, str]:
     """
     now, found = None, dict[Path, str]()  # the text is read only where there is something to compare
     for folder in folders:
-        for origin in saves.origins(folder):
+        for origin in checkpoints.origins(folder):
             now, then = now or _flat(determined_by(job)), _flat(origin)
             lines = {key: f"{key}: {then[key]} there, {now[key]} now" for key in now if then.get(key, now[key]) != now[key]}
             if any(key == "text.digest" or key.startswith("model.content.") for key in lines.keys() - {"model.content.commit"}):

@@ -15,10 +15,10 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from saesweep import files, saves
+from saesweep.config.check import check
+from saesweep.config.schema import MAY_DIFFER_IN_A_GROUP
 from saesweep.errors import UsageError, as_typed
-from saesweep.keys import MAY_DIFFER_IN_A_GROUP
-from saesweep.sweep.check import check
+from saesweep.results import checkpoints, files
 
 ONE_CHOICE = ("model", "site", "text", "cache", "arch", "trainer")
 
@@ -174,7 +174,7 @@ def groups(jobs: Sequence[Job]) -> list[list[Job]]:
 
 def _that_fit(group: Sequence[Job]) -> Iterator[list[Job]]:
     """The group in parts, where it ran out of memory before."""
-    most = min([len(group), *(known for job in group if (known := saves.together(job.folder)))])
+    most = min([len(group), *(known for job in group if (known := checkpoints.together(job.folder)))])
     for first in range(0, len(group), most):
         yield list(group[first : first + most])
 

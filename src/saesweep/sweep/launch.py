@@ -17,16 +17,17 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from saesweep import files, saves, signals
 from saesweep.errors import TrainingFailed, UsageError
-from saesweep.sweep import record, traces
+from saesweep.results import checkpoints, files
+from saesweep.runtime import signals
+from saesweep.sweep import job_record, rollback
+from saesweep.sweep.compilation import compiling
 from saesweep.sweep.ending import mistakes_told
-from saesweep.sweep.engines import Engine, engine_of
+from saesweep.sweep.engines.base import Engine, engine_of
+from saesweep.sweep.engines.worker import RanksOutOfMemory
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
+from saesweep.sweep.live_table import live
 from saesweep.sweep.plan import describe
-from saesweep.sweep.precompile import compiling
-from saesweep.sweep.ranks import RanksOutOfMemory
-from saesweep.sweep.view import live
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any] | Exception  # the numbers of eval.json, or what ended the SAE
@@ -67,15 +68,15 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
     done, todo = planned(jobs, engine)
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]
-    traces.keep()
+    rollback.keep()
     returns = {job.folder: _without_running(job, done[job.folder]) for job in jobs if job.folder in done}
     for folder in done:
-        saves.remove(folder)  # of one that was killed when it had just finished
-    from saesweep.sweep.summary import summaries  # pandas
+        checkpoints.remove(folder)  # of one that was killed when it had just finished
+    from saesweep.sweep.wandb_summary import summaries  # pandas
 
     new = [job for group in todo for job in group]
     for group in todo:
-        record.begin(group)
+        job_record.begin(group)
     with summaries(new) as look:
         with live(new), engine:
             tickets = [engine.submit(hydra.run, group) for group in todo]
@@ -90,8 +91,8 @@ def planned(jobs: Sequence[Job], engine: Engine) -> tuple[dict[Path, dict[str, A
     """Check the jobs and print the plan: the numbers of those that are finished, and the groups of the others."""
     with compiling(jobs if engine.is_here else []):
         refuse(jobs)
-        record.refuse_others(jobs)
-        stale = record.stale(jobs)
+        job_record.refuse_others(jobs)
+        stale = job_record.stale(jobs)
         done = {job.folder: numbers for job in jobs if job.folder not in stale and (numbers := _kept(job)) is not None}
         todo = groups([job for job in jobs if job.folder not in done])
         costs = [_estimate(group) if engine.is_here else None for group in todo]
@@ -107,7 +108,7 @@ def _estimate(group: Sequence[Job]) -> dict[str, Any]:
 
 def _kept(job: Job) -> dict[str, Any] | None:
     """The numbers of a finished job that need not run again."""
-    return None if record.differences(job) else record.finished(job)
+    return None if job_record.differences(job) else job_record.finished(job)
 
 
 def _without_running(job: Job, numbers: dict[str, Any] | None) -> JobReturn:
@@ -119,7 +120,7 @@ def _without_running(job: Job, numbers: dict[str, Any] | None) -> JobReturn:
 def _plain_jobs(hydra: Setup, configs: Sequence[DictConfig]) -> list[JobReturn]:
     """`hydra.launcher.run=null`: the basic launcher's behaviour, for any application."""
     returns = []
-    traces.keep()
+    rollback.keep()
     Path(str(hydra.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     for composed in configs:
         log.info(f"#{composed.hydra.job.num} : {' '.join(filter_overrides(composed.hydra.overrides.task))}")
@@ -166,7 +167,7 @@ def trained(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> list
         folders = ", ".join(shown(job.folder) for job, r in zip(group, results, strict=True) if r is error)
         log.error(f"failed: {folders}: {_reason(error)}", exc_info=None if isinstance(error, UsageError) else error)
     for job, result in zip(group, results, strict=True):
-        record.end(job, _reason(result) if isinstance(result, Exception) else None)
+        job_record.end(job, _reason(result) if isinstance(result, Exception) else None)
     return results
 
 
@@ -177,7 +178,7 @@ def _results(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> lis
     except RanksOutOfMemory:
         if len(group) == 1:
             raise
-    saves.halve([job.folder for job in group])
+    checkpoints.halve([job.folder for job in group])
     parts = groups(group)
     tickets = [engine.submit(run, part) for part in parts]
     found = {}
@@ -243,7 +244,8 @@ def _report(jobs: Sequence[Job], returns: list[JobReturn]) -> list[JobReturn]:
 
 def show_pareto(job: Job) -> None:
     """The Pareto table of the job's sweep, on disk and on the screen; W&B gets it from the disk (summary.py)."""
-    from saesweep import pareto, wandb_runs  # pandas
+    from saesweep.loggers import wandb_runs  # pandas
+    from saesweep.report import pareto
 
     found = pareto.report([job.sweep])
     files = pareto.write(found, job.sweep)

@@ -2,8 +2,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saesweep import saves
-from saesweep.keys import target
+from saesweep.config.schema import target
+from saesweep.results import checkpoints
 from saesweep.sweep.jobs import Job, shown
 
 COLUMNS = ("site", "arch", "sparsity", "seed", "d_in", "d_sae", "parameters", "optimizer", "folder")
@@ -27,7 +27,7 @@ def describe(done: Sequence[Job], groups: Sequence[Sequence[Job]], estimates: Se
 
 def _shared(group: Sequence[Job]) -> str:
     cfg = group[0].settings
-    known = [most for job in group if (most := saves.together(job.folder))]
+    known = [most for job in group if (most := checkpoints.together(job.folder))]
     why = f" ({min(known)} at a time: more ran out of memory)" if known else ""
     name = cfg["model"]["name"]
     once = f"{name}: drawn once" if "synthetic" in cfg["model"]["source"] else f"{name} reads {cfg['text']['name']} once"

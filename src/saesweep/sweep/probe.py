@@ -10,21 +10,21 @@ from typing import Any
 
 import torch
 
-from saesweep import saelens
 from saesweep.arch.base import SparseAutoencoder
-from saesweep.build import build
-from saesweep.cache import CachedSource
-from saesweep.calibration import meet_l0_
+from saesweep.data.disk_cache import CachedSource
+from saesweep.data.harvest import fill, timed_forward
+from saesweep.data.normalisation import Statistics
+from saesweep.data.text import pieces, tokenized
 from saesweep.errors import UsageError
-from saesweep.optimizer import UnitRowAdam, parameter_group
-from saesweep.progress import Line
-from saesweep.reading import fill, timed_forward
-from saesweep.sites import HookPoint
-from saesweep.statistics import Statistics
-from saesweep.sweep import inputs, precompile
+from saesweep.lm.hooks import HookPoint
+from saesweep.results import sae_format
+from saesweep.runtime.console import Line
+from saesweep.runtime.timing import quickest
+from saesweep.sweep import compilation, inputs
 from saesweep.sweep.inputs import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
-from saesweep.text import pieces, tokenized
-from saesweep.timing import quickest
+from saesweep.training.build import build
+from saesweep.training.calibration import meet_l0_
+from saesweep.training.optimizer import UnitRowAdam, parameter_group
 
 log = logging.getLogger(__name__)
 SAMPLE = 1000  # documents of which the fill of the blocks is measured
@@ -140,7 +140,7 @@ def _require_room(what: str, needed: int, job: Settings) -> None:
 
 def _probe_step(job: Settings, x: torch.Tensor) -> float:
     """Seconds per token of forward, backward and update of one SAE, at its target L0."""
-    precompile.wait()
+    compilation.wait()
     x = (x.float() - x.float().mean(0))[: job["batch_tokens"]]
     x /= x.square().sum(1).mean().sqrt()
     try:
@@ -159,7 +159,7 @@ def _require_consistent(sae: SparseAutoencoder, x: torch.Tensor, name: str) -> N
     sae.b_enc += 1e-3 * torch.randn(sae.b_enc.shape, generator=torch.Generator().manual_seed(0)).to(x)  # no ties (d_in=1)
     f = sae.activate((x - sae.b_dec) @ sae.W_enc + sae.b_enc)
     tensors = {key: tensor.to(x) for key, tensor in sae.exported().items()}
-    read = saelens.encoded(sae.saved_as, tensors, sae.sparsity, x)
+    read = sae_format.encoded(sae.saved_as, tensors, sae.sparsity, x)
     if read is not None and not _mostly(read, f):
         raise UsageError(f"arch={name}: saved_as={sae.saved_as}, but SAELens' {sae.saved_as} encodes otherwise than its "
                          f"`activate`; write saved_as = \"{name}\", which SAELens refuses to load")

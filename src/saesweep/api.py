@@ -1,0 +1,124 @@
+"""What a notebook needs of a finished sweep: `from saesweep import load, results, language_model, splice`."""
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.data.normalisation import Statistics
+from saesweep.errors import UsageError
+from saesweep.evaluation import evaluate
+from saesweep.lm import models
+from saesweep.lm.hooks import edit, hook_point
+from saesweep.lm.models import LanguageModel
+from saesweep.results import checkpoints, files, sweep_table
+from saesweep.training.build import build
+
+log = logging.getLogger(__name__)
+
+
+def results(*sweeps: str | Path) -> pd.DataFrame:
+    """One row per SAE of one or more sweeps, with the columns of pareto.csv; `folder` is what `load` takes.
+
+    Raises UsageError where there is no such folder.
+    """
+    df = sweep_table.table(*map(Path, sweeps), base=Path("."))
+    return df.rename(columns={"path": "folder"})
+
+
+def load(folder: str | Path, device: str = "cpu") -> SparseAutoencoder:
+    """A trained SAE: `encode` [tokens, d_in] -> [tokens, d_sae] and `decode` back, in raw activation units.
+
+    Beside them `config` (all settings), `metrics` (README, "Metrics"), `point` (where it reads the language model),
+    `statistics` (of that site) and `folder`. Raises UsageError where the folder holds no finished SAE.
+    """
+    folder = Path(folder).resolve()
+    folder = folder.parent if folder.name == "sae" else folder
+    if not (folder / files.NUMBERS).is_file():
+        raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
+    config, tensors = files.settings(folder), load_file(folder / files.WEIGHTS)
+    sae = build(config, d_in=len(tensors["b_dec"]))
+    sae.take_(tensors)
+    found = checkpoints.read(folder / files.STATISTICS)
+    sae.config, sae.metrics, sae.folder = config, files.numbers(folder), folder
+    sae.point = hook_point(config["model"], config["site"]["name"], config["layer"])
+    sae.statistics = Statistics.restored(found.tensors, found.state)
+    return sae.to(device).eval().requires_grad_(False)
+
+
+def _hint(folder: Path) -> str:
+    below = sorted(file.parent for file in folder.glob("**/" + files.NUMBERS))
+    return f"; there are {len(below)} below it, such as {below[0]}" if below else ": give a job's folder"
+
+
+def language_model(sae: SparseAutoencoder, device: str = "cpu") -> LanguageModel:
+    """The one that a loaded SAE was trained on: `module` is a transformers model, `tokenizer.encode` takes texts.
+
+    Raises UsageError where the files of its folder have changed since.
+    """
+    model = sae.config["model"]
+    if "synthetic" in model["source"]:
+        raise UsageError(f"model={model['name']}: this SAE was trained on a known dictionary, not on a language model")
+    _require_same_model(model, sae.folder)
+    return models.load(model, device)
+
+
+def _require_same_model(model: Mapping[str, Any], folder: Path) -> None:
+    """Another commit may only have another readme: it is logged, and so is what was not written down."""
+    try:
+        then = checkpoints.origin(folder)["model"]["content"] or {}
+    except (OSError, ValueError, KeyError, TypeError):
+        log.warning("%s is not readable: whether model=%s has changed since is not known", folder / checkpoints.ORIGIN,
+                    model["name"])
+        return
+    now = models.weights_identity(model) or {}
+    changed = [part for part in then if then[part] != now.get(part, then[part])]
+    if changed == ["commit"]:
+        log.warning("model=%s: this SAE was trained on commit %s, now it is %s", model["name"], then["commit"], now["commit"])
+    elif changed:
+        raise UsageError(f"model.source.hub={model['source']['hub']}: {' and '.join(changed)} changed since {folder} was "
+                         "trained; give the folder back as it was then")
+
+
+@contextmanager
+def splice(
+    model: LanguageModel | nn.Module, sae: SparseAutoencoder, change: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[None]:
+    """Inside, every forward of the language model has the SAE's reconstruction in place of what it reads.
+
+    change: from latents [tokens, d_sae] to latents, to ablate or to steer. As in the evaluation, special tokens (they are
+    known where the model is called with input_ids) and sinks stay as they are. Gradients pass, to what `change` returns and
+    to inputs_embeds; the weights of both take none until they are asked to by requires_grad_.
+    """
+    whole = isinstance(model, LanguageModel)
+    module, tokenizer = (model.module, model.tokenizer) if whole else (model, models.load_tokenizer(sae.config["model"]))
+    special = torch.tensor(sorted(tokenizer.special))
+    tokens: Tensor | None = None
+
+    def listen(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        nonlocal tokens
+        tokens = kwargs.get("input_ids", args[0] if args else None)
+
+    def reconstruct(x: Tensor) -> Tensor:
+        return sae(x) if change is None else sae.decode(change(sae.encode(x)))
+
+    def replace(x: Tensor) -> Tensor:
+        at = sae.statistics.ordinary(x)
+        if tokens is not None:
+            at &= ~torch.isin(tokens, special.to(tokens.device))
+        return evaluate.replaced(x, at, reconstruct)
+
+    handle = module.register_forward_pre_hook(listen, with_kwargs=True)
+    try:
+        with edit(module, sae.point, replace):
+            yield
+    finally:
+        handle.remove()

@@ -1,0 +1,68 @@
+"""Activations without a language model: sparse sums of a known dictionary, so that its recovery can be measured.
+
+    x = sum over features of  a_i * d_i + noise        d_i unit vectors, a_i in [0.5, 1.5] with probability p_i, else 0
+
+The p_i fall from the first feature to the last by the factor `spread` and add up to l0.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saesweep.evaluation.evaluate import Measured, Subject
+from saesweep.lm.hooks import HookPoint, Rows
+from saesweep.runtime.rng import SYNTHETIC, SYNTHETIC_EVALUATION, generator
+
+DOCUMENT = 128  # tokens, all independent, that stand for one
+
+
+class SyntheticSource:
+    def __init__(
+        self, point: HookPoint, *, features: int, d_in: int, l0: float, spread: float, noise: float, seed: int,
+        window: int, stream_seed: int, device: torch.device | str = "cpu",
+    ):
+        self.device = device
+        self.point, self.noise, self.rows, self.seed, self.number = point, noise, window, stream_seed, 0
+        directions = torch.randn(features, d_in, generator=generator(seed))
+        self.dictionary = directions / directions.norm(dim=1, keepdim=True)
+        falling = torch.logspace(0, -math.log10(spread), features)
+        self.probability = (falling * l0 / falling.sum()).clamp(max=1.0)
+
+    def window(self, rows: int) -> Rows:
+        self.number += 1
+        return {self.point: self.draw(min(self.rows, rows), generator(self.seed, SYNTHETIC, self.number))}
+
+    def draw(self, count: int, random: torch.Generator) -> Float[Tensor, "count d_in"]:
+        features, d_in = self.dictionary.shape
+        strength = 0.5 + torch.rand(count, features, generator=random)
+        active = torch.rand(count, features, generator=random) < self.probability
+        x = (active * strength) @ self.dictionary + self.noise * torch.randn(count, d_in, generator=random)
+        return x.to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"number": self.number}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.number = state["number"]
+
+
+def recovery(dictionary: Float[Tensor, "features d_in"], W_dec: Float[Tensor, "d_sae d_in"]) -> float:
+    """Mean over the true features of the largest cosine with a decoder row of norm one."""
+    return float((dictionary.to(W_dec) @ W_dec.T).amax(1).mean())
+
+
+@torch.no_grad()
+def evaluate(source: SyntheticSource, subjects: Sequence[Subject], tokens: int) -> list[Measured | Exception]:
+    """As evaluation.evaluate, but with no language model's loss, and with the recovery of the dictionary."""
+    x, documents = source.draw(tokens, generator(source.seed, SYNTHETIC_EVALUATION)), torch.arange(tokens) // DOCUMENT
+    for subject in subjects:
+        subject.measure_by(int(documents[-1]) + 1)
+        with subject.failing_alone():
+            subject.measure(x, documents)
+            subject.require_measured()
+    return [s.failed or s.measured({"recovery": recovery(source.dictionary, s.sae.W_dec)}) for s in subjects]

@@ -1,0 +1,71 @@
+"""Whether a text is long enough, from its tokens alone: before a weight is loaded."""
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from saesweep.data.harvest import tokens_wanted
+from saesweep.data.text import Corpus, tokenized
+from saesweep.errors import UsageError
+from saesweep.evaluation.evaluate import CALIBRATION, EVALUATION, held_out_blocks
+from saesweep.lm.models import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+def require(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any]) -> None:
+    """Text for the training and the evaluation of a job. Of a stream only what is held out is counted: it comes first."""
+    context = job["context"]
+    if context <= (tokenizer.bos is not None):
+        raise UsageError(f"context={context}: a block has to hold a token besides BOS; write 128")
+    if tokenizer.positions and context > tokenizer.positions:
+        raise UsageError(f"context={context}: {job['model']['name']} was made for {tokenizer.positions} positions; write "
+                         f"context={tokenizer.positions}")
+    if corpus.finite:
+        _require_training(corpus, tokenizer, job["tokens"], job["batch_tokens"], context, job["activations"]["window"])
+    try:
+        _require_held_out(corpus, tokenizer, job)
+    except (OSError, RuntimeError) as error:  # of the network
+        raise UsageError(f"text={corpus.name}: its held-out documents cannot be read: {error}") from error
+
+
+def _require_held_out(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any]) -> None:
+    context, numbers = job["context"], job["evaluation"]
+    for purpose, tokens in ((EVALUATION, numbers["tokens"]), (CALIBRATION, numbers["calibration_tokens"])):
+        held_out_blocks(corpus, tokenizer, purpose, tokens=tokens, context=context, stream_seed=job["stream_seed"])
+
+
+def _require_training(corpus: Corpus, tokenizer: Tokenizer, tokens: int, batch_tokens: int, context: int, window: int) -> None:
+    """Counts the training tokens until there are enough; with text.repeat=true any text has enough."""
+    def need(steps: int) -> int:
+        return needed(steps, batch_tokens, context, window, tokenizer)
+
+    steps, found = math.ceil(tokens / batch_tokens), 0
+    wanted = need(steps)
+    for ids in tokenized(corpus.one_pass("train"), tokenizer):
+        found += sum(token not in tokenizer.special for token in ids)
+        if found >= wanted:
+            return
+    has = f"text={corpus.name} has {found:,} training tokens"
+    if found and corpus.repeat:
+        log.warning(f"{has}, tokens={tokens:,} are asked for: it is read {tokens / found:.1f} times")
+        return
+    steps = found // batch_tokens
+    while steps > 0 and (short := need(steps) - found) > 0:
+        steps -= max(1, short // (2 * batch_tokens))  # one fewer needs at most two batches less
+    left_over = f", and a window of {window:,} leaves over what is less than a batch" if found >= tokens else ""
+    fix = f"set tokens={steps * batch_tokens} at most, " if steps > 0 else ""
+    raise UsageError(f"{has}, tokens={tokens:,} are asked for{left_over}: {fix}text.repeat=true, or use more text")
+
+
+def needed(steps: int, batch_tokens: int, context: int, window: int, tokenizer: Tokenizer) -> int:
+    """Tokens that a text has to hold for so many batches: each window may leave over all but one of a batch's."""
+    whole = max(1, tokens_wanted(steps * batch_tokens, context, window, tokenizer) // batch_tokens)  # batches of a whole one
+    windows = max(0, steps // whole - 2)  # the last, which may be smaller, are counted one by one
+    left = steps - windows * whole
+    while left > 0:
+        windows += 1
+        left -= max(1, tokens_wanted(left * batch_tokens, context, window, tokenizer) // batch_tokens)
+    return steps * batch_tokens + windows * (batch_tokens - 1)

@@ -1,0 +1,95 @@
+"""What the logs call one SAE: its names, its folder, its settings, and the command that made it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from saesweep.config.schema import NOT_THE_SAES
+from saesweep.results import files
+
+
+@dataclass(frozen=True)
+class MemberInfo:
+    """`config` is the SAE's whole composed config as plain containers."""
+
+    folder: Path  # outputs/<sweep>/<model>/<site>.<layer>/<arch>/, and files.job_name
+    config: Mapping
+    sweep: str
+    model: str
+    site: str
+    layer: int
+    arch: str
+    sparsity: int | float | None  # None: a fixed coefficient aims at no L0
+    seed: int
+
+    @property
+    def aim(self) -> str:
+        """The last folder of the path."""
+        return self.folder.name
+
+    @property
+    def path(self) -> str:
+        """The job's folder inside the sweep's."""
+        return Path(*self.folder.parts[-4:]).as_posix()
+
+    @property
+    def sweep_folder(self) -> Path:
+        return self.folder.parents[3]
+
+    @cached_property
+    def id(self) -> str:
+        """The same for the same job, so that a resumed one continues its own."""
+        return digest(self.sweep, self.path, own_settings(self.config))
+
+    @cached_property
+    def command(self) -> str:
+        """What trains this SAE alone."""
+        return files.command(self.folder)
+
+    def shown(self) -> dict:
+        """What a dashboard filters by at the top as plain values; the groups' own settings under `settings`."""
+        told = {key: value for key, value in self.config.items() if key != "logger"}
+        groups = {key: value for key, value in told.items() if isinstance(value, Mapping)}
+        plain = {key: value for key, value in told.items() if key not in groups}
+        named = {key: group["name"] for key, group in groups.items() if "name" in group}
+        facts = {key: getattr(self, key) for key in ("model", "site", "layer", "arch", "sparsity", "seed", "aim", "path")}
+        return {**plain, **named, **facts, "settings": groups}
+
+
+def labels(jobs: Sequence[Mapping], folders: Sequence[Path]) -> list[str]:
+    """What the logs call each SAE: topk/32, or resid.9/topk/32 or gpt2/resid.9/topk/32 where its sweep has several places."""
+    places = [(job["model"]["name"], f"{job['site']['name']}.{job['layer']}") for job in jobs]
+    known = {*places}
+    if folders and folders[0].parts[-4:-2] == places[0]:
+        known |= {file.parts[-5:-3] for file in folders[0].parents[3].glob("*/*/*/*/.hydra")}
+    kept = slice(0 if len({model for model, _ in known}) > 1 else 1 if len(known) > 1 else 2, 2)
+    names = [(job["arch"]["name"], files.job_name(job["sparsity"], job["arch"]["coefficient"], job["seed"])) for job in jobs]
+    return ["/".join([*place[kept], *name]) for place, name in zip(places, names, strict=True)]
+
+
+def own_settings(config: Mapping) -> dict:
+    """What makes the SAE what it is: with these it goes on, and with others it is another."""
+    kept = {key: value for key, value in config.items() if key not in NOT_THE_SAES}
+    return kept | {"trainer": {"precision": config["trainer"].get("precision")}}
+
+
+def digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+class Mark:
+    """Up to where one logger of one SAE was told, on disk: what comes after an interruption is not told twice."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        self.tokens: int = known.get("tokens", -1)
+        self.version: str | None = known.get("version")  # what the logger calls this SAE's run, where it chooses that
+
+    def move(self, tokens: int, version: str | None = None) -> None:
+        self.tokens, self.version = tokens, version
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(self._file, json.dumps({"tokens": tokens, "version": version}))

@@ -1,0 +1,166 @@
+"""Who is told while training: per SAE its metrics.csv, its W&B run, and any other Lightning logger, on a token axis.
+
+metrics.csv is a part of the result: an SAE whose rows cannot be written stops. The other loggers need not be there: what
+goes wrong with one of them is said once, and the training goes on.
+"""
+
+import csv
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TextIO, runtime_checkable
+
+from lightning.pytorch.loggers import Logger
+
+from saesweep.config.schema import wandb_mode
+from saesweep.loggers import wandb_runs
+from saesweep.loggers.identity import MemberInfo
+from saesweep.loggers.lightning_logger import PerSae
+from saesweep.results import files
+from saesweep.runtime import distributed
+
+log = logging.getLogger(__name__)
+Metrics = Mapping[str, int | float]
+Summary = Mapping[str, int | float | None]
+
+
+@runtime_checkable
+class Told(Protocol):
+    """One logger of one SAE."""
+
+    def add(self, metrics: Metrics, tokens: int) -> None: ...
+    def group(self, metrics: Metrics) -> None: ...
+    def close(self, summary: Summary | None, failed: str | None) -> None: ...
+
+
+class SweepLogger(Logger):
+    """Every member's own loggers behind one Lightning logger: opened on first use, by the first of the ranks that train it.
+
+    chosen: the node `logger` of the config.
+    """
+
+    def __init__(self, members: Sequence[MemberInfo], chosen: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.members = list(members)
+        self._chosen = {kind: node for kind, node in chosen.items() if node is not None}
+        if "wandb" in self._chosen:
+            wandb_mode(self._chosen["wandb"]["mode"])  # a mistyped mode is refused before anything is trained
+        self._open: dict[int, list[Told]] = {}
+
+    @property
+    def name(self) -> str:
+        return self.members[0].sweep if self.members else ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_member(self, index: int, metrics: Metrics, tokens: int) -> None:
+        """One row of the member's training curve; the first call fixes the keys."""
+        if distributed.rank_in_sae() == 0:
+            for told in self._of(index):
+                told.add(metrics, tokens)
+
+    def finish(self, index: int, summary: Summary | None, failed: str | None) -> None:
+        """Close the member's logs: its final numbers under eval/*, or why it failed."""
+        if distributed.rank_in_sae() > 0:
+            return
+        for told in self._of(index):
+            told.close(summary, failed)
+        del self._open[index]
+        if not self._open and "wandb" in self._chosen:
+            wandb_runs.settle()
+
+    def log_metrics(self, metrics: Metrics, step: int | None = None) -> None:
+        """Lightning's own, such as a callback's learning rate: of the group, so every member's loggers show them."""
+        if distributed.rank_in_sae() == 0:
+            for index in range(len(self.members)):
+                for told in self._of(index):
+                    told.group(metrics)
+
+    def log_hyperparams(self, params: Mapping, *args: object, **kwargs: object) -> None:
+        """Each member's loggers hold its own config from the start."""
+
+    def _of(self, index: int) -> list[Told]:
+        if index not in self._open:
+            member = self.members[index]
+            self._open[index] = [_told(kind, node, member) for kind, node in self._chosen.items()]
+        return self._open[index]
+
+
+def _told(kind: str, node: Mapping, member: MemberInfo) -> Told:
+    what = f"logger={kind} of {member.path}"
+    if kind == "csv":
+        return CurveFile(member.folder / files.CURVE)
+    if kind == "wandb":
+        return Aside(what, lambda: wandb_runs.SaeRun(node, member), wandb_runs.in_turn)
+    return Aside(what, lambda: PerSae(kind, node, member), lambda work, *args: work(*args))
+
+
+class Aside:
+    """A logger that need not be there. `make` opens it at its first use; `call` says when what is asked of it is done."""
+
+    def __init__(self, what: str, make: Callable[[], Told], call: Callable[..., object]) -> None:
+        self._what, self._make, self._call = what, make, call
+        self._made: Told | None = None
+        self._broken = False
+
+    def add(self, metrics: Metrics, tokens: int) -> None:
+        self._call(self._do, "add", dict(metrics), tokens)
+
+    def group(self, metrics: Metrics) -> None:
+        self._call(self._do, "group", dict(metrics))
+
+    def close(self, summary: Summary | None, failed: str | None) -> None:
+        self._call(self._do, "close", summary, failed)
+
+    def _do(self, name: str, *args: object) -> None:
+        if self._broken:
+            return
+        try:
+            self._made = self._made or self._make()
+            getattr(self._made, name)(*args)
+        except Exception as error:  # whatever the library raises
+            self._broken = True
+            log.warning("%s: %s: %s; the training goes on without it", self._what, type(error).__name__, error)
+
+
+class CurveFile:
+    """metrics.csv: appended and flushed row by row. A resumed run first drops the rows from its point of resume on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._keys: list[str] = []
+        self._file: TextIO | None = None
+
+    def add(self, metrics: Metrics, tokens: int) -> None:
+        if self._file is None:
+            self._open(list(metrics), tokens)
+        assert list(metrics) == self._keys, f"metrics changed from {self._keys} to {list(metrics)}"
+        self._writer.writerow([tokens, *(repr(float(value)) for value in metrics.values())])
+        self._file.flush()
+
+    def group(self, metrics: Metrics) -> None:
+        """What is not the SAE's own has no column."""
+
+    def close(self, summary: Summary | None, failed: str | None) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _open(self, keys: list[str], tokens: int) -> None:
+        kept = _rows_before(self._path, tokens) if self._path.exists() else []
+        assert not kept or kept[0] == ["tokens", *keys], f"{self._path} has other columns: {kept[0]}"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._path.with_name(f".{self._path.name}.tmp")
+        self._keys, self._file = keys, draft.open("w", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._writer.writerows(kept or [["tokens", *keys]])
+        self._file.flush()
+        draft.replace(self._path)
+
+
+def _rows_before(file: Path, tokens: int) -> list[list[str]]:
+    """The header and the rows of earlier tokens, nothing if there are none; a row cut short by a kill is dropped."""
+    whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    header, rows = whole[:1], [row for row in csv.reader(whole[1:]) if int(row[0]) < tokens]
+    return [*csv.reader(header), *rows] if rows else []

@@ -1,0 +1,217 @@
+"""Weights & Biases: a run per SAE, and a summary run per sweep. The only file that imports wandb.
+
+All of a process's runs are opened, fed and closed by one thread, in order: the training does not wait for them. The local
+files never need W&B; without an account or a network its runs stay offline in <job>/wandb and <sweep>/wandb, and
+`sync_command` says how to send them later.
+"""
+
+import logging
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from saesweep.config.schema import wandb_mode
+from saesweep.errors import UsageError
+from saesweep.loggers.identity import Mark, MemberInfo, digest
+from saesweep.results import files
+
+if TYPE_CHECKING:
+    import wandb
+
+log = logging.getLogger(__name__)
+# Of eval.json, what SAEs are filtered and compared by: with the curve's keys at most 25, however many eval.json grows to.
+FINAL = ("l0", "fvu", "delta_loss", "loss_recovered", "mse", "cosine", "relative_reconstruction_bias", "dead",
+         "frequency_over_1pct", "frequency_over_10pct", "coefficient")
+WITHOUT_LM = ("recovery", *(key for key in FINAL if key not in ("delta_loss", "loss_recovered")))  # on model=synthetic
+PATIENCE = 60.0  # seconds that the end of a training waits for its runs to be closed
+
+
+@cache
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "wandb")
+
+
+def in_turn(work: Callable[..., Any], *args: object) -> Future:
+    return _thread().submit(work, *args)
+
+
+def settle() -> None:
+    """Wait until all that was asked for is done."""
+    with suppress(TimeoutError):
+        in_turn(lambda: None).result(PATIENCE)
+
+
+class SaeRun:
+    """The W&B run of one SAE."""
+
+    def __init__(self, chosen: Mapping, member: MemberInfo) -> None:
+        self._chosen, self._member = chosen, member
+        self._mark = Mark(member.folder / "wandb" / "logged.json")
+        self._run = open_run(
+            chosen, member.folder, group=member.sweep, job_type="sae", config=member.shown(), id=member.id,
+            name=member.path, notes=member.command, tags=[member.arch, member.site, f"layer {member.layer}"],
+        )
+        self._run.define_metric("tokens", hidden=True)
+        self._run.define_metric("train/*", step_metric="tokens")
+
+    def add(self, metrics: Mapping[str, int | float], tokens: int) -> None:
+        if tokens > self._mark.tokens:
+            self._run.log({"tokens": tokens, **{f"train/{key}": value for key, value in metrics.items()}})
+            self._mark.move(tokens)
+
+    def group(self, metrics: Mapping[str, int | float]) -> None:
+        self._run.log({f"group/{key}": float(value) for key, value in metrics.items()})
+
+    def close(self, summary: Mapping[str, int | float | None] | None, failed: str | None) -> None:
+        summary = summary or {}
+        shown = [key for key in (WITHOUT_LM if "recovery" in summary else FINAL) if key in summary]
+        self._run.summary.update({f"eval/{key}": summary[key] for key in shown})
+        if failed is not None:
+            self._run.summary["failed"] = failed
+        elif self._chosen["artifacts"]:
+            self._run.log_artifact(_artifact(self._member))
+        self._run.finish(exit_code=0 if failed is None else 1)
+
+
+def _artifact(member: MemberInfo) -> "wandb.Artifact":
+    import wandb
+
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{member.sweep}-{member.path}")
+    artifact = wandb.Artifact(name[:128], type="sae", description=member.command)
+    artifact.add_dir(str(member.folder / "sae"), policy="immutable")  # else the weights are copied to W&B's own folder
+    return artifact
+
+
+class SummaryRun:
+    """The W&B run of a sweep: its table, its curves, and at its end its page and figures."""
+
+    def __init__(self, chosen: Mapping, sweep: Path) -> None:
+        name = sweep.resolve().name
+        about = {"group": name, "job_type": "pareto", "name": f"{name} pareto", "id": digest(name, "pareto")}
+        self._run = open_run(chosen, sweep, **about)
+
+    def log(self, df: pd.DataFrame, curves: pd.DataFrame | None, gaps: pd.DataFrame | None = None, **files: Path) -> None:
+        """df: one row per SAE. curves: of those with numbers, drawn against l0; None: as before. files: figures and pages."""
+        import wandb
+
+        content: dict[str, Any] = {"pareto": _table(df)}
+        if curves is not None and len(curves):
+            for key in ("fvu", "delta_loss"):
+                points = _table(curves.dropna(subset=[key]))
+                content[f"{key}_against_l0"] = wandb.plot.scatter(points, x="l0", y=key, title=f"{key} against L0")
+                content[f"{key}_curves"] = wandb.plot.line(points, x="l0", y=key, stroke="curve", title=f"{key} against L0")
+        if gaps is not None and len(gaps):
+            content["matched_l0"] = _table(gaps)
+        for key, file in files.items():
+            is_page = file.suffix == ".html"
+            content[key] = wandb.Html(file, inject=False) if is_page else wandb.Image(str(file))
+        self._run.log(content)
+
+    def finish(self, exit_code: int) -> None:
+        self._run.finish(exit_code=exit_code)
+
+
+def _table(df: pd.DataFrame) -> "wandb.Table":
+    """Python's own numbers, and None where there is none: what W&B writes down is what the CSV says."""
+    import wandb
+
+    rows = [[None if pd.isna(value) else value for value in row] for row in df.astype(object).to_numpy().tolist()]
+    return wandb.Table(columns=list(df.columns), data=rows, allow_mixed_types=True)
+
+
+def open_run(chosen: Mapping, folder: Path, **about: object) -> "wandb.Run":
+    """chosen: the node `logger.wandb`. Where the run can be seen stands in <folder>/wandb/url.txt, if it is online."""
+    run = _open(chosen, folder, **about)
+    if not (run.offline or run.disabled):
+        (folder / "wandb").mkdir(exist_ok=True)
+        (folder / files.URL).write_text(f"{run.url}\n")
+    return run
+
+
+def _open(chosen: Mapping, folder: Path, **about: object) -> "wandb.Run":
+    import wandb
+
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = wandb.Settings(
+        reinit="create_new",  # several runs at once in this process
+        console="off", silent=True, x_disable_stats=True, init_timeout=30,
+        x_transaction_log_flush_interval=1.0,  # what kill -9 loses of an offline run; metrics.csv loses nothing
+    )
+    known = {"project": chosen["project"], "entity": chosen["entity"], "dir": folder, "settings": settings, **about}
+    if (mode := _mode(chosen["mode"])) != "online":
+        return wandb.init(mode=mode, **known)
+    try:
+        return wandb.init(mode="online", resume="allow", **known)
+    except wandb.errors.CommError as error:
+        log.warning("W&B cannot be reached (%s): the runs stay offline, from %s on", error, folder)
+        _unreachable.append(str(error))
+        return wandb.init(mode="offline", **known)
+
+
+_unreachable: list[str] = []  # said once a process; each further run would wait as long
+
+
+def _mode(configured: str | None) -> str:
+    asked = "online" in (configured, os.environ.get("WANDB_MODE"))
+    wanted = wandb_mode(configured)
+    return "offline" if wanted == "online" and (_unreachable or not _logged_in(asked)) else wanted
+
+
+@cache
+def _logged_in(asked: bool) -> bool:
+    """Found out once a process, never at the keyboard: without an account or a network the runs stay offline."""
+    import wandb
+
+    wandb.setup(wandb.Settings(silent=True))
+    try:
+        logged_in = wandb.login(prompt=False)
+    except (wandb.errors.AuthenticationError, wandb.errors.CommError) as error:
+        log.warning("W&B does not let us in (%s): the runs stay offline", error)
+        return False
+    if asked and not logged_in:
+        log.warning("W&B mode online was asked for, but nobody is logged in (wandb login): the runs stay offline")
+    return logged_in
+
+
+def archs(entity: str, project: str) -> dict[str, str]:
+    """The SAEs of a project on W&B's server: run id -> architecture."""
+    import wandb
+
+    with refusals_told(f"{entity}/{project}"):
+        found = wandb.Api().runs(f"{entity}/{project}", filters={"jobType": "sae"}, lazy=False)
+        return {run.id: run.config["arch"] for run in found if "arch" in run.config}
+
+
+@contextmanager
+def refusals_told(what: str) -> Iterator[None]:
+    """Of W&B's server, in words that say what to do."""
+    import requests
+    import wandb
+
+    if not _logged_in(asked=False):
+        raise UsageError("nobody is logged in to W&B: run wandb login, or set WANDB_API_KEY")
+    try:
+        yield
+    except (wandb.errors.Error, ValueError, requests.RequestException) as error:
+        raise UsageError(f"W&B refuses {what}, or cannot be reached: {error}; see that entity and project exist and are "
+                         "yours to change") from error
+
+
+def sync_command(sweep: Path) -> str | None:
+    """The shell command that sends all offline runs of a sweep, or None where there is none to send."""
+    found = [pattern for pattern in ("wandb", "*/*/*/*/wandb") if _unsent(sweep, pattern)]
+    root = shlex.quote(str(sweep))
+    return " ".join(["wandb sync", *(f"{root}/{pattern}/offline-run-*" for pattern in found)]) if found else None
+
+
+def _unsent(sweep: Path, pattern: str) -> bool:
+    runs = list(sweep.glob(f"{pattern}/offline-run-*/run-*.wandb"))
+    return any(not file.with_name(f"{file.name}.synced").exists() for file in runs)

@@ -1,0 +1,78 @@
+"""The folder that other people load: cfg.json and sae_weights.safetensors, in the format of SAELens 6."""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save_file
+from torch import Tensor
+
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.lm.hooks import HookPoint, hook_point
+from saesweep.results import files
+
+FORMAT = "6.0.0"  # of SAELens; a file that names none is taken for an old one, and its metadata dropped
+
+
+def save(folder: Path, sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+    """A folded SAE: it takes raw activations."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / ".sae_weights.tmp"
+    save_file(sae.exported(), draft)
+    files.share(draft)
+    draft.replace(folder / Path(files.WEIGHTS).name)
+    files.replace(folder / "cfg.json", json.dumps(described(sae, cfg, metrics), indent=1))
+
+
+def encoded(
+    saved_as: str, tensors: Mapping[str, Tensor], k: int, x: Float[Tensor, "batch d_in"]
+) -> Float[Tensor, "batch d_sae"] | None:
+    """What SAELens makes of the tensors of this format; None where it has no such format."""
+    pi = (x - tensors["b_dec"]) @ tensors["W_enc"]
+    if saved_as == "gated":
+        return torch.relu(pi * tensors["r_mag"].exp() + tensors["b_mag"]) * (pi + tensors["b_gate"] > 0)
+    pi = pi + tensors["b_enc"]
+    if saved_as == "jumprelu":
+        return torch.relu(pi) * (pi > tensors["threshold"])
+    if saved_as == "topk":
+        return torch.relu(pi) * (pi >= pi.topk(k).values[:, -1:])
+    return torch.relu(pi) if saved_as == "standard" else None
+
+
+def described(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dict[str, Any]:
+    hook_name = cfg["site"]["hook_name"].format(layer=cfg["layer"])
+    special = {"k": sae.sparsity, "rescale_acts_by_decoder_norm": False} if sae.saved_as == "topk" else {}
+    return {
+        "architecture": sae.saved_as, "d_in": sae.d_in, "d_sae": sae.d_sae, **special,
+        "dtype": "float32", "device": "cpu",
+        "apply_b_dec_to_input": True, "normalize_activations": "none",
+        "reshape_activations": "hook_z" if hook_name.endswith("hook_z") else "none",
+        "metadata": {
+            "model_name": cfg["model"]["source"].get("hub") or cfg["model"]["name"],
+            "hook_name": hook_name,
+            "hook_head_index": None,
+            "hf_hook_name": _hf_hook_name(hook_point(cfg["model"], cfg["site"]["name"], cfg["layer"])),
+            "context_size": cfg["context"],
+            "dataset_path": cfg["text"].get("repository") or cfg["text"]["name"],
+            "prepend_bos": bool(cfg["model"].get("bos", False)),
+            "exclude_special_tokens": True,
+            "seqpos_slice": [None],
+            "model_from_pretrained_kwargs": {},
+            "neuronpedia_id": None,
+            "training_architecture": cfg["arch"]["name"],
+            "sae_lens_version": FORMAT,
+            "saesweep_version": version("saesweep"),
+            "l0": metrics["l0"],
+            "num_dead_features": round(metrics["dead"] * sae.d_sae),
+        },
+    }
+
+
+def _hf_hook_name(point: HookPoint) -> str:
+    """The module whose tensor it is; that of an input is the module around it: its own output is another tensor."""
+    return point.module if point.tensor == "output" else point.module.rpartition(".")[0]

@@ -1,0 +1,26 @@
+"""Files are known by their content: the SHA-256 of all their bytes, computed once per process and version of a file."""
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from saesweep.runtime.console import Line
+
+CHUNK = 1 << 24  # bytes
+
+
+def sha256(file: Path) -> str:
+    """Hexadecimal. The file is read again where its size, time of change or inode is another."""
+    stat = file.stat()
+    return _sha256(file, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
+@cache
+def _sha256(file: Path, size: int, *version: int) -> str:
+    digest, done, say = hashlib.sha256(), 0, Line()
+    with file.open("rb") as content:
+        while chunk := content.read(CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            if size >= 1e9:
+                say(f"reading {file.name} for its checksum: {done / 1e9:.1f} of {size / 1e9:.1f} GB")
+    return digest.hexdigest()

@@ -1,0 +1,157 @@
+"""Several ranks that train one group together: the only file that imports torch.distributed. Alone, all is the identity.
+
+Each rank harvests its share of every window, and all have all of it. Then, by the trainer's strategy (strategies.py),
+
+    PerMember     every SAE is trained by all ranks (ranks_per_sae = world_size): each takes its own rows of a batch, and
+                  sums what it computes from them. The number of ranks is no hyperparameter:
+                  a mean over a batch = sum over ranks of  share * (mean over the rank's rows),  share = rows / batch
+    PerRank       every SAE is trained by one rank, which takes whole batches, as if it were alone (ranks_per_sae = 1)
+
+Every collective is called by all ranks in the same order. What only one of them knows (a full disk, the time, that
+somebody wants to stop) is therefore agreed on before anybody acts on it.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch import distributed as dist
+
+PER_MEMBER = "saesweep.training.strategies.PerMember"
+_members_are_shared = True
+
+
+def begin(accelerator: str, strategy: str) -> None:
+    """Join the ranks that torch.distributed.run has started."""
+    global _members_are_shared
+    _members_are_shared = strategy == PER_MEMBER
+    if accelerator in ("gpu", "cuda"):
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl", device_id=torch.device("cuda", int(os.environ["LOCAL_RANK"])))
+    else:
+        dist.init_process_group("gloo")
+
+
+def end() -> None:
+    dist.destroy_process_group()
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def ranks_per_sae() -> int:
+    """How many ranks train each SAE together."""
+    return world_size() if _members_are_shared else 1
+
+
+def rank_in_sae() -> int:
+    """Which of them this one is."""
+    return rank() if _members_are_shared else 0
+
+
+def own(batch: Float[Tensor, "batch d"]) -> Float[Tensor, "own d"]:
+    """This rank's rows of a batch that all ranks have."""
+    return batch.tensor_split(ranks_per_sae())[rank_in_sae()] if ranks_per_sae() > 1 else batch
+
+
+def sum_(tensors: Sequence[Tensor]) -> None:
+    """Each becomes its sum over the ranks, in one exchange; all of one dtype."""
+    if ranks_per_sae() == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
+
+
+def total(value: float) -> float:
+    """The sum over the ranks of a number that each of them has."""
+    if ranks_per_sae() == 1:
+        return value
+    counted = torch.tensor(value, dtype=torch.float64, device=_device())
+    dist.all_reduce(counted)
+    return counted.item()
+
+
+def mean(per_token: Float[Tensor, " own"]) -> Float[Tensor, ""]:
+    """Over the tokens of all ranks; no gradient passes."""
+    per_token = per_token.detach()
+    if ranks_per_sae() == 1:
+        return per_token.mean()
+    both = torch.stack([per_token.sum(), per_token.new_tensor(len(per_token))])
+    dist.all_reduce(both)
+    return both[0] / both[1]
+
+
+def variance(x: Float[Tensor, "own d"]) -> Float[Tensor, ""]:
+    """Mean of ||x - mean||^2 over the tokens of all ranks; no gradient passes."""
+    x = x.detach()
+    sums = torch.cat([x.sum(0), x.square().sum().view(1)]) / total(len(x))
+    sum_([sums])
+    return sums[-1] - sums[:-1].square().sum()
+
+
+def gathered(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
+    """The values of all ranks, one after the other."""
+    if ranks_per_sae() == 1:
+        return values
+    sizes = torch.zeros(ranks_per_sae(), dtype=torch.long, device=values.device)
+    sizes[rank_in_sae()] = len(values)
+    dist.all_reduce(sizes)
+    parts = [values.new_zeros(int(sizes.max())) for _ in range(ranks_per_sae())]
+    dist.all_gather(parts, torch.nn.functional.pad(values, (0, len(parts[0]) - len(values))))
+    return torch.cat([part[:size] for part, size in zip(parts, sizes.tolist(), strict=True)])
+
+
+def exchanged(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int]) -> dict[Any, Tensor]:
+    """Part i of the rows is computed by rank i % world_size, which has it in `mine`; all get all parts, in order."""
+    like = next(iter(mine.values()))
+    found: dict[Any, list[Tensor]] = {key: [] for key in like}
+    for i, count in enumerate(rows):
+        for key, parts in found.items():
+            part = mine[i][key].contiguous() if i % world_size() == rank() else like[key].new_empty(count, like[key].shape[1])
+            if world_size() > 1:
+                dist.broadcast(part, i % world_size())
+            parts.append(part)
+    return {key: torch.cat(parts) for key, parts in found.items()}
+
+
+def agreed(flag: bool) -> bool:
+    """Whether any rank says so."""
+    return any(collected(flag))
+
+
+def told(value: Any) -> Any:
+    """What rank 0 has, which must be plain data."""
+    if ranks_per_sae() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, 0)
+    return box[0]
+
+
+def told_by_any(value: Any) -> Any:
+    """The value of any rank that has one; all that do have the same."""
+    return next((found for found in collected(value) if found is not None), None)
+
+
+def collected(mine: Any) -> list[Any]:
+    """The plain data of every rank, in their order."""
+    if world_size() == 1:
+        return [mine]
+    found = [None] * world_size()
+    dist.all_gather_object(found, mine)
+    return found
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

@@ -1,0 +1,53 @@
+"""Further nodes of a sweep without an engine: on the first one the usual command, on each other one
+
+    MASTER_ADDR=first MASTER_PORT=29500 NODE_RANK=1 python -m saesweep.sweep.engines.join outputs/default
+
+All nodes see the folder of the sweep. A node that joins runs its ranks of every group, and ends with the launcher.
+"""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from saesweep.sweep.engines import worker
+
+LAUNCHER = "launcher"  # there while groups may come
+
+
+def expect(places: Path) -> None:
+    places.mkdir(parents=True, exist_ok=True)
+    (places / LAUNCHER).touch()
+
+
+def over(places: Path) -> None:
+    (places / LAUNCHER).unlink(missing_ok=True)
+    if places.is_dir() and not any(places.iterdir()):
+        places.rmdir()
+
+
+def main(sweep: Path) -> None:
+    places = sweep / ".groups"
+    print(f"waiting for groups of {sweep}", flush=True)
+    while not (places / LAUNCHER).exists():
+        time.sleep(0.2)
+    seen: set[tuple[str, int]] = set()
+    while (places / LAUNCHER).exists():
+        for request in places.glob("*/group.json"):
+            key = (request.parent.name, request.stat().st_mtime_ns)
+            if key not in seen:
+                seen.add(key)
+                trainer = json.loads(request.read_text())["configs"][0]["trainer"]
+                watch = os.environ | {worker.WATCH: str(os.getpid())}
+                code = subprocess.run(worker.command(request.parent, trainer), env=watch).returncode
+                print(f"{request.parent.name}: ended with {code}", flush=True)
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    if "NODE_RANK" not in os.environ:
+        sys.exit("set MASTER_ADDR, MASTER_PORT and NODE_RANK, which is 1 or more on a node that joins")
+    main(Path(sys.argv[1]))

@@ -1,0 +1,103 @@
+"""`hydra/launcher=slurm`: one Slurm job per group, submitted through submitit; a task per device of trainer.devices.
+
+A job that is requeued (preemption, a node that fails, its time limit) goes on from its last save. A cancelled one saves
+and ends; the same command goes on with it. The folder of the sweep must be on a file system that all nodes see.
+"""
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from saesweep.errors import UsageError
+from saesweep.runtime import signals
+from saesweep.sweep.engines import worker
+from saesweep.sweep.engines.base import GRACE, Results, forget, place_of
+from saesweep.sweep.jobs import Job, shown
+
+log = logging.getLogger(__name__)
+LIVE = ("PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "CONFIGURING", "COMPLETING", "SUSPENDED", "PREEMPTED", "RESIZING")
+
+
+class Slurm:
+    """parameters: of submitit's Slurm executor, such as partition, time (minutes), gpus_per_node, mem, account, setup."""
+
+    is_here = False
+
+    def __init__(self, poll: float, parameters: Mapping[str, Any]) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise UsageError("hydra/launcher=slurm: needs the extra: pip install -e '.[slurm]'") from error
+        self.submitit, self.poll, self.parameters = submitit, poll, dict(parameters)
+        self.jobs: list[tuple[Sequence[Job], Any]] = []
+
+    def __enter__(self) -> Slurm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Jobs that are not at their end save and end; those that have not begun are cancelled."""
+        live = [(group, job) for group, job in self.jobs if _state(job.job_id) in LIVE]
+        for group, job in live:
+            (place_of(group) / "stop").touch()
+            if _state(job.job_id) == "PENDING":
+                job.cancel()
+        until = time.monotonic() + GRACE
+        while any(_state(job.job_id) in LIVE for _, job in live) and time.monotonic() < until:
+            time.sleep(self.poll)
+        for _, job in live:
+            job.cancel(check=False)
+
+    def submit(self, run: str, group: Sequence[Job]) -> int:
+        place, trainer = place_of(group), group[0].settings["trainer"]
+        worker.request(place, run, group)
+        executor = self.submitit.SlurmExecutor(folder=place / "submitit")
+        executor.update_parameters(
+            job_name=f"saesweep-{group[0].sweep.name}", nodes=trainer.get("num_nodes", 1),
+            ntasks_per_node=worker.devices(trainer), **self.parameters,
+        )
+        job = executor.submit(task, place)
+        log.info("job %s: %s", job.job_id, ", ".join(shown(one.folder) for one in group))
+        self.jobs.append((group, job))
+        return len(self.jobs) - 1
+
+    def results(self, ticket: int) -> Results:
+        group, job = self.jobs[ticket]
+        place, said = place_of(group), ""
+        while (state := _state(job.job_id)) in LIVE:
+            if state != said:
+                log.info("job %s: %s", job.job_id, state.lower())
+                said = state
+            time.sleep(self.poll)
+        found = worker.results(place, f"Slurm says {state} of job {job.job_id}; its output is in {place / 'submitit'}")
+        forget(place)
+        return found
+
+
+def task(place: Path) -> None:
+    """One rank, as srun has started it."""
+    import submitit
+
+    if int(os.environ["SLURM_NTASKS"]) > 1:
+        submitit.helpers.TorchDistributedEnvironment().export(overwrite=True)
+        os.environ["TORCHELASTIC_RUN_ID"] = os.environ["SLURM_JOB_ID"]  # to Lightning it is as under torch.distributed.run
+    requeue = []
+    signals.answer(signal.SIGUSR2, lambda *_: (requeue.append(True), signals.ask_to_stop()))  # the time limit is near
+    try:
+        worker.main(place)
+    except SystemExit:
+        if requeue and os.environ["SLURM_PROCID"] == "0":
+            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+        raise
+
+
+def _state(job: str) -> str:
+    """As Slurm's own daemon tells: a cluster need not have accounting."""
+    shown = subprocess.run(["scontrol", "show", "job", job, "--oneliner"], capture_output=True, text=True)
+    words = [word for word in shown.stdout.split() if word.startswith("JobState=")]
+    return words[0].removeprefix("JobState=") if words else "FORGOTTEN"

@@ -1,0 +1,158 @@
+"""A group in processes of its own: one per device, the same on this machine, on others, and on an engine.
+
+Each rank gets the same composed configs from a file and calls the same function; a job's folder is written by one of
+them. The place of a group is a folder that all ranks see:
+
+    group.json        from the launcher: configs, folders, logs, the function
+    stop              from the launcher: save and end
+    <rank>.error      from a rank: what ended it
+    results.json      from rank 0: the numbers of each SAE, or what ended it
+
+    python -m saesweep.sweep.engines.worker PLACE      what each rank runs
+"""
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from saesweep.config.instantiate import locate
+from saesweep.errors import UsageError
+from saesweep.results import files
+from saesweep.runtime import signals
+from saesweep.sweep.jobs import Job
+
+WATCH = "SAESWEEP_WATCH"  # the process on this machine with which the ranks end, however it ends
+
+
+class RankFailed(RuntimeError):
+    """A rank ended otherwise than it should have."""
+
+
+class RanksOutOfMemory(RankFailed):
+    """The SAEs of the group do not fit into memory together."""
+
+
+def devices(trainer: Mapping[str, Any]) -> int:
+    """On each node."""
+    return trainer.get("devices", 1)
+
+
+def world_size(trainer: Mapping[str, Any]) -> int:
+    """How many ranks train a job."""
+    return devices(trainer) * trainer.get("num_nodes", 1)
+
+
+def request(place: Path, run: str, group: Sequence[Job]) -> None:
+    content = {
+        "run": run, "configs": [job.settings for job in group], "folders": [str(job.folder) for job in group],
+        "logs": [str(job.folder / f"{job.composed.hydra.job.name}.log") for job in group],
+    }
+    for job in group:
+        job.folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    files.replace(place / "group.json", json.dumps(content, default=str))
+
+
+def command(place: Path, trainer: Mapping[str, Any]) -> list[str]:
+    """What starts this node's ranks; of several nodes each has MASTER_ADDR, MASTER_PORT and NODE_RANK set."""
+    ours = ["-m", "saesweep.sweep.engines.worker", str(place)]
+    if world_size(trainer) == 1:
+        return [sys.executable, *ours]
+    words = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices(trainer)}"]
+    if (nodes := trainer.get("num_nodes", 1)) == 1:
+        return [*words, "--standalone", *ours]
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise UsageError(f"trainer.num_nodes={nodes}: set {' and '.join(missing)} to the first node's address and a free "
+                         "port, and join on the others (docs/scaling.md); or use hydra/launcher=slurm")
+    meet = [f"--master-addr={os.environ['MASTER_ADDR']}", f"--master-port={os.environ['MASTER_PORT']}"]
+    return [*words, f"--nnodes={nodes}", f"--node-rank={os.environ.get('NODE_RANK', 0)}", *meet, *ours]
+
+
+def results(place: Path, how: str) -> list[dict[str, Any] | Exception]:
+    """Of ranks that have ended; how: in words, for those that could not say why."""
+    if (place / "results.json").is_file():
+        found = json.loads((place / "results.json").read_text())
+        return [RuntimeError(result["failed"]) if "failed" in result else result for result in found]
+    errors = sorted(place.glob("*.error"), key=lambda file: file.stat().st_mtime_ns)
+    if not errors:
+        raise RankFailed(f"a rank was killed: {how}")
+    error = json.loads(errors[0].read_text())  # the others only noticed
+    if error["usage"]:
+        raise UsageError(error["what"])
+    kind = RanksOutOfMemory if error["memory"] else RankFailed
+    raise kind(f"rank {errors[0].stem} failed: {error['what']}\n{error['traceback']}")
+
+
+def main(place: Path) -> None:
+    """One rank, from its environment: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT."""
+    group = json.loads((place / "group.json").read_text())
+    if watched := os.environ.get(WATCH):
+        threading.Thread(target=_end_with, args=(int(watched), os.getppid()), daemon=True).start()
+    signals.watch(place / "stop")
+    signals.answer(signal.SIGTERM, signals.ask_to_stop)
+    try:
+        _rank(place, group)
+    except Exception as error:
+        from saesweep.runtime.memory import out_of_memory
+
+        content = {
+            "what": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc(),
+            "usage": False, "memory": out_of_memory(error),
+        }
+        if isinstance(error, UsageError):
+            content |= {"what": str(error), "usage": True}
+        else:
+            print(content["traceback"], file=sys.stderr, flush=True)
+        (place / f"{os.environ.get('RANK', 0)}.error").write_text(json.dumps(content))
+        os._exit(1)  # at once: others may wait for this rank
+
+
+def _rank(place: Path, group: Mapping[str, Any]) -> None:
+    from saesweep.runtime import distributed
+
+    trainer = group["configs"][0]["trainer"]
+    if world_size(trainer) > 1:
+        distributed.begin(trainer["accelerator"], trainer["strategy"]["_target_"])
+    _log_to(group["logs"] if distributed.rank() == 0 else None)
+    function = locate(group["run"], "hydra.launcher.run")
+    found = function(group["configs"], list(map(Path, group["folders"])))
+    if distributed.rank() == 0:
+        plain = [{"failed": str(result) or repr(result)} if isinstance(result, Exception) else result for result in found]
+        files.replace(place / "results.json", json.dumps(plain))
+    if world_size(trainer) > 1:
+        distributed.end()
+
+
+def _log_to(logs: Sequence[str] | None) -> None:
+    """Rank 0 tells what a group in the launcher's own process tells."""
+    handlers = [logging.StreamHandler(sys.stdout), *map(logging.FileHandler, logs or [])]
+    logging.basicConfig(
+        level=logging.WARNING if logs is None else logging.INFO, handlers=handlers, force=True,
+        format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s",
+    )
+
+
+def _end_with(launcher: int, agent: int) -> None:
+    """A launcher or a torch.distributed.run that was killed can end nobody."""
+    while os.getppid() == agent:
+        try:
+            os.kill(launcher, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,143 @@
+"""What Hydra refuses, in one line that says what to write instead. A mistyped key is answered without torch and pandas."""
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra._internal import utils
+from hydra._internal.config_repository import IConfigRepository
+from hydra.core.override_parser.types import Override
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from saesweep.errors import TrainingFailed
+from saesweep.sweep import rollback
+
+WITH_M = "several values are a sweep: add -m, as in python train.py -m"
+REFUSED = (ConfigCompositionException, OverrideParseException, InstantiationException, OmegaConfBaseException)
+NO_NAME, NO_LOGGER = "Config group override must be a string", "logger=[] is no logger at all"
+GROUPS = ("sweeps", "hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging")
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Around hydra.main: the program ends with exit code 1 and one line, unless HYDRA_FULL_ERROR=1 asks for all of it."""
+    _refuse_options(sys.argv[1:])
+    report = utils.run_and_report  # where Hydra prints what it refuses
+    utils.run_and_report = lambda work: report(lambda: _told(work))
+    try:
+        yield
+    finally:
+        utils.run_and_report = report
+        rollback.take_back()
+
+
+def _told(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Exception as error:
+        if isinstance(error, TrainingFailed) and os.environ.get("HYDRA_FULL_ERROR") != "1":
+            sys.exit(str(error))
+        refused = isinstance(error, REFUSED) or type(error) is HydraException or str(error).startswith(NO_NAME)
+        in_a_job = any(frame.f_code.co_name == "return_value" for frame, _ in traceback.walk_tb(error.__traceback__))
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or in_a_job or not refused:
+            raise
+        sys.exit(said(error))
+
+
+def _refuse_options(words: list[str]) -> None:
+    unknown = utils.get_args_parser().parse_known_args(words)[1]
+    if unknown and unknown[0].startswith("-"):
+        word = unknown[0].lstrip("-")
+        sys.exit(f"{unknown[0]}: there is no such option; a setting has no dashes: {word if '=' in word else f'{word}=...'}")
+    if unknown:
+        sys.exit(f"{unknown[0]}: comes after an option that follows settings; write options such as -m first")
+
+
+def said(error: Exception) -> str:
+    """The key or word, and the fix."""
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    text = str(error)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: is missing; write {error.full_key}=..."
+    if text.startswith(NO_NAME):
+        override = _local(error, "override", Override)
+        fix = f"; {NO_LOGGER}" if override.key_or_group == "logger" else ""
+        return f"{override.input_line}: must be the name of a file in conf/{override.key_or_group}, without .yaml{fix}"
+    if text.startswith("Could not delete 'logger'"):
+        return f"~logger: a list of choices cannot be deleted; {NO_LOGGER}"
+    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not (?:find|load) '(.*)/(.*)'", text)):
+        return _no_choice(*found.groups(), _local(error, "repo", IConfigRepository))
+    if found := re.match(r"Ambiguous value for argument '(.*)'", text):
+        key, _, value = found[1].partition("=")
+        return f"{found[1]}: {WITH_M} {found[1].replace(' ', '')}; or quote a text twice: '{key}=\"{value}\"'"
+    if found := re.match(r"Sweep parameters '(.*)' requires", text):
+        return f"{found[1]}: {WITH_M} '{found[1]}'"
+    if found := re.match(r"Could not (?:override|delete from config\.) '(\S+)'(?: does not exist)?\.", text):
+        return _no_key(found[1], _local(error, "cfg", DictConfig))
+    return _shortened(error)
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    word = error.override
+    key, equals, value = word.partition("=")
+    if not equals or value.endswith(","):
+        return f"{word}: is not key=value; several values have no blanks (sparsity=16,32), and a text with blanks is quoted"
+    lines = [line for line in error.message.splitlines() if not line.startswith("Error parsing")]
+    why = lines[0].replace(f"LexerNoViableAltException: {word}", "a sign that ends a plain text")
+    return f"{word}: cannot be read ({why}); quote a text twice: '{key}=\"{value}\"'"
+
+
+def _no_choice(group: str, choice: str, configs: IConfigRepository) -> str:
+    known = sorted(configs.get_group_options(group))
+    close = difflib.get_close_matches(choice, known, n=1)
+    fix = f"did you mean {close[0]}? There are" if close else "there are"
+    return f"{group}={choice}: {group} has no such choice; {fix} {', '.join(known)}"
+
+
+def _no_key(key: str, config: DictConfig | None) -> str:
+    typed = next((word for word in sys.argv[1:] if word.lstrip("+~").split("=")[0] == key), key)
+    if "@" in key:
+        return f"{typed}: there is no key {key}; a group has one place here: write {key.split('@')[0]}=..."
+    parent, _, last = key.rpartition(".")
+    known = list(_dotted(config))
+    siblings = [name for name in [*known, *GROUPS] if name.rpartition(".")[0] == parent]
+    close = [f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(last, [s.split(".")[-1] for s in siblings])]
+    close += [name for name in known if name.split(".")[-1] == last]
+    close += difflib.get_close_matches(key, [name for name in known if not key.startswith(f"{name}.")], cutoff=0.75)
+    fix = f"did you mean {close[0]}?" if close else f"known: {', '.join(siblings)}" if siblings else "see --cfg job"
+    return f"{typed}: there is no key {key}; {fix}"
+
+
+def _local(error: BaseException, name: str, kind: type) -> Any:
+    """What Hydra's innermost function has under this name, None if it has no such: the exception does not hold it."""
+    found = [frame.f_locals.get(name) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((value for value in reversed(found) if isinstance(value, kind)), None)
+
+
+def _dotted(node: Any, path: str = "") -> Iterator[str]:
+    """All keys below the node; Hydra's own last."""
+    keys = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else node
+    if isinstance(keys, dict):
+        for key in sorted(keys, key=lambda key: key == "hydra"):
+            yield f"{path}{key}"
+            yield from _dotted(keys[key], f"{path}{key}.")
+
+
+def _shortened(error: BaseException) -> str:
+    """Hydra's own words, and those of what it was caused by, on one line."""
+    texts = [str(one) for one in (error, error.__cause__) if one is not None and str(one)]
+    lines = [line.strip() for text in texts for line in re.split(r"\n *full_key", text)[0].splitlines()]
+    return " ".join(dict.fromkeys(filter(None, lines)))

@@ -1,0 +1,151 @@
+"""What stands in a job folder already: which settings made it, and whether it is finished."""
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from saesweep.config.schema import MAY_DIFFER_IN_A_FIGURE, target
+from saesweep.errors import UsageError, as_typed
+from saesweep.loggers.identity import own_settings
+from saesweep.results import checkpoints, files
+from saesweep.results.files import COMPOSED, FAILED, NUMBERS, RESOLVED
+from saesweep.sweep.jobs import Job, groups, shown
+
+log = logging.getLogger(__name__)
+
+RESULTS = (NUMBERS, "sae")
+OURS = (*RESULTS, checkpoints.FOLDER, checkpoints.ORIGIN, *files.FILES, "wandb")  # removed where a job starts anew
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """The numbers of eval.json."""
+    file = job.folder / NUMBERS
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text())
+    except ValueError:
+        log.warning(f"{shown(file)} is not readable: this SAE is trained again")
+        return None
+
+
+def refuse_others(jobs: Sequence[Job]) -> None:
+    """Results made with other settings are replaced only where the user says so, and nothing stands beside them."""
+    replaced = [
+        _made_otherwise(job.folder, differing)
+        for job in jobs if not job.settings["overwrite"] and (differing := differences(job))
+    ]
+    if replaced:
+        raise UsageError("\n".join([*replaced, "choose another name=..., or replace these results with overwrite=true"]))
+    if beside := _beside(jobs):
+        fix = "one figure would hold both: choose another name=..., or make all of it again in one command with overwrite=true"
+        raise UsageError("\n".join([*beside, fix]))
+
+
+def stale(jobs: Sequence[Job]) -> set[Path]:
+    """The folders whose checkpoints or results come from other text or weights of the same name; refused without overwrite."""
+    changed: dict[Path, str] = {}
+    for group in groups([job for job in jobs if checkpoints.origins(job.folder) and not differences(job)]):
+        from saesweep.sweep import inputs  # torch
+
+        try:
+            changed |= inputs.changed_content(group[0].settings, [job.folder for job in group])
+        except UsageError as error:  # what is trained on them ends with this error; what is finished needs neither
+            log.warning("whether the text and the weights of %s have changed is not known: %s", shown(group[0].folder), error)
+    refused = [changed[job.folder] for job in jobs if job.folder in changed and not job.settings["overwrite"]]
+    if refused:
+        raise UsageError("\n".join([*refused, f"give them back, {inputs.HOW_TO_REPLACE}"]))
+    return set(changed)
+
+
+def _beside(jobs: Sequence[Job]) -> list[str]:
+    """A finished SAE that this command leaves alone, for each model and site, and each architecture there, if what their
+    SAEs have in common is another there."""
+    own, found = {job.folder for job in jobs}, []
+    fixed = [job for job in jobs if target(job.settings) is None]
+    asked = {(job.folder.parents[1], "*/*"): (job, _shared) for job in jobs}
+    asked |= {(job.folder.parent, "*"): (job, _of_a_curve) for job in jobs}
+    asked |= {(job.folder.parent, "coefficient_*"): (job, _start) for job in fixed}
+    for (folder, below), (job, settings) in asked.items():
+        other = next((file.parent for file in sorted(folder.glob(f"{below}/{NUMBERS}")) if file.parent not in own), None)
+        made = other and files.settings(other)
+        if made and (differing := _differing(settings(made), settings(job.settings))):
+            found.append(_made_otherwise(other, differing))
+    return found
+
+
+def _made_otherwise(folder: Path, differing: Sequence[str]) -> str:
+    return f"{shown(folder)} was made with other settings:\n  " + "\n  ".join(differing)
+
+
+def _shared(settings: Mapping) -> dict[str, Any]:
+    """What all SAEs of a figure have in common."""
+    return dict(files.flat({key: value for key, value in own_settings(settings).items() if key not in MAY_DIFFER_IN_A_FIGURE}))
+
+
+def _of_a_curve(settings: Mapping) -> dict[str, Any]:
+    """What all SAEs of an architecture have in common: all of it but the coefficient, which may take the target's place."""
+    return dict(files.flat({"arch": {key: value for key, value in settings["arch"].items() if key != "coefficient"}}))
+
+
+def _start(settings: Mapping) -> dict[str, Any]:
+    """With a fixed coefficient sparsity is no target, but may be where training starts (JumpReLU's warm start)."""
+    return {"sparsity": settings["sparsity"]}
+
+
+def differences(job: Job) -> list[str]:
+    """One line for each setting that differs from those that made the results in the job's folder."""
+    if not checkpoints.exist(job.folder) and not any((job.folder / name).exists() for name in RESULTS):
+        return []
+    made = files.settings(job.folder)
+    if not made:
+        return ["unknown ones: it has results, but no .hydra folder that says how they were made"]
+    return _differing(dict(files.flat(own_settings(made))), dict(files.flat(own_settings(job.settings))))
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    keys = [key for key in dict.fromkeys([*here, *there]) if there.get(key, "absent") != here.get(key, "absent")]
+    return [f"{key}: {as_typed(there.get(key, 'absent'))} there, {as_typed(here.get(key, 'absent'))} here" for key in keys]
+
+
+def begin(group: Sequence[Job]) -> None:
+    """Write down the settings; remove what an earlier attempt left, unless it was saved and can go on."""
+    replaced = stale(group)
+    for job in group:
+        if differences(job) or job.folder in replaced or not checkpoints.exist(job.folder):
+            _clear(job)
+        (job.folder / FAILED).unlink(missing_ok=True)
+        _write(job.folder / RESOLVED, OmegaConf.to_yaml(OmegaConf.create(job.settings)))
+        _write(job.folder / files.OVERRIDES, OmegaConf.to_yaml(job.composed.hydra.overrides.task))  # Hydra comes too late to it
+
+
+def end(job: Job, failed: str | None) -> None:
+    """Why an SAE has failed stands in its folder, until it is tried again."""
+    if failed is None:
+        (job.folder / FAILED).unlink(missing_ok=True)
+    else:
+        files.write_failed(job.folder, failed)
+
+
+def _clear(job: Job) -> None:
+    for name in (*OURS, *(job.settings.get("logger") or {})):  # each logger has a folder of its name
+        path = job.folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def restore(job: Job) -> None:
+    """After a refusal that came too late: Hydra's file says again what made the results."""
+    if (job.folder / RESOLVED).is_file():
+        shutil.copyfile(job.folder / RESOLVED, job.folder / COMPOSED)

@@ -1,0 +1,76 @@
+"""The Hydra callback that refuses before Hydra makes a folder."""
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from saesweep.config.check import check_name
+from saesweep.errors import UsageError
+from saesweep.loggers.lightning_logger import refuse_secrets
+from saesweep.sweep import rollback
+from saesweep.sweep.ending import no_job_after_an_error
+from saesweep.sweep.job_record import refuse_others
+from saesweep.sweep.jobs import folder_at_home, job_of, refuse, require_place, resolving
+
+
+class Refuse(Callback):
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        with no_job_after_an_error():
+            job = job_of(config, single=True)
+            refuse([job])
+            refuse_others([job])
+            if job.settings["plan"]:
+                from saesweep.sweep.engines.base import Here
+                from saesweep.sweep.launch import planned
+
+                planned([job], Here())
+                sys.exit()
+            rollback.remember(job.folder, rollback.of_a_job(config.hydra))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """The sweeper makes the folder of the sweep, and writes the config there; each job is checked by the launcher."""
+        with no_job_after_an_error(), resolving():
+            check_name("name", config.name)
+            refuse_secrets("logger", OmegaConf.to_container(config).get("logger"))
+            _refuse_values(config)
+            _at_home(config)
+            sweep = Path(os.path.abspath(config.hydra.sweep.dir))
+            require_place(sweep)
+            rollback.remember(sweep, ["multirun.yaml"])
+
+
+def _at_home(config: DictConfig) -> None:
+    """The folder of the sweep, for the sweeper and, as one more word, for the jobs, which are composed anew."""
+    if (folder := folder_at_home("hydra.sweep.dir", config.hydra.sweep.dir)) != config.hydra.sweep.dir:
+        with read_write(config.hydra):
+            config.hydra.sweep.dir = folder
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={json.dumps(folder, ensure_ascii=False)}")
+
+
+def _refuse_values(config: DictConfig) -> None:
+    """Of what is swept: values that are no job at all, or the same job twice."""
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    words += OmegaConf.to_container(config.hydra.overrides.task)
+    swept = {one.get_key_element(): one for one in parser.parse_overrides(words)}
+    for override in swept.values():
+        if override.is_discrete_sweep():
+            _refuse_values_of(override)
+
+
+def _refuse_values_of(override: Override) -> None:
+    values = list(override.sweep_string_iterator())
+    if not values and override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        known = ", ".join(override.config_loader.get_group_options(override.key_or_group))
+        raise UsageError(f"no job: {override.input_line} matches none of {known}")
+    if not values:
+        raise UsageError(f"no job: {override.input_line} has no value; write some, such as seed=0,1,2")
+    if twice := next((value for value in values if values.count(value) > 1), None):
+        raise UsageError(f"{override.input_line}: gives {twice} twice; write each value once")

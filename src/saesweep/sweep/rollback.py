@@ -1,0 +1,53 @@
+"""What Hydra writes before the jobs are checked: after a plan or a refusal, the disk is as it was before."""
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from saesweep.results import files
+
+_files: dict[Path, bytes | None] = {}  # as they were; None where there was none
+_folders: list[Path] = []  # that were not there, the innermost first
+
+
+def of_a_job(hydra: DictConfig) -> list[str]:
+    """What Hydra writes in the folder of a job."""
+    config = [f"{hydra.output_subdir}/{name}.yaml" for name in ("config", "hydra", "overrides")]
+    return [*(config if hydra.output_subdir else []), f"{hydra.job.name}.log"]
+
+
+def remember(folder: Path, names: Sequence[str]) -> None:
+    """Before Hydra makes the folder, and in it files of these names."""
+    for file in (folder / name for name in names):
+        if file.suffix != ".log" or not file.exists():  # a log that is there is appended to
+            _files[file] = file.read_bytes() if file.is_file() else None
+        missing = [parent for parent in file.parents if not parent.exists()]
+        _folders.extend(parent for parent in missing if parent not in _folders)
+
+
+def made_with(folder: Path, names: Sequence[str]) -> None:
+    """Files in a folder that Hydra has made since, inside of one that was not there."""
+    top = next((made for made in _folders if folder.is_relative_to(made)), None)
+    for file in [folder / name for name in names] if top else []:
+        _files[file] = None
+        _folders.extend(parent for parent in file.parents if parent.is_relative_to(top) and parent not in _folders)
+
+
+def keep() -> None:
+    """The work begins, and what stands there belongs to it."""
+    _files.clear()
+    _folders.clear()
+
+
+def take_back() -> None:
+    """Folders that hold anything else stay."""
+    for file, content in _files.items():
+        if content is None:
+            file.unlink(missing_ok=True)
+        elif not file.is_file() or file.read_bytes() != content:
+            files.replace(file, content)
+    for folder in sorted(_folders, key=lambda folder: -len(folder.parts)):
+        with suppress(OSError):
+            folder.rmdir()
+    keep()

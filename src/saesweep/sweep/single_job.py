@@ -1,0 +1,57 @@
+"""One job, in the folder that Hydra has made for it: `python train.py` without -m, each job of the basic launcher."""
+
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from saesweep.errors import TrainingFailed, UsageError
+from saesweep.results import checkpoints, files
+from saesweep.runtime import signals
+from saesweep.sweep import job_record, rollback
+from saesweep.sweep.ending import mistakes_told
+from saesweep.sweep.engines.base import Here
+from saesweep.sweep.jobs import Job, job_of, shown
+from saesweep.sweep.launch import planned, show_pareto, trained
+from saesweep.sweep.live_table import live
+
+RUN = "saesweep.sweep.group.train_group"
+
+
+def train(cfg: DictConfig) -> dict[str, Any] | None:
+    """A group of one; what it returns is the job's return value for Hydra's sweepers."""
+    hydra = HydraConfig.instance().cfg
+    with mistakes_told(), signals.obeyed():
+        job = job_of(OmegaConf.merge({"hydra": hydra.hydra}, cfg), single=hydra.hydra.mode != RunMode.MULTIRUN)
+        rollback.made_with(job.folder, rollback.of_a_job(hydra.hydra))
+        try:
+            done, todo = planned([job], Here())
+        except UsageError:
+            job_record.restore(job)
+            raise
+        if job.settings["plan"]:
+            return None
+        rollback.keep()
+        for folder in done:
+            checkpoints.remove(folder)  # of one that was killed when it had just finished
+        from saesweep.sweep.wandb_summary import summaries  # pandas
+
+        with summaries([job] if todo else []):
+            numbers = _train(job) if todo else done[job.folder]
+            show_pareto(job)
+        return numbers
+
+
+def _train(job: Job) -> dict[str, Any]:
+    job_record.begin([job])
+    with live([job]), Here() as engine:
+        ticket = engine.submit(RUN, [job])
+        result = trained(engine, ticket, [job], RUN)[0]
+    if isinstance(result, TrainingFailed):
+        lr = job.settings["arch"]["optimizer"]["lr"]
+        fix = "" if "the activations at" in str(result) else f"; lower arch.optimizer.lr={lr:g}"
+        raise TrainingFailed(f"{result} (see {shown(job.folder / files.FAILED)}){fix}") from result
+    if isinstance(result, Exception):
+        raise result
+    return result

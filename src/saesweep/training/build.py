@@ -1,0 +1,19 @@
+"""From a job's settings to its SAE."""
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.config.instantiate import NOT_ARGUMENTS, instantiate
+
+
+def build(job: Mapping[str, Any], d_in: int) -> SparseAutoencoder:
+    """An untrained SAE from its own seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job["seed"])
+        sae = instantiate(
+            job["arch"], leave=NOT_ARGUMENTS, d_in=d_in, d_sae=job["width"], sparsity=job["sparsity"],
+        )
+    sae.dense = job["dense"]
+    return sae
