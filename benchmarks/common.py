@@ -9,11 +9,11 @@ from datetime import date
 
 import torch
 
-from saesweep.runtime.console import Line
+from saesweep.runtime.console import ProgressLine
 from saesweep.runtime.memory import keep_freed_memory
 
 Times = dict[str, list[float]]
-progress = Line()
+progress = ProgressLine()
 
 
 def round_robin(contestants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> Times:

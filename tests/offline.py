@@ -57,7 +57,7 @@ def values(items):
 
 def read(folder):
     """What one finished offline run holds; W&B's own process writes the file's end shortly after finish() returns."""
-    wandb_runs.settle()
+    wandb_runs.flush()
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     return ended(file)
 

@@ -9,11 +9,16 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from standin.cli import ROOT, composed
 
+from saesweep.data import text_length
+from saesweep.data.held_out import held_out_blocks
+from saesweep.data.text import Corpus
 from saesweep.lm import models
-from saesweep.lm.models import LanguageModel
+from saesweep.lm.models import LanguageModel, Tokenizer
 from saesweep.results.checkpoints import Cohort, cohorts
 from saesweep.sweep import group, inputs
-from saesweep.sweep.inputs import inputs_of, point_of
+from saesweep.sweep.inputs import point_of
+from saesweep.sweep.origin import determined_by
+from saesweep.sweep.resources import Resources
 from saesweep.training.fit import fit
 from saesweep.training.module import SAESweep
 
@@ -24,6 +29,22 @@ SIZES = (
     "evaluation={tokens: 512, lm_tokens: 256, calibration_tokens: 512}",
 )
 ARCHS = ("relu", "gated", "jumprelu", "topk", "batchtopk")
+
+
+RESOURCES = Resources()  # the tests read the same text and model again and again
+
+
+def inputs_of(job: dict, points: list) -> object:
+    return inputs.inputs_of(job, points, RESOURCES)
+
+
+def train_group(jobs: list[dict], folders: list[Path]) -> list:
+    return group.train_group(jobs, folders, RESOURCES)
+
+
+def require_enough_tokens(corpus: Corpus, tokenizer: Tokenizer, job: dict) -> None:
+    text_length.require_enough_tokens(corpus, tokenizer, job, lambda purpose, tokens: held_out_blocks(
+        corpus, tokenizer, purpose, tokens=tokens, context=job["context"], stream_seed=job["stream_seed"]))
 
 
 def write_text(folder: Path, documents: int = 60, seed: int = 0) -> str:
@@ -38,8 +59,8 @@ def write_text(folder: Path, documents: int = 60, seed: int = 0) -> str:
 
 def forget_the_text() -> None:
     """What a new process has not read yet."""
-    inputs._enough_text.cache_clear()
-    inputs._text.cache_clear()
+    for kind in [kind for kind in RESOURCES._kept if kind != "language model"]:
+        del RESOURCES._kept[kind]
 
 
 def words(file: str | None) -> tuple[str, ...]:
@@ -74,7 +95,7 @@ def untrained(jobs: list[dict], folders: list[Path] | None = None, **more) -> tu
     """The group, its stream and what it is trained on, as `train_group` makes them: new, or as they were saved."""
     trained_on = inputs_of(jobs[0], [point_of(job) for job in jobs])
     (cohort,) = cohorts(folders) if folders else [Cohort(0, list(range(len(jobs))), [None] * len(jobs))]
-    part = group.Part(jobs, folders or [], jobs[0])
+    part = group.LocalGroup(jobs, folders or [], jobs[0], RESOURCES)
     module, stream = group.prepared(part, trained_on, cohort, **({"progress": lambda module: None} | more))
     return module, stream, trained_on
 
@@ -88,4 +109,5 @@ def trained(jobs: list[dict], folder: Path, **more) -> SAESweep:
 
 
 def fitted(module: SAESweep, stream: object, jobs: list[dict], folders: list[Path]) -> None:
-    fit(module, stream, group.logger_of(group.Part(jobs, folders, jobs[0])), jobs[0], folders)
+    fit(module, stream, group.logger_of(group.LocalGroup(jobs, folders, jobs[0], RESOURCES)), jobs[0], folders,
+        determined_by(jobs[0], RESOURCES))

@@ -13,14 +13,15 @@ from itertools import pairwise
 import pytest
 import torch
 import transformers
-from small import tiny, write_text
+from small import require_enough_tokens, tiny, write_text
 
-from saesweep.data.harvest import LanguageModelSource, harvest, micro_batches, tokens_wanted
+from saesweep.data.harvest import LanguageModelSource, harvest
+from saesweep.data.micro_batches import micro_batches, tokens_wanted
 from saesweep.data.normalisation import Statistics
 from saesweep.data.stream import ActivationStream, Position
 from saesweep.data.synthetic import SyntheticSource
 from saesweep.data.text import PADDING, Corpus
-from saesweep.data.text_length import needed, require
+from saesweep.data.text_length import needed
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
 from saesweep.lm.models import LanguageModel, Tokenizer
@@ -359,9 +360,9 @@ def test_as_many_tokens_as_a_short_text_is_said_to_have_enough_for_can_be_traine
     asked = {"tokens": 5600, "batch_tokens": batch, "context": CONTEXT, "activations": {"window": window}}
     asked |= {"evaluation": {"tokens": 9, "calibration_tokens": 9}, "stream_seed": 0}
     with pytest.raises(UsageError, match=r"set tokens=\d+ at most") as refused:
-        require(text, lm.tokenizer, asked)
+        require_enough_tokens(text, lm.tokenizer, asked)
     most = int(re.search(r"set tokens=(\d+)", str(refused.value))[1])
-    require(text, lm.tokenizer, asked | {"tokens": most})
+    require_enough_tokens(text, lm.tokenizer, asked | {"tokens": most})
     steps = most // batch
     assert most > 0 and len(list(stream(lm, text, steps, window=window, batch=batch))) == steps
 

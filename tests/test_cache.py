@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small import forget_the_text, job, tiny, write_text
+from small import RESOURCES, forget_the_text, inputs_of, job, tiny, train_group, write_text
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -19,8 +19,7 @@ from saesweep.data.disk_cache import CachedSource
 from saesweep.errors import UsageError
 from saesweep.lm import models
 from saesweep.lm.hooks import HookPoint
-from saesweep.sweep import group, inputs
-from saesweep.sweep.inputs import inputs_of, point_of
+from saesweep.sweep.inputs import point_of
 
 MLP = HookPoint("model.layers.0.post_feedforward_layernorm", "output")
 SIZES = (1000, 1000, 1000, 300)  # rows that are asked for: windows of 1,024 tokens, and a smaller one at the end
@@ -251,13 +250,13 @@ def test_trained_from_disk_the_saes_are_bitwise_the_same_and_the_second_time_no_
         folders = [tmp_path / name / arch for arch in archs]
         for folder in folders:
             folder.mkdir(parents=True)
-        results = group.train_group([job(text, f"arch={arch}", *without, *more) for arch in archs], folders)
+        results = train_group([job(text, f"arch={arch}", *without, *more) for arch in archs], folders)
         assert all(r["delta_loss"] is None and 0 < r["fvu"] < 1.2 for r in results)
         return [load_file(folder / "sae/sae_weights.safetensors") for folder in folders], results
 
     disk = ("cache=disk", f"cache.folder={tmp_path / 'cache'}")
     plain, first = weights("plain"), weights("first", *disk)
-    inputs._loaded.cache_clear()
+    RESOURCES.release_model()
     monkeypatch.setattr(models, "_module", lambda *_: pytest.fail("weights were loaded"))
     second = weights("second", *disk)
     assert plain[1] == first[1] == second[1]

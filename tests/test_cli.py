@@ -172,7 +172,7 @@ def test_a_single_run_that_is_refused_late_leaves_the_disk_as_it_was(there, monk
         (PLACE / "flat/8/eval.json").unlink()
     before = everything()
 
-    def estimate(jobs):
+    def estimate(jobs, resources):
         raise UsageError("text.glob=nope: no such file")
 
     monkeypatch.setattr(run, "estimate", estimate)

@@ -10,12 +10,14 @@ from small import ARCHS, job, tiny, trained, write_text
 from test_activations import corpus, traced_lm
 
 from saesweep.arch.base import SparseAutoencoder
-from saesweep.data.harvest import harvest, trainable
+from saesweep.data.harvest import harvest
+from saesweep.data.held_out import CALIBRATION, EVALUATION, held_out_blocks
+from saesweep.data.micro_batches import ordinary_positions
 from saesweep.data.normalisation import Statistics
 from saesweep.data.text import Corpus, blocks
 from saesweep.errors import UsageError
 from saesweep.evaluation import evaluate
-from saesweep.evaluation.evaluate import CALIBRATION, EVALUATION, Subject, held_out_blocks
+from saesweep.evaluation.evaluate import Subject
 from saesweep.evaluation.metrics import Fidelity, spliced
 from saesweep.lm.hooks import HookPoint, edit
 
@@ -202,7 +204,7 @@ def test_a_block_is_counted_to_the_document_that_it_was_cut_from(tmp_path):
     text, lm = corpus(tmp_path, [40] * 40, 0), traced_lm()
     text._split._held_out, text._split._train = _cut(text._split._held_out + text._split._train, 0.5)
     found = held_out_blocks(text, lm.tokenizer, EVALUATION, tokens=300, context=CONTEXT, stream_seed=0)
-    assert found.ordinary.tolist() == trainable(found.tokens, lm.tokenizer).sum(1).tolist()
+    assert found.ordinary.tolist() == ordinary_positions(found.tokens, lm.tokenizer).sum(1).tolist()
     of = [{(token - 3) // 40 for token in block[block > 2].tolist()} for block in found.tokens]  # every token occurs once
     assert all(len(one) == 1 for one in of)
     pairs = {(number, *one) for number, one in zip(found.documents.tolist(), of, strict=True)}
@@ -236,7 +238,7 @@ def test_the_loss_takes_as_many_tokens_as_were_asked_for(held_out):
 
 
 def test_special_tokens_are_neither_measured_nor_replaced(held_out):
-    tokens, padded = trainable(held_out.tokens, tiny().tokenizer), held_out.tokens < 0
+    tokens, padded = ordinary_positions(held_out.tokens, tiny().tokenizer), held_out.tokens < 0
     assert padded.any() and (~tokens & ~padded).sum() == len(held_out.tokens)  # BOS
     sevens = subject(held_out, lambda x: torch.full_like(x, 7.0))
     arrived = []
@@ -263,7 +265,7 @@ def test_sinks_are_neither_measured_nor_replaced_and_are_counted(held_out):
     measured = torch.cat(sae.seen)[: int(ordinary.sum())]
     assert torch.equal(measured, x[ordinary])
     clean, zero, _, spliced = arrived
-    replaced = trainable(held_out.tokens[:1], tiny().tokenizer) & strict.ordinary(clean)
+    replaced = ordinary_positions(held_out.tokens[:1], tiny().tokenizer) & strict.ordinary(clean)
     assert replaced.any() and not spliced[replaced].any() and torch.equal(spliced[~replaced], clean[~replaced])
     assert torch.equal(zero, spliced)
 
@@ -278,7 +280,7 @@ def split(folder, purpose, tokens, documents=40, length=40, share=0.5, seed=0):
     lm = traced_lm()
     found = held_out_blocks(text, lm.tokenizer, purpose, tokens=tokens, context=CONTEXT, stream_seed=seed).tokens
     trained_on = torch.stack(list(blocks(text.one_pass("train"), lm.tokenizer, CONTEXT)))
-    return found, set(found[trainable(found, lm.tokenizer)].tolist()), set(trained_on[trained_on > 2].tolist())
+    return found, set(found[ordinary_positions(found, lm.tokenizer)].tolist()), set(trained_on[trained_on > 2].tolist())
 
 
 def _cut(numbers, share):

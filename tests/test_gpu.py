@@ -9,7 +9,7 @@ import pytest
 import torch
 from benchmarks.step import ours
 from pretended_gpu import Stream, gpu
-from small import job, tiny, trained, untrained, write_text
+from small import job, tiny, train_group, trained, untrained, write_text
 
 from saesweep.arch import latents
 from saesweep.arch.ops import plain
@@ -17,8 +17,8 @@ from saesweep.data.harvest import harvest
 from saesweep.lm import models
 from saesweep.lm.hooks import HookPoint
 from saesweep.results.checkpoints import cohorts
-from saesweep.sweep import group
 from saesweep.sweep.probe import estimate
+from saesweep.sweep.resources import Resources
 from saesweep.training import optimizer
 
 pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
@@ -89,7 +89,7 @@ def test_a_group_is_trained_and_evaluated_on_a_gpu(how, text, tmp_path, quick):
     source = ["cache=disk", f"cache.folder={tmp_path}/cache"] if how == "from disk" else []
     cfgs = [job(None if how == "synthetic" else text, f"arch={arch}", *SHORT, *source) for arch in ("jumprelu", "topk")]
     with gpu():
-        results = group.train_group(cfgs, [tmp_path / "0", tmp_path / "1"])
+        results = train_group(cfgs, [tmp_path / "0", tmp_path / "1"])
     for numbers in results:
         assert abs(numbers["l0"] / 4 - 1) < 0.1 and 0 < numbers["fvu"] < 1, numbers
         assert how == "synthetic" or math.isfinite(numbers["delta_loss"])
@@ -148,4 +148,4 @@ def test_the_next_window_is_read_as_far_as_this_one_was_handed_out(text, quick):
 
 def test_a_training_on_a_gpu_has_a_plan_with_a_time(text, quick):
     with gpu():
-        assert estimate([job(text, "arch=jumprelu", *SHORT)])["seconds"] > 0
+        assert estimate([job(text, "arch=jumprelu", *SHORT)], Resources())["seconds"] > 0

@@ -23,8 +23,9 @@ from saesweep.config.schema import wandb_mode
 from saesweep.errors import UsageError
 from saesweep.loggers.identity import MemberInfo
 from saesweep.loggers.sweep_logger import SweepLogger
-from saesweep.loggers.wandb_runs import FINAL, SummaryRun, settle, sync_command
-from saesweep.sweep.group import Part, logger_of
+from saesweep.loggers.wandb_runs import FINAL, SummaryRun, flush, sync_command
+from saesweep.sweep.group import LocalGroup, logger_of
+from saesweep.sweep.resources import Resources
 
 KEYS = ["loss", "l0", "fvu"]
 
@@ -112,7 +113,8 @@ def test_runs_of_one_process_keep_their_own_names_configs_and_groups(trained):
 
 def test_an_sae_of_a_fixed_coefficient_is_told_without_a_target_and_with_a_name_of_its_own(tmp_path):
     settings = job(None, "arch=relu", "arch.coefficient=0.05", "seed=2") | {"logger": {"csv": {"name": "csv"}}}
-    (one,) = logger_of(Part([settings], [tmp_path / "study/lm/resid.9/relu/coefficient_0.05.2"], settings)).members
+    folder = tmp_path / "study/lm/resid.9/relu/coefficient_0.05.2"
+    (one,) = logger_of(LocalGroup([settings], [folder], settings, Resources())).members
     shown = one.shown()
     assert (shown["sparsity"], shown["aim"], shown["seed"]) == (None, "coefficient_0.05.2", 2)
     assert shown["settings"]["arch"]["coefficient"] == 0.05
@@ -449,7 +451,7 @@ def test_a_logger_that_fails_is_said_once_and_the_others_go_on(tmp_path, caplog,
     for tokens in (100, 200):
         logger.log_member(0, {"l0": 1.0}, tokens)
     logger.finish(0, {"l0": 1.0}, None)
-    settle()
+    flush()
     said = [line.getMessage() for line in caplog.records if "goes on without it" in line.getMessage()]
     assert len(said) == 1 and said[0].startswith(f"logger={kind} of lm/resid.9/topk/32: ")
     assert len(rows(one.folder)) == 3

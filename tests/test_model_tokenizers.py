@@ -11,7 +11,7 @@ from small import job, write_text
 
 from saesweep.errors import UsageError
 from saesweep.lm.models import load_tokenizer
-from saesweep.sweep.inputs import enough_text
+from saesweep.sweep.resources import Resources
 
 TEXT = "the quick brown fox jumps over the lazy dog, twice."
 
@@ -72,9 +72,9 @@ def lm_job(folder: Path, tmp_path: Path, **changes: Any) -> dict[str, Any]:
 
 def test_a_context_beyond_the_models_positions_is_refused_before_weights_are_read(folder: Path, tmp_path: Path) -> None:
     without(folder, "model.safetensors")
-    assert enough_text(lm_job(folder, tmp_path, context=64))[1].positions == 64
+    assert Resources().require_long_enough_text(lm_job(folder, tmp_path, context=64))[1].positions == 64
     with pytest.raises(UsageError, match=r"context=65: small was made for 64 positions; write context=64"):
-        enough_text(lm_job(folder, tmp_path, context=65))
+        Resources().require_long_enough_text(lm_job(folder, tmp_path, context=65))
 
 
 def test_learned_positions_and_those_of_random_models_are_limits_too(tmp_path: Path) -> None:

@@ -10,18 +10,20 @@ import pytest
 import torch
 import warm
 from model_folders import LLAMA, TOKENS, llama
-from small import ARCHS, command, job, write_text
+from small import ARCHS, RESOURCES, command, job, write_text
 from standin.cli import ENV
 
 import saesweep
 from saesweep.data.harvest import harvest
+from saesweep.data.held_out import EVALUATION, blocks_of
+from saesweep.data.micro_batches import ordinary_positions
 from saesweep.errors import UsageError
-from saesweep.evaluation import evaluate
+from saesweep.evaluation.evaluate import Subject
 from saesweep.evaluation.metrics import CrossEntropy
 from saesweep.lm import models
 from saesweep.lm.hooks import edit
 from saesweep.results import checkpoints
-from saesweep.sweep.inputs import ReadText, point_of
+from saesweep.sweep.inputs import ReadText
 from saesweep.training.build import build
 
 ROOT = Path(__file__).parents[1]
@@ -38,8 +40,7 @@ def sweep(tmp_path_factory):
 @pytest.fixture(scope="module")
 def held_out(sweep):
     config = saesweep.load(next(sweep.glob("*/*/topk/*"))).config
-    inputs = ReadText(config, [point_of(config)])
-    return inputs._held_out(evaluate.EVALUATION, config["evaluation"]["tokens"])
+    return RESOURCES.held_out(config, EVALUATION, config["evaluation"]["tokens"])
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -59,8 +60,8 @@ def test_a_loaded_sae_has_the_numbers_of_its_evaluation(sweep, held_out, arch):
 def test_splice_gives_the_loss_of_the_evaluation(sweep, held_out, arch):
     sae = saesweep.load(sweep / "tiny" / "mlp.0" / arch / "4")
     lm = saesweep.language_model(sae)
-    tokens = held_out.tokens[: evaluate.enough(held_out, 256)]
-    ordinary = evaluate.trainable(tokens, lm.tokenizer)
+    tokens = held_out.tokens[: blocks_of(held_out, 256)]
+    ordinary = ordinary_positions(tokens, lm.tokenizer)
     ce = CrossEntropy()
     with saesweep.splice(lm, sae):
         ce.add(lm.module(input_ids=tokens.clamp(min=0)).logits, tokens, ordinary)
@@ -256,5 +257,5 @@ def test_the_evaluation_takes_no_gradients(sweep):
     sae = saesweep.load(sweep / "tiny" / "mlp.0" / "topk" / "4").requires_grad_(True)
     enabled = []
     sae.register_forward_hook(lambda *_: enabled.append(torch.is_grad_enabled()))
-    ReadText(sae.config, [sae.point]).evaluate([evaluate.Subject(sae, sae.point, sae.statistics)])
+    ReadText(sae.config, [sae.point], RESOURCES).evaluate([Subject(sae, sae.point, sae.statistics)])
     assert enabled and not any(enabled)

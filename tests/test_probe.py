@@ -5,16 +5,17 @@ import re
 
 import pytest
 import torch
-from small import ARCHS, forget_the_text, job, write_text
+from small import ARCHS, RESOURCES, forget_the_text, job, write_text
 
 from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.topk import TopK
-from saesweep.data.harvest import timed_forward as timed
+from saesweep.data.forward_size import timed_forward as timed
 from saesweep.errors import UsageError
 from saesweep.lm import models
 from saesweep.sweep import probe
 from saesweep.sweep.inputs import point_of
 from saesweep.sweep.probe import estimate
+from saesweep.sweep.resources import Resources
 
 
 class Shrunk(JumpReLU):
@@ -45,7 +46,7 @@ def asked(tmp_path, monkeypatch):
 
     def of(arch, target=None, **more):
         cfg = job(text, f"arch={arch}")
-        return estimate([cfg | {"arch": cfg["arch"] | ({"_target_": target} if target else {}) | more}])
+        return estimate([cfg | {"arch": cfg["arch"] | ({"_target_": target} if target else {}) | more}], RESOURCES)
 
     return of
 
@@ -76,12 +77,12 @@ def test_where_there_is_no_gpu_a_training_on_one_is_refused_before_anything_is_r
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(UsageError, match=r"trainer=gpu.*no CUDA GPU"):
-        estimate([job(write_text(tmp_path), "trainer=gpu")])
+        estimate([job(write_text(tmp_path), "trainer=gpu")], RESOURCES)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_one_dimension_in_which_latents_are_equal_to_start_with_is_no_inconsistency(arch):
-    assert estimate([job(None, f"arch={arch}", "model.source.synthetic.d_in=1")])["d_in"] == [1]
+    assert estimate([job(None, f"arch={arch}", "model.source.synthetic.d_in=1")], RESOURCES)["d_in"] == [1]
 
 
 class Stuck(torch.nn.Module):
@@ -102,10 +103,9 @@ class Stuck(torch.nn.Module):
 def test_a_place_with_nothing_to_train_on_is_refused_before_a_step_is_timed(tmp_path, monkeypatch, value, parts):
     lm = models.load(job(None, "model=tiny")["model"])
     lm.module.model.layers[0].post_feedforward_layernorm = Stuck(value)
-    monkeypatch.setattr(probe, "language_model", lambda job: lm)
-    monkeypatch.setattr("saesweep.sweep.inputs.language_model", lambda job: lm)
+    monkeypatch.setattr(Resources, "language_model", lambda self, job: lm)
     with pytest.raises(UsageError) as error:
-        estimate([job(write_text(tmp_path), "arch=topk", "site=mlp", "layer=0")])
+        estimate([job(write_text(tmp_path), "arch=topk", "site=mlp", "layer=0")], RESOURCES)
     assert all(part in str(error.value) for part in parts), error.value
 
 
@@ -128,7 +128,7 @@ def test_small_and_large_activations_are_usable(size, arch):
                                   "batch_tokens=1000000000000"])
 def test_what_no_memory_holds_is_refused_before_it_is_asked_for(word):
     with pytest.raises(UsageError, match=rf"^{word}: takes [\d,]+ GB, and there are [\d,]+ GB of memory here; lower it"):
-        estimate([job(None, "arch=topk", word, "tokens=2000000000000")])
+        estimate([job(None, "arch=topk", word, "tokens=2000000000000")], RESOURCES)
 
 
 def short_documents(folder, long=0):
@@ -151,7 +151,7 @@ def test_the_plan_counts_what_is_padding(tmp_path, monkeypatch):
     def seconds(text):
         forget_the_text()
         found = estimate([job(text, "arch=topk", "context=256", "tokens=6400", "evaluation.lm_tokens=0", "text.repeat=true",
-                              "activations.forward_tokens=8192")])
+                              "activations.forward_tokens=8192")], RESOURCES)
         return found["seconds"] / (6400 + 512 + 512)
 
     assert seconds(short_documents(tmp_path)) == pytest.approx(13 / 12)  # BOS alone, for blocks are cut to the longest
@@ -160,9 +160,9 @@ def test_the_plan_counts_what_is_padding(tmp_path, monkeypatch):
 
 def test_where_most_is_padding_a_smaller_context_is_named(tmp_path, caplog):
     overrides = ("arch=topk", "context=256", "text.repeat=true", "activations.forward_tokens=8192")
-    estimate([job(short_documents(tmp_path), *overrides)])
+    estimate([job(short_documents(tmp_path), *overrides)], RESOURCES)
     assert "full" not in caplog.text
     forget_the_text()
-    estimate([job(short_documents(tmp_path, long=100), *overrides)])
+    estimate([job(short_documents(tmp_path, long=100), *overrides)], RESOURCES)
     found = re.search(r"context=256 are (\d+)% full, documents have 12 tokens in the median: context=16 would", caplog.text)
     assert found and int(found[1]) < 50

@@ -1,11 +1,12 @@
 """`activations.forward_tokens=auto`: how many tokens the language model takes at once where that is measured."""
 import pytest
 import torch
-from small import job, tiny, trained, write_text
+from small import RESOURCES, forget_the_text, job, tiny, trained, write_text
 from test_activations import CONTEXT, EMBEDDING
 
-from saesweep.data import harvest
-from saesweep.sweep import inputs
+from saesweep.data import forward_size, harvest
+from saesweep.runtime import distributed
+from saesweep.sweep.resources import Resources
 
 RISING = [1.0, 1.9, 3.0, 4.0, 4.1, 4.15, 4.1, 4.0]  # tokens a second at 1, 2, 4, 8 ... blocks: level from 8 on
 
@@ -28,9 +29,9 @@ def found(monkeypatch):
             size = len(rows[EMBEDDING])
             return size / rates[(size // CONTEXT).bit_length() - 1], rows
 
-        monkeypatch.setattr(harvest, "harvest", read)
-        monkeypatch.setattr(harvest, "quickest", quickest)
-        return harvest.fastest_forward(tiny(), [EMBEDDING], CONTEXT, most) // CONTEXT, asked
+        monkeypatch.setattr(forward_size, "harvest", read)
+        monkeypatch.setattr(forward_size, "quickest", quickest)
+        return forward_size.fastest_forward(tiny(), [EMBEDDING], CONTEXT, most) // CONTEXT, asked
 
     return of
 
@@ -58,12 +59,12 @@ def test_where_memory_ends_it_is_at_most_half_of_what_fits(found, error):
 
 def test_of_several_ranks_none_is_left_without_a_micro_batch_and_all_take_the_same(monkeypatch):
     asked = []
-    monkeypatch.setattr(inputs.distributed, "world_size", lambda: 4)
-    monkeypatch.setattr(inputs.distributed, "collected", lambda mine: [mine, 96, 512])
-    monkeypatch.setattr(inputs, "fastest_forward", lambda lm, points, context, most: asked.append(most) or 256)
-    settings = job("no.jsonl", "activations.forward_tokens=auto")
-    assert inputs.forward_tokens(settings, [EMBEDDING]) == 96 and asked == [256]
-    inputs._fastest.cache_clear()
+    monkeypatch.setattr(distributed, "world_size", lambda: 4)
+    monkeypatch.setattr(distributed, "all_gather", lambda mine: [mine, 96, 512])
+    monkeypatch.setattr(forward_size, "fastest_forward", lambda lm, points, context, most: asked.append(most) or 256)
+    settings, fresh = job("no.jsonl", "activations.forward_tokens=auto"), Resources()
+    monkeypatch.setattr(fresh, "language_model", lambda job: tiny())
+    assert fresh.forward_tokens(settings, [EMBEDDING]) == 96 and asked == [256]
 
 
 def test_any_other_error_is_raised(found):
@@ -76,7 +77,8 @@ def test_a_training_that_was_stopped_goes_on_with_what_was_measured_when_it_bega
     sizes = []
 
     def measured(tokens):
-        monkeypatch.setattr(inputs, "_fastest", lambda *_: tokens)
+        monkeypatch.setattr(RESOURCES, "_fastest", lambda *_: tokens)
+        forget_the_text()
         unmeasured = harvest.harvest
         monkeypatch.setattr(harvest, "harvest", lambda lm, points, x: (sizes.append(x.numel()), unmeasured(lm, points, x))[1])
 

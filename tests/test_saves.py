@@ -70,7 +70,7 @@ def test_saes_that_never_were_saved_together_go_on_one_after_the_other(tmp_path)
 def test_only_what_was_saved_is_removed(tmp_path):
     written(tmp_path, 5)
     checkpoints.remove(tmp_path)
-    assert not (tmp_path / "checkpoint").exists() and not checkpoints.exist(tmp_path)
+    assert not (tmp_path / "checkpoint").exists() and not checkpoints.has_checkpoint(tmp_path)
     written(tmp_path, 5)
     (tmp_path / "checkpoint/notes.txt").write_text("mine")
     checkpoints.remove(tmp_path)

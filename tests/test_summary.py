@@ -14,7 +14,7 @@ from standin import run
 from standin.cli import ENV, train
 
 from hydra_plugins.saesweep import sources
-from saesweep.loggers.wandb_runs import in_turn
+from saesweep.loggers.wandb_runs import submit
 from saesweep.results import sweep_table
 from saesweep.sweep.wandb_summary import Summary, standing
 
@@ -109,10 +109,10 @@ def test_each_evaluation_updates_the_table_and_the_scatter_and_nothing_is_logged
     summary.running |= set(begun)
     for job in begun:
         for _ in range(2):
-            in_turn(summary.update).result()
+            submit(summary.update).result()
         finish(job)
-    in_turn(summary.update).result()
-    in_turn(summary.close, True).result()
+    submit(summary.update).result()
+    submit(summary.close, True).result()
     history = read(sweep)["history"]
     assert [len(states(table(sweep, row, "pareto"))) for row in history] == [3] * 5
     finished = [sum(state == "finished" for state in states(table(sweep, row, "pareto")).values()) for row in history]
@@ -126,17 +126,17 @@ def test_a_file_that_cannot_be_read_is_a_warning_and_the_next_look_shows_it(begu
     summary = Summary(sweep, OFFLINE)
     (begun[0] / "eval.json").write_text("{")
     for _ in range(2):
-        in_turn(summary.update).result()
+        submit(summary.update).result()
     assert sum("W&B does not show" in line.getMessage() for line in caplog.records) == 1
     finish(begun[0])
-    in_turn(summary.close, True).result()
+    submit(summary.close, True).result()
     assert states(table(sweep, read(sweep)["history"][-1], "pareto"))["topk"] == "finished"
 
 
 def test_a_sweep_that_wandb_does_not_take_goes_on(begun, caplog):
     summary = Summary(begun[0].parents[3], OFFLINE | {"project": "a/b"})
-    in_turn(summary.update).result()
-    in_turn(summary.close, True).result()
+    submit(summary.update).result()
+    submit(summary.close, True).result()
     assert "W&B does not show" in caplog.text
 
 
@@ -147,7 +147,7 @@ def test_the_comparison_at_matched_l0_is_a_table_of_its_own(begun):
     metrics = {"fvu": {"gaps": [gap, gap | {"sparsity": 64, "low": -55.0, "high": -45.0}]}, "delta_loss": {"gaps": []}}
     place = {"model": "lm", "site": "resid", "layer": 9, "metrics": metrics}
     (sweep / "pareto.json").write_text(json.dumps({"places": [place]}))
-    in_turn(Summary(sweep, OFFLINE).close, True).result()
+    submit(Summary(sweep, OFFLINE).close, True).result()
     shown = table(sweep, read(sweep)["history"][-1], "matched_l0")
     assert shown["metric"].tolist() == ["fvu", "fvu"] and shown["percent"].tolist() == [-50.0, -50.0]
     assert shown["low"].isna().tolist() == [True, False] and set(shown["site"]) == {"resid"}

@@ -15,11 +15,11 @@ import numpy
 import pytest
 import torch
 from omegaconf import OmegaConf
+from small import require_enough_tokens
 
 from saesweep.data import overlap
 from saesweep.data.text import BATCH, Corpus, TextEnded, blocks
 from saesweep.data.text_files import matched
-from saesweep.data.text_length import require
 from saesweep.errors import UsageError
 from saesweep.lm.models import Tokenizer, load_tokenizer
 
@@ -535,16 +535,16 @@ def asking(tokens: int = 1, context: int = 16) -> dict[str, Any]:
 
 def test_the_last_token_of_the_text_may_be_asked_for_and_not_one_more(jsonl: str, tokenizer: Tokenizer) -> None:
     corpus = files(jsonl)
-    require(corpus, tokenizer, asking(bytes_of(corpus)))
+    require_enough_tokens(corpus, tokenizer, asking(bytes_of(corpus)))
     with pytest.raises(UsageError, match=rf"{bytes_of(corpus):,} training tokens.*are asked for.*text\.repeat=true"):
-        require(corpus, tokenizer, asking(bytes_of(corpus) + 1))
+        require_enough_tokens(corpus, tokenizer, asking(bytes_of(corpus) + 1))
 
 
 def test_a_repeated_text_is_long_enough_and_says_how_often(
     jsonl: str, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
     corpus = files(jsonl, repeat=True)
-    require(corpus, tokenizer, asking(3 * bytes_of(corpus)))
+    require_enough_tokens(corpus, tokenizer, asking(3 * bytes_of(corpus)))
     assert "3.0 times" in caplog.text
 
 
@@ -552,7 +552,7 @@ def test_special_tokens_in_a_text_are_not_counted(jsonl: str, tokenizer: Tokeniz
     corpus = files(jsonl)
     without_o = Tokenizer(tokenizer.encode, tokenizer.bos, tokenizer.special | {ord("o") + 3}, tokenizer.vocab_size)
     with pytest.raises(UsageError):
-        require(corpus, without_o, asking(bytes_of(corpus)))
+        require_enough_tokens(corpus, without_o, asking(bytes_of(corpus)))
 
 
 @pytest.mark.parametrize("key", ["tokens", "calibration_tokens"])
@@ -563,24 +563,24 @@ def test_too_little_held_out_text_is_refused_of_which_evaluation_and_calibration
     theirs = list(corpus.one_pass("held_out"))[key == "calibration_tokens" :: 2]
     asked = asking()
     asked["evaluation"][key] = sum(len(document.encode()) for document in theirs)
-    require(corpus, tokenizer, asked)
+    require_enough_tokens(corpus, tokenizer, asked)
     asked["evaluation"][key] += 1
     with pytest.raises(UsageError, match=rf"evaluation\.{key}=.*text\.held_out"):
-        require(corpus, tokenizer, asked)
+        require_enough_tokens(corpus, tokenizer, asked)
 
 
 def test_a_context_that_holds_only_bos_is_refused(jsonl: str, tokenizer: Tokenizer) -> None:
     with pytest.raises(UsageError, match="context=1"):
-        require(files(jsonl), tokenizer, asking(10, context=1))
+        require_enough_tokens(files(jsonl), tokenizer, asking(10, context=1))
 
 
 def test_of_a_stream_too_little_held_out_text_is_refused_before_the_training(tmp_path: Path, tokenizer: Tokenizer) -> None:
     corpus = streamed(stream_folder(tmp_path, WORDS))
     asked = asking()
-    require(corpus, tokenizer, asked)
+    require_enough_tokens(corpus, tokenizer, asked)
     asked["evaluation"]["tokens"] = 10_000
     with pytest.raises(UsageError, match=r"evaluation\.tokens=10000"):
-        require(corpus, tokenizer, asked)
+        require_enough_tokens(corpus, tokenizer, asked)
 
 
 # Mistakes

@@ -10,19 +10,20 @@ import pytest
 import torch
 import warm
 from safetensors.torch import load_file
-from small import ARCHS, fitted, forget_the_text, job, trained, untrained, words, write_text
+from small import ARCHS, RESOURCES, fitted, forget_the_text, inputs_of, job, train_group, trained, untrained, words, write_text
 from standin.cli import ENV, ROOT
 
 from saesweep.arch.base import Step
 from saesweep.data.stream import ActivationStream, Position
-from saesweep.data.synthetic import recovery
 from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import dead_share
+from saesweep.evaluation.recovery import recovery
 from saesweep.loggers.identity import labels
 from saesweep.results.checkpoints import cohorts
 from saesweep.runtime import distributed
-from saesweep.sweep import group, inputs
-from saesweep.sweep.inputs import inputs_of, point_of
+from saesweep.sweep import group
+from saesweep.sweep.inputs import point_of
+from saesweep.sweep.origin import require_same
 from saesweep.training import fit
 from saesweep.training.module import Member, SAESweep
 from saesweep.training.running_sums import RunningSums, moments_of
@@ -218,14 +219,14 @@ def test_nothing_goes_on_on_a_text_that_has_changed_and_another_dtype_is_said(tm
     Path(text).write_text(before + json.dumps({"text": "one more document"}) + "\n")
     forget_the_text()
     with pytest.raises(UsageError, match=r"1 was saved on other text.*\n.*text\.digest: \w+ there, \w+ now"):
-        group.train_group(jobs, folders)
+        train_group(jobs, folders)
     assert not folders[0].exists()  # nothing was trained before that was noticed
     Path(text).write_text(before)
     forget_the_text()
-    inputs.require_same(jobs[1], folders[1:])
+    require_same(jobs[1], folders[1:], RESOURCES)
     assert "not exactly" not in caplog.text
     jobs[1]["model"]["dtype"] = "bfloat16"
-    inputs.require_same(jobs[1], folders[1:])
+    require_same(jobs[1], folders[1:], RESOURCES)
     assert "model.dtype: torch.float32 there, torch.bfloat16 now" in caplog.text
 
 
@@ -248,9 +249,9 @@ def test_a_member_that_failed_is_tried_again_from_its_last_save_and_the_others_d
     assert module.members[3].failed.endswith("after 1,280 tokens")  # looked at before it is saved
     first, second = cohorts(folders)
     assert (first.step, first.members) == (50, [0, 1, 2, 4]) and (second.step, second.members) == (10, [3])
-    group.train_group(jobs, folders)
+    train_group(jobs, folders)
     alone = tmp_path / "alone"
-    group.train_group([jobs[3]], [alone])
+    train_group([jobs[3]], [alone])
     for name in LEFT[:1]:
         assert (folders[3] / name).read_bytes() == (alone / name).read_bytes()
 
@@ -394,7 +395,7 @@ def test_the_time_left_counts_what_is_still_to_be_read_and_what_is_still_to_be_t
 def sweep(text, tmp_path_factory):
     """A group through train_group: where it was trained, and what it returned."""
     folders = [tmp_path_factory.mktemp(name) for name in ARCHS]
-    return folders, group.train_group([job(text, f"arch={name}") for name in ARCHS], folders)
+    return folders, train_group([job(text, f"arch={name}") for name in ARCHS], folders)
 
 
 def test_a_training_leaves_its_curve_its_numbers_and_the_sae(sweep):
@@ -419,7 +420,7 @@ def test_in_training_thresholds_stay_at_half_the_bandwidth_or_more(text, tmp_pat
 def test_l0_is_calibrated_without_the_sinks(text, tmp_path):
     """Most of the tokens are sinks here, which evaluation leaves out."""
     numbers = "activations={max_norm: 0.95, window: 1024, statistics: 512, documents_per_pool: 8}"
-    (found,) = group.train_group([job(text, "arch=relu", numbers)], [tmp_path])
+    (found,) = train_group([job(text, "arch=relu", numbers)], [tmp_path])
     assert found["sinks"] > 300 and found["l0"] == pytest.approx(4, rel=0.15)
 
 
@@ -462,7 +463,7 @@ def test_a_saved_sae_reconstructs_raw_activations_as_the_eval_says(sweep, text):
 def test_a_member_that_failed_is_returned_as_an_error_and_the_others_as_numbers(text, tmp_path, monkeypatch):
     monkeypatch.setattr(group, "Progress", lambda stream: Spoiled(0, 640))
     cfgs = [job(text, f"arch={name}") for name in ("topk", "relu")]
-    failed, numbers = group.train_group(cfgs, [tmp_path / "0", tmp_path / "1"])
+    failed, numbers = train_group(cfgs, [tmp_path / "0", tmp_path / "1"])
     assert isinstance(failed, RuntimeError) and "topk/4" in str(failed) and "1,280 tokens" in str(failed)
     assert numbers["fvu"] < 1.2 and (tmp_path / "1/eval.json").exists()
     assert not (tmp_path / "0/eval.json").exists() and not (tmp_path / "0/sae").exists()
@@ -476,23 +477,23 @@ def test_a_training_killed_in_its_evaluation_is_not_trained_again(text, tmp_path
     job_of_it = job(text, "arch=topk", "save_tokens=1280")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(group, "_finish", killed)
-        group.train_group([job_of_it], [tmp_path / "topk"])
+        train_group([job_of_it], [tmp_path / "topk"])
     steps = []
     monkeypatch.setattr(group, "Progress", lambda stream: lambda module: steps.append(module.tokens))
-    assert group.train_group([job_of_it], [tmp_path / "topk"]) == [sweep[1][ARCHS.index("topk")]]
+    assert train_group([job_of_it], [tmp_path / "topk"]) == [sweep[1][ARCHS.index("topk")]]
     assert not steps and not (tmp_path / "topk/checkpoint").exists()
 
 
 def test_a_fixed_coefficient_is_kept_and_l0_is_left_where_it_falls(text, tmp_path):
     words = ("arch=relu", "arch.coefficient=0.05")
-    (numbers,) = group.train_group([job(text, *words)], [tmp_path])
+    (numbers,) = train_group([job(text, *words)], [tmp_path])
     assert numbers["coefficient"] == pytest.approx(0.05)
     assert numbers["l0"] > 6  # far from sparsity=4
 
 
 def test_on_synthetic_the_dictionary_is_recovered_better_than_by_chance_and_there_is_no_language_models_loss(tmp_path):
     settings = ("arch=topk", "tokens=25_600", "width=400", "sparsity=10")
-    (numbers,) = group.train_group([job(None, *settings)], [tmp_path])
+    (numbers,) = train_group([job(None, *settings)], [tmp_path])
     module, _, inputs = untrained([job(None, *settings)])
     assert numbers["recovery"] > recovery(inputs.source.dictionary, module.members[0].sae.W_dec) + 0.03
     assert {key for key in SECTION_6 if numbers[key] is None} == {*SPLICED, "coefficient"}
@@ -548,7 +549,7 @@ def test_two_ranks_that_have_half_of_each_batch_log_the_fvu_of_one(monkeypatch):
     ranks = [RunningSums(), RunningSums()]
     for batch in x.split(16):
         for rank, sums in enumerate(ranks):
-            monkeypatch.setattr(distributed, "own", lambda batch, rank=rank: batch.tensor_split(2)[rank])
+            monkeypatch.setattr(distributed, "shard", lambda batch, rank=rank: batch.tensor_split(2)[rank])
             step = Step(None, None, {"reconstruction": torch.tensor(0.5)})
             sums.add(len(batch), moments_of(batch), torch.tensor(4.0), step, 0.5)
 
@@ -558,7 +559,7 @@ def test_two_ranks_that_have_half_of_each_batch_log_the_fvu_of_one(monkeypatch):
             tensor += more
 
     monkeypatch.setattr(distributed, "ranks_per_sae", lambda: 2)
-    monkeypatch.setattr(distributed, "sum_", sum_)
+    monkeypatch.setattr(distributed, "all_reduce_", sum_)
     assert ranks[0].means()["fvu"] == pytest.approx(wanted, rel=1e-12)
 
 
@@ -591,5 +592,5 @@ def test_activations_that_turn_out_not_finite_end_the_saes_of_that_place_alone_a
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
 def test_a_known_dictionary_is_trained_on_and_evaluated_in_every_precision(precision, tmp_path):
-    (numbers,) = group.train_group([job(None, "arch=gated", f"trainer.precision={precision}", "tokens=640")], [tmp_path])
+    (numbers,) = train_group([job(None, "arch=gated", f"trainer.precision={precision}", "tokens=640")], [tmp_path])
     assert not isinstance(numbers, Exception) and 0 < numbers["recovery"] < 1 and numbers["fvu"] > 0

@@ -2,6 +2,8 @@
 import re
 from typing import Any
 
+HOW_TO_REPLACE = "choose another name=..., or replace these results with overwrite=true"
+
 
 class UsageError(ValueError):
     """A user's mistake: the message names the key, its value and what to write instead; it is shown without a traceback."""

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 schema.TEXTS["standin"] = Mapping  # a text like no other
 
 
-def train_group(jobs, folders):
+def train_group(jobs, folders, resources):
     text = jobs[0]["text"]
     log.info(f"training {len(jobs)} SAEs")
     if text["mistake"]:
@@ -43,7 +43,7 @@ def _one(job, folder):
     return numbers
 
 
-def estimate(jobs):
+def estimate(jobs, resources):
     params = [job["width"] * 16 for job in jobs]
     return {"d_in": [8] * len(jobs), "params": params, "optimizer_bytes": [8 * n for n in params], "seconds": 90.0}
 

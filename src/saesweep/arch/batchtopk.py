@@ -31,14 +31,14 @@ class RunningThreshold(nn.Module):
 
     def largest(self, sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"]) -> Latents:
         """The sparsity * batch largest pre-activations, the rest zero; moves the running mean."""
-        batch = int(distributed.total(len(x)))
+        batch = int(distributed.all_reduce_sum(len(x)))
         count = sae.sparsity * batch
         pi = sae.preactivations(x, above=0.9 * self.last)  # those near the last batch's smallest, which are few
         values = _positive(pi)
-        if distributed.total(len(values)) < count:
+        if distributed.all_reduce_sum(len(values)) < count:
             pi = sae.preactivations(x, above=0.0)
             values = _positive(pi)
-        values = distributed.gathered(values)  # the batch of all ranks
+        values = distributed.all_gather_values(values)  # the batch of all ranks
         count = min(count, values.numel())
         if count == 0:
             return pi

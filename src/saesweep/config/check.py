@@ -11,9 +11,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from saesweep.config import schema
 from saesweep.config.instantiate import NOT_ARGUMENTS, locate
+from saesweep.config.logger_keys import OURS, refuse_missing_package, refuse_secrets
 from saesweep.config.ranges import CountOrAuto, OneOf, Positive, whole
 from saesweep.errors import UsageError, as_typed, fix
-from saesweep.loggers.lightning_logger import OURS, refuse_secrets, refuse_what_is_missing
 
 NOT_TRAINER = {  # what the Trainer is told by us
     "max_steps": "use tokens", "max_epochs": "use tokens", "max_tokens": "use tokens", "logger": "use the group logger",
@@ -217,7 +217,7 @@ def _loggers(chosen: Any) -> None:
         elif node is not None:
             _typed(path, node, Mapping)
             _require(path, node, ["_target_"])
-            refuse_what_is_missing(path, node)
+            refuse_missing_package(path, node)
             _call(path, node, ("self",), ("_target_", *OURS))
 
 

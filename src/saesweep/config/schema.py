@@ -62,11 +62,6 @@ class Train:
     logger: Any = None  # absent where nobody is told
 
 
-def target(settings: Mapping[str, Any]) -> int | None:
-    """The L0 that an SAE aims at; None where its coefficient is fixed, and L0 falls where it falls."""
-    return settings["sparsity"] if settings["arch"]["coefficient"] is None else None
-
-
 # Where a key of Train belongs. One that is in none of these lists is shared by a group, by a figure, and makes the SAE.
 MAY_DIFFER_IN_A_GROUP = ("arch", "sparsity", "width", "dense", "site", "layer", "seed", "name", "plan", "overwrite")
 MAY_DIFFER_IN_A_FIGURE = ("arch", "sparsity", "seed")

@@ -27,12 +27,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from saesweep.data.harvest import LanguageModelSource, tokens_wanted
+from saesweep.data.harvest import LanguageModelSource
+from saesweep.data.micro_batches import tokens_wanted
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint, Rows
 from saesweep.lm.models import Tokenizer
-from saesweep.results import files
-from saesweep.runtime import distributed
+from saesweep.runtime import atomic, distributed
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class CachedSource:
         wanted = tokens_wanted(rows, self.context, self.window_tokens, self.tokenizer)
         place = self._place()
         run = self._run(place)
-        if distributed.agreed(run is None or (run["wanted"] < wanted and not run["text_ended"])):
+        if distributed.any_rank(run is None or (run["wanted"] < wanted and not run["text_ended"])):
             run = self._harvest_run(place, wanted)
         run = self._with_all_points(place, run)
         found = list(itertools.accumulate(run["rows"]))
@@ -95,9 +95,9 @@ class CachedSource:
         source = self.make()
         source.load_state_dict(self.state)
         tokens, ends = source.next_blocks(wanted)
-        per_block = source.trainable(tokens).sum(1).tolist()
+        per_block = source.ordinary(tokens).sum(1).tolist()
         run = {"wanted": wanted, "rows": per_block, "ends": ends, "text_ended": sum(per_block) < wanted, "points": {}}
-        return self._add(place, run, source.read(tokens, self.points, source.telling(sum(per_block))))
+        return self._add(place, run, source.read(tokens, self.points, source.progress_callback(sum(per_block))))
 
     def _with_all_points(self, place: str, run: dict[str, Any]) -> dict[str, Any]:
         lacking = self._lacking(run)
@@ -106,12 +106,12 @@ class CachedSource:
         source = self.make()
         source.load_state_dict(self.state)
         tokens, _ = source.next_blocks(run["wanted"])
-        return self._add(place, run, source.read(tokens, lacking, source.telling(sum(run["rows"]))))
+        return self._add(place, run, source.read(tokens, lacking, source.progress_callback(sum(run["rows"]))))
 
     def _lacking(self, run: Mapping[str, Any]) -> list[HookPoint]:
         """The same on all ranks: what one of them has not seen on disk yet, all harvest."""
         mine = [point for point in self.points if str(point) not in run["points"]]
-        anybodys = set(itertools.chain(*distributed.collected(mine)))
+        anybodys = set(itertools.chain(*distributed.all_gather(mine)))
         return [point for point in self.points if point in anybodys]
 
     def _run(self, place: str) -> dict[str, Any] | None:
@@ -175,6 +175,6 @@ def _require_folder(folder: Path) -> None:
 def _write(file: Path, content: Any) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(file, content)
+        atomic.write(file, content)
     except OSError as error:
         raise UsageError(f"cache=disk: cannot write {file}: {error.strerror}; make room, or write cache=none") from error

@@ -13,7 +13,7 @@ import torch
 T = TypeVar("T")
 
 
-def at_once(reading: Generator[int, None, T], tell: Callable[[int], None] = lambda rows: None) -> T:
+def drain(reading: Generator[int, None, T], tell: Callable[[int], None] = lambda rows: None) -> T:
     """The result of something that is done in parts; what each part yields is told."""
     while True:
         try:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.data.normalisation import Statistics
-from saesweep.data.prefetch import ReadAhead, at_once
+from saesweep.data.prefetch import ReadAhead, drain
 from saesweep.lm.hooks import HookPoint, Rows
 from saesweep.runtime.rng import WINDOW, generator
 
@@ -109,7 +109,7 @@ class ActivationStream:
         left = self.steps - at.step + at.offset // self.batch_tokens
         start, rows = time.monotonic(), self.ahead and self.ahead.window()
         if rows is None:
-            rows = at_once(self._reading(left * self.batch_tokens))
+            rows = drain(self._reading(left * self.batch_tokens))
         self._after = self.source.state_dict()
         count = len(next(iter(rows.values())))
         order = torch.randperm(count, generator=generator(self.seed, WINDOW, at.window))

@@ -7,18 +7,14 @@ The p_i fall from the first feature to the last by the factor `spread` and add u
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saesweep.evaluation.evaluate import Measured, Subject
 from saesweep.lm.hooks import HookPoint, Rows
-from saesweep.runtime.rng import SYNTHETIC, SYNTHETIC_EVALUATION, generator
-
-DOCUMENT = 128  # tokens, all independent, that stand for one
+from saesweep.runtime.rng import SYNTHETIC, generator
 
 
 class SyntheticSource:
@@ -49,20 +45,3 @@ class SyntheticSource:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.number = state["number"]
-
-
-def recovery(dictionary: Float[Tensor, "features d_in"], W_dec: Float[Tensor, "d_sae d_in"]) -> float:
-    """Mean over the true features of the largest cosine with a decoder row of norm one."""
-    return float((dictionary.to(W_dec) @ W_dec.T).amax(1).mean())
-
-
-@torch.no_grad()
-def evaluate(source: SyntheticSource, subjects: Sequence[Subject], tokens: int) -> list[Measured | Exception]:
-    """As evaluation.evaluate, but with no language model's loss, and with the recovery of the dictionary."""
-    x, documents = source.draw(tokens, generator(source.seed, SYNTHETIC_EVALUATION)), torch.arange(tokens) // DOCUMENT
-    for subject in subjects:
-        subject.measure_by(int(documents[-1]) + 1)
-        with subject.failing_alone():
-            subject.measure(x, documents)
-            subject.require_measured()
-    return [s.failed or s.measured({"recovery": recovery(source.dictionary, s.sae.W_dec)}) for s in subjects]

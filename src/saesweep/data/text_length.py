@@ -3,20 +3,25 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from saesweep.data.harvest import tokens_wanted
+from saesweep.data.held_out import CALIBRATION, EVALUATION, HeldOut
+from saesweep.data.micro_batches import tokens_wanted
 from saesweep.data.text import Corpus, tokenized
 from saesweep.errors import UsageError
-from saesweep.evaluation.evaluate import CALIBRATION, EVALUATION, held_out_blocks
 from saesweep.lm.models import Tokenizer
 
 log = logging.getLogger(__name__)
 
 
-def require(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any]) -> None:
-    """Text for the training and the evaluation of a job. Of a stream only what is held out is counted: it comes first."""
+def require_enough_tokens(
+    corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any], held_out: Callable[[int, int], HeldOut]
+) -> None:
+    """Text for the training and the evaluation of a job. Of a stream only what is held out is counted: it comes first.
+
+    `held_out`: the held-out blocks for a purpose and a number of tokens, as the job is going to read them.
+    """
     context = job["context"]
     if context <= (tokenizer.bos is not None):
         raise UsageError(f"context={context}: a block has to hold a token besides BOS; write 128")
@@ -26,15 +31,15 @@ def require(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any]) -> Non
     if corpus.finite:
         _require_training(corpus, tokenizer, job["tokens"], job["batch_tokens"], context, job["activations"]["window"])
     try:
-        _require_held_out(corpus, tokenizer, job)
+        _require_held_out(job, held_out)
     except (OSError, RuntimeError) as error:  # of the network
         raise UsageError(f"text={corpus.name}: its held-out documents cannot be read: {error}") from error
 
 
-def _require_held_out(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any]) -> None:
-    context, numbers = job["context"], job["evaluation"]
+def _require_held_out(job: Mapping[str, Any], held_out: Callable[[int, int], HeldOut]) -> None:
+    numbers = job["evaluation"]
     for purpose, tokens in ((EVALUATION, numbers["tokens"]), (CALIBRATION, numbers["calibration_tokens"])):
-        held_out_blocks(corpus, tokenizer, purpose, tokens=tokens, context=context, stream_seed=job["stream_seed"])
+        held_out(purpose, tokens)
 
 
 def _require_training(corpus: Corpus, tokenizer: Tokenizer, tokens: int, batch_tokens: int, context: int, window: int) -> None:

@@ -5,12 +5,10 @@ zero- and mean-ablated ones of each hook point) is computed once and shared by a
 """
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -18,31 +16,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
-from saesweep.data.harvest import micro_batches, trainable
+from saesweep.data.held_out import HeldOut, blocks_of
+from saesweep.data.micro_batches import micro_batches, ordinary_positions
 from saesweep.data.normalisation import Statistics, require_finite
-from saesweep.data.text import Corpus, pieces, tokenized
 from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import NOT_SPLICED, CrossEntropy, Fidelity, by_document, spliced
 from saesweep.lm.hooks import HookPoint, Rows, blocks_before, edit, recorded, replayed
-from saesweep.lm.models import LanguageModel, Tokenizer
-from saesweep.runtime.memory import alone
-from saesweep.runtime.rng import HELD_OUT, generator
+from saesweep.lm.models import LanguageModel
+from saesweep.runtime.isolate import isolate_failures
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
-
-
-class HeldOut(NamedTuple):
-    """Blocks of tokens; of each, the number of the document that it is from, and how many ordinary tokens it has."""
-
-    tokens: Int[Tensor, "blocks context"]
-    documents: Int[Tensor, " blocks"]
-    ordinary: Int[Tensor, " blocks"]
-
-    @property
-    def count(self) -> int:
-        """Documents."""
-        return int(self.documents.max()) + 1
 
 
 class Measured(NamedTuple):
@@ -75,7 +59,7 @@ class Subject:
             log.error("the evaluation of an SAE at %s failed: %s", self.point, error, exc_info=not known)
             self.failed = error
 
-        return alone(failed)
+        return isolate_failures(failed)
 
     def measure(self, x: Float[Tensor, "tokens d_in"], documents: Int[Tensor, " tokens"]) -> None:
         require_finite(x, self.point)
@@ -99,38 +83,6 @@ class Subject:
             return self.failed
         numbers = self.fidelity.result() | NOT_SPLICED | more | {"sinks": self.sinks}
         return Measured(numbers, self.fidelity.documents() | (by or {}), self.fidelity.frequency.tolist())
-
-
-EVALUATION, CALIBRATION = 0, 1  # the held-out documents are dealt out in turn
-
-
-@lru_cache(maxsize=2)  # of both purposes: what the check of a text has read serves the group that follows
-def held_out_blocks(
-    corpus: Corpus, tokenizer: Tokenizer, purpose: int, *, tokens: int, context: int, stream_seed: int
-) -> HeldOut:
-    """At least `tokens` ordinary tokens in blocks drawn from all over the held-out documents of this purpose."""
-    documents = enumerate(tokenized(itertools.islice(corpus.documents("held_out"), purpose, None, 2), tokenizer))
-    found, numbers = torch.empty(0, context, dtype=torch.long), list[int]()
-    while (there := int(trainable(found, tokenizer).sum())) < tokens:
-        read = list(itertools.islice(documents, 256))
-        more = [(number, block) for number, ids in read for block in pieces(ids, tokenizer, context)]
-        if not read:
-            key = ("evaluation.tokens", "evaluation.calibration_tokens")[purpose]
-            fix = f"write {key}={there}, or " if there else ""
-            raise UsageError(
-                f"{key}={tokens}: there are {there:,} held-out tokens for it; {fix}hold out more with text.held_out"
-            )
-        found = torch.cat([found, *(block[None] for _, block in more)])
-        numbers += [number for number, _ in more]
-    order = torch.randperm(len(found), generator=generator(stream_seed, HELD_OUT, purpose))
-    drawn = HeldOut(found[order], torch.tensor(numbers)[order], trainable(found[order], tokenizer).sum(1))
-    blocks, documents, ordinary = (part[: enough(drawn, tokens)] for part in drawn)
-    return HeldOut(blocks, documents.unique(return_inverse=True)[1], ordinary)
-
-
-def enough(held_out: HeldOut, tokens: int) -> int:
-    """How many of the first blocks hold so many ordinary tokens."""
-    return int((held_out.ordinary.cumsum(0) < tokens).sum()) + 1
 
 
 @torch.no_grad()
@@ -159,7 +111,7 @@ def evaluate(
     if lm_tokens == 0 or not able:
         return [s.measured({}) for s in subjects]
     passes = _Passes(lm(), list(dict.fromkeys(s.point for s in able)), able)
-    some = tokens[: enough(held_out, lm_tokens)]
+    some = tokens[: blocks_of(held_out, lm_tokens)]
     done = 0
     for part in micro_batches(some, forward_tokens):
         progress(f"language model's loss: {done:,} of {some.numel():,} tokens")
@@ -195,7 +147,7 @@ class _Passes:
 
     def add(self, tokens: Int[Tensor, "batch context"]) -> None:
         device = next(self.lm.module.parameters()).device
-        ordinary = trainable(tokens, self.lm.tokenizer).to(device)
+        ordinary = ordinary_positions(tokens, self.lm.tokenizer).to(device)
         tokens = tokens.clamp(min=0).to(device)
         with recorded(max(self.unchanged.values(), key=len)) as self.outputs:
             self.clean.add(self._logits(tokens), tokens, ordinary)

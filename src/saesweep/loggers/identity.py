@@ -78,18 +78,3 @@ def own_settings(config: Mapping) -> dict:
 
 def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-class Mark:
-    """Up to where one logger of one SAE was told, on disk: what comes after an interruption is not told twice."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        known = json.loads(file.read_text()) if file.is_file() else {}
-        self.tokens: int = known.get("tokens", -1)
-        self.version: str | None = known.get("version")  # what the logger calls this SAE's run, where it chooses that
-
-    def move(self, tokens: int, version: str | None = None) -> None:
-        self.tokens, self.version = tokens, version
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(self._file, json.dumps({"tokens": tokens, "version": version}))

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from saesweep.config.schema import wandb_mode
 from saesweep.loggers import wandb_runs
 from saesweep.loggers.identity import MemberInfo
-from saesweep.loggers.lightning_logger import PerSae
+from saesweep.loggers.lightning_logger import LightningLogger
 from saesweep.results import files
 from saesweep.runtime import distributed
 
@@ -25,7 +25,7 @@ Summary = Mapping[str, int | float | None]
 
 
 @runtime_checkable
-class Told(Protocol):
+class SAELogger(Protocol):
     """One logger of one SAE."""
 
     def add(self, metrics: Metrics, tokens: int) -> None: ...
@@ -45,7 +45,7 @@ class SweepLogger(Logger):
         self._chosen = {kind: node for kind, node in chosen.items() if node is not None}
         if "wandb" in self._chosen:
             wandb_mode(self._chosen["wandb"]["mode"])  # a mistyped mode is refused before anything is trained
-        self._open: dict[int, list[Told]] = {}
+        self._open: dict[int, list[SAELogger]] = {}
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ class SweepLogger(Logger):
             told.close(summary, failed)
         del self._open[index]
         if not self._open and "wandb" in self._chosen:
-            wandb_runs.settle()
+            wandb_runs.flush()
 
     def log_metrics(self, metrics: Metrics, step: int | None = None) -> None:
         """Lightning's own, such as a callback's learning rate: of the group, so every member's loggers show them."""
@@ -81,28 +81,28 @@ class SweepLogger(Logger):
     def log_hyperparams(self, params: Mapping, *args: object, **kwargs: object) -> None:
         """Each member's loggers hold its own config from the start."""
 
-    def _of(self, index: int) -> list[Told]:
+    def _of(self, index: int) -> list[SAELogger]:
         if index not in self._open:
             member = self.members[index]
             self._open[index] = [_told(kind, node, member) for kind, node in self._chosen.items()]
         return self._open[index]
 
 
-def _told(kind: str, node: Mapping, member: MemberInfo) -> Told:
+def _told(kind: str, node: Mapping, member: MemberInfo) -> SAELogger:
     what = f"logger={kind} of {member.path}"
     if kind == "csv":
         return CurveFile(member.folder / files.CURVE)
     if kind == "wandb":
-        return Aside(what, lambda: wandb_runs.SaeRun(node, member), wandb_runs.in_turn)
-    return Aside(what, lambda: PerSae(kind, node, member), lambda work, *args: work(*args))
+        return BestEffortLogger(what, lambda: wandb_runs.SaeRun(node, member), wandb_runs.submit)
+    return BestEffortLogger(what, lambda: LightningLogger(kind, node, member), lambda work, *args: work(*args))
 
 
-class Aside:
+class BestEffortLogger:
     """A logger that need not be there. `make` opens it at its first use; `call` says when what is asked of it is done."""
 
-    def __init__(self, what: str, make: Callable[[], Told], call: Callable[..., object]) -> None:
+    def __init__(self, what: str, make: Callable[[], SAELogger], call: Callable[..., object]) -> None:
         self._what, self._make, self._call = what, make, call
-        self._made: Told | None = None
+        self._made: SAELogger | None = None
         self._broken = False
 
     def add(self, metrics: Metrics, tokens: int) -> None:

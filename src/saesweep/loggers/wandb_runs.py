@@ -20,7 +20,8 @@ import pandas as pd
 
 from saesweep.config.schema import wandb_mode
 from saesweep.errors import UsageError
-from saesweep.loggers.identity import Mark, MemberInfo, digest
+from saesweep.loggers.identity import MemberInfo, digest
+from saesweep.loggers.resume_mark import ResumeMark
 from saesweep.results import files
 
 if TYPE_CHECKING:
@@ -39,14 +40,14 @@ def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "wandb")
 
 
-def in_turn(work: Callable[..., Any], *args: object) -> Future:
+def submit(work: Callable[..., Any], *args: object) -> Future:
     return _thread().submit(work, *args)
 
 
-def settle() -> None:
+def flush() -> None:
     """Wait until all that was asked for is done."""
     with suppress(TimeoutError):
-        in_turn(lambda: None).result(PATIENCE)
+        submit(lambda: None).result(PATIENCE)
 
 
 class SaeRun:
@@ -54,7 +55,7 @@ class SaeRun:
 
     def __init__(self, chosen: Mapping, member: MemberInfo) -> None:
         self._chosen, self._member = chosen, member
-        self._mark = Mark(member.folder / "wandb" / "logged.json")
+        self._mark = ResumeMark(member.folder / "wandb" / "logged.json")
         self._run = open_run(
             chosen, member.folder, group=member.sweep, job_type="sae", config=member.shown(), id=member.id,
             name=member.path, notes=member.command, tags=[member.arch, member.site, f"layer {member.layer}"],

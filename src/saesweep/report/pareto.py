@@ -18,8 +18,9 @@ import pandas as pd
 
 from saesweep.errors import UsageError
 from saesweep.report import compare, figures, page, verdicts, wording
-from saesweep.results import files, sweep_table
+from saesweep.results import sweep_table
 from saesweep.results.sweep_table import Details
+from saesweep.runtime import atomic
 
 SHOWN = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
          "loss_recovered": ".4f", "dead": ".3f", "recovery": ".3f"}
@@ -60,7 +61,7 @@ def write(found: Report, out: Path) -> list[Path]:
         **{f"frequency.{kind}": content for kind, content in figures.frequency(found.df, found.details).items()},
     }
     for name, content in contents.items():
-        files.replace(out / name, content)
+        atomic.write(out / name, content)
     return [out / name for name in contents]
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saesweep.results import files
+from saesweep.runtime import atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,18 +47,18 @@ def write(job: Path, step: int, save: Save) -> None:
     """Whole or not at all; older ones but the last are removed."""
     folder = job / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    put(draft := folder / ".draft", save)
+    write_tensors(draft := folder / ".draft", save)
     draft.replace(folder / f"{step}-{_crc(draft):08x}.safetensors")
     for file in _files(job)[KEPT:]:
         file.unlink()
 
 
-def put(file: Path, save: Save) -> None:
+def write_tensors(file: Path, save: Save) -> None:
     from safetensors.torch import save_file  # imports torch
 
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in save.tensors.items()}
     save_file(tensors, file, metadata={"state": json.dumps(save.state)})
-    files.share(file)
+    atomic.share(file)
 
 
 def read(file: Path) -> Save:
@@ -80,7 +81,7 @@ def states(job: Path) -> Iterator[Mapping[str, Any]]:
 def write_origin(job: Path, determined_by: Mapping[str, Any]) -> None:
     """When a training starts or resumes."""
     job.mkdir(parents=True, exist_ok=True)
-    files.replace(job / ORIGIN, json.dumps(determined_by, indent=1, default=str))
+    atomic.write(job / ORIGIN, json.dumps(determined_by, indent=1, default=str))
 
 
 def origin(job: Path) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def halve(jobs: Sequence[Path]) -> int:
     return most
 
 
-def together(job: Path) -> int | None:
+def max_group_size(job: Path) -> int | None:
     """With how many others at most it fits into memory, itself counted."""
     file = job / FOLDER / TOGETHER
     return int(file.read_text()) if file.is_file() else None
@@ -140,7 +141,7 @@ def remove(job: Path) -> None:
         folder.rmdir()
 
 
-def exist(job: Path) -> bool:
+def has_checkpoint(job: Path) -> bool:
     return bool(_files(job))
 
 

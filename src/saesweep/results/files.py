@@ -72,22 +72,6 @@ def command(job: Path) -> str:
     return " ".join(["python train.py", *map(shlex.quote, map(str, words))])
 
 
-def replace(file: Path, content: Any) -> None:
-    """Whole or not at all, whoever else writes it. `content`: text, or an array of bytes."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
-        draft.replace(file)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-
-
-def share(file: Path) -> None:
-    """As readable as its folder: safetensors makes files that nobody else may read."""
-    file.chmod(file.parent.stat().st_mode & 0o666)
-
-
 def state(job: Path) -> str:
     """finished, failed or unfinished."""
     return "finished" if (job / NUMBERS).is_file() else "failed" if (job / FAILED).is_file() else "unfinished"

@@ -15,6 +15,7 @@ from torch import Tensor
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.lm.hooks import HookPoint, hook_point
 from saesweep.results import files
+from saesweep.runtime import atomic
 
 FORMAT = "6.0.0"  # of SAELens; a file that names none is taken for an old one, and its metadata dropped
 
@@ -24,9 +25,9 @@ def save(folder: Path, sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: 
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / ".sae_weights.tmp"
     save_file(sae.exported(), draft)
-    files.share(draft)
+    atomic.share(draft)
     draft.replace(folder / Path(files.WEIGHTS).name)
-    files.replace(folder / "cfg.json", json.dumps(described(sae, cfg, metrics), indent=1))
+    atomic.write(folder / "cfg.json", json.dumps(described(sae, cfg, metrics), indent=1))
 
 
 def encoded(

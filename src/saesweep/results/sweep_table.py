@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from saesweep.errors import UsageError
 from saesweep.results import files
+from saesweep.runtime import atomic
 
 NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
 SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
@@ -39,10 +40,10 @@ def write(
     folder: Path, *, documents: Mapping[str, Sequence[float]], frequency: Sequence[float], numbers: Mapping[str, Any]
 ) -> None:
     """Each file whole or not at all, the numbers last."""
-    files.replace(folder / files.DOCUMENTS, pd.DataFrame(documents).to_csv(index_label="document"))
-    files.replace(folder / files.FREQUENCY, pd.Series(frequency, name="frequency").to_csv(index_label="latent"))
+    atomic.write(folder / files.DOCUMENTS, pd.DataFrame(documents).to_csv(index_label="document"))
+    atomic.write(folder / files.FREQUENCY, pd.Series(frequency, name="frequency").to_csv(index_label="latent"))
     finite = {key: None if isinstance(value, float) and value != value else value for key, value in numbers.items()}
-    files.replace(folder / files.NUMBERS, json.dumps(finite, indent=1))
+    atomic.write(folder / files.NUMBERS, json.dumps(finite, indent=1))
 
 
 def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:

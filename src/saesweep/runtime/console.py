@@ -1,14 +1,34 @@
-"""What one sees while it works: plain lines, or one line below the live table of saesweep.sweep.live_table."""
+"""Progress on the terminal: plain lines on stderr, or one status line below the live table while there is one."""
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from saesweep.runtime import distributed, screen
+from saesweep.runtime import distributed
+
+_status: Callable[[str], None] | None = None  # writes the status line of the live table; None: there is no table
 
 
-class Line:
-    """At most one line every `every` seconds; on a live screen, each."""
+@contextmanager
+def route_status(write: Callable[[str], None]) -> Iterator[None]:
+    """Within the block a live table has the terminal, and progress goes to `write`."""
+    global _status
+    _status = write
+    try:
+        yield
+    finally:
+        _status = None
+
+
+def is_live() -> bool:
+    """Whether a live table has the terminal."""
+    return _status is not None
+
+
+class ProgressLine:
+    """Prints on rank 0: at most one line every `every` seconds, or each one as the status line of a live table."""
 
     def __init__(self, every: float = 10.0):
         self.every, self.last = every, 0.0
@@ -17,8 +37,8 @@ class Line:
         now = time.monotonic()
         if distributed.rank() > 0:
             return
-        if screen.is_live():
-            screen.say(text)
+        if _status is not None:
+            _status(text)
         elif final or now - self.last >= self.every:
             self.last = now
             print(text, file=sys.stderr, flush=True)

@@ -3,7 +3,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from saesweep.runtime.console import Line
+from saesweep.runtime.console import ProgressLine
 
 CHUNK = 1 << 24  # bytes
 
@@ -16,7 +16,7 @@ def sha256(file: Path) -> str:
 
 @cache
 def _sha256(file: Path, size: int, *version: int) -> str:
-    digest, done, say = hashlib.sha256(), 0, Line()
+    digest, done, say = hashlib.sha256(), 0, ProgressLine()
     with file.open("rb") as content:
         while chunk := content.read(CHUNK):
             digest.update(chunk)

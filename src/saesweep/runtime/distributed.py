@@ -58,22 +58,22 @@ def rank_in_sae() -> int:
     return rank() if _members_are_shared else 0
 
 
-def own(batch: Float[Tensor, "batch d"]) -> Float[Tensor, "own d"]:
+def shard(batch: Float[Tensor, "batch d"]) -> Float[Tensor, "own d"]:
     """This rank's rows of a batch that all ranks have."""
     return batch.tensor_split(ranks_per_sae())[rank_in_sae()] if ranks_per_sae() > 1 else batch
 
 
-def sum_(tensors: Sequence[Tensor]) -> None:
+def all_reduce_(tensors: Sequence[Tensor]) -> None:
     """Each becomes its sum over the ranks, in one exchange; all of one dtype."""
     if ranks_per_sae() == 1 or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     dist.all_reduce(flat)
-    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(total.view_as(tensor))
+    for tensor, all_reduce_sum in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(all_reduce_sum.view_as(tensor))
 
 
-def total(value: float) -> float:
+def all_reduce_sum(value: float) -> float:
     """The sum over the ranks of a number that each of them has."""
     if ranks_per_sae() == 1:
         return value
@@ -95,12 +95,12 @@ def mean(per_token: Float[Tensor, " own"]) -> Float[Tensor, ""]:
 def variance(x: Float[Tensor, "own d"]) -> Float[Tensor, ""]:
     """Mean of ||x - mean||^2 over the tokens of all ranks; no gradient passes."""
     x = x.detach()
-    sums = torch.cat([x.sum(0), x.square().sum().view(1)]) / total(len(x))
-    sum_([sums])
+    sums = torch.cat([x.sum(0), x.square().sum().view(1)]) / all_reduce_sum(len(x))
+    all_reduce_([sums])
     return sums[-1] - sums[:-1].square().sum()
 
 
-def gathered(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
+def all_gather_values(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
     """The values of all ranks, one after the other."""
     if ranks_per_sae() == 1:
         return values
@@ -112,7 +112,7 @@ def gathered(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
     return torch.cat([part[:size] for part, size in zip(parts, sizes.tolist(), strict=True)])
 
 
-def exchanged(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int]) -> dict[Any, Tensor]:
+def all_gather_rows(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int]) -> dict[Any, Tensor]:
     """Part i of the rows is computed by rank i % world_size, which has it in `mine`; all get all parts, in order."""
     like = next(iter(mine.values()))
     found: dict[Any, list[Tensor]] = {key: [] for key in like}
@@ -125,12 +125,12 @@ def exchanged(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int]) -> 
     return {key: torch.cat(parts) for key, parts in found.items()}
 
 
-def agreed(flag: bool) -> bool:
+def any_rank(flag: bool) -> bool:
     """Whether any rank says so."""
-    return any(collected(flag))
+    return any(all_gather(flag))
 
 
-def told(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """What rank 0 has, which must be plain data."""
     if ranks_per_sae() == 1:
         return value
@@ -139,12 +139,12 @@ def told(value: Any) -> Any:
     return box[0]
 
 
-def told_by_any(value: Any) -> Any:
+def broadcast_from_any(value: Any) -> Any:
     """The value of any rank that has one; all that do have the same."""
-    return next((found for found in collected(value) if found is not None), None)
+    return next((found for found in all_gather(value) if found is not None), None)
 
 
-def collected(mine: Any) -> list[Any]:
+def all_gather(mine: Any) -> list[Any]:
     """The plain data of every rank, in their order."""
     if world_size() == 1:
         return [mine]

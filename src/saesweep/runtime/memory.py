@@ -1,11 +1,9 @@
-"""Memory: that glibc keeps what was freed, and how one tells that there is none left from what is one SAE's own failure.
+"""Memory: glibc is asked to keep what was freed, and exceptions that say that none is left are recognised.
 
 glibc hands every large tensor back to the kernel and has each of its pages faulted in again the next time.
 """
 import ctypes
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -26,17 +24,6 @@ def keep_freed_memory() -> None:
     mallopt(MMAP_MAX, 0)
     mallopt(TRIM_THRESHOLD, 2**31 - 1)
     mallopt(TOP_PAD, 64 * 2**20)
-
-
-@contextmanager
-def alone(failed: Callable[[Exception], None]) -> Iterator[None]:
-    """What goes wrong with one SAE is told to `failed` and is not the others' concern; memory is everybody's."""
-    try:
-        yield
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        failed(error)
 
 
 def out_of_memory(error: BaseException) -> bool:

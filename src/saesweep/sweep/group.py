@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from saesweep.config.schema import target
+from saesweep.config.settings import Settings, device_of, target
 from saesweep.data.normalisation import Statistics, require_finite
 from saesweep.data.prefetch import ReadAhead
 from saesweep.data.stream import ActivationStream, Position
@@ -20,8 +20,11 @@ from saesweep.loggers.sweep_logger import SweepLogger
 from saesweep.results import checkpoints, files, sae_format, sweep_table
 from saesweep.results.checkpoints import Cohort, Save
 from saesweep.runtime import distributed
-from saesweep.runtime.memory import alone, keep_freed_memory, out_of_memory
-from saesweep.sweep.inputs import Inputs, Numbers, Settings, device_of, inputs_of, point_of, require_same, write_origin
+from saesweep.runtime.isolate import isolate_failures
+from saesweep.runtime.memory import keep_freed_memory, out_of_memory
+from saesweep.sweep.inputs import Inputs, Numbers, inputs_of, point_of
+from saesweep.sweep.origin import determined_by, require_same, write_origin
+from saesweep.sweep.resources import Resources
 from saesweep.training.build import build
 from saesweep.training.calibration import meet_l0_
 from saesweep.training.fit import Progress, fit
@@ -32,28 +35,29 @@ log = logging.getLogger(__name__)
 MISSED = 0.05  # how far L0 may be from its target, as a share of it, before that is said
 
 
-class Part(NamedTuple):
+class LocalGroup(NamedTuple):
     """The SAEs that this rank trains, of those that are trained together."""
 
     jobs: list[Settings]
     folders: list[Path]
     shared: Settings  # of one of the group: what all have
+    resources: Resources
 
-    def of(self, which: Iterable[int]) -> Part:
+    def of(self, which: Iterable[int]) -> LocalGroup:
         which = list(which)
-        return Part([self.jobs[i] for i in which], [self.folders[i] for i in which], self.shared)
+        return LocalGroup([self.jobs[i] for i in which], [self.folders[i] for i in which], self.shared, self.resources)
 
 
-def train_group(jobs: Sequence[Settings], folders: Sequence[Path]) -> list[Numbers | Exception]:
+def train_group(jobs: Sequence[Settings], folders: Sequence[Path], resources: Resources) -> list[Numbers | Exception]:
     """Train the jobs' SAEs together; each folder gets metrics.csv, eval.json, sae/ and wandb/.
 
     What was saved goes on from there: SAEs that were saved after different numbers of steps go on one after the other.
     """
     keep_freed_memory()
-    group = Part(list(jobs), list(map(Path, folders)), jobs[0])
+    group = LocalGroup(list(jobs), list(map(Path, folders)), jobs[0], resources)
     results = dict[int, Numbers | Exception]()
-    require_same(group.shared, group.folders)
-    write_origin(group.shared, group.folders)
+    require_same(group.shared, group.folders, resources)
+    write_origin(group.shared, group.folders, resources)
     waiting = checkpoints.cohorts(group.folders)
     while waiting:
         gc.collect()  # of a group that did not fit into memory nothing is held any more
@@ -77,16 +81,16 @@ def _halves(cohort: Cohort, folders: Sequence[Path]) -> list[Cohort]:
     return found
 
 
-def _train(group: Part, cohort: Cohort) -> list[Numbers | Exception]:
+def _train(group: LocalGroup, cohort: Cohort) -> list[Numbers | Exception]:
     """Each rank its own SAEs where they are dealt out, else all of them."""
-    inputs = inputs_of(group.shared, list(map(point_of, group.jobs)))
+    inputs = inputs_of(group.shared, list(map(point_of, group.jobs)), group.resources)
     mine = range(len(group.jobs))
     if distributed.world_size() > distributed.ranks_per_sae():
         mine = _dealt_out(group.jobs)[distributed.rank()]
     part = group.of(mine)
     module, stream = prepared(part, inputs, cohort._replace(saves=[cohort.saves[i] for i in mine]))
     found = dict(zip(mine, _trained(part, module, stream, inputs), strict=True))
-    everybodys = {i: result for one in distributed.collected(found) for i, result in one.items()}
+    everybodys = {i: result for one in distributed.all_gather(found) for i, result in one.items()}
     return [everybodys[i] for i in range(len(group.jobs))]
 
 
@@ -98,14 +102,14 @@ def _dealt_out(jobs: Sequence[Settings]) -> list[list[int]]:
     return [sorted(rank) for rank in ranks]
 
 
-def _trained(part: Part, module: SAESweep, stream: ActivationStream, inputs: Inputs) -> list[Numbers | Exception]:
+def _trained(part: LocalGroup, module: SAESweep, stream: ActivationStream, inputs: Inputs) -> list[Numbers | Exception]:
     if module.steps_done:
         log.info("%s: from %s tokens on", ", ".join(m.label for m in module.members), f"{module.tokens:,}")
     for point, statistics in stream.statistics.items():
         log.info("%s", statistics.report(point))
     logger = logger_of(part)
-    fit(module, stream, logger, part.shared, part.folders)
-    results = distributed.told(_finish(part, module, stream, inputs))
+    fit(module, stream, logger, part.shared, part.folders, determined_by(part.shared, part.resources))
+    results = distributed.broadcast(_finish(part, module, stream, inputs))
     for index, (folder, result) in enumerate(zip(part.folders, results, strict=True)):
         failed = (str(result) or repr(result)) if isinstance(result, Exception) else None
         logger.finish(index, None if failed else result, failed)
@@ -114,13 +118,13 @@ def _trained(part: Part, module: SAESweep, stream: ActivationStream, inputs: Inp
     return results
 
 
-def prepared(part: Part, inputs: Inputs, cohort: Cohort, **more: Any) -> tuple[SAESweep, ActivationStream]:
+def prepared(part: LocalGroup, inputs: Inputs, cohort: Cohort, **more: Any) -> tuple[SAESweep, ActivationStream]:
     """The SAEs and their stream, new or as they were saved."""
     shared, points = part.shared, list(map(point_of, part.jobs))
     stream = _stream(shared, inputs.source, math.ceil(shared["tokens"] / shared["batch_tokens"]))
     found = [checkpoints.read(file) for file in cohort.saves if file is not None]
     if cohort.step:
-        position = distributed.told_by_any(found[0].state["position"] if found else None)
+        position = distributed.broadcast_from_any(found[0].state["position"] if found else None)
         statistics = {point: _statistics(save) for point, save in zip(points, found, strict=True)}
         stream.resume(Position(**position), statistics)
     progress = Progress(stream)  # from before the first window is read
@@ -159,7 +163,7 @@ def _member(label: str, job: Settings, point: HookPoint, stream: ActivationStrea
     return Member(label, point, sae, coefficient, arch["optimizer"])
 
 
-def logger_of(part: Part) -> SweepLogger:
+def logger_of(part: LocalGroup) -> SweepLogger:
     infos = [
         MemberInfo(
             folder, job, job["name"], job["model"]["name"], job["site"]["name"], job["layer"],
@@ -170,7 +174,7 @@ def logger_of(part: Part) -> SweepLogger:
     return SweepLogger(infos, part.shared.get("logger") or {})
 
 
-def _finish(part: Part, module: SAESweep, stream: ActivationStream, inputs: Inputs) -> list[Numbers | Exception]:
+def _finish(part: LocalGroup, module: SAESweep, stream: ActivationStream, inputs: Inputs) -> list[Numbers | Exception]:
     """Fold, evaluate, write; an SAE that fails is returned as an error, the others go on."""
     module.members.to(device_of(part.shared))  # where the language model is; Lightning leaves them on the CPU
     _calibrate(part.jobs, module, stream, inputs)
@@ -188,7 +192,7 @@ def _finish(part: Part, module: SAESweep, stream: ActivationStream, inputs: Inpu
         if not isinstance(found, Exception):
             found.numbers.update(_known_from_training(module, member))
             _say_if_missed(job, member, found.numbers["l0"])
-            found = _left(job, folder, member, found, stream.statistics[member.point])
+            found = _write_outputs(job, folder, member, found, stream.statistics[member.point])
         ends.append(found.numbers if isinstance(found, Measured) else found)
     return ends
 
@@ -203,7 +207,7 @@ def _measured(inputs: Inputs, subjects: Sequence[Subject]) -> list[Measured | Ex
     mine = range(distributed.rank_in_sae(), len(subjects), distributed.ranks_per_sae())
     found = dict(zip(mine, inputs.evaluate([subjects[i] for i in mine]), strict=True))
     if distributed.ranks_per_sae() > 1:
-        found = {i: numbers for part in distributed.collected(found) for i, numbers in part.items()}
+        found = {i: numbers for part in distributed.all_gather(found) for i, numbers in part.items()}
     return [found[i] for i in range(len(subjects))]
 
 
@@ -215,16 +219,16 @@ def _known_from_training(module: SAESweep, member: Member) -> Numbers:
     }
 
 
-def _left(
+def _write_outputs(
     job: Settings, folder: Path, member: Member, measured: Measured, statistics: Statistics
 ) -> Measured | Exception:
     """The SAE and its site, what its numbers are made of, and last the numbers, which say that it is finished."""
     if distributed.rank_in_sae() > 0:
         return measured
     problems = list[Exception]()
-    with alone(problems.append):
+    with isolate_failures(problems.append):
         sae_format.save(folder / "sae", member.sae, job, measured.numbers)
-        checkpoints.put(folder / files.STATISTICS, Save(*statistics.saved()))
+        checkpoints.write_tensors(folder / files.STATISTICS, Save(*statistics.saved()))
         sweep_table.write(folder, documents=measured.documents, frequency=measured.frequency, numbers=measured.numbers)
         return measured
     log.error("%s cannot be written", member.label, exc_info=problems[0])
@@ -237,7 +241,7 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
         member for job, member in zip(jobs, module.members, strict=True)
         if not member.failed and member.sae.thresholded and target(job) is not None
     ]
-    if not distributed.agreed(bool(concerned)):
+    if not distributed.any_rank(bool(concerned)):
         return
     rows = inputs.calibration_rows()
     for member in concerned:

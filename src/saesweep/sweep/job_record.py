@@ -8,12 +8,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from saesweep.config.schema import MAY_DIFFER_IN_A_FIGURE, target
-from saesweep.errors import UsageError, as_typed
+from saesweep.config.schema import MAY_DIFFER_IN_A_FIGURE
+from saesweep.config.settings import target
+from saesweep.errors import HOW_TO_REPLACE, UsageError, as_typed
 from saesweep.loggers.identity import own_settings
 from saesweep.results import checkpoints, files
 from saesweep.results.files import COMPOSED, FAILED, NUMBERS, RESOLVED
 from saesweep.sweep.jobs import Job, groups, shown
+from saesweep.sweep.resources import Resources
 
 log = logging.getLogger(__name__)
 
@@ -40,25 +42,25 @@ def refuse_others(jobs: Sequence[Job]) -> None:
         for job in jobs if not job.settings["overwrite"] and (differing := differences(job))
     ]
     if replaced:
-        raise UsageError("\n".join([*replaced, "choose another name=..., or replace these results with overwrite=true"]))
+        raise UsageError("\n".join([*replaced, HOW_TO_REPLACE]))
     if beside := _beside(jobs):
         fix = "one figure would hold both: choose another name=..., or make all of it again in one command with overwrite=true"
         raise UsageError("\n".join([*beside, fix]))
 
 
-def stale(jobs: Sequence[Job]) -> set[Path]:
+def stale(jobs: Sequence[Job], resources: Resources) -> set[Path]:
     """The folders whose checkpoints or results come from other text or weights of the same name; refused without overwrite."""
     changed: dict[Path, str] = {}
     for group in groups([job for job in jobs if checkpoints.origins(job.folder) and not differences(job)]):
-        from saesweep.sweep import inputs  # torch
+        from saesweep.sweep import origin  # torch
 
         try:
-            changed |= inputs.changed_content(group[0].settings, [job.folder for job in group])
+            changed |= origin.changed_content(group[0].settings, [job.folder for job in group], resources)
         except UsageError as error:  # what is trained on them ends with this error; what is finished needs neither
             log.warning("whether the text and the weights of %s have changed is not known: %s", shown(group[0].folder), error)
     refused = [changed[job.folder] for job in jobs if job.folder in changed and not job.settings["overwrite"]]
     if refused:
-        raise UsageError("\n".join([*refused, f"give them back, {inputs.HOW_TO_REPLACE}"]))
+        raise UsageError("\n".join([*refused, f"give them back, {HOW_TO_REPLACE}"]))
     return set(changed)
 
 
@@ -99,7 +101,7 @@ def _start(settings: Mapping) -> dict[str, Any]:
 
 def differences(job: Job) -> list[str]:
     """One line for each setting that differs from those that made the results in the job's folder."""
-    if not checkpoints.exist(job.folder) and not any((job.folder / name).exists() for name in RESULTS):
+    if not checkpoints.has_checkpoint(job.folder) and not any((job.folder / name).exists() for name in RESULTS):
         return []
     made = files.settings(job.folder)
     if not made:
@@ -112,11 +114,11 @@ def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     return [f"{key}: {as_typed(there.get(key, 'absent'))} there, {as_typed(here.get(key, 'absent'))} here" for key in keys]
 
 
-def begin(group: Sequence[Job]) -> None:
+def begin(group: Sequence[Job], resources: Resources) -> None:
     """Write down the settings; remove what an earlier attempt left, unless it was saved and can go on."""
-    replaced = stale(group)
+    replaced = stale(group, resources)
     for job in group:
-        if differences(job) or job.folder in replaced or not checkpoints.exist(job.folder):
+        if differences(job) or job.folder in replaced or not checkpoints.has_checkpoint(job.folder):
             _clear(job)
         (job.folder / FAILED).unlink(missing_ok=True)
         _write(job.folder / RESOLVED, OmegaConf.to_yaml(OmegaConf.create(job.settings)))

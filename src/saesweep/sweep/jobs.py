@@ -174,7 +174,7 @@ def groups(jobs: Sequence[Job]) -> list[list[Job]]:
 
 def _that_fit(group: Sequence[Job]) -> Iterator[list[Job]]:
     """The group in parts, where it ran out of memory before."""
-    most = min([len(group), *(known for job in group if (known := checkpoints.together(job.folder)))])
+    most = min([len(group), *(known for job in group if (known := checkpoints.max_group_size(job.folder)))])
     for first in range(0, len(group), most):
         yield list(group[first : first + most])
 

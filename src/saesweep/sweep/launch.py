@@ -23,11 +23,13 @@ from saesweep.runtime import signals
 from saesweep.sweep import job_record, rollback
 from saesweep.sweep.compilation import compiling
 from saesweep.sweep.ending import mistakes_told
-from saesweep.sweep.engines.base import Engine, engine_of
+from saesweep.sweep.engines.base import Engine
+from saesweep.sweep.engines.choose import engine_of
 from saesweep.sweep.engines.worker import RanksOutOfMemory
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
 from saesweep.sweep.live_table import live
 from saesweep.sweep.plan import describe
+from saesweep.sweep.resources import Resources
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any] | Exception  # the numbers of eval.json, or what ended the SAE
@@ -64,8 +66,9 @@ def launch(hydra: Setup, overrides: Sequence[Sequence[str]], first: int) -> list
 
 
 def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
-    engine = engine_of(files.at_home(OmegaConf.to_container(OmegaConf.create(hydra.engine), resolve=True)))
-    done, todo = planned(jobs, engine)
+    resources = Resources()
+    engine = engine_of(files.at_home(OmegaConf.to_container(OmegaConf.create(hydra.engine), resolve=True)), resources)
+    done, todo = planned(jobs, engine, resources)
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]
     rollback.keep()
@@ -76,7 +79,7 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
 
     new = [job for group in todo for job in group]
     for group in todo:
-        job_record.begin(group)
+        job_record.begin(group, resources)
     with summaries(new) as look:
         with live(new), engine:
             tickets = [engine.submit(hydra.run, group) for group in todo]
@@ -87,23 +90,25 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
         return _report(jobs, [returns[job.folder] for job in jobs])
 
 
-def planned(jobs: Sequence[Job], engine: Engine) -> tuple[dict[Path, dict[str, Any]], list[list[Job]]]:
+def planned(
+    jobs: Sequence[Job], engine: Engine, resources: Resources
+) -> tuple[dict[Path, dict[str, Any]], list[list[Job]]]:
     """Check the jobs and print the plan: the numbers of those that are finished, and the groups of the others."""
     with compiling(jobs if engine.is_here else []):
         refuse(jobs)
         job_record.refuse_others(jobs)
-        stale = job_record.stale(jobs)
+        stale = job_record.stale(jobs, resources)
         done = {job.folder: numbers for job in jobs if job.folder not in stale and (numbers := _kept(job)) is not None}
         todo = groups([job for job in jobs if job.folder not in done])
-        costs = [_estimate(group) if engine.is_here else None for group in todo]
+        costs = [_estimate(group, resources) if engine.is_here else None for group in todo]
     print(describe([job for job in jobs if job.folder in done], todo, costs), flush=True)
     return done, todo
 
 
-def _estimate(group: Sequence[Job]) -> dict[str, Any]:
+def _estimate(group: Sequence[Job], resources: Resources) -> dict[str, Any]:
     from saesweep.sweep import probe  # torch
 
-    return probe.estimate([job.settings for job in group])
+    return probe.estimate([job.settings for job in group], resources)
 
 
 def _kept(job: Job) -> dict[str, Any] | None:

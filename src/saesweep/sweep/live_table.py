@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from saesweep.config.schema import target
+from saesweep.config.settings import target
 from saesweep.results import files
-from saesweep.runtime import screen
+from saesweep.runtime import console
 from saesweep.sweep.jobs import Job
 from saesweep.sweep.plan import aim, duration
 
@@ -37,7 +37,7 @@ def live(jobs: Sequence[Job]) -> Iterator[None]:
         return
     view = View(jobs)
     thread = threading.Thread(target=view.run, daemon=True)
-    with view.table_on_screen, screen.shown_by(view.say):
+    with view.table_on_screen, console.route_status(view.say):
         thread.start()
         try:
             yield

@@ -2,7 +2,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saesweep.config.schema import target
+from saesweep.config.settings import target
 from saesweep.results import checkpoints
 from saesweep.sweep.jobs import Job, shown
 
@@ -27,7 +27,7 @@ def describe(done: Sequence[Job], groups: Sequence[Sequence[Job]], estimates: Se
 
 def _shared(group: Sequence[Job]) -> str:
     cfg = group[0].settings
-    known = [most for job in group if (most := checkpoints.together(job.folder))]
+    known = [most for job in group if (most := checkpoints.max_group_size(job.folder))]
     why = f" ({min(known)} at a time: more ran out of memory)" if known else ""
     name = cfg["model"]["name"]
     once = f"{name}: drawn once" if "synthetic" in cfg["model"]["source"] else f"{name} reads {cfg['text']['name']} once"

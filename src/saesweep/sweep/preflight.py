@@ -12,12 +12,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from saesweep.config.check import check_name
+from saesweep.config.logger_keys import refuse_secrets
 from saesweep.errors import UsageError
-from saesweep.loggers.lightning_logger import refuse_secrets
 from saesweep.sweep import rollback
 from saesweep.sweep.ending import no_job_after_an_error
 from saesweep.sweep.job_record import refuse_others
 from saesweep.sweep.jobs import folder_at_home, job_of, refuse, require_place, resolving
+from saesweep.sweep.resources import Resources
 
 
 class Refuse(Callback):
@@ -27,10 +28,11 @@ class Refuse(Callback):
             refuse([job])
             refuse_others([job])
             if job.settings["plan"]:
-                from saesweep.sweep.engines.base import Here
+                from saesweep.sweep.engines.local import LocalEngine
                 from saesweep.sweep.launch import planned
 
-                planned([job], Here())
+                resources = Resources()
+                planned([job], LocalEngine(resources), resources)
                 sys.exit()
             rollback.remember(job.folder, rollback.of_a_job(config.hydra))
 

@@ -11,17 +11,20 @@ from typing import Any
 import torch
 
 from saesweep.arch.base import SparseAutoencoder
+from saesweep.config.settings import Settings, device_of, has_lm
 from saesweep.data.disk_cache import CachedSource
-from saesweep.data.harvest import fill, timed_forward
+from saesweep.data.forward_size import timed_forward
+from saesweep.data.micro_batches import fill
 from saesweep.data.normalisation import Statistics
 from saesweep.data.text import pieces, tokenized
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
 from saesweep.results import sae_format
-from saesweep.runtime.console import Line
+from saesweep.runtime.console import ProgressLine
 from saesweep.runtime.timing import quickest
 from saesweep.sweep import compilation, inputs
-from saesweep.sweep.inputs import KnownDictionary, ReadText, Settings, enough_text, has_lm, language_model, point_of
+from saesweep.sweep.inputs import KnownDictionary, ReadText, point_of
+from saesweep.sweep.resources import Resources
 from saesweep.training.build import build
 from saesweep.training.calibration import meet_l0_
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
@@ -30,19 +33,19 @@ log = logging.getLogger(__name__)
 SAMPLE = 1000  # documents of which the fill of the blocks is measured
 
 
-def estimate(jobs: Sequence[Settings]) -> dict[str, Any]:
+def estimate(jobs: Sequence[Settings], resources: Resources) -> dict[str, Any]:
     """What a group will take, from a few forwards of the language model and a few steps of each kind of SAE."""
     inputs.require_device(jobs[0])
-    say = Line(every=0.0)
+    say = ProgressLine(every=0.0)
     if has_lm(jobs[0]):
         say(f"reading the text, {jobs[0]['text']['name']}")
-        enough_text(jobs[0])  # before the weights
+        resources.require_long_enough_text(jobs[0])  # before the weights
     say(f"timing a forward of {jobs[0]['model']['name']}")
-    rows, position_seconds = _probe_rows(jobs)
+    rows, position_seconds = _probe_rows(jobs, resources)
     _require_usable(jobs, rows)
     for job in jobs:
         _require_memory(job, rows[point_of(job)].shape[1])
-    share = _fill(jobs[0], list(map(point_of, jobs))) if has_lm(jobs[0]) else 1.0
+    share = _fill(jobs[0], list(map(point_of, jobs)), resources) if has_lm(jobs[0]) else 1.0
     harvest_seconds = position_seconds / share
     say("timing a step of each kind of SAE")
     sizes = [rows[point_of(job)].shape[1] for job in jobs]
@@ -54,7 +57,7 @@ def estimate(jobs: Sequence[Settings]) -> dict[str, Any]:
     params = [_count(job, d_in) for job, d_in in zip(jobs, sizes, strict=True)]
     return {
         "d_in": sizes, "params": params, "optimizer_bytes": [8 * count for count in params],
-        "seconds": jobs[0]["tokens"] * per_token + _evaluation_seconds(jobs, harvest_seconds, share),
+        "seconds": jobs[0]["tokens"] * per_token + _evaluation_seconds(jobs, harvest_seconds, share, resources),
     }
 
 
@@ -63,11 +66,11 @@ def _kind(job: Settings, d_in: int) -> tuple:
     return job["arch"]["name"], job["width"], job["sparsity"], job["dense"], d_in
 
 
-def _fill(job: Settings, points: Sequence[HookPoint]) -> float:
+def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> float:
     """The share of the positions that the language model reads which hold ordinary tokens, of a sample of the text."""
-    corpus, tokenizer = enough_text(job)
+    corpus, tokenizer = resources.require_long_enough_text(job)
     sample = itertools.islice(filter(None, corpus.one_pass("held_out")), SAMPLE)
-    documents, forward_tokens = list(tokenized(sample, tokenizer)), inputs.forward_tokens(job, points)
+    documents, forward_tokens = list(tokenized(sample, tokenizer)), resources.forward_tokens(job, points)
 
     def of(context: int) -> float:
         read = torch.stack([block for ids in documents for block in pieces(ids, tokenizer, context)])
@@ -82,13 +85,13 @@ def _fill(job: Settings, points: Sequence[HookPoint]) -> float:
     return share
 
 
-def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float, share: float) -> float:
+def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float, share: float, resources: Resources) -> float:
     """The language model's part of it: the activations, and a pass with logits per SAE, per ablation and one clean."""
     numbers = jobs[0]["evaluation"]
     seconds = (numbers["tokens"] + numbers["calibration_tokens"]) * harvest_seconds
     if not has_lm(jobs[0]) or numbers["lm_tokens"] == 0:
         return seconds
-    lm = language_model(jobs[0])
+    lm = resources.language_model(jobs[0])
     tokens = torch.zeros(1, jobs[0]["context"], dtype=torch.long, device=next(lm.module.parameters()).device)
     with torch.no_grad():
         a_pass, _ = quickest(lambda: lm.module(input_ids=tokens, use_cache=False).logits)
@@ -96,7 +99,7 @@ def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float, share:
     return seconds + passes * a_pass * numbers["lm_tokens"] / share / tokens.numel()
 
 
-def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor], float]:
+def _probe_rows(jobs: Sequence[Settings], resources: Resources) -> tuple[dict[HookPoint, torch.Tensor], float]:
     """A few activation rows per hook point, and the seconds that a position takes to harvest."""
     job, points = jobs[0], list(dict.fromkeys(map(point_of, jobs)))
     if not has_lm(job):
@@ -105,11 +108,11 @@ def _probe_rows(jobs: Sequence[Settings]) -> tuple[dict[HookPoint, torch.Tensor]
         source = KnownDictionary(job, points).source
         seconds, rows = quickest(lambda: source.window(4096))
         return rows, seconds / 4096
-    source = ReadText(job, points).source
+    source = ReadText(job, points, resources).source
     if isinstance(source, CachedSource) and source.holds_next():
         return source.window(4096), 0.0
-    blocks = max(1, inputs.forward_tokens(job, points) // 2 // job["context"])
-    seconds, rows = timed_forward(language_model(job), points, blocks, job["context"])
+    blocks = max(1, resources.forward_tokens(job, points) // 2 // job["context"])
+    seconds, rows = timed_forward(resources.language_model(job), points, blocks, job["context"])
     return rows, seconds / (blocks * job["context"])
 
 
@@ -132,7 +135,7 @@ def _require_memory(job: Settings, d_in: int) -> None:
 
 
 def _require_room(what: str, needed: int, job: Settings) -> None:
-    device = inputs.device_of(job)
+    device = device_of(job)
     there = torch.cuda.mem_get_info()[1] if device.type == "cuda" else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:
         raise UsageError(f"{what}: takes {needed / 1e9:,.0f} GB, and there are {there / 1e9:,.0f} GB of memory here; lower it")

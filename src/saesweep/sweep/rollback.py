@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from saesweep.results import files
+from saesweep.runtime import atomic
 
 _files: dict[Path, bytes | None] = {}  # as they were; None where there was none
 _folders: list[Path] = []  # that were not there, the innermost first
@@ -46,7 +46,7 @@ def take_back() -> None:
         if content is None:
             file.unlink(missing_ok=True)
         elif not file.is_file() or file.read_bytes() != content:
-            files.replace(file, content)
+            atomic.write(file, content)
     for folder in sorted(_folders, key=lambda folder: -len(folder.parts)):
         with suppress(OSError):
             folder.rmdir()

@@ -11,10 +11,11 @@ from saesweep.results import checkpoints, files
 from saesweep.runtime import signals
 from saesweep.sweep import job_record, rollback
 from saesweep.sweep.ending import mistakes_told
-from saesweep.sweep.engines.base import Here
+from saesweep.sweep.engines.local import LocalEngine
 from saesweep.sweep.jobs import Job, job_of, shown
 from saesweep.sweep.launch import planned, show_pareto, trained
 from saesweep.sweep.live_table import live
+from saesweep.sweep.resources import Resources
 
 RUN = "saesweep.sweep.group.train_group"
 
@@ -22,11 +23,12 @@ RUN = "saesweep.sweep.group.train_group"
 def train(cfg: DictConfig) -> dict[str, Any] | None:
     """A group of one; what it returns is the job's return value for Hydra's sweepers."""
     hydra = HydraConfig.instance().cfg
+    resources = Resources()
     with mistakes_told(), signals.obeyed():
         job = job_of(OmegaConf.merge({"hydra": hydra.hydra}, cfg), single=hydra.hydra.mode != RunMode.MULTIRUN)
         rollback.made_with(job.folder, rollback.of_a_job(hydra.hydra))
         try:
-            done, todo = planned([job], Here())
+            done, todo = planned([job], LocalEngine(resources), resources)
         except UsageError:
             job_record.restore(job)
             raise
@@ -38,14 +40,14 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
         from saesweep.sweep.wandb_summary import summaries  # pandas
 
         with summaries([job] if todo else []):
-            numbers = _train(job) if todo else done[job.folder]
+            numbers = _train(job, resources) if todo else done[job.folder]
             show_pareto(job)
         return numbers
 
 
-def _train(job: Job) -> dict[str, Any]:
-    job_record.begin([job])
-    with live([job]), Here() as engine:
+def _train(job: Job, resources: Resources) -> dict[str, Any]:
+    job_record.begin([job], resources)
+    with live([job]), LocalEngine(resources) as engine:
         ticket = engine.submit(RUN, [job])
         result = trained(engine, ticket, [job], RUN)[0]
     if isinstance(result, TrainingFailed):

@@ -42,8 +42,8 @@ def summaries(jobs: Sequence[Job]) -> Iterator[Callable[[], None]]:
         over.set()
         look.set()
         for summary in found:
-            wandb_runs.in_turn(summary.close, whole)
-        wandb_runs.settle()
+            wandb_runs.submit(summary.close, whole)
+        wandb_runs.flush()
 
 
 def _summaries(jobs: Sequence[Job]) -> list["Summary"]:
@@ -57,7 +57,7 @@ def _summaries(jobs: Sequence[Job]) -> list["Summary"]:
 
 def _watch(found: Sequence["Summary"], over: threading.Event, look: threading.Event, seconds: float) -> None:
     while not over.is_set():
-        for done in [wandb_runs.in_turn(summary.update) for summary in found]:
+        for done in [wandb_runs.submit(summary.update) for summary in found]:
             done.result()
         look.wait(seconds)
         look.clear()

@@ -11,20 +11,26 @@ import torch
 from safetensors import SafetensorError
 
 from saesweep.config.instantiate import instantiate
+from saesweep.config.settings import Settings, device_of
 from saesweep.data.stream import ActivationStream
 from saesweep.loggers.sweep_logger import SweepLogger
 from saesweep.results import checkpoints, files
 from saesweep.results.checkpoints import Save
-from saesweep.runtime import distributed, screen, signals
-from saesweep.runtime.console import Line
-from saesweep.sweep.inputs import Settings, determined_by, device_of
+from saesweep.runtime import console, distributed, signals
+from saesweep.runtime.console import ProgressLine
 from saesweep.training.module import Member, SAESweep
 
 
-def fit(module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Settings, folders: Sequence[Path]) -> None:
-    """Train to the end. All members are saved every `save_tokens` and `save_minutes`, at the end, and on a signal."""
+def fit(
+    module: SAESweep, stream: ActivationStream, logger: SweepLogger, job: Settings, folders: Sequence[Path],
+    determined_by: Settings,
+) -> None:
+    """Train to the end. All members are saved every `save_tokens` and `save_minutes`, at the end, and on a signal.
+
+    `determined_by`: what determined the activations, for the checkpoints.
+    """
     every_steps = max(1, job["save_tokens"] // job["batch_tokens"])
-    saver = Saver(stream, folders, determined_by(job), every_steps, 60 * job["save_minutes"])
+    saver = Saver(stream, folders, determined_by, every_steps, 60 * job["save_minutes"])
     module.after_step = saver
     if not module.members:
         for _ in stream:  # a reader for the other ranks
@@ -78,8 +84,8 @@ class Saver:
         due = module.steps_done % self.every_steps == 0 or module.steps_done == module.total_steps
         stop = False
         if distributed.world_size() == 1 or module.steps_done % self.AGREE == 0:
-            due |= distributed.agreed(time.monotonic() - self.last > self.every_seconds)
-            stop = distributed.agreed(signals.asked_to_stop())
+            due |= distributed.any_rank(time.monotonic() - self.last > self.every_seconds)
+            stop = distributed.any_rank(signals.asked_to_stop())
         if due or stop:
             self.save(module)
         if stop:
@@ -95,7 +101,7 @@ class Saver:
             for index, (member, folder) in enumerate(zip(module.members, self.folders, strict=True)):
                 if not member.failed and (problem := self._write(module, member, folder)):
                     problems[index] = f"{member.label}: cannot be saved: {problem}, after {module.tokens:,} tokens"
-            for index, reason in distributed.told(problems).items():
+            for index, reason in distributed.broadcast(problems).items():
                 module.members[index].stop_(reason)
         self.last, self.saved_step = time.monotonic(), module.steps_done
 
@@ -126,14 +132,14 @@ class Progress:
     """Tokens, tokens/s, time left, and L0 and FVU of every member."""
 
     def __init__(self, stream: ActivationStream) -> None:
-        self.line, self.stream = Line(), stream
+        self.line, self.stream = ProgressLine(), stream
         self.began, self.first_step = time.monotonic(), stream.position.step
 
     def __call__(self, module: SAESweep) -> None:
         total = module.total_steps * module.batch_tokens
         left = self.seconds_left(module)
         head = f"{module.tokens / total:4.0%}  {module.tokens:,} tokens  {module.tokens_per_second:,.0f}/s  {left:.0f} s left"
-        members = [] if screen.is_live() else ["L0 (FVU):", *(_short(member) for member in module.members)]
+        members = [] if console.is_live() else ["L0 (FVU):", *(_short(member) for member in module.members)]
         self.line("  ".join([head, *members]), final=module.steps_done == module.total_steps)
 
     def seconds_left(self, module: SAESweep) -> float:

@@ -24,7 +24,7 @@ from saesweep.evaluation.metrics import dead_share
 from saesweep.lm.hooks import HookPoint
 from saesweep.loggers.sweep_logger import SweepLogger
 from saesweep.runtime import distributed, signals
-from saesweep.runtime.memory import alone
+from saesweep.runtime.isolate import isolate_failures
 from saesweep.training.l0_controller import Coefficient
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
 from saesweep.training.running_sums import Moments, RunningSums, moments_of
@@ -60,7 +60,7 @@ class Member(nn.Module):
 
         `moments`: `moments_of` the batch, where they are known.
         """
-        x = distributed.own(batch)
+        x = distributed.shard(batch)
         self.sae.unformed = [] if distributed.ranks_per_sae() == 1 else None
         step = self.sae.step(x, x.new_zeros(()) if self.coefficient is None else self.coefficient.at(progress), progress)
         share = len(x) / len(batch)
@@ -69,7 +69,7 @@ class Member(nn.Module):
         fired, l0 = step.latents.fired, step.latents.l0 * share
         if distributed.ranks_per_sae() > 1:
             votes = fired.to(l0)
-            distributed.sum_([l0, votes, *(p.grad for p in self.sae.parameters() if p.grad is not None)])
+            distributed.all_reduce_([l0, votes, *(p.grad for p in self.sae.parameters() if p.grad is not None)])
             fired = votes > 0
         self.sums.add(len(batch), moments or moments_of(batch), l0, step, share)
         self.sae.count_fired_(fired, len(batch))
@@ -86,7 +86,7 @@ class Member(nn.Module):
             log.error("%s: %s", self.label, error, exc_info=not known)
             self.stop_(f"{self.label}: {'' if known else f'{type(error).__name__}: '}{error} {when}")
 
-        return alone(failed)
+        return isolate_failures(failed)
 
     def stop_(self, reason: str) -> None:
         """The rest of the group goes on without it."""
@@ -155,8 +155,8 @@ class SAESweep(L.LightningModule):
 
     def _step(self, index: int, member: Member, x: Float[Tensor, "batch d_in"], moments: Moments) -> Float[Tensor, ""]:
         self.optimizer.param_groups[index]["lr"] = member.learning_rate((self.steps_done + 1) / (self.total_steps + 1))
-        alone = distributed.ranks_per_sae() == 1  # else the other ranks are in the middle of this step
-        with member.failing_alone(f"after {self.tokens:,} tokens") if alone else nullcontext():
+        independent = distributed.ranks_per_sae() == 1  # else the other ranks are in the middle of this step
+        with member.failing_alone(f"after {self.tokens:,} tokens") if independent else nullcontext():
             loss = member.step_(x, self.steps_done / self.total_steps, moments)
             self.optimizer.step_group(index, member.sae.unformed)
             member.sae.constrain_()
@@ -177,14 +177,14 @@ class SAESweep(L.LightningModule):
         self._last_log, self.tokens_per_second = (self.tokens, now), (self.tokens - tokens) / (now - then)
         running = {index: member for index, member in enumerate(self.members) if not member.failed}
         for member in running.values():
-            member.latest, finite = distributed.told((self._metrics(member), member.sums.finite()))
+            member.latest, finite = distributed.broadcast((self._metrics(member), member.sums.finite()))
             member.sums = RunningSums()
             if not finite:
                 member.declared = True
                 member.stop_(f"{member.label}: the activations at {member.point} are not finite, somewhere in the last "
                              f"{self.log_steps * self.batch_tokens:,} of {self.tokens:,} tokens")
             self.stop_where_not_finite_(member)
-        for index, reason in distributed.told(self._write(running)).items():
+        for index, reason in distributed.broadcast(self._write(running)).items():
             self.members[index].stop_(reason)
         self.progress(self)
 

@@ -23,7 +23,7 @@ class Moments(NamedTuple):
 
 def moments_of(batch: Float[Tensor, "batch d_in"]) -> Moments:
     """Of this rank's rows, in fp64, so that the mean may outweigh the spread. As products, which are faster than sums."""
-    x = distributed.own(batch).double()
+    x = distributed.shard(batch).double()
     return Moments(x.new_ones(len(x)) @ x, x.reshape(-1) @ x.reshape(-1))
 
 
@@ -54,7 +54,7 @@ class RunningSums:
             like = torch.as_tensor(self.active).double()
             sums = torch.stack([torch.as_tensor(x).to(like) for x in (self.error, self.squares, *self.losses.values())])
             self.x = self.x.clone()  # the members of one hook point may share it
-            distributed.sum_([sums, self.x])
+            distributed.all_reduce_([sums, self.x])
             self.error, self.squares, *losses = sums
             self.losses = dict(zip(self.losses, losses, strict=True))
             self.only_on_rank_0_()

@@ -27,9 +27,9 @@ from typing import Any
 
 from saesweep.config.instantiate import locate
 from saesweep.errors import UsageError
-from saesweep.results import files
-from saesweep.runtime import signals
+from saesweep.runtime import atomic, signals
 from saesweep.sweep.jobs import Job
+from saesweep.sweep.resources import Resources
 
 WATCH = "SAESWEEP_WATCH"  # the process on this machine with which the ranks end, however it ends
 
@@ -61,7 +61,7 @@ def request(place: Path, run: str, group: Sequence[Job]) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    files.replace(place / "group.json", json.dumps(content, default=str))
+    atomic.write(place / "group.json", json.dumps(content, default=str))
 
 
 def command(place: Path, trainer: Mapping[str, Any]) -> list[str]:
@@ -126,10 +126,10 @@ def _rank(place: Path, group: Mapping[str, Any]) -> None:
         distributed.begin(trainer["accelerator"], trainer["strategy"]["_target_"])
     _log_to(group["logs"] if distributed.rank() == 0 else None)
     function = locate(group["run"], "hydra.launcher.run")
-    found = function(group["configs"], list(map(Path, group["folders"])))
+    found = function(group["configs"], list(map(Path, group["folders"])), Resources())
     if distributed.rank() == 0:
         plain = [{"failed": str(result) or repr(result)} if isinstance(result, Exception) else result for result in found]
-        files.replace(place / "results.json", json.dumps(plain))
+        atomic.write(place / "results.json", json.dumps(plain))
     if world_size(trainer) > 1:
         distributed.end()
 

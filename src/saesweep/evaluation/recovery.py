@@ -1,0 +1,31 @@
+"""Evaluation on the synthetic model: no language model's loss, but how well the known dictionary is recovered."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saesweep.data.synthetic import SyntheticSource
+from saesweep.evaluation.evaluate import Measured, Subject
+from saesweep.runtime.rng import SYNTHETIC_EVALUATION, generator
+
+DOCUMENT = 128  # tokens, all independent, that stand for one
+
+
+def recovery(dictionary: Float[Tensor, "features d_in"], W_dec: Float[Tensor, "d_sae d_in"]) -> float:
+    """Mean over the true features of the largest cosine with a decoder row of norm one."""
+    return float((dictionary.to(W_dec) @ W_dec.T).amax(1).mean())
+
+
+@torch.no_grad()
+def evaluate_synthetic(source: SyntheticSource, subjects: Sequence[Subject], tokens: int) -> list[Measured | Exception]:
+    """As evaluation.evaluate, but with no language model's loss, and with the recovery of the dictionary."""
+    x, documents = source.draw(tokens, generator(source.seed, SYNTHETIC_EVALUATION)), torch.arange(tokens) // DOCUMENT
+    for subject in subjects:
+        subject.measure_by(int(documents[-1]) + 1)
+        with subject.failing_alone():
+            subject.measure(x, documents)
+            subject.require_measured()
+    return [s.failed or s.measured({"recovery": recovery(source.dictionary, s.sae.W_dec)}) for s in subjects]

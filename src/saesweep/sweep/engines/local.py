@@ -1,0 +1,163 @@
+"""Groups on this machine: one after the other (`hydra/launcher=grouped`), or several at once (`hydra/launcher=pool`)."""
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from saesweep.config.instantiate import locate
+from saesweep.errors import UsageError
+from saesweep.runtime import console
+from saesweep.sweep.engines import join, worker
+from saesweep.sweep.engines.base import GRACE, Results, forget, place_of
+from saesweep.sweep.jobs import Job
+from saesweep.sweep.resources import Resources
+
+log = logging.getLogger(__name__)
+OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass
+class GroupProcess:
+    """A group in a process of its own, or in one per device."""
+
+    run: str
+    jobs: Sequence[Job]
+    process: subprocess.Popen | None = None
+    devices: list[Any] = field(default_factory=list)
+
+    @property
+    def place(self) -> Path:
+        return place_of(self.jobs)
+
+    @property
+    def ranks(self) -> int:
+        return worker.devices(self.jobs[0].settings["trainer"])
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """In a session of its own: what ends the session ends all of it."""
+        words = worker.command(self.place, self.jobs[0].settings["trainer"])
+        worker.request(self.place, self.run, self.jobs)
+        kept = {key: value for key, value in os.environ.items() if key not in OF_RANKS}
+        kept |= {worker.WATCH: str(os.getpid())}
+        output = (self.place / "output.txt").open("w") if console.is_live() else None  # the table has the terminal
+        self.process = subprocess.Popen(words, env=kept | environment, start_new_session=True, stdout=output, stderr=output)
+
+    def ask_to_stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            (self.place / "stop").touch()
+
+    def stop(self) -> None:
+        """Ask the ranks to save and end; kill them after GRACE seconds."""
+        if self.process is None:
+            return
+        self.ask_to_stop()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(GRACE)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def results(self) -> Results:
+        code = self.process.wait()
+        self.stop()
+        found = worker.results(self.place, f"exit code {code}")
+        forget(self.place)
+        return found
+
+
+def threads(shares: int) -> dict[str, str]:
+    """The cores of this machine shared out, unless the user has done so."""
+    count = str(max(1, len(os.sched_getaffinity(0)) // shares))
+    return {key: os.environ.get(key, count) for key in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
+
+
+class LocalEngine:
+    """One group after the other: in this process, or in one process per device."""
+
+    is_here = True
+
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
+        self.groups: list[GroupProcess] = []
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for group in self.groups:
+            group.stop()
+            join.over(group.place.parent)
+
+    def submit(self, run: str, group: Sequence[Job]) -> int:
+        self.groups.append(GroupProcess(run, group))
+        if group[0].settings["trainer"].get("num_nodes", 1) > 1:
+            join.expect(self.groups[-1].place.parent)
+        return len(self.groups) - 1
+
+    def results(self, ticket: int) -> Results:
+        group = self.groups[ticket]
+        if worker.world_size(group.jobs[0].settings["trainer"]) == 1:
+            function = locate(group.run, "hydra.launcher.run")
+            return function([job.settings for job in group.jobs], [job.folder for job in group.jobs], self.resources)
+        self.resources.release_model()
+        group.start(threads(group.ranks))
+        return group.results()
+
+
+class Pool:
+    """As many groups at once as there are devices for; each gets ids of its own, as CUDA_VISIBLE_DEVICES."""
+
+    is_here = True
+
+    def __init__(self, devices: Sequence[Any], resources: Resources) -> None:
+        if not isinstance(devices, list | tuple):
+            raise UsageError(f"hydra.launcher.engine.devices={devices}: must be a list of devices, such as [0,1]")
+        self.all, self.free = list(devices), list(devices)
+        self.resources = resources
+        self.groups: list[GroupProcess] = []
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for group in self.groups:
+            group.ask_to_stop()  # all of them, before one is waited for
+        for group in self.groups:
+            group.stop()
+
+    def submit(self, run: str, group: Sequence[Job]) -> int:
+        self.groups.append(GroupProcess(run, group))
+        if self.groups[-1].ranks > len(self.all):
+            raise UsageError(f"trainer.devices={self.groups[-1].ranks}: hydra.launcher.engine.devices has {len(self.all)}")
+        return len(self.groups) - 1
+
+    def results(self, ticket: int) -> Results:
+        group = self.groups[ticket]
+        self._advance()
+        while group.process is None or group.process.poll() is None:
+            time.sleep(0.2)
+            self._advance()
+        return group.results()
+
+    def _advance(self) -> None:
+        """What has ended gives its devices back; what waits gets them, in order."""
+        for group in self.groups:
+            if group.devices and group.process.poll() is not None:
+                self.free += group.devices
+                group.devices = []
+        for group in (g for g in self.groups if g.process is None):
+            if group.ranks > len(self.free):
+                break
+            group.devices, self.free = self.free[: group.ranks], self.free[group.ranks :]
+            seen = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, group.devices))}
+            log.info("on %s: %s", seen["CUDA_VISIBLE_DEVICES"], ", ".join(str(job.folder.name) for job in group.jobs))
+            self.resources.release_model()
+            group.start(seen | threads(len(self.all)))

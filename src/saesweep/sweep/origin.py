@@ -1,0 +1,69 @@
+"""What determined the activations of an SAE: the text and the weights, by content. Training resumes on the same alone."""
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from saesweep.config.settings import Settings, device_of, has_lm
+from saesweep.errors import HOW_TO_REPLACE, UsageError
+from saesweep.lm import models
+from saesweep.results import checkpoints, files
+from saesweep.runtime import distributed
+from saesweep.sweep.resources import Resources
+
+log = logging.getLogger(__name__)
+
+
+def determined_by(job: Settings, resources: Resources) -> Settings:
+    """All that determines the activations but the places where they are read; empty where the settings do."""
+    if not has_lm(job):
+        return {}
+    model = {key: job["model"][key] for key in ("name", "source", "bos")}
+    dtype = str(models.dtype_of(job["model"]["dtype"], str(device_of(job))))
+    return {
+        "model": model | {"dtype": dtype, "content": models.weights_identity(job["model"])},
+        "text": resources.text(job)[0].identity, "context": job["context"], "stream_seed": job["stream_seed"],
+        **{key: job["activations"][key] for key in ("window", "documents_per_pool", "forward_tokens")},
+    }
+
+
+def require_same(job: Settings, folders: Sequence[Path], resources: Resources) -> None:
+    """A job's group resumes on the text and the weights of its checkpoints: files of the same name may have changed."""
+    if changed := changed_content(job, folders, resources):
+        raise UsageError("\n".join([*changed.values(), f"give them back, {HOW_TO_REPLACE}"]))
+
+
+def write_origin(job: Settings, folders: Sequence[Path], resources: Resources) -> None:
+    """Beside what will be the results of the job's group: the next command compares."""
+    if has_lm(job) and distributed.rank() == 0:
+        for folder in folders:
+            try:
+                checkpoints.write_origin(folder, determined_by(job, resources))
+            except OSError as error:
+                log.error("%s cannot be written: %s", folder / checkpoints.ORIGIN, error)
+
+
+def changed_content(job: Settings, folders: Sequence[Path], resources: Resources) -> dict[Path, str]:
+    """For each folder whose checkpoints or results come from other text or weights, what differs.
+
+    Another dtype rounds otherwise, and another commit may only have another readme: those are logged.
+    """
+    now, found = None, dict[Path, str]()  # the text is read only where there is something to compare
+    for folder in folders:
+        for origin in checkpoints.origins(folder):
+            now, then = now or _flat(determined_by(job, resources)), _flat(origin)
+            lines = {key: f"{key}: {then[key]} there, {now[key]} now" for key in now if then.get(key, now[key]) != now[key]}
+            if any(key == "text.digest" or key.startswith("model.content.") for key in lines.keys() - {"model.content.commit"}):
+                head = f"{folder} was saved on other text or weights of the same name:"
+                found[folder] = "\n  ".join([head, *lines.values()])
+            elif lines:
+                log.warning("%s was made with what is not exactly the same now: %s", folder, "; ".join(lines.values()))
+    return found
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    """As they come back from JSON."""
+    return dict(files.flat(json.loads(json.dumps(settings, default=str))))
