@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 import saesweep.runtime.threads  # noqa: F401 before torch
-from saesweep.sweep.hydra_errors import in_one_line
+from saesweep.sweep.hydra_errors import one_line_errors
 
 os.environ["SAESWEEP_ROOT"] = str(Path(__file__).resolve().parent)  # where `sweeps=` is looked up, whatever the cwd
 
@@ -19,5 +19,5 @@ def main(cfg: DictConfig) -> dict | None:
 
 
 if __name__ == "__main__":
-    with in_one_line():
+    with one_line_errors():
         main()

@@ -191,10 +191,10 @@ def everything() -> dict[str, bytes]:
 def test_a_sweep_that_is_planned_or_refused_leaves_the_disk_as_it_was(words, monkeypatch):
     from standin import run
 
-    def estimate(jobs, real=run.estimate):
+    def estimate(jobs, resources, real=run.estimate):
         if jobs[0]["width"] == 77:
             raise UsageError("refused by the probe")
-        return real(jobs)
+        return real(jobs, resources)
 
     monkeypatch.setattr(run, "estimate", estimate)
     train("-m", *words)

@@ -199,7 +199,7 @@ def test_what_was_saved_is_kept_for_the_same_settings_whoever_else_is_in_the_gro
 def test_saes_that_did_not_fit_into_memory_together_are_planned_apart(capsys):
     train("-m", "arch=flat", "sparsity=16")
     (PLACE / "flat/16/eval.json").unlink()
-    checkpoints.halve([PLACE / "flat/16"] * 4)
+    checkpoints.halve_group_size([PLACE / "flat/16"] * 4)
     assert train("-m", "plan=true", "arch=flat", "sparsity=16,32,64").code == 0
     out = capsys.readouterr().out
     assert "3 SAEs to train in 2 groups" in out and "2 SAEs (2 at a time: more ran out of memory)" in out
@@ -209,7 +209,7 @@ def test_what_did_not_fit_into_memory_may_be_tried_smaller():
     train("-m", "arch=flat", "sparsity=16")
     (PLACE / "flat/16/eval.json").unlink()
     shutil.rmtree(PLACE / "flat/16/sae")
-    checkpoints.halve([PLACE / "flat/16"] * 4)
+    checkpoints.halve_group_size([PLACE / "flat/16"] * 4)
     assert train("-m", "arch=flat", "sparsity=16", "width=2048").code == 0
 
 

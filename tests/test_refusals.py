@@ -5,7 +5,7 @@ import pytest
 from hydra.errors import HydraException
 from standin.cli import composed
 
-from saesweep.sweep.hydra_errors import said
+from saesweep.sweep.hydra_errors import message
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_a_word_that_hydra_refuses_is_named_with_the_nearest_or_the_fix(word, li
     monkeypatch.setattr(sys, "argv", ["train.py", word])
     with pytest.raises((HydraException, ValueError)) as error:
         composed(word, always=())
-    assert said(error.value).startswith(line) and "\n" not in said(error.value)
+    assert message(error.value).startswith(line) and "\n" not in message(error.value)

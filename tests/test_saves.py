@@ -15,14 +15,14 @@ from small import command, weights, write_text
 from standin.cli import ENV
 
 from saesweep.results import checkpoints
-from saesweep.results.checkpoints import Save, cohorts
+from saesweep.results.checkpoints import Checkpoint, cohorts
 
 LEFT = ("eval.json", "cfg.json", "sae_weights.safetensors", "metrics.csv")
 GROUP = ("arch=jumprelu,gated,topk", "sparsity=4,8", "tokens=25_600", "text.repeat=true", "save_tokens=640", "log_tokens=320")
 
 
 def save(number):
-    return Save({"a": torch.full((3,), float(number))}, {"number": number, "third": 1 / 3})
+    return Checkpoint({"a": torch.full((3,), float(number))}, {"number": number, "third": 1 / 3})
 
 
 def written(folder, *steps):

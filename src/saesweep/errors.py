@@ -1,5 +1,8 @@
-"""What a user can get wrong, and how it is said."""
+"""The errors of the program, and how a user's mistake is reported."""
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 HOW_TO_REPLACE = "choose another name=..., or replace these results with overwrite=true"
@@ -11,6 +14,15 @@ class UsageError(ValueError):
 
 class TrainingFailed(RuntimeError):
     """The training of one SAE has ended for a reason that it found itself, such as weights that are not finite."""
+
+
+@contextmanager
+def exit_on_usage_error() -> Iterator[None]:
+    """A user's mistake ends the program with exit code 1 and the message on stderr; no further job is started."""
+    try:
+        yield
+    except UsageError as error:
+        sys.exit(str(error))
 
 
 def as_typed(value: Any) -> str:

@@ -30,7 +30,7 @@ FOLDER, KEPT, TOGETHER = "checkpoint", 2, "together.txt"
 ORIGIN = "determined_by.json"  # in the job's folder: the text and weights of its activations, and how they were read
 
 
-class Save(NamedTuple):
+class Checkpoint(NamedTuple):
     tensors: dict[str, Tensor]
     state: dict[str, Any]
 
@@ -43,7 +43,7 @@ class Cohort(NamedTuple):
     saves: list[Path | None]  # for `read`
 
 
-def write(job: Path, step: int, save: Save) -> None:
+def write(job: Path, step: int, save: Checkpoint) -> None:
     """Whole or not at all; older ones but the last are removed."""
     folder = job / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def write(job: Path, step: int, save: Save) -> None:
         file.unlink()
 
 
-def write_tensors(file: Path, save: Save) -> None:
+def write_tensors(file: Path, save: Checkpoint) -> None:
     from safetensors.torch import save_file  # imports torch
 
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in save.tensors.items()}
@@ -61,12 +61,12 @@ def write_tensors(file: Path, save: Save) -> None:
     atomic.share(file)
 
 
-def read(file: Path) -> Save:
+def read(file: Path) -> Checkpoint:
     import safetensors
 
     with safetensors.safe_open(file, "pt") as content:
         metadata: Mapping[str, str] = content.metadata()
-        return Save({key: content.get_tensor(key) for key in content.keys()}, json.loads(metadata["state"]))  # noqa: SIM118
+        return Checkpoint({key: content.get_tensor(key) for key in content.keys()}, json.loads(metadata["state"]))  # noqa: SIM118
 
 
 def states(job: Path) -> Iterator[Mapping[str, Any]]:
@@ -116,7 +116,7 @@ def cohorts(jobs: Sequence[Path]) -> list[Cohort]:
     return found
 
 
-def halve(jobs: Sequence[Path]) -> int:
+def halve_group_size(jobs: Sequence[Path]) -> int:
     """They did not fit into memory together: how many at a time go on; the plan of the next launch knows."""
     most = (len(jobs) + 1) // 2
     log.warning("out of memory with %d SAEs: they go on %d at a time", len(jobs), most)

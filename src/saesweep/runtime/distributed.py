@@ -1,14 +1,14 @@
-"""Several ranks that train one group together: the only file that imports torch.distributed. Alone, all is the identity.
+"""Several ranks that train one group: the only file that imports torch.distributed. On one rank every function is the identity.
 
-Each rank harvests its share of every window, and all have all of it. Then, by the trainer's strategy (strategies.py),
+Each rank harvests its share of every window and all gather all of it. Then, by the trainer's strategy (strategies.py),
 
     PerMember     every SAE is trained by all ranks (ranks_per_sae = world_size): each takes its own rows of a batch, and
                   sums what it computes from them. The number of ranks is no hyperparameter:
                   a mean over a batch = sum over ranks of  share * (mean over the rank's rows),  share = rows / batch
     PerRank       every SAE is trained by one rank, which takes whole batches, as if it were alone (ranks_per_sae = 1)
 
-Every collective is called by all ranks in the same order. What only one of them knows (a full disk, the time, that
-somebody wants to stop) is therefore agreed on before anybody acts on it.
+Every collective is called by all ranks in the same order. What only one rank knows (a full disk, the time, a request to
+stop) is therefore communicated before any rank acts on it.
 """
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch import distributed as dist
 
-PER_MEMBER = "saesweep.training.strategies.PerMember"
-_members_are_shared = True
+_ranks_share_saes = True
 
 
-def begin(accelerator: str, strategy: str) -> None:
+def begin(accelerator: str, ranks_share_saes: bool) -> None:
     """Join the ranks that torch.distributed.run has started."""
-    global _members_are_shared
-    _members_are_shared = strategy == PER_MEMBER
+    global _ranks_share_saes
+    _ranks_share_saes = ranks_share_saes
     if accelerator in ("gpu", "cuda"):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl", device_id=torch.device("cuda", int(os.environ["LOCAL_RANK"])))
@@ -49,32 +48,32 @@ def rank() -> int:
 
 
 def ranks_per_sae() -> int:
-    """How many ranks train each SAE together."""
-    return world_size() if _members_are_shared else 1
+    """The number of ranks that train each SAE together."""
+    return world_size() if _ranks_share_saes else 1
 
 
 def rank_in_sae() -> int:
-    """Which of them this one is."""
-    return rank() if _members_are_shared else 0
+    """This rank's number among them."""
+    return rank() if _ranks_share_saes else 0
 
 
 def shard(batch: Float[Tensor, "batch d"]) -> Float[Tensor, "own d"]:
-    """This rank's rows of a batch that all ranks have."""
+    """This rank's rows of a batch that all ranks hold."""
     return batch.tensor_split(ranks_per_sae())[rank_in_sae()] if ranks_per_sae() > 1 else batch
 
 
 def all_reduce_(tensors: Sequence[Tensor]) -> None:
-    """Each becomes its sum over the ranks, in one exchange; all of one dtype."""
+    """Replace each tensor by its sum over the ranks, in one all-reduce; all have one dtype."""
     if ranks_per_sae() == 1 or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     dist.all_reduce(flat)
-    for tensor, all_reduce_sum in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(all_reduce_sum.view_as(tensor))
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
 
 
 def all_reduce_sum(value: float) -> float:
-    """The sum over the ranks of a number that each of them has."""
+    """The sum of a number over the ranks."""
     if ranks_per_sae() == 1:
         return value
     counted = torch.tensor(value, dtype=torch.float64, device=_device())
@@ -83,7 +82,7 @@ def all_reduce_sum(value: float) -> float:
 
 
 def mean(per_token: Float[Tensor, " own"]) -> Float[Tensor, ""]:
-    """Over the tokens of all ranks; no gradient passes."""
+    """Mean over the tokens of all ranks, without gradient."""
     per_token = per_token.detach()
     if ranks_per_sae() == 1:
         return per_token.mean()
@@ -93,7 +92,7 @@ def mean(per_token: Float[Tensor, " own"]) -> Float[Tensor, ""]:
 
 
 def variance(x: Float[Tensor, "own d"]) -> Float[Tensor, ""]:
-    """Mean of ||x - mean||^2 over the tokens of all ranks; no gradient passes."""
+    """Mean of ||x - mean||^2 over the tokens of all ranks, without gradient."""
     x = x.detach()
     sums = torch.cat([x.sum(0), x.square().sum().view(1)]) / all_reduce_sum(len(x))
     all_reduce_([sums])
@@ -101,7 +100,7 @@ def variance(x: Float[Tensor, "own d"]) -> Float[Tensor, ""]:
 
 
 def all_gather_values(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
-    """The values of all ranks, one after the other."""
+    """The values of all ranks, concatenated in rank order."""
     if ranks_per_sae() == 1:
         return values
     sizes = torch.zeros(ranks_per_sae(), dtype=torch.long, device=values.device)
@@ -113,7 +112,7 @@ def all_gather_values(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
 
 
 def all_gather_rows(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int]) -> dict[Any, Tensor]:
-    """Part i of the rows is computed by rank i % world_size, which has it in `mine`; all get all parts, in order."""
+    """Part i of the rows is computed by rank i % world_size, which holds it in `mine`; every rank gets all parts, in order."""
     like = next(iter(mine.values()))
     found: dict[Any, list[Tensor]] = {key: [] for key in like}
     for i, count in enumerate(rows):
@@ -126,12 +125,12 @@ def all_gather_rows(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether any rank says so."""
+    """Whether the flag is set on any rank."""
     return any(all_gather(flag))
 
 
 def broadcast(value: Any) -> Any:
-    """What rank 0 has, which must be plain data."""
+    """The value of rank 0, which must be plain data."""
     if ranks_per_sae() == 1:
         return value
     box = [value]
@@ -140,12 +139,12 @@ def broadcast(value: Any) -> Any:
 
 
 def broadcast_from_any(value: Any) -> Any:
-    """The value of any rank that has one; all that do have the same."""
+    """The value of a rank where it is not None; all such ranks hold the same."""
     return next((found for found in all_gather(value) if found is not None), None)
 
 
 def all_gather(mine: Any) -> list[Any]:
-    """The plain data of every rank, in their order."""
+    """The values of all ranks, in rank order; plain data."""
     if world_size() == 1:
         return [mine]
     found = [None] * world_size()

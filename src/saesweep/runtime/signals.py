@@ -15,7 +15,7 @@ _ours: dict[int, Callable[[int, FrameType | None], None]] = {}
 
 
 @contextmanager
-def obeyed() -> Iterator[None]:
+def exit_codes() -> Iterator[None]:
     """Ends with 130 after Ctrl-C and 143 after SIGTERM; Lightning alone would end with 1 and 0."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -46,30 +46,30 @@ def deferred() -> Iterator[None]:
         _unwind(_received[-1])
 
 
-def asked_to_stop() -> bool:
+def stop_requested() -> bool:
     """Of a rank that another process has started: it leaves a file where `watch` looks, or an engine sends a signal."""
     return _asked or (_stop_file is not None and _stop_file.exists())
 
 
-def ask_to_stop(*_: object) -> None:
+def request_stop(*_: object) -> None:
     """As a handler, too: a rank that saves and ends at once, by itself, would leave the others waiting."""
     global _asked
     _asked = True
 
 
-def answer(number: int, handler: Callable[[int, FrameType | None], None]) -> None:
+def install_handler(number: int, handler: Callable[[int, FrameType | None], None]) -> None:
     """For the whole process: `take_back` installs it again over what a library has put around it."""
     _ours[number] = handler
     signal.signal(number, handler)
 
 
-def take_back() -> None:
+def reinstall_handlers() -> None:
     """Lightning ends a training by itself on SIGTERM, and each rank at a step of its own."""
     for number, handler in _ours.items():
         signal.signal(number, handler)
 
 
-def watch(stop_file: Path) -> None:
+def watch_stop_file(stop_file: Path) -> None:
     global _stop_file
     _stop_file = stop_file
 

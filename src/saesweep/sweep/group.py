@@ -18,7 +18,7 @@ from saesweep.lm.hooks import HookPoint
 from saesweep.loggers.identity import MemberInfo, labels
 from saesweep.loggers.sweep_logger import SweepLogger
 from saesweep.results import checkpoints, files, sae_format, sweep_table
-from saesweep.results.checkpoints import Cohort, Save
+from saesweep.results.checkpoints import Checkpoint, Cohort
 from saesweep.runtime import distributed
 from saesweep.runtime.isolate import isolate_failures
 from saesweep.runtime.memory import keep_freed_memory, out_of_memory
@@ -74,7 +74,7 @@ def train_group(jobs: Sequence[Settings], folders: Sequence[Path], resources: Re
 
 def _halves(cohort: Cohort, folders: Sequence[Path]) -> list[Cohort]:
     """Fewer SAEs at a time, from what each of them has saved."""
-    most, found = checkpoints.halve(folders), []
+    most, found = checkpoints.halve_group_size(folders), []
     for first in range(0, len(folders), most):
         for part in checkpoints.cohorts(folders[first : first + most]):
             found.append(part._replace(members=[cohort.members[first + i] for i in part.members]))
@@ -142,7 +142,7 @@ def prepared(part: LocalGroup, inputs: Inputs, cohort: Cohort, **more: Any) -> t
     return module, stream
 
 
-def _statistics(save: Save) -> Statistics:
+def _statistics(save: Checkpoint) -> Statistics:
     return Statistics.restored(save.tensors, save.state["statistics"])
 
 
@@ -228,7 +228,7 @@ def _write_outputs(
     problems = list[Exception]()
     with isolate_failures(problems.append):
         sae_format.save(folder / "sae", member.sae, job, measured.numbers)
-        checkpoints.write_tensors(folder / files.STATISTICS, Save(*statistics.saved()))
+        checkpoints.write_tensors(folder / files.STATISTICS, Checkpoint(*statistics.saved()))
         sweep_table.write(folder, documents=measured.documents, frequency=measured.frequency, numbers=measured.numbers)
         return measured
     log.error("%s cannot be written", member.label, exc_info=problems[0])

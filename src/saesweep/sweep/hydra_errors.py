@@ -31,7 +31,7 @@ GROUPS = ("sweeps", "hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hyd
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Around hydra.main: the program ends with exit code 1 and one line, unless HYDRA_FULL_ERROR=1 asks for all of it."""
     _refuse_options(sys.argv[1:])
     report = utils.run_and_report  # where Hydra prints what it refuses
@@ -40,7 +40,7 @@ def in_one_line() -> Iterator[None]:
         yield
     finally:
         utils.run_and_report = report
-        rollback.take_back()
+        rollback.roll_back()
 
 
 def _told(work: Callable[[], Any]) -> Any:
@@ -53,7 +53,7 @@ def _told(work: Callable[[], Any]) -> Any:
         in_a_job = any(frame.f_code.co_name == "return_value" for frame, _ in traceback.walk_tb(error.__traceback__))
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or in_a_job or not refused:
             raise
-        sys.exit(said(error))
+        sys.exit(message(error))
 
 
 def _refuse_options(words: list[str]) -> None:
@@ -65,7 +65,7 @@ def _refuse_options(words: list[str]) -> None:
         sys.exit(f"{unknown[0]}: comes after an option that follows settings; write options such as -m first")
 
 
-def said(error: Exception) -> str:
+def message(error: Exception) -> str:
     """The key or word, and the fix."""
     if isinstance(error, OverrideParseException):
         return _unreadable(error)

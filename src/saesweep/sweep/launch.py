@@ -17,12 +17,11 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from saesweep.errors import TrainingFailed, UsageError
+from saesweep.errors import TrainingFailed, UsageError, exit_on_usage_error
 from saesweep.results import checkpoints, files
 from saesweep.runtime import signals
 from saesweep.sweep import job_record, rollback
 from saesweep.sweep.compilation import compiling
-from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.engines.base import Engine
 from saesweep.sweep.engines.choose import engine_of
 from saesweep.sweep.engines.worker import RanksOutOfMemory
@@ -59,7 +58,7 @@ def launch(hydra: Setup, overrides: Sequence[Sequence[str]], first: int) -> list
     configs = compose(hydra.context, hydra.config, overrides, first)
     if hydra.run is None:
         return _plain_jobs(hydra, configs)
-    with mistakes_told(), signals.obeyed():
+    with exit_on_usage_error(), signals.exit_codes():
         returns = _sweep(hydra, [job_of(composed, single=False) for composed in configs])
     hydra.log_as_hydra()
     return returns
@@ -71,7 +70,7 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
     done, todo = planned(jobs, engine, resources)
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]
-    rollback.keep()
+    rollback.commit()
     returns = {job.folder: _without_running(job, done[job.folder]) for job in jobs if job.folder in done}
     for folder in done:
         checkpoints.remove(folder)  # of one that was killed when it had just finished
@@ -84,7 +83,7 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
         with live(new), engine:
             tickets = [engine.submit(hydra.run, group) for group in todo]
             for group, ticket in zip(todo, tickets, strict=True):
-                with signals.obeyed():  # of its own, so that no further group starts where a library swallows the signal
+                with signals.exit_codes():  # of its own, so that no further group starts where a library swallows the signal
                     returns |= zip([job.folder for job in group], _run_group(hydra, group, engine, ticket), strict=True)
                 look()
         return _report(jobs, [returns[job.folder] for job in jobs])
@@ -125,7 +124,7 @@ def _without_running(job: Job, numbers: dict[str, Any] | None) -> JobReturn:
 def _plain_jobs(hydra: Setup, configs: Sequence[DictConfig]) -> list[JobReturn]:
     """`hydra.launcher.run=null`: the basic launcher's behaviour, for any application."""
     returns = []
-    rollback.keep()
+    rollback.commit()
     Path(str(hydra.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     for composed in configs:
         log.info(f"#{composed.hydra.job.num} : {' '.join(filter_overrides(composed.hydra.overrides.task))}")
@@ -149,7 +148,7 @@ def _run_group(hydra: Setup, group: Sequence[Job], engine: Engine, ticket: int) 
             if i + 1 < len(group):
                 enter(i + 1)
             else:
-                results.extend(trained(engine, ticket, group, hydra.run))
+                results.extend(train_and_record(engine, ticket, group, hydra.run))
             if isinstance(results[i], Exception):
                 raise results[i]
             return results[i]
@@ -161,7 +160,7 @@ def _run_group(hydra: Setup, group: Sequence[Job], engine: Engine, ticket: int) 
     return returns
 
 
-def trained(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> list[Result]:
+def train_and_record(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> list[Result]:
     """Each job's numbers, or what ended it; an exception of the group as a whole is that of each of its jobs."""
     try:
         results = _results(engine, ticket, group, run)
@@ -183,7 +182,7 @@ def _results(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> lis
     except RanksOutOfMemory:
         if len(group) == 1:
             raise
-    checkpoints.halve([job.folder for job in group])
+    checkpoints.halve_group_size([job.folder for job in group])
     parts = groups(group)
     tickets = [engine.submit(run, part) for part in parts]
     found = {}

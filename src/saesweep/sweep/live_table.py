@@ -15,7 +15,7 @@ from saesweep.config.settings import target
 from saesweep.results import files
 from saesweep.runtime import console
 from saesweep.sweep.jobs import Job
-from saesweep.sweep.plan import aim, duration
+from saesweep.sweep.plan import duration, shown_target
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,9 +108,9 @@ def _cells(job: Job, row: Row) -> list[str]:
     number = {key: format(numbers[key], form) if numbers.get(key) is not None else "-"
               for key, form in (("l0", ".1f"), ("fvu", ".4f"), ("dead", ".1%"))}
     place = f"{cfg['model']['name']} {cfg['site']['name']}.{cfg['layer']}"
-    l0 = number["l0"] + ("" if target(cfg) is None else f" of {aim(cfg)}")
+    l0 = number["l0"] + ("" if target(cfg) is None else f" of {shown_target(cfg)}")
     seen = [f"{numbers.get('tokens') or 0:,.0f}", l0, number["fvu"], number["dead"]]
-    return [place, cfg["arch"]["name"], aim(cfg), str(cfg["seed"]), *seen, row.state]
+    return [place, cfg["arch"]["name"], shown_target(cfg), str(cfg["seed"]), *seen, row.state]
 
 
 def _left(jobs: Sequence[Job], rows: Sequence[Row]) -> str:

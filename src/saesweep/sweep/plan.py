@@ -46,13 +46,13 @@ def _table(group: Sequence[Job], estimate: dict[str, Any]) -> list[str]:
     for job, d_in, params, state in each:
         cfg = job.settings
         place, size = f"{cfg['site']['name']}.{cfg['layer']}", f"{number(state)}B"
-        rows.append((place, cfg["arch"]["name"], aim(cfg), str(cfg["seed"]), str(d_in), str(cfg["width"]),
+        rows.append((place, cfg["arch"]["name"], shown_target(cfg), str(cfg["seed"]), str(d_in), str(cfg["width"]),
                      number(params), size, shown(job.folder)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  " + "  ".join(_pad(*cell) for cell in zip(COLUMNS, row, widths, strict=True)).rstrip() for row in rows]
 
 
-def aim(cfg: Mapping[str, Any]) -> str:
+def shown_target(cfg: Mapping[str, Any]) -> str:
     """Under `sparsity`: the target, or the coefficient in its place."""
     return f"λ {cfg['arch']['coefficient']:g}" if (aimed := target(cfg)) is None else f"{aimed:g}"
 

@@ -2,6 +2,9 @@
 import json
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +16,30 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from saesweep.config.check import check_name
 from saesweep.config.logger_keys import refuse_secrets
-from saesweep.errors import UsageError
+from saesweep.errors import UsageError, exit_on_usage_error
 from saesweep.sweep import rollback
-from saesweep.sweep.ending import no_job_after_an_error
+from saesweep.sweep.hydra_errors import REFUSED, message
 from saesweep.sweep.job_record import refuse_others
 from saesweep.sweep.jobs import folder_at_home, job_of, refuse, require_place, resolving
 from saesweep.sweep.resources import Resources
 
 
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Hydra logs what a callback raises as a warning and starts the job: only SystemExit ends the program."""
+    try:
+        with exit_on_usage_error():
+            yield
+    except REFUSED as error:
+        sys.exit(message(error))
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
 class Refuse(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        with no_job_after_an_error():
+        with exit_on_error():
             job = job_of(config, single=True)
             refuse([job])
             refuse_others([job])
@@ -34,11 +50,11 @@ class Refuse(Callback):
                 resources = Resources()
                 planned([job], LocalEngine(resources), resources)
                 sys.exit()
-            rollback.remember(job.folder, rollback.of_a_job(config.hydra))
+            rollback.remember(job.folder, rollback.hydra_files(config.hydra))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """The sweeper makes the folder of the sweep, and writes the config there; each job is checked by the launcher."""
-        with no_job_after_an_error(), resolving():
+        with exit_on_error(), resolving():
             check_name("name", config.name)
             refuse_secrets("logger", OmegaConf.to_container(config).get("logger"))
             _refuse_values(config)

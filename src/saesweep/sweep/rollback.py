@@ -11,7 +11,7 @@ _files: dict[Path, bytes | None] = {}  # as they were; None where there was none
 _folders: list[Path] = []  # that were not there, the innermost first
 
 
-def of_a_job(hydra: DictConfig) -> list[str]:
+def hydra_files(hydra: DictConfig) -> list[str]:
     """What Hydra writes in the folder of a job."""
     config = [f"{hydra.output_subdir}/{name}.yaml" for name in ("config", "hydra", "overrides")]
     return [*(config if hydra.output_subdir else []), f"{hydra.job.name}.log"]
@@ -26,7 +26,7 @@ def remember(folder: Path, names: Sequence[str]) -> None:
         _folders.extend(parent for parent in missing if parent not in _folders)
 
 
-def made_with(folder: Path, names: Sequence[str]) -> None:
+def remember_new(folder: Path, names: Sequence[str]) -> None:
     """Files in a folder that Hydra has made since, inside of one that was not there."""
     top = next((made for made in _folders if folder.is_relative_to(made)), None)
     for file in [folder / name for name in names] if top else []:
@@ -34,13 +34,13 @@ def made_with(folder: Path, names: Sequence[str]) -> None:
         _folders.extend(parent for parent in file.parents if parent.is_relative_to(top) and parent not in _folders)
 
 
-def keep() -> None:
+def commit() -> None:
     """The work begins, and what stands there belongs to it."""
     _files.clear()
     _folders.clear()
 
 
-def take_back() -> None:
+def roll_back() -> None:
     """Folders that hold anything else stay."""
     for file, content in _files.items():
         if content is None:
@@ -50,4 +50,4 @@ def take_back() -> None:
     for folder in sorted(_folders, key=lambda folder: -len(folder.parts)):
         with suppress(OSError):
             folder.rmdir()
-    keep()
+    commit()

@@ -6,14 +6,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from saesweep.errors import TrainingFailed, UsageError
+from saesweep.errors import TrainingFailed, UsageError, exit_on_usage_error
 from saesweep.results import checkpoints, files
 from saesweep.runtime import signals
 from saesweep.sweep import job_record, rollback
-from saesweep.sweep.ending import mistakes_told
 from saesweep.sweep.engines.local import LocalEngine
 from saesweep.sweep.jobs import Job, job_of, shown
-from saesweep.sweep.launch import planned, show_pareto, trained
+from saesweep.sweep.launch import planned, show_pareto, train_and_record
 from saesweep.sweep.live_table import live
 from saesweep.sweep.resources import Resources
 
@@ -24,9 +23,9 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
     """A group of one; what it returns is the job's return value for Hydra's sweepers."""
     hydra = HydraConfig.instance().cfg
     resources = Resources()
-    with mistakes_told(), signals.obeyed():
+    with exit_on_usage_error(), signals.exit_codes():
         job = job_of(OmegaConf.merge({"hydra": hydra.hydra}, cfg), single=hydra.hydra.mode != RunMode.MULTIRUN)
-        rollback.made_with(job.folder, rollback.of_a_job(hydra.hydra))
+        rollback.remember_new(job.folder, rollback.hydra_files(hydra.hydra))
         try:
             done, todo = planned([job], LocalEngine(resources), resources)
         except UsageError:
@@ -34,7 +33,7 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
             raise
         if job.settings["plan"]:
             return None
-        rollback.keep()
+        rollback.commit()
         for folder in done:
             checkpoints.remove(folder)  # of one that was killed when it had just finished
         from saesweep.sweep.wandb_summary import summaries  # pandas
@@ -49,7 +48,7 @@ def _train(job: Job, resources: Resources) -> dict[str, Any]:
     job_record.begin([job], resources)
     with live([job]), LocalEngine(resources) as engine:
         ticket = engine.submit(RUN, [job])
-        result = trained(engine, ticket, [job], RUN)[0]
+        result = train_and_record(engine, ticket, [job], RUN)[0]
     if isinstance(result, TrainingFailed):
         lr = job.settings["arch"]["optimizer"]["lr"]
         fix = "" if "the activations at" in str(result) else f"; lower arch.optimizer.lr={lr:g}"

@@ -15,7 +15,7 @@ from saesweep.config.settings import Settings, device_of
 from saesweep.data.stream import ActivationStream
 from saesweep.loggers.sweep_logger import SweepLogger
 from saesweep.results import checkpoints, files
-from saesweep.results.checkpoints import Save
+from saesweep.results.checkpoints import Checkpoint
 from saesweep.runtime import console, distributed, signals
 from saesweep.runtime.console import ProgressLine
 from saesweep.training.module import Member, SAESweep
@@ -85,7 +85,7 @@ class Saver:
         stop = False
         if distributed.world_size() == 1 or module.steps_done % self.AGREE == 0:
             due |= distributed.any_rank(time.monotonic() - self.last > self.every_seconds)
-            stop = distributed.any_rank(signals.asked_to_stop())
+            stop = distributed.any_rank(signals.stop_requested())
         if due or stop:
             self.save(module)
         if stop:
@@ -122,7 +122,7 @@ class Saver:
         state |= {"position": self.stream.position_after(module.steps_done)._asdict(), "statistics": numbers}
         state["determined_by"] = self.determined_by
         try:
-            checkpoints.write(folder, module.steps_done, Save(tensors | statistics, state))
+            checkpoints.write(folder, module.steps_done, Checkpoint(tensors | statistics, state))
         except (OSError, SafetensorError) as error:
             return str(error)
         return None

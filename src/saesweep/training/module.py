@@ -127,7 +127,7 @@ class SAESweep(L.LightningModule):
         return self.optimizer
 
     def on_train_start(self) -> None:
-        signals.take_back()
+        signals.reinstall_handlers()
         self._last_log = (self.tokens, time.monotonic())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:

@@ -1,13 +1,17 @@
-"""What Lightning is told of several ranks: next to nothing, since distributed.py does what there is to do."""
+"""How several ranks share a group of SAEs, as Lightning strategies. runtime/distributed.py does the communication."""
 from lightning.pytorch.strategies import DDPStrategy
 
 
 class PerMember(DDPStrategy):
-    """DDP whose gradients are summed member by member inside the step, where every member is updated."""
+    """All ranks train every SAE: its gradients are summed over the ranks inside the step, before its update."""
+
+    ranks_share_saes = True
 
     def configure_ddp(self) -> None:
-        """No wrapper: there is nothing left to reduce after the step."""
+        """No DistributedDataParallel wrapper: nothing is left to reduce after the step."""
 
 
 class PerRank(PerMember):
-    """Each rank has SAEs of its own, and exchanges activations, not gradients."""
+    """Each rank trains SAEs of its own; ranks exchange activations, not gradients."""
+
+    ranks_share_saes = False

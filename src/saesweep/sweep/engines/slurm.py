@@ -87,7 +87,7 @@ def task(place: Path) -> None:
         submitit.helpers.TorchDistributedEnvironment().export(overwrite=True)
         os.environ["TORCHELASTIC_RUN_ID"] = os.environ["SLURM_JOB_ID"]  # to Lightning it is as under torch.distributed.run
     requeue = []
-    signals.answer(signal.SIGUSR2, lambda *_: (requeue.append(True), signals.ask_to_stop()))  # the time limit is near
+    signals.install_handler(signal.SIGUSR2, lambda *_: (requeue.append(True), signals.request_stop()))  # the time limit is near
     try:
         worker.main(place)
     except SystemExit:

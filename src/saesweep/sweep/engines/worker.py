@@ -99,8 +99,8 @@ def main(place: Path) -> None:
     group = json.loads((place / "group.json").read_text())
     if watched := os.environ.get(WATCH):
         threading.Thread(target=_end_with, args=(int(watched), os.getppid()), daemon=True).start()
-    signals.watch(place / "stop")
-    signals.answer(signal.SIGTERM, signals.ask_to_stop)
+    signals.watch_stop_file(place / "stop")
+    signals.install_handler(signal.SIGTERM, signals.request_stop)
     try:
         _rank(place, group)
     except Exception as error:
@@ -123,7 +123,7 @@ def _rank(place: Path, group: Mapping[str, Any]) -> None:
 
     trainer = group["configs"][0]["trainer"]
     if world_size(trainer) > 1:
-        distributed.begin(trainer["accelerator"], trainer["strategy"]["_target_"])
+        distributed.begin(trainer["accelerator"], locate(trainer["strategy"]["_target_"]).ranks_share_saes)
     _log_to(group["logs"] if distributed.rank() == 0 else None)
     function = locate(group["run"], "hydra.launcher.run")
     found = function(group["configs"], list(map(Path, group["folders"])), Resources())

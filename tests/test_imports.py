@@ -1,0 +1,82 @@
+"""The picture of the house, read from the imports: each package imports only those below it, and no files import in a circle."""
+import ast
+import sys
+from functools import cache
+
+from standin.cli import ROOT
+
+PACKAGE = ROOT / "src/saesweep"
+ORDER = (  # from the top downwards, as CONTRIBUTING.md draws it
+    "api", "sweep", "report", "training", "evaluation", "loggers", "data", "results", "arch", "lm", "config", "runtime", "errors",
+)
+ENTRIES = ("__init__", "cli", "old_names")  # above all of them
+OF_ARCH = {"torch", "numba", "numpy", "triton", "jaxtyping"}
+
+
+@cache
+def modules() -> dict:
+    """The file of each module, by its dotted name below saesweep."""
+    return {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for file in PACKAGE.rglob("*.py")}
+
+
+def imported(file) -> list[str]:
+    """What a file imports, wherever in it: the modules, with the names taken from them."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+@cache
+def edges() -> list[tuple[str, str]]:
+    """Pairs (importing module, imported module) of our own."""
+    known, found = modules(), []
+    for name, file in known.items():
+        for target in imported(file):
+            parts = target.split(".")[1:] if target.split(".")[0] == "saesweep" else []
+            candidates = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+            candidates += [f"{one}.__init__" for one in candidates]
+            if (hit := next((one for one in candidates if one in known), None)) and hit != name:
+                found.append((name, hit))
+    return found
+
+
+def test_every_import_points_down():
+    up = []
+    for one, other in edges():
+        above, below = one.split(".")[0], other.split(".")[0]
+        if above in ENTRIES or above == below:
+            continue
+        if below in ENTRIES or ORDER.index(above) > ORDER.index(below):
+            up.append(f"{one} imports {other}, which is above it")
+    assert not up, "\n".join(up)
+
+
+def test_no_files_import_each_other_in_a_circle():
+    imports = {name: {other for one, other in edges() if one == name} for name in modules()}
+    while imports:
+        free = [name for name, others in imports.items() if not others & imports.keys()]
+        assert free, f"a circle among {sorted(imports)}"
+        for name in free:
+            del imports[name]
+
+
+def test_the_architectures_import_torch_their_own_package_and_the_ranges_alone():
+    for name, file in modules().items():
+        if name.split(".")[0] == "arch":
+            ours = [target for target in imported(file) if target.startswith("saesweep.")]
+            assert all(target.startswith(("saesweep.arch", "saesweep.config.ranges.")) for target in ours), (name, ours)
+            others = {target.split(".")[0] for target in imported(file)} - {"saesweep", "__future__", *sys.stdlib_module_names}
+            assert others <= OF_ARCH, (name, others)
+
+
+def test_no_module_keeps_a_model_or_a_text_for_the_whole_process():
+    """They are in a Resources object, which is handed down."""
+    for name, file in modules().items():
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and any("cache" in ast.unparse(one) for one in node.decorator_list):
+                kept = ast.unparse(node.returns) if node.returns else ""
+                assert not any(word in kept for word in ("Model", "Corpus", "Tokenizer", "HeldOut", "Tensor")), (name, node.name)
