@@ -52,7 +52,7 @@ def test_an_answer_without_work_comes_in_under_a_second(word):
     (["-m", "arch=glob(jmp*)"], "no job: arch=glob(jmp*) matches none of batchtopk, gated, "),
     (["-m", "seed=range(3,1)"], "no job: seed=range(3,1) has no value; "),
     (["-m", "arch=topk,topk"], "arch=topk,topk: gives topk twice; write each value once"),
-    (["~sparsity"], "sparsity: is missing, and hydra.run.dir asks for it"),
+    (["~sparsity"], "sparsity: is missing; hydra.run.dir refers to it"),
     (["-m", "hydra/launcher=pool"], "hydra.launcher.engine.devices: is missing; "),
     (["-m", "sparsity=interval(1,3)"], "BasicSweeper does not support sweep type"),
 ])
@@ -71,12 +71,12 @@ def test_the_whole_of_hydras_error_is_shown_where_it_is_asked_for(monkeypatch):
 
 @pytest.mark.parametrize("mode", [[], ["-m"]])
 @pytest.mark.parametrize("word, line", [
-    ("width=${nope}", "nope: is missing, and width asks for it"),
-    ("evaluation.tokens=${no.pe}", "no.pe: is missing, and evaluation.tokens asks for it"),
-    ("text.fail=${oc.env:NOPE}", "text.fail: asks for the environment variable NOPE, which is not set"),
+    ("width=${nope}", "nope: is missing; width refers to it"),
+    ("evaluation.tokens=${no.pe}", "no.pe: is missing; evaluation.tokens refers to it"),
+    ("text.fail=${oc.env:NOPE}", "text.fail: refers to the environment variable NOPE, which is not set"),
     ("width=${oops:3}", "width: Unsupported interpolation type oops"),
     ("width=${sparsity.x}", "width: ConfigTypeError raised while resolving"),
-    ("seed=${seed}", "seed: asks for itself; write a value"),
+    ("seed=${seed}", "seed: refers to itself; write a value"),
     ("layer=${hydra:job.numm}", "layer=null: must be a whole number"),
 ])
 def test_a_value_that_asks_for_what_is_not_there_is_one_line_and_starts_no_job(word, line, mode, capsys):
@@ -228,7 +228,7 @@ def test_a_single_run_that_is_finished_is_not_trained_again(capsys):
     capsys.readouterr()
     assert train("arch=flat", "sparsity=8").code == 0
     out = capsys.readouterr().out
-    assert "1 finished already" in out and "training" not in out and "resid.1" in out
+    assert "1 already finished" in out and "training" not in out and "resid.1" in out
 
 
 def test_a_single_run_whose_training_has_failed_ends_with_the_reason_in_one_line(capsys):

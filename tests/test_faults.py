@@ -63,7 +63,7 @@ def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_only_it(faul
     written = [file.stat().st_mtime_ns for file in others]
     assert (tmp_path / "outputs/default/pareto.csv").read_text().count(",finished,") == 2
     code, out = swept(tmp_path, text, *GROUP)
-    assert code == 1 and "1 SAE to train in 1 group, 2 finished already" in out and "1 of 3 SAEs failed" in out
+    assert code == 1 and "1 SAE to train in 1 group, 2 already finished" in out and "1 of 3 SAEs failed" in out
     assert [file.stat().st_mtime_ns for file in others] == written
 
 
@@ -75,7 +75,7 @@ def test_what_failed_and_was_mended_goes_on_from_its_save(text, faulty, tmp_path
     assert code == 1 and "1 of 2 SAEs failed" in out
     (tmp_path / "broken").unlink()
     code, out = swept(tmp_path, text, "arch=topk,faulty", "sparsity=4", "save_tokens=640")
-    assert code == 0 and "faulty/4: from 1,280 tokens on" in out
+    assert code == 0 and "faulty/4: resuming at 1,280 tokens" in out
     found, wanted = (json.loads((tmp_path / PLACE / f"{name}/4/eval.json").read_text()) for name in ("faulty", "topk"))
     assert found == wanted
     assert not (tmp_path / PLACE / "faulty/4/failed.txt").exists()
@@ -87,7 +87,7 @@ def test_a_group_that_does_not_fit_into_memory_is_halved_and_the_next_plan_says_
     words = ("arch=faulty", "sparsity=2,3,4,5", "save_tokens=640", *more)
     code, out = swept(tmp_path, text, *words)
     assert code == 0, out
-    assert "out of memory with 4 SAEs: they go on 2 at a time" in out and "tokens on" in out
+    assert "out of memory with 4 SAEs: continuing with 2 at a time" in out and "resuming at" in out
     assert len(list((tmp_path / PLACE / "faulty").glob("*/eval.json"))) == 4
 
 

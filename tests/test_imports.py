@@ -1,4 +1,4 @@
-"""The picture of the house, read from the imports: each package imports only those below it, and no files import in a circle."""
+"""Each package imports only those below it, and no files import each other in a circle."""
 import ast
 import sys
 from functools import cache
@@ -7,7 +7,8 @@ from standin.cli import ROOT
 
 PACKAGE = ROOT / "src/saesweep"
 ORDER = (  # from the top downwards, as CONTRIBUTING.md draws it
-    "api", "sweep", "report", "training", "evaluation", "loggers", "data", "results", "arch", "lm", "config", "runtime", "errors",
+    "api", "sweep", "report", "training", "evaluation", "loggers", "data", "results", "arch", "lm", "config", "runtime",
+    "errors",
 )
 ENTRIES = ("__init__", "cli", "old_names")  # above all of them
 OF_ARCH = {"torch", "numba", "numpy", "triton", "jaxtyping"}
@@ -79,4 +80,4 @@ def test_no_module_keeps_a_model_or_a_text_for_the_whole_process():
         for node in ast.parse(file.read_text()).body:
             if isinstance(node, ast.FunctionDef) and any("cache" in ast.unparse(one) for one in node.decorator_list):
                 kept = ast.unparse(node.returns) if node.returns else ""
-                assert not any(word in kept for word in ("Model", "Corpus", "Tokenizer", "HeldOut", "Tensor")), (name, node.name)
+                assert not any(kind in kept for kind in ("Model", "Corpus", "Tokenizer", "HeldOut", "Tensor")), name

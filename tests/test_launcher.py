@@ -111,7 +111,7 @@ def test_the_same_command_trains_only_what_is_missing(capsys):
     capsys.readouterr()
     assert train("-m", "arch=flat", "sparsity=16,32").code == 0
     out = capsys.readouterr().out
-    assert "1 SAE to train in 1 group, 1 finished already" in out and "training 1 SAEs" in out
+    assert "1 SAE to train in 1 group, 1 already finished" in out and "training 1 SAEs" in out
     assert (PLACE / "flat/16/eval.json").stat().st_mtime_ns == written
     assert train("-m", "arch=flat", "sparsity=16,32").code == 0
     assert "training" not in capsys.readouterr().out
@@ -132,7 +132,7 @@ def test_results_of_other_settings_are_refused_with_the_keys_and_both_values():
     kept = (PLACE / "flat/16/.hydra/config.yaml").read_text()
     ended = train("-m", "arch=flat,round", "sparsity=16", "tokens=2000", "activations.center=false")
     assert ended.code == 1
-    assert "outputs/default/standin/resid.1/flat/16 was made with other settings" in ended.error
+    assert "outputs/default/standin/resid.1/flat/16 was trained with other settings" in ended.error
     assert "tokens: 300000 there, 2000 here" in ended.error
     assert "activations.center: true there, false here" in ended.error
     assert "overwrite=true" in ended.error and "flat/32" not in ended.error

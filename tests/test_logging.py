@@ -452,6 +452,6 @@ def test_a_logger_that_fails_is_said_once_and_the_others_go_on(tmp_path, caplog,
         logger.log_member(0, {"l0": 1.0}, tokens)
     logger.finish(0, {"l0": 1.0}, None)
     flush()
-    said = [line.getMessage() for line in caplog.records if "goes on without it" in line.getMessage()]
+    said = [line.getMessage() for line in caplog.records if "continues without it" in line.getMessage()]
     assert len(said) == 1 and said[0].startswith(f"logger={kind} of lm/resid.9/topk/32: ")
     assert len(rows(one.folder)) == 3

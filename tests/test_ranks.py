@@ -145,7 +145,7 @@ def test_ctrl_c_saves_and_any_number_of_ranks_goes_on(text, one, tmp_path, train
     steps = {int(file.name.split("-")[0]) for file in tmp_path.rglob("checkpoint/*.safetensors")}
     assert max(steps) % 16 == 0 or max(steps) == 50
     said = swept(tmp_path, [*words, f"trainer={trainer}"])
-    assert "tokens on" in said
+    assert "resuming at" in said
     for name in ("jumprelu", "batchtopk"):
         found, wanted = (load_file(at / PLACE / name / "4/sae/sae_weights.safetensors") for at in (tmp_path, one))
         for key in wanted:
@@ -161,7 +161,7 @@ def test_ctrl_c_ends_ranks_with_saes_of_their_own_and_one_process_goes_on_bitwis
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in out and len(list(tmp_path.rglob("checkpoint/*.safetensors"))) == 2
     assert_nothing_is_left(tmp_path / "broken")
-    assert "tokens on" in swept(tmp_path / "broken", words)
+    assert "resuming at" in swept(tmp_path / "broken", words)
     for file in (tmp_path / "whole").rglob("*.safetensors"):
         assert (tmp_path / "broken" / file.relative_to(tmp_path / "whole")).read_bytes() == file.read_bytes()
 

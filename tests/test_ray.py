@@ -46,6 +46,6 @@ def test_a_group_on_ray_leaves_what_it_leaves_here_also_where_its_worker_dies(te
     os.kill(parent_of_the_rank(tmp_path), signal.SIGKILL)
     out, _ = process.communicate(timeout=240)
     assert process.returncode == 0, out
-    assert "tokens on" in (tmp_path / "outputs/default/tiny/resid.1/topk/4/train.log").read_text()
+    assert "resuming at" in (tmp_path / "outputs/default/tiny/resid.1/topk/4/train.log").read_text()
     assert weights(tmp_path) == here
     assert not list(tmp_path.rglob(".groups"))

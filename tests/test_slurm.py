@@ -75,7 +75,7 @@ def test_a_job_that_is_requeued_in_mid_run_goes_on(words, text, here, environmen
     code, out = launched.end()
     assert code == 0, out
     log = (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
-    assert "tokens on" in log  # it had saved before it ended
+    assert "resuming at" in log  # it had saved before it ended
     assert weights(tmp_path) == here
 
 
@@ -93,7 +93,7 @@ def test_a_job_whose_node_fails_in_mid_run_goes_on(text, here, environment, tmp_
     launched.slurm("scontrol", "update", f"nodename={slurm_cluster.NODES[1]}", "state=down", "reason=test")
     code, out = launched.end()
     assert code == 0, out
-    assert "tokens on" in (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
+    assert "resuming at" in (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
     assert weights(tmp_path) == here
 
 
@@ -104,7 +104,7 @@ def test_a_job_that_is_cancelled_is_a_failure_and_the_same_command_goes_on(text,
     assert code == 1 and "2 of 2 SAEs failed" in out and "CANCELLED" in out
     ended = subprocess.run(command(text, *GROUP, *SLURM), cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "tokens on" in (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
+    assert "resuming at" in (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
     assert weights(tmp_path) == here
 
 

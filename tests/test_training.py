@@ -218,7 +218,7 @@ def test_nothing_goes_on_on_a_text_that_has_changed_and_another_dtype_is_said(tm
     before = Path(text).read_text()
     Path(text).write_text(before + json.dumps({"text": "one more document"}) + "\n")
     forget_the_text()
-    with pytest.raises(UsageError, match=r"1 was saved on other text.*\n.*text\.digest: \w+ there, \w+ now"):
+    with pytest.raises(UsageError, match=r"1 was trained on other text.*\n.*text\.digest: \w+ there, \w+ now"):
         train_group(jobs, folders)
     assert not folders[0].exists()  # nothing was trained before that was noticed
     Path(text).write_text(before)

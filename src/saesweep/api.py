@@ -1,4 +1,4 @@
-"""What a notebook needs of a finished sweep: `from saesweep import load, results, language_model, splice`."""
+"""Finished sweeps in a notebook: `from saesweep import load, results, language_model, splice`."""
 from __future__ import annotations
 
 import logging

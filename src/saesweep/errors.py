@@ -9,11 +9,11 @@ HOW_TO_REPLACE = "choose another name=..., or replace these results with overwri
 
 
 class UsageError(ValueError):
-    """A user's mistake: the message names the key, its value and what to write instead; it is shown without a traceback."""
+    """A user's mistake. The message names the key, its value and the fix, and is shown without a traceback."""
 
 
 class TrainingFailed(RuntimeError):
-    """The training of one SAE has ended for a reason that it found itself, such as weights that are not finite."""
+    """The training of one SAE has stopped itself, for instance because its weights are not finite."""
 
 
 @contextmanager
@@ -26,12 +26,12 @@ def exit_on_usage_error() -> Iterator[None]:
 
 
 def as_typed(value: Any) -> str:
-    """A value of the config as it is typed on the command line."""
+    """A config value as typed on the command line."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def fix(path: str, node: Any) -> str:
-    """What was meant by a list, by 300k or by a text in quotes, where one number or true or false is asked for."""
+    """The likely intent of a list, of 300k or of a quoted text, where a number or true or false is expected."""
     if isinstance(node, list) and node and all(isinstance(value, int | float) for value in node):
         return f"; to sweep over several, write {path}={','.join(map(as_typed, node))} with -m"
     if isinstance(node, str) and (found := re.fullmatch(r"([\d.]+)([kKmM])", node)):

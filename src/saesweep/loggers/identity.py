@@ -1,4 +1,4 @@
-"""What the logs call one SAE: its names, its folder, its settings, and the command that made it."""
+"""How the loggers identify an SAE: its names, folder, settings, and the command that trains it."""
 
 import hashlib
 import json
@@ -22,17 +22,17 @@ class MemberInfo:
     site: str
     layer: int
     arch: str
-    sparsity: int | float | None  # None: a fixed coefficient aims at no L0
+    sparsity: int | float | None  # target L0; None with a fixed coefficient
     seed: int
 
     @property
     def aim(self) -> str:
-        """The last folder of the path."""
+        """Target L0 or fixed coefficient, and seed: the last folder of the path."""
         return self.folder.name
 
     @property
     def path(self) -> str:
-        """The job's folder inside the sweep's."""
+        """The job's folder, relative to the sweep's."""
         return Path(*self.folder.parts[-4:]).as_posix()
 
     @property
@@ -41,26 +41,26 @@ class MemberInfo:
 
     @cached_property
     def id(self) -> str:
-        """The same for the same job, so that a resumed one continues its own."""
+        """The id of its W&B run: the same for the same settings, so that a resumed job continues its run."""
         return digest(self.sweep, self.path, own_settings(self.config))
 
     @cached_property
     def command(self) -> str:
-        """What trains this SAE alone."""
+        """The command that trains this SAE alone."""
         return files.command(self.folder)
 
     def shown(self) -> dict:
-        """What a dashboard filters by at the top as plain values; the groups' own settings under `settings`."""
-        told = {key: value for key, value in self.config.items() if key != "logger"}
-        groups = {key: value for key, value in told.items() if isinstance(value, Mapping)}
-        plain = {key: value for key, value in told.items() if key not in groups}
+        """The config for a dashboard: what one filters by as plain values at the top, the groups' settings under `settings`."""
+        given = {key: value for key, value in self.config.items() if key != "logger"}
+        groups = {key: value for key, value in given.items() if isinstance(value, Mapping)}
+        plain = {key: value for key, value in given.items() if key not in groups}
         named = {key: group["name"] for key, group in groups.items() if "name" in group}
         facts = {key: getattr(self, key) for key in ("model", "site", "layer", "arch", "sparsity", "seed", "aim", "path")}
         return {**plain, **named, **facts, "settings": groups}
 
 
 def labels(jobs: Sequence[Mapping], folders: Sequence[Path]) -> list[str]:
-    """What the logs call each SAE: topk/32, or resid.9/topk/32 or gpt2/resid.9/topk/32 where its sweep has several places."""
+    """The label of each SAE: topk/32, or resid.9/topk/32 or gpt2/resid.9/topk/32 in a sweep of several sites or models."""
     places = [(job["model"]["name"], f"{job['site']['name']}.{job['layer']}") for job in jobs]
     known = {*places}
     if folders and folders[0].parts[-4:-2] == places[0]:
@@ -71,7 +71,7 @@ def labels(jobs: Sequence[Mapping], folders: Sequence[Path]) -> list[str]:
 
 
 def own_settings(config: Mapping) -> dict:
-    """What makes the SAE what it is: with these it goes on, and with others it is another."""
+    """The settings that determine the SAE: it resumes with the same ones only."""
     kept = {key: value for key, value in config.items() if key not in NOT_THE_SAES}
     return kept | {"trainer": {"precision": config["trainer"].get("precision")}}
 

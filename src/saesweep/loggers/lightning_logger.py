@@ -1,8 +1,7 @@
-"""Any Lightning logger, with an instance of its own per SAE: a YAML in conf/logger with its `_target_` and arguments.
+"""Any Lightning logger, one instance per SAE: a YAML in conf/logger with its `_target_` and arguments.
 
-Texts in the YAML speak of the SAE in braces, "{arch}-{aim}". What they can name is in `NAMES`.
+Strings in the YAML are templates, such as "{arch}-{aim}"; config/logger_keys.py has the names.
 """
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -48,7 +47,7 @@ class LightningLogger:
 
 @contextmanager
 def _first_rank() -> Iterator[None]:
-    """Where every rank has SAEs of its own, Lightning's loggers would write those of the first only."""
+    """Lightning's loggers write on rank 0 only; with trainer=sweep_parallel every rank logs its own SAEs."""
     from lightning.pytorch.utilities import rank_zero_only
 
     before = getattr(rank_zero_only, "rank", None)

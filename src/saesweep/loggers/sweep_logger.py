@@ -1,9 +1,8 @@
-"""Who is told while training: per SAE its metrics.csv, its W&B run, and any other Lightning logger, on a token axis.
+"""Where metrics are logged during training: per SAE its metrics.csv, its W&B run and any Lightning logger, on a token axis.
 
-metrics.csv is a part of the result: an SAE whose rows cannot be written stops. The other loggers need not be there: what
-goes wrong with one of them is said once, and the training goes on.
+metrics.csv is part of the result: an SAE whose rows cannot be written fails. The other loggers are best effort: the first
+error of one is logged, and training continues without it.
 """
-
 import csv
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,7 @@ class SAELogger(Protocol):
 
 
 class SweepLogger(Logger):
-    """Every member's own loggers behind one Lightning logger: opened on first use, by the first of the ranks that train it.
+    """The loggers of every SAE of the group behind one Lightning logger. Opened on first use, on the SAE's first rank.
 
     chosen: the node `logger` of the config.
     """
@@ -56,39 +55,39 @@ class SweepLogger(Logger):
         return ""
 
     def log_member(self, index: int, metrics: Metrics, tokens: int) -> None:
-        """One row of the member's training curve; the first call fixes the keys."""
+        """Log one row of the SAE's training curve; the first call fixes the keys."""
         if distributed.rank_in_sae() == 0:
-            for told in self._of(index):
-                told.add(metrics, tokens)
+            for logger in self._of(index):
+                logger.add(metrics, tokens)
 
     def finish(self, index: int, summary: Summary | None, failed: str | None) -> None:
-        """Close the member's logs: its final numbers under eval/*, or why it failed."""
+        """Close the SAE's loggers with its final metrics, under eval/*, or why it failed."""
         if distributed.rank_in_sae() > 0:
             return
-        for told in self._of(index):
-            told.close(summary, failed)
+        for logger in self._of(index):
+            logger.close(summary, failed)
         del self._open[index]
         if not self._open and "wandb" in self._chosen:
             wandb_runs.flush()
 
     def log_metrics(self, metrics: Metrics, step: int | None = None) -> None:
-        """Lightning's own, such as a callback's learning rate: of the group, so every member's loggers show them."""
+        """Lightning's own metrics, such as a callback's learning rate, are of the group: every SAE's loggers get them."""
         if distributed.rank_in_sae() == 0:
             for index in range(len(self.members)):
-                for told in self._of(index):
-                    told.group(metrics)
+                for logger in self._of(index):
+                    logger.group(metrics)
 
     def log_hyperparams(self, params: Mapping, *args: object, **kwargs: object) -> None:
-        """Each member's loggers hold its own config from the start."""
+        """Each SAE's loggers have its own config from the start."""
 
     def _of(self, index: int) -> list[SAELogger]:
         if index not in self._open:
             member = self.members[index]
-            self._open[index] = [_told(kind, node, member) for kind, node in self._chosen.items()]
+            self._open[index] = [_logger_of(kind, node, member) for kind, node in self._chosen.items()]
         return self._open[index]
 
 
-def _told(kind: str, node: Mapping, member: MemberInfo) -> SAELogger:
+def _logger_of(kind: str, node: Mapping, member: MemberInfo) -> SAELogger:
     what = f"logger={kind} of {member.path}"
     if kind == "csv":
         return CurveFile(member.folder / files.CURVE)
@@ -98,7 +97,7 @@ def _told(kind: str, node: Mapping, member: MemberInfo) -> SAELogger:
 
 
 class BestEffortLogger:
-    """A logger that need not be there. `make` opens it at its first use; `call` says when what is asked of it is done."""
+    """A logger whose errors do not end the training. `make` opens it at first use; `call(work, *args)` runs its work."""
 
     def __init__(self, what: str, make: Callable[[], SAELogger], call: Callable[..., object]) -> None:
         self._what, self._make, self._call = what, make, call
@@ -122,11 +121,11 @@ class BestEffortLogger:
             getattr(self._made, name)(*args)
         except Exception as error:  # whatever the library raises
             self._broken = True
-            log.warning("%s: %s: %s; the training goes on without it", self._what, type(error).__name__, error)
+            log.warning("%s: %s: %s; training continues without it", self._what, type(error).__name__, error)
 
 
 class CurveFile:
-    """metrics.csv: appended and flushed row by row. A resumed run first drops the rows from its point of resume on."""
+    """metrics.csv: appended and flushed row by row. A resumed run first drops the rows after the step at which it resumes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -141,7 +140,7 @@ class CurveFile:
         self._file.flush()
 
     def group(self, metrics: Metrics) -> None:
-        """What is not the SAE's own has no column."""
+        """Metrics of the group have no column."""
 
     def close(self, summary: Summary | None, failed: str | None) -> None:
         if self._file is not None:
@@ -160,7 +159,7 @@ class CurveFile:
 
 
 def _rows_before(file: Path, tokens: int) -> list[list[str]]:
-    """The header and the rows of earlier tokens, nothing if there are none; a row cut short by a kill is dropped."""
+    """The header and the rows before `tokens`, empty if there are none; a row that a kill has cut short is dropped."""
     whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
     header, rows = whole[:1], [row for row in csv.reader(whole[1:]) if int(row[0]) < tokens]
     return [*csv.reader(header), *rows] if rows else []

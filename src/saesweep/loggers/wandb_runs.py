@@ -1,10 +1,9 @@
-"""Weights & Biases: a run per SAE, and a summary run per sweep. The only file that imports wandb.
+"""Weights & Biases: one run per SAE, and one summary run per sweep.
 
-All of a process's runs are opened, fed and closed by one thread, in order: the training does not wait for them. The local
-files never need W&B; without an account or a network its runs stay offline in <job>/wandb and <sweep>/wandb, and
-`sync_command` says how to send them later.
+One thread opens, feeds and closes all runs of a process, in order: training does not wait for it. Results on disk never
+need W&B; without an account or a network the runs stay offline in <job>/wandb and <sweep>/wandb, and `sync_command` gives
+the command that uploads them.
 """
-
 import logging
 import os
 import re
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
     import wandb
 
 log = logging.getLogger(__name__)
-# Of eval.json, what SAEs are filtered and compared by: with the curve's keys at most 25, however many eval.json grows to.
+# The metrics of eval.json by which SAEs are filtered and compared: at most 25 with those of the curve.
 FINAL = ("l0", "fvu", "delta_loss", "loss_recovered", "mse", "cosine", "relative_reconstruction_bias", "dead",
          "frequency_over_1pct", "frequency_over_10pct", "coefficient")
 WITHOUT_LM = ("recovery", *(key for key in FINAL if key not in ("delta_loss", "loss_recovered")))  # on model=synthetic
-PATIENCE = 60.0  # seconds that the end of a training waits for its runs to be closed
+PATIENCE = 60.0  # seconds to wait at the end of a training for its runs to close
 
 
 @cache
@@ -41,11 +40,12 @@ def _thread() -> ThreadPoolExecutor:
 
 
 def submit(work: Callable[..., Any], *args: object) -> Future:
+    """Queue work for the W&B thread."""
     return _thread().submit(work, *args)
 
 
 def flush() -> None:
-    """Wait until all that was asked for is done."""
+    """Wait until all submitted work is done, at most PATIENCE seconds."""
     with suppress(TimeoutError):
         submit(lambda: None).result(PATIENCE)
 
@@ -87,12 +87,12 @@ def _artifact(member: MemberInfo) -> "wandb.Artifact":
 
     name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{member.sweep}-{member.path}")
     artifact = wandb.Artifact(name[:128], type="sae", description=member.command)
-    artifact.add_dir(str(member.folder / "sae"), policy="immutable")  # else the weights are copied to W&B's own folder
+    artifact.add_dir(str(member.folder / "sae"), policy="immutable")  # no copy of the weights in W&B's cache
     return artifact
 
 
 class SummaryRun:
-    """The W&B run of a sweep: its table, its curves, and at its end its page and figures."""
+    """The W&B run of a sweep: its table and curves, and at the end its page and figures."""
 
     def __init__(self, chosen: Mapping, sweep: Path) -> None:
         name = sweep.resolve().name
@@ -100,7 +100,7 @@ class SummaryRun:
         self._run = open_run(chosen, sweep, **about)
 
     def log(self, df: pd.DataFrame, curves: pd.DataFrame | None, gaps: pd.DataFrame | None = None, **files: Path) -> None:
-        """df: one row per SAE. curves: of those with numbers, drawn against l0; None: as before. files: figures and pages."""
+        """df: one row per SAE. curves: the finished SAEs, drawn against l0; None: unchanged. files: figures and pages."""
         import wandb
 
         content: dict[str, Any] = {"pareto": _table(df)}
@@ -121,7 +121,7 @@ class SummaryRun:
 
 
 def _table(df: pd.DataFrame) -> "wandb.Table":
-    """Python's own numbers, and None where there is none: what W&B writes down is what the CSV says."""
+    """Python numbers, and None for NaN, so that W&B shows what the CSV holds."""
     import wandb
 
     rows = [[None if pd.isna(value) else value for value in row] for row in df.astype(object).to_numpy().tolist()]
@@ -129,7 +129,7 @@ def _table(df: pd.DataFrame) -> "wandb.Table":
 
 
 def open_run(chosen: Mapping, folder: Path, **about: object) -> "wandb.Run":
-    """chosen: the node `logger.wandb`. Where the run can be seen stands in <folder>/wandb/url.txt, if it is online."""
+    """chosen: the node `logger.wandb`. The address of an online run is written to <folder>/wandb/url.txt."""
     run = _open(chosen, folder, **about)
     if not (run.offline or run.disabled):
         (folder / "wandb").mkdir(exist_ok=True)
@@ -142,7 +142,7 @@ def _open(chosen: Mapping, folder: Path, **about: object) -> "wandb.Run":
 
     folder.mkdir(parents=True, exist_ok=True)
     settings = wandb.Settings(
-        reinit="create_new",  # several runs at once in this process
+        reinit="create_new",  # several runs at a time in this process
         console="off", silent=True, x_disable_stats=True, init_timeout=30,
         x_transaction_log_flush_interval=1.0,  # what kill -9 loses of an offline run; metrics.csv loses nothing
     )
@@ -152,12 +152,12 @@ def _open(chosen: Mapping, folder: Path, **about: object) -> "wandb.Run":
     try:
         return wandb.init(mode="online", resume="allow", **known)
     except wandb.errors.CommError as error:
-        log.warning("W&B cannot be reached (%s): the runs stay offline, from %s on", error, folder)
+        log.warning("W&B cannot be reached (%s): runs are offline from %s on", error, folder)
         _unreachable.append(str(error))
         return wandb.init(mode="offline", **known)
 
 
-_unreachable: list[str] = []  # said once a process; each further run would wait as long
+_unreachable: list[str] = []  # once per process; each further run would wait as long
 
 
 def _mode(configured: str | None) -> str:
@@ -168,17 +168,17 @@ def _mode(configured: str | None) -> str:
 
 @cache
 def _logged_in(asked: bool) -> bool:
-    """Found out once a process, never at the keyboard: without an account or a network the runs stay offline."""
+    """Determined once per process, without a prompt: without an account or a network the runs stay offline."""
     import wandb
 
     wandb.setup(wandb.Settings(silent=True))
     try:
         logged_in = wandb.login(prompt=False)
     except (wandb.errors.AuthenticationError, wandb.errors.CommError) as error:
-        log.warning("W&B does not let us in (%s): the runs stay offline", error)
+        log.warning("W&B refuses the login (%s): runs stay offline", error)
         return False
     if asked and not logged_in:
-        log.warning("W&B mode online was asked for, but nobody is logged in (wandb login): the runs stay offline")
+        log.warning("W&B mode online was asked for, but nobody is logged in (wandb login): runs stay offline")
     return logged_in
 
 
@@ -186,14 +186,14 @@ def archs(entity: str, project: str) -> dict[str, str]:
     """The SAEs of a project on W&B's server: run id -> architecture."""
     import wandb
 
-    with refusals_told(f"{entity}/{project}"):
+    with usage_errors(f"{entity}/{project}"):
         found = wandb.Api().runs(f"{entity}/{project}", filters={"jobType": "sae"}, lazy=False)
         return {run.id: run.config["arch"] for run in found if "arch" in run.config}
 
 
 @contextmanager
-def refusals_told(what: str) -> Iterator[None]:
-    """Of W&B's server, in words that say what to do."""
+def usage_errors(what: str) -> Iterator[None]:
+    """Errors of W&B's server become a UsageError that says what to do."""
     import requests
     import wandb
 
@@ -207,7 +207,7 @@ def refusals_told(what: str) -> Iterator[None]:
 
 
 def sync_command(sweep: Path) -> str | None:
-    """The shell command that sends all offline runs of a sweep, or None where there is none to send."""
+    """The shell command that uploads all offline runs of a sweep; None if there are none."""
     found = [pattern for pattern in ("wandb", "*/*/*/*/wandb") if _unsent(sweep, pattern)]
     root = shlex.quote(str(sweep))
     return " ".join(["wandb sync", *(f"{root}/{pattern}/offline-run-*" for pattern in found)]) if found else None

@@ -1,10 +1,10 @@
-"""What an interrupted training goes on from: a file per SAE, so that any part of a group can go on.
+"""Checkpoints: one file per SAE, so that any part of a group can resume.
 
     <job>/checkpoint/<step>-<crc32>.safetensors
 
-holds the tensors of the SAE, its optimizer, its controller and its site's statistics, and in its header, as JSON, the
-position in the stream, what determined its activations, and the sums since the last row of metrics.csv. The name has the
-checksum of the whole file: a damaged one is noticed, and the one before, which is kept, is used.
+holds the tensors of the SAE, its optimizer, its controller and its hook point's statistics; its header holds, as JSON, the
+position in the stream, what determined its activations, and the sums since the last row of metrics.csv. The name contains
+the checksum of the file: a damaged checkpoint is detected, and the previous one, which is kept, is used.
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER, KEPT, TOGETHER = "checkpoint", 2, "together.txt"
-ORIGIN = "determined_by.json"  # in the job's folder: the text and weights of its activations, and how they were read
+ORIGIN = "determined_by.json"  # in the job's folder: what determined its activations (sweep/origin.py)
 
 
 class Checkpoint(NamedTuple):
@@ -36,7 +36,7 @@ class Checkpoint(NamedTuple):
 
 
 class Cohort(NamedTuple):
-    """SAEs that go on together: they were saved after the same number of steps, or not at all (0)."""
+    """SAEs that resume together: their checkpoints are of the same step, or there are none (0)."""
 
     step: int
     members: list[int]
@@ -44,7 +44,7 @@ class Cohort(NamedTuple):
 
 
 def write(job: Path, step: int, save: Checkpoint) -> None:
-    """Whole or not at all; older ones but the last are removed."""
+    """Write a checkpoint whole or not at all; keep this and the previous one."""
     folder = job / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(draft := folder / ".draft", save)
@@ -70,7 +70,7 @@ def read(file: Path) -> Checkpoint:
 
 
 def states(job: Path) -> Iterator[Mapping[str, Any]]:
-    """Of each save, without its tensors; what is damaged is noticed by `cohorts`."""
+    """The header of each checkpoint, newest first; damaged ones are reported by `cohorts`."""
     import safetensors
 
     for file in _files(job):
@@ -79,31 +79,31 @@ def states(job: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def write_origin(job: Path, determined_by: Mapping[str, Any]) -> None:
-    """When a training starts or resumes."""
+    """Called when a training starts or resumes."""
     job.mkdir(parents=True, exist_ok=True)
     atomic.write(job / ORIGIN, json.dumps(determined_by, indent=1, default=str))
 
 
 def origin(job: Path) -> dict[str, Any]:
-    """What determined the activations of an SAE; raises OSError or ValueError where that is not there to be read."""
+    """What determined the activations of an SAE. Raises OSError or ValueError if the file is missing or unreadable."""
     return json.loads((job / ORIGIN).read_text())
 
 
 def origins(job: Path) -> list[Mapping[str, Any]]:
-    """What determined the activations of the checkpoints, and of a finished SAE; empty where that was not written down."""
+    """What determined the activations of the checkpoints and of a finished SAE; empty where it was not recorded."""
     found = [state["determined_by"] for state in states(job) if state.get("determined_by")]
     if (job / files.NUMBERS).is_file() and (job / ORIGIN).is_file():
         try:
             found.append(origin(job))
         except ValueError:
-            log.warning("%s is not readable: whether its text and weights have changed is not known", job / ORIGIN)
+            log.warning("%s is unreadable: cannot tell whether its text and weights have changed", job / ORIGIN)
     return found
 
 
 def cohorts(jobs: Sequence[Path]) -> list[Cohort]:
-    """The SAEs by the step from which they go on: the last one that most of them share, then the same for the rest.
+    """The SAEs grouped by the step at which they resume: the last step that most of them share, then the same for the rest.
 
-    A kill while a group is saved leaves some of it a save behind: all go on from the one before.
+    A kill while a group is saved leaves some SAEs one checkpoint behind: all resume from the previous one.
     """
     saves = [{_step(file): file for file in reversed(_files(job)) if _is_whole(file)} for job in jobs]
     left, found = set(range(len(jobs))), []
@@ -117,9 +117,9 @@ def cohorts(jobs: Sequence[Path]) -> list[Cohort]:
 
 
 def halve_group_size(jobs: Sequence[Path]) -> int:
-    """They did not fit into memory together: how many at a time go on; the plan of the next launch knows."""
+    """Half the group size after running out of memory; recorded, so that the next launch plans with it."""
     most = (len(jobs) + 1) // 2
-    log.warning("out of memory with %d SAEs: they go on %d at a time", len(jobs), most)
+    log.warning("out of memory with %d SAEs: continuing with %d at a time", len(jobs), most)
     for job in jobs:
         (job / FOLDER).mkdir(parents=True, exist_ok=True)
         (job / FOLDER / TOGETHER).write_text(str(most))
@@ -127,13 +127,13 @@ def halve_group_size(jobs: Sequence[Path]) -> int:
 
 
 def max_group_size(job: Path) -> int | None:
-    """With how many others at most it fits into memory, itself counted."""
+    """The largest group in which the SAE fits into memory, itself counted; None if no limit is known."""
     file = job / FOLDER / TOGETHER
     return int(file.read_text()) if file.is_file() else None
 
 
 def remove(job: Path) -> None:
-    """Of a job that has ended, or that starts anew."""
+    """Remove the checkpoints of a job that has ended or starts anew."""
     folder = job / FOLDER
     for file in [*_files(job), folder / ".draft", folder / TOGETHER]:
         file.unlink(missing_ok=True)
@@ -166,5 +166,5 @@ def _crc(file: Path) -> int:
 def _is_whole(file: Path) -> bool:
     if f"{_crc(file):08x}" == file.stem.split("-")[1]:
         return True
-    log.warning("%s is damaged, and is not used", file)
+    log.warning("%s is damaged and is not used", file)
     return False

@@ -1,14 +1,14 @@
-"""The files in the folder of an SAE, and what of them can be read without pandas.
+"""The files in an SAE's folder, and how to read them without pandas.
 
     sae/                    the SAE, in SAELens' format
     statistics.safetensors  mean, scale and sinks of its site
     metrics.csv             the training curve, on tokens
-    documents.csv           the sums that the numbers of eval.json are made of, by held-out document
+    documents.csv           the sums from which the metrics of eval.json are computed, per held-out document
     frequency.csv           per latent, the share of the held-out tokens on which it is active
-    determined_by.json      digests of the text and the weights of its activations, and how they were read (saves.py)
-    eval.json               the numbers; written last, it says that the SAE is finished
-    failed.txt              why there are none
-    .hydra/                 Hydra's own, and resolved.yaml: what made the SAE (Hydra writes before anybody can object)
+    determined_by.json      digests of the text and the weights that produced its activations (checkpoints.py)
+    eval.json               the metrics; written last, so the SAE is finished where it exists
+    failed.txt              why the SAE has failed
+    .hydra/                 Hydra's files, and resolved.yaml: the settings of the SAE (Hydra writes before the check)
 """
 import json
 import logging
@@ -33,11 +33,11 @@ FILES = (NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE, STATISTICS)
 
 
 def job_name(sparsity: Any, coefficient: Any, seed: Any) -> str:
-    """The last folder of a job's: the target, or the fixed coefficient in its place; seed 0 is left out. Of what nobody
-    has checked yet."""
+    """The last folder of a job's path: target L0, or the fixed coefficient, and the seed unless it is 0. The values are
+    not checked yet."""
     fixed = float(coefficient) if isinstance(coefficient, int) else coefficient
-    aim = whole(sparsity) if fixed is None else f"coefficient_{fixed}"
-    return f"{aim}{'' if seed == 0 else f'.{whole(seed)}'}"
+    name = whole(sparsity) if fixed is None else f"coefficient_{fixed}"
+    return f"{name}{'' if seed == 0 else f'.{whole(seed)}'}"
 
 
 def numbers(job: Path) -> Mapping[str, int | float | None]:
@@ -54,7 +54,7 @@ def numbers(job: Path) -> Mapping[str, int | float | None]:
 
 
 def latest(job: Path) -> dict[str, float]:
-    """The last whole row of metrics.csv; nothing if there is none."""
+    """The last whole row of metrics.csv; empty if there is none."""
     if not (job / CURVE).is_file():
         return {}
     with (job / CURVE).open("rb") as file:
@@ -67,7 +67,7 @@ def latest(job: Path) -> dict[str, float]:
 
 
 def command(job: Path) -> str:
-    """What trains this SAE alone again: its overrides, as Hydra has noted them."""
+    """The command that trains this SAE alone, from the overrides that Hydra has written."""
     words = OmegaConf.to_container(OmegaConf.load(job / OVERRIDES)) if (job / OVERRIDES).is_file() else []
     return " ".join(["python train.py", *map(shlex.quote, map(str, words))])
 
@@ -78,7 +78,7 @@ def state(job: Path) -> str:
 
 
 def write_failed(folder: Path, reason: str) -> None:
-    """A folder that cannot be written to may be why."""
+    """An unwritable folder, which may be the reason itself, is logged."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FAILED).write_text(reason + "\n")
@@ -87,13 +87,13 @@ def write_failed(folder: Path, reason: str) -> None:
 
 
 def settings(job: Path) -> dict[str, Any]:
-    """Every setting that made the SAE, as it was composed."""
+    """The settings of the SAE, as composed; empty if they are not there."""
     file = next((job / name for name in (RESOLVED, COMPOSED) if (job / name).is_file()), None)
     return OmegaConf.to_container(OmegaConf.load(file), resolve=True) if file else {}
 
 
 def at_home(node: Any) -> Any:
-    """A `~` that the shell has left in a path is the home folder; no other text of a config begins with one."""
+    """Expand a `~` that the shell has left in a path; no other text of a config begins with one. Raises UsageError."""
     if isinstance(node, Mapping):
         return {key: at_home(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -106,6 +106,7 @@ def at_home(node: Any) -> Any:
 
 
 def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf."""
     if isinstance(node, Mapping) and node:
         for key, value in node.items():
             yield from flat(value, f"{path}.{key}".lstrip("."))

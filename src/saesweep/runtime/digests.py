@@ -1,4 +1,4 @@
-"""Files are known by their content: the SHA-256 of all their bytes, computed once per process and version of a file."""
+"""Files are identified by content: SHA-256 of all bytes, computed once per process and version of a file."""
 import hashlib
 from functools import cache
 from pathlib import Path
@@ -9,7 +9,7 @@ CHUNK = 1 << 24  # bytes
 
 
 def sha256(file: Path) -> str:
-    """Hexadecimal. The file is read again where its size, time of change or inode is another."""
+    """The digest in hexadecimal. The file is read again if its size, modification time or inode differs."""
     stat = file.stat()
     return _sha256(file, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 

@@ -1,6 +1,6 @@
-"""Memory: glibc is asked to keep what was freed, and exceptions that say that none is left are recognised.
+"""Memory: have glibc keep what is freed, and recognise out-of-memory errors.
 
-glibc hands every large tensor back to the kernel and has each of its pages faulted in again the next time.
+By default glibc returns every large tensor to the kernel, and each of its pages faults again at the next allocation.
 """
 import ctypes
 import sys
@@ -11,9 +11,9 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Large tensors come from the heap and stay there: the language model's logits are computed 1.8 times as fast.
+    """Allocate large tensors on the heap and keep freed memory in the process: the logits are computed 1.8 times as fast.
 
-    Memory that is freed stays with the process, as on a GPU. Nothing is done where the allocator is not glibc's.
+    Does nothing where the allocator is not glibc's.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -27,5 +27,5 @@ def keep_freed_memory() -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """The host's allocator has no exception of its own."""
+    """Whether memory has run out, on the host (whose allocator raises a plain RuntimeError) or on the GPU."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: " in str(error)

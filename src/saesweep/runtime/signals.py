@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: they unwind the stack and set the exit code, but never in the middle of a step or a save."""
+"""Ctrl-C and SIGTERM unwind the stack and set the exit code, but never in the middle of a step or of a checkpoint."""
 import signal
 import sys
 import threading
@@ -10,13 +10,13 @@ from types import FrameType
 _received: list[int] = []
 _deferring = 0
 _stop_file: Path | None = None
-_asked = False
-_ours: dict[int, Callable[[int, FrameType | None], None]] = {}
+_requested = False
+_handlers: dict[int, Callable[[int, FrameType | None], None]] = {}
 
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Ends with 130 after Ctrl-C and 143 after SIGTERM; Lightning alone would end with 1 and 0."""
+    """Exit with 130 after Ctrl-C and 143 after SIGTERM; Lightning alone exits with 1 and 0."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -27,7 +27,7 @@ def exit_codes() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if _received:
-            print("interrupted; the same command goes on with what is not finished", file=sys.stderr)
+            print("interrupted; run the same command to resume", file=sys.stderr)
             number = _received[0]
             _received.clear()
             raise SystemExit(128 + number)
@@ -35,7 +35,7 @@ def exit_codes() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """A signal inside is obeyed at the end: what is done here is done whole or not at all."""
+    """A signal that arrives in the block takes effect at its end: the block runs whole."""
     global _deferring
     _deferring, before = _deferring + 1, len(_received)
     try:
@@ -47,29 +47,30 @@ def deferred() -> Iterator[None]:
 
 
 def stop_requested() -> bool:
-    """Of a rank that another process has started: it leaves a file where `watch` looks, or an engine sends a signal."""
-    return _asked or (_stop_file is not None and _stop_file.exists())
+    """Whether this rank is to save and exit: the launcher has written the stop file, or an engine has sent a signal."""
+    return _requested or (_stop_file is not None and _stop_file.exists())
 
 
 def request_stop(*_: object) -> None:
-    """As a handler, too: a rank that saves and ends at once, by itself, would leave the others waiting."""
-    global _asked
-    _asked = True
+    """Also a signal handler: a rank that exits at once, by itself, leaves the others waiting."""
+    global _requested
+    _requested = True
 
 
 def install_handler(number: int, handler: Callable[[int, FrameType | None], None]) -> None:
-    """For the whole process: `take_back` installs it again over what a library has put around it."""
-    _ours[number] = handler
+    """For the whole process; `reinstall_handlers` restores it where a library has replaced it."""
+    _handlers[number] = handler
     signal.signal(number, handler)
 
 
 def reinstall_handlers() -> None:
-    """Lightning ends a training by itself on SIGTERM, and each rank at a step of its own."""
-    for number, handler in _ours.items():
+    """Lightning's own handler ends a training on SIGTERM, each rank at a different step."""
+    for number, handler in _handlers.items():
         signal.signal(number, handler)
 
 
 def watch_stop_file(stop_file: Path) -> None:
+    """`stop_requested` is true once this file exists."""
     global _stop_file
     _stop_file = stop_file
 

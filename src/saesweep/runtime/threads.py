@@ -1,6 +1,6 @@
-"""To be imported before torch and numpy, which read it then: their threads do not spin for long while they wait.
+"""Imported before torch and numpy, which read these variables: their threads spin only briefly while they wait.
 
-Those that do are 7 times slower beside one other busy process, and keep each other's library from its cores.
+Threads that spin are 7 times slower beside one other busy process, and keep the cores from the other library.
 """
 import os
 

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def quickest(call: Callable[[], T]) -> tuple[float, T]:
-    """Seconds of the quicker of two calls, a GPU's work included, and what it returned."""
+    """Seconds of the faster of two calls, with the GPU synchronised, and the result of the last."""
     seconds = []
     for _ in range(2):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The CPU's loops are compiled by a process of its own while a sweep is prepared: the first time takes 10 to 20 s."""
+"""Compile the CPU kernels in another process while a sweep is prepared: the first compilation takes 10 to 20 s."""
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,13 +8,13 @@ from pathlib import Path
 from saesweep import arch
 from saesweep.sweep.jobs import Job
 
-LOOPS = Path(arch.__file__).parent / "ops" / "kernels.py"
+KERNELS = Path(arch.__file__).parent / "ops" / "kernels.py"
 _process: subprocess.Popen | None = None
 
 
 @contextmanager
 def compiling(jobs: Sequence[Job]) -> Iterator[None]:
-    """What that process does not get done is compiled where it is needed, so how it ends does not matter."""
+    """Compile within the block if the kernels are not cached; what is not done at its end is compiled where it is needed."""
     global _process
     if not _compiled() and any((job.settings.get("trainer") or {}).get("accelerator") == "cpu" for job in jobs):
         quiet = subprocess.DEVNULL
@@ -30,12 +30,12 @@ def compiling(jobs: Sequence[Job]) -> Iterator[None]:
 
 
 def wait() -> None:
-    """Until it is done: to compile the same beside it would take longer."""
+    """Wait for the compilation: compiling the same twice at once takes longer."""
     if _process is not None:
         _process.wait()
 
 
 def _compiled() -> bool:
-    """Numba's cache, where it is at its usual place, has the loop that is compiled last."""
-    last = (LOOPS.parent / "__pycache__").glob("kernels.adam_rows-*.nbi")
-    return any(file.stat().st_mtime > LOOPS.stat().st_mtime for file in last)
+    """Whether Numba's cache, at its usual place, has the kernel that is compiled last."""
+    last = (KERNELS.parent / "__pycache__").glob("kernels.adam_rows-*.nbi")
+    return any(file.stat().st_mtime > KERNELS.stat().st_mtime for file in last)

@@ -32,15 +32,15 @@ from saesweep.training.l0_controller import Coefficient
 from saesweep.training.module import Member, SAESweep
 
 log = logging.getLogger(__name__)
-MISSED = 0.05  # how far L0 may be from its target, as a share of it, before that is said
+MISSED = 0.05  # relative distance of L0 from its target above which a warning is logged
 
 
 class LocalGroup(NamedTuple):
-    """The SAEs that this rank trains, of those that are trained together."""
+    """The SAEs of a group that this rank trains."""
 
     jobs: list[Settings]
     folders: list[Path]
-    shared: Settings  # of one of the group: what all have
+    shared: Settings  # of one of the jobs: the settings that all share
     resources: Resources
 
     def of(self, which: Iterable[int]) -> LocalGroup:
@@ -51,7 +51,7 @@ class LocalGroup(NamedTuple):
 def train_group(jobs: Sequence[Settings], folders: Sequence[Path], resources: Resources) -> list[Numbers | Exception]:
     """Train the jobs' SAEs together; each folder gets metrics.csv, eval.json, sae/ and wandb/.
 
-    What was saved goes on from there: SAEs that were saved after different numbers of steps go on one after the other.
+    SAEs with checkpoints resume; those with checkpoints of different steps are trained one cohort after the other.
     """
     keep_freed_memory()
     group = LocalGroup(list(jobs), list(map(Path, folders)), jobs[0], resources)
@@ -60,7 +60,7 @@ def train_group(jobs: Sequence[Settings], folders: Sequence[Path], resources: Re
     write_origin(group.shared, group.folders, resources)
     waiting = checkpoints.cohorts(group.folders)
     while waiting:
-        gc.collect()  # of a group that did not fit into memory nothing is held any more
+        gc.collect()  # free what a group that did not fit into memory has held
         cohort = waiting.pop(0)
         part = group.of(cohort.members)
         try:
@@ -73,7 +73,7 @@ def train_group(jobs: Sequence[Settings], folders: Sequence[Path], resources: Re
 
 
 def _halves(cohort: Cohort, folders: Sequence[Path]) -> list[Cohort]:
-    """Fewer SAEs at a time, from what each of them has saved."""
+    """Half as many SAEs at a time, resumed from their checkpoints."""
     most, found = checkpoints.halve_group_size(folders), []
     for first in range(0, len(folders), most):
         for part in checkpoints.cohorts(folders[first : first + most]):
@@ -82,20 +82,20 @@ def _halves(cohort: Cohort, folders: Sequence[Path]) -> list[Cohort]:
 
 
 def _train(group: LocalGroup, cohort: Cohort) -> list[Numbers | Exception]:
-    """Each rank its own SAEs where they are dealt out, else all of them."""
+    """With trainer=sweep_parallel each rank trains SAEs of its own, else all ranks train all."""
     inputs = inputs_of(group.shared, list(map(point_of, group.jobs)), group.resources)
     mine = range(len(group.jobs))
     if distributed.world_size() > distributed.ranks_per_sae():
-        mine = _dealt_out(group.jobs)[distributed.rank()]
+        mine = _assigned(group.jobs)[distributed.rank()]
     part = group.of(mine)
     module, stream = prepared(part, inputs, cohort._replace(saves=[cohort.saves[i] for i in mine]))
     found = dict(zip(mine, _trained(part, module, stream, inputs), strict=True))
-    everybodys = {i: result for one in distributed.all_gather(found) for i, result in one.items()}
-    return [everybodys[i] for i in range(len(group.jobs))]
+    all_found = {i: result for one in distributed.all_gather(found) for i, result in one.items()}
+    return [all_found[i] for i in range(len(group.jobs))]
 
 
-def _dealt_out(jobs: Sequence[Settings]) -> list[list[int]]:
-    """The SAEs of each rank: the largest first, each to the rank that has least to do."""
+def _assigned(jobs: Sequence[Settings]) -> list[list[int]]:
+    """The SAEs of each rank: the widest first, each to the rank with the smallest total width."""
     ranks: list[list[int]] = [[] for _ in range(distributed.world_size())]
     for i in sorted(range(len(jobs)), key=lambda i: -jobs[i]["width"]):
         min(ranks, key=lambda rank: sum(jobs[j]["width"] for j in rank)).append(i)
@@ -104,7 +104,7 @@ def _dealt_out(jobs: Sequence[Settings]) -> list[list[int]]:
 
 def _trained(part: LocalGroup, module: SAESweep, stream: ActivationStream, inputs: Inputs) -> list[Numbers | Exception]:
     if module.steps_done:
-        log.info("%s: from %s tokens on", ", ".join(m.label for m in module.members), f"{module.tokens:,}")
+        log.info("%s: resuming at %s tokens", ", ".join(m.label for m in module.members), f"{module.tokens:,}")
     for point, statistics in stream.statistics.items():
         log.info("%s", statistics.report(point))
     logger = logger_of(part)
@@ -119,7 +119,7 @@ def _trained(part: LocalGroup, module: SAESweep, stream: ActivationStream, input
 
 
 def prepared(part: LocalGroup, inputs: Inputs, cohort: Cohort, **more: Any) -> tuple[SAESweep, ActivationStream]:
-    """The SAEs and their stream, new or as they were saved."""
+    """The SAEs and their stream, new or from checkpoints."""
     shared, points = part.shared, list(map(point_of, part.jobs))
     stream = _stream(shared, inputs.source, math.ceil(shared["tokens"] / shared["batch_tokens"]))
     found = [checkpoints.read(file) for file in cohort.saves if file is not None]
@@ -127,7 +127,7 @@ def prepared(part: LocalGroup, inputs: Inputs, cohort: Cohort, **more: Any) -> t
         position = distributed.broadcast_from_any(found[0].state["position"] if found else None)
         statistics = {point: _statistics(save) for point, save in zip(points, found, strict=True)}
         stream.resume(Position(**position), statistics)
-    progress = Progress(stream)  # from before the first window is read
+    progress = Progress(stream)  # before the first window is harvested
     stream.only(points)
     named = zip(part.jobs, points, labels(part.jobs, part.folders), strict=True)
     members = [_member(label, job, point, stream) for job, point, label in named]
@@ -136,7 +136,7 @@ def prepared(part: LocalGroup, inputs: Inputs, cohort: Cohort, **more: Any) -> t
     module.steps_done = cohort.step
     if cohort.step:
         if shared["trainer"]["precision"] == "64-true":
-            module.double()  # before what was saved comes in; Lightning would do it after
+            module.double()  # before the checkpoint is loaded; Lightning would convert after
         for member, save in zip(members, found, strict=True):
             module.restore_(member, *save)
     return module, stream
@@ -175,7 +175,7 @@ def logger_of(part: LocalGroup) -> SweepLogger:
 
 
 def _finish(part: LocalGroup, module: SAESweep, stream: ActivationStream, inputs: Inputs) -> list[Numbers | Exception]:
-    """Fold, evaluate, write; an SAE that fails is returned as an error, the others go on."""
+    """Fold, evaluate and write each SAE; one that fails is returned as its error, without effect on the others."""
     module.members.to(device_of(part.shared))  # where the language model is; Lightning leaves them on the CPU
     _calibrate(part.jobs, module, stream, inputs)
     done = [index for index, member in enumerate(module.members) if not member.failed]
@@ -191,19 +191,19 @@ def _finish(part: LocalGroup, module: SAESweep, stream: ActivationStream, inputs
         found = ended(member.failed) if member.failed else measured[index]
         if not isinstance(found, Exception):
             found.numbers.update(_known_from_training(module, member))
-            _say_if_missed(job, member, found.numbers["l0"])
+            _warn_if_missed(job, member, found.numbers["l0"])
             found = _write_outputs(job, folder, member, found, stream.statistics[member.point])
         ends.append(found.numbers if isinstance(found, Measured) else found)
     return ends
 
 
-def _say_if_missed(job: Settings, member: Member, l0: float) -> None:
+def _warn_if_missed(job: Settings, member: Member, l0: float) -> None:
     if target(job) is not None and abs(l0 / job["sparsity"] - 1) > MISSED:
-        log.warning("%s: its L0 on held-out text is %.1f, where sparsity=%d was asked for", member.label, l0, job["sparsity"])
+        log.warning("%s: its L0 on held-out text is %.1f; its target is sparsity=%d", member.label, l0, job["sparsity"])
 
 
 def _measured(inputs: Inputs, subjects: Sequence[Subject]) -> list[Measured | Exception]:
-    """Ranks that share SAEs evaluate some of them each."""
+    """Ranks that share SAEs evaluate a part of them each."""
     mine = range(distributed.rank_in_sae(), len(subjects), distributed.ranks_per_sae())
     found = dict(zip(mine, inputs.evaluate([subjects[i] for i in mine]), strict=True))
     if distributed.ranks_per_sae() > 1:
@@ -222,7 +222,7 @@ def _known_from_training(module: SAESweep, member: Member) -> Numbers:
 def _write_outputs(
     job: Settings, folder: Path, member: Member, measured: Measured, statistics: Statistics
 ) -> Measured | Exception:
-    """The SAE and its site, what its numbers are made of, and last the numbers, which say that it is finished."""
+    """Write the SAE, its statistics, the sums per document and, last, the metrics: they mark it as finished."""
     if distributed.rank_in_sae() > 0:
         return measured
     problems = list[Exception]()
@@ -236,7 +236,7 @@ def _write_outputs(
 
 
 def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStream, inputs: Inputs) -> None:
-    """Where L0 has a target, the thresholds meet it on held-out text; a fixed coefficient leaves L0 where it falls."""
+    """Shift the thresholds so that L0 on held-out text meets its target; SAEs of a fixed coefficient have none."""
     concerned = [
         member for job, member in zip(jobs, module.members, strict=True)
         if not member.failed and member.sae.thresholded and target(job) is not None

@@ -1,4 +1,4 @@
-"""What Hydra refuses, in one line that says what to write instead. A mistyped key is answered without torch and pandas."""
+"""Hydra's errors in one line that says what to write instead. A mistyped key is answered without importing torch or pandas."""
 import difflib
 import os
 import re
@@ -32,10 +32,10 @@ GROUPS = ("sweeps", "hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hyd
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Around hydra.main: the program ends with exit code 1 and one line, unless HYDRA_FULL_ERROR=1 asks for all of it."""
+    """Around hydra.main: exit with code 1 and one line; HYDRA_FULL_ERROR=1 shows the traceback."""
     _refuse_options(sys.argv[1:])
-    report = utils.run_and_report  # where Hydra prints what it refuses
-    utils.run_and_report = lambda work: report(lambda: _told(work))
+    report = utils.run_and_report  # where Hydra prints its errors
+    utils.run_and_report = lambda work: report(lambda: _run_in_one_line(work))
     try:
         yield
     finally:
@@ -43,7 +43,7 @@ def one_line_errors() -> Iterator[None]:
         rollback.roll_back()
 
 
-def _told(work: Callable[[], Any]) -> Any:
+def _run_in_one_line(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except Exception as error:
@@ -66,7 +66,7 @@ def _refuse_options(words: list[str]) -> None:
 
 
 def message(error: Exception) -> str:
-    """The key or word, and the fix."""
+    """The key or word, and the fix, in one line."""
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     text = str(error)
@@ -122,13 +122,13 @@ def _no_key(key: str, config: DictConfig | None) -> str:
 
 
 def _local(error: BaseException, name: str, kind: type) -> Any:
-    """What Hydra's innermost function has under this name, None if it has no such: the exception does not hold it."""
+    """The value of this local variable in Hydra's innermost frame that has it, else None: the exception does not hold it."""
     found = [frame.f_locals.get(name) for frame, _ in traceback.walk_tb(error.__traceback__)]
     return next((value for value in reversed(found) if isinstance(value, kind)), None)
 
 
 def _dotted(node: Any, path: str = "") -> Iterator[str]:
-    """All keys below the node; Hydra's own last."""
+    """All dotted keys below the node; Hydra's own last."""
     keys = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else node
     if isinstance(keys, dict):
         for key in sorted(keys, key=lambda key: key == "hydra"):
@@ -137,7 +137,7 @@ def _dotted(node: Any, path: str = "") -> Iterator[str]:
 
 
 def _shortened(error: BaseException) -> str:
-    """Hydra's own words, and those of what it was caused by, on one line."""
+    """The messages of the error and of its cause on one line."""
     texts = [str(one) for one in (error, error.__cause__) if one is not None and str(one)]
     lines = [line.strip() for text in texts for line in re.split(r"\n *full_key", text)[0].splitlines()]
     return " ".join(dict.fromkeys(filter(None, lines)))

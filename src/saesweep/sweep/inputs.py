@@ -1,4 +1,4 @@
-"""What the SAEs of a group are trained and evaluated on: a text read by a language model, or a known dictionary."""
+"""The activations that a group is trained and evaluated on: from a language model and a text, or from a known dictionary."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from saesweep.runtime.rng import SYNTHETIC_CALIBRATION, generator
 from saesweep.sweep.origin import determined_by
 from saesweep.sweep.resources import Resources
 
-Numbers = dict[str, float | None]  # of one SAE: what eval.json holds
+Numbers = dict[str, float | None]  # of one SAE: the metrics of eval.json
 
 
 def point_of(job: Settings) -> HookPoint:
@@ -35,7 +35,7 @@ def require_device(job: Settings) -> None:
 
 
 class ReadText:
-    """A language model that reads a text."""
+    """A language model and a text."""
 
     def __init__(self, job: Settings, points: Sequence[HookPoint], resources: Resources):
         self.job, self.points, self.resources = job, list(dict.fromkeys(points)), resources
@@ -71,7 +71,7 @@ class ReadText:
 
 
 class KnownDictionary:
-    """No language model: a known dictionary."""
+    """A known dictionary (`model=synthetic`)."""
 
     def __init__(self, job: Settings, points: Sequence[HookPoint]):
         self.numbers = job["evaluation"]
@@ -92,6 +92,6 @@ Inputs = ReadText | KnownDictionary
 
 
 def inputs_of(job: Settings, points: Sequence[HookPoint], resources: Resources) -> Inputs:
-    """What the SAEs of a group are trained and evaluated on."""
+    """The activations for a group. Raises UsageError if the text is too short or there is no GPU."""
     require_device(job)
     return ReadText(job, points, resources) if has_lm(job) else KnownDictionary(job, points)

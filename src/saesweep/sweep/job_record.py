@@ -1,4 +1,4 @@
-"""What stands in a job folder already: which settings made it, and whether it is finished."""
+"""What a job's folder holds: the settings that produced it, and whether the SAE is finished."""
 import json
 import logging
 import shutil
@@ -20,23 +20,23 @@ from saesweep.sweep.resources import Resources
 log = logging.getLogger(__name__)
 
 RESULTS = (NUMBERS, "sae")
-OURS = (*RESULTS, checkpoints.FOLDER, checkpoints.ORIGIN, *files.FILES, "wandb")  # removed where a job starts anew
+OURS = (*RESULTS, checkpoints.FOLDER, checkpoints.ORIGIN, *files.FILES, "wandb")  # removed when a job starts anew
 
 
 def finished(job: Job) -> dict[str, Any] | None:
-    """The numbers of eval.json."""
+    """The metrics of eval.json; None if there are none, or if they are unreadable."""
     file = job.folder / NUMBERS
     if not file.is_file():
         return None
     try:
         return json.loads(file.read_text())
     except ValueError:
-        log.warning(f"{shown(file)} is not readable: this SAE is trained again")
+        log.warning(f"{shown(file)} is unreadable: this SAE is trained again")
         return None
 
 
 def refuse_others(jobs: Sequence[Job]) -> None:
-    """Results made with other settings are replaced only where the user says so, and nothing stands beside them."""
+    """Raises UsageError if results of other settings would be replaced without overwrite=true, or share a figure."""
     replaced = [
         _made_otherwise(job.folder, differing)
         for job in jobs if not job.settings["overwrite"] and (differing := differences(job))
@@ -49,24 +49,23 @@ def refuse_others(jobs: Sequence[Job]) -> None:
 
 
 def stale(jobs: Sequence[Job], resources: Resources) -> set[Path]:
-    """The folders whose checkpoints or results come from other text or weights of the same name; refused without overwrite."""
+    """The folders whose checkpoints or results are from changed text or weights. Raises UsageError without overwrite=true."""
     changed: dict[Path, str] = {}
     for group in groups([job for job in jobs if checkpoints.origins(job.folder) and not differences(job)]):
         from saesweep.sweep import origin  # torch
 
         try:
             changed |= origin.changed_content(group[0].settings, [job.folder for job in group], resources)
-        except UsageError as error:  # what is trained on them ends with this error; what is finished needs neither
-            log.warning("whether the text and the weights of %s have changed is not known: %s", shown(group[0].folder), error)
+        except UsageError as error:  # a training on them raises it again; a finished SAE needs neither
+            log.warning("cannot tell whether the text and the weights of %s have changed: %s", shown(group[0].folder), error)
     refused = [changed[job.folder] for job in jobs if job.folder in changed and not job.settings["overwrite"]]
     if refused:
-        raise UsageError("\n".join([*refused, f"give them back, {HOW_TO_REPLACE}"]))
+        raise UsageError("\n".join([*refused, f"restore them, {HOW_TO_REPLACE}"]))
     return set(changed)
 
 
 def _beside(jobs: Sequence[Job]) -> list[str]:
-    """A finished SAE that this command leaves alone, for each model and site, and each architecture there, if what their
-    SAEs have in common is another there."""
+    """Finished SAEs outside this command whose shared settings differ: one for each model and site, and each architecture."""
     own, found = {job.folder for job in jobs}, []
     fixed = [job for job in jobs if target(job.settings) is None]
     asked = {(job.folder.parents[1], "*/*"): (job, _shared) for job in jobs}
@@ -81,31 +80,31 @@ def _beside(jobs: Sequence[Job]) -> list[str]:
 
 
 def _made_otherwise(folder: Path, differing: Sequence[str]) -> str:
-    return f"{shown(folder)} was made with other settings:\n  " + "\n  ".join(differing)
+    return f"{shown(folder)} was trained with other settings:\n  " + "\n  ".join(differing)
 
 
 def _shared(settings: Mapping) -> dict[str, Any]:
-    """What all SAEs of a figure have in common."""
+    """The settings that all SAEs of a figure share."""
     return dict(files.flat({key: value for key, value in own_settings(settings).items() if key not in MAY_DIFFER_IN_A_FIGURE}))
 
 
 def _of_a_curve(settings: Mapping) -> dict[str, Any]:
-    """What all SAEs of an architecture have in common: all of it but the coefficient, which may take the target's place."""
+    """The settings that all SAEs of an architecture share: all of `arch` but the coefficient."""
     return dict(files.flat({"arch": {key: value for key, value in settings["arch"].items() if key != "coefficient"}}))
 
 
 def _start(settings: Mapping) -> dict[str, Any]:
-    """With a fixed coefficient sparsity is no target, but may be where training starts (JumpReLU's warm start)."""
+    """With a fixed coefficient `sparsity` is no target, but a warm start may use it."""
     return {"sparsity": settings["sparsity"]}
 
 
 def differences(job: Job) -> list[str]:
-    """One line for each setting that differs from those that made the results in the job's folder."""
+    """One line for each setting that differs from those of the results in the job's folder."""
     if not checkpoints.has_checkpoint(job.folder) and not any((job.folder / name).exists() for name in RESULTS):
         return []
     made = files.settings(job.folder)
     if not made:
-        return ["unknown ones: it has results, but no .hydra folder that says how they were made"]
+        return ["unknown: it has results, but no .hydra folder with their settings"]
     return _differing(dict(files.flat(own_settings(made))), dict(files.flat(own_settings(job.settings))))
 
 
@@ -115,18 +114,18 @@ def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 
 def begin(group: Sequence[Job], resources: Resources) -> None:
-    """Write down the settings; remove what an earlier attempt left, unless it was saved and can go on."""
+    """Record the settings; remove the files of an earlier attempt, unless it has a checkpoint to resume from."""
     replaced = stale(group, resources)
     for job in group:
         if differences(job) or job.folder in replaced or not checkpoints.has_checkpoint(job.folder):
             _clear(job)
         (job.folder / FAILED).unlink(missing_ok=True)
         _write(job.folder / RESOLVED, OmegaConf.to_yaml(OmegaConf.create(job.settings)))
-        _write(job.folder / files.OVERRIDES, OmegaConf.to_yaml(job.composed.hydra.overrides.task))  # Hydra comes too late to it
+        _write(job.folder / files.OVERRIDES, OmegaConf.to_yaml(job.composed.hydra.overrides.task))  # Hydra's is too late
 
 
 def end(job: Job, failed: str | None) -> None:
-    """Why an SAE has failed stands in its folder, until it is tried again."""
+    """Write failed.txt, or remove that of an earlier attempt."""
     if failed is None:
         (job.folder / FAILED).unlink(missing_ok=True)
     else:
@@ -134,7 +133,7 @@ def end(job: Job, failed: str | None) -> None:
 
 
 def _clear(job: Job) -> None:
-    for name in (*OURS, *(job.settings.get("logger") or {})):  # each logger has a folder of its name
+    for name in (*OURS, *(job.settings.get("logger") or {})):  # each logger has a folder named after it
         path = job.folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -148,6 +147,6 @@ def _write(file: Path, text: str) -> None:
 
 
 def restore(job: Job) -> None:
-    """After a refusal that came too late: Hydra's file says again what made the results."""
+    """After a late refusal, restore Hydra's file to the settings of the results."""
     if (job.folder / RESOLVED).is_file():
         shutil.copyfile(job.folder / RESOLVED, job.folder / COMPOSED)

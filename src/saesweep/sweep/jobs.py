@@ -1,4 +1,4 @@
-"""From Hydra's overrides to jobs (one SAE each), and from jobs to groups (one stream each)."""
+"""From Hydra's overrides to jobs (one SAE each), and from jobs to groups (one activation stream each)."""
 import json
 import os
 import re
@@ -39,7 +39,7 @@ class Job:
 
 @contextmanager
 def current(composed: DictConfig) -> Iterator[None]:
-    """`${hydra:...}` speaks of this job."""
+    """`${hydra:...}` resolves to this job within the block."""
     before = HydraConfig.instance().cfg
     HydraConfig.instance().cfg = None
     HydraConfig.instance().set_config(composed)
@@ -51,22 +51,22 @@ def current(composed: DictConfig) -> Iterator[None]:
 
 @contextmanager
 def resolving(key: str | None = None) -> Iterator[None]:
-    """A value that asks for what is not there is a user's mistake; `key`: whose value it is, where the error may not say."""
+    """An interpolation that fails becomes a UsageError. key: the key of the value, if the error may not name it."""
     try:
         yield
     except OmegaConfBaseException as error:
         full_key, text = key or error.full_key or "config", str(error.msg or error).splitlines()[0]
         if found := re.search(r"Interpolation key '(.*)' not found", text):
-            raise UsageError(f"{found[1]}: is missing, and {full_key} asks for it") from error
+            raise UsageError(f"{found[1]}: is missing; {full_key} refers to it") from error
         if found := re.search(r"Environment variable '(.*)' not found", text):
-            raise UsageError(f"{full_key}: asks for the environment variable {found[1]}, which is not set") from error
+            raise UsageError(f"{full_key}: refers to the environment variable {found[1]}, which is not set") from error
         if isinstance(error, InterpolationResolutionError) and "Recursive" in text:
-            raise UsageError(f"{full_key}: asks for itself; write a value") from error
+            raise UsageError(f"{full_key}: refers to itself; write a value") from error
         raise UsageError(f"{full_key}: {text}") from error
 
 
 def _resolve_each(composed: DictConfig) -> None:
-    """A value that cannot be had is named itself, not another one that asks for it in turn."""
+    """Name the value that cannot be resolved, not another one that refers to it."""
     for key, value in files.flat({key: node for key, node in OmegaConf.to_container(composed).items() if key != "hydra"}):
         if isinstance(value, str) and "${" in value and "${hydra:" not in value:
             with resolving(key):
@@ -74,7 +74,7 @@ def _resolve_each(composed: DictConfig) -> None:
 
 
 def job_of(composed: DictConfig, single: bool) -> Job:
-    """single: a run without -m, whose folder is hydra.run.dir. Hydra makes the folders: a ~ in them is expanded in place."""
+    """single: a run without -m, in hydra.run.dir. Hydra creates the folders, so a ~ in them is expanded in place."""
     _resolve_each(composed)
     with resolving(), current(composed), read_write(composed.hydra):
         for name in ("sweep", "run"):
@@ -96,21 +96,21 @@ def folder_at_home(key: str, folder: Any) -> str:
 
 
 def require_place(folder: Path) -> None:
-    """The folder can be written to, or the first of its parents that is there: an unnamed file is."""
+    """Raises UsageError if the folder, or its first parent that exists, cannot be written to."""
     try:
         there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
         with tempfile.TemporaryFile(dir=there):
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{shown(folder)}: is no folder that can be written to ({reason}); choose another name=... or "
+        raise UsageError(f"{shown(folder)}: is not a writable folder ({reason}); choose another name=... or "
                          "hydra.sweep.dir=...") from error
 
 
 def compose(
     context: HydraContext, config: DictConfig, overrides: Sequence[Sequence[str]], first: int
 ) -> list[DictConfig]:
-    """The configs of all jobs, as Hydra's own launcher composes them."""
+    """The configs of all jobs, composed as by Hydra's own launchers."""
     configs = []
     for number, words in enumerate(overrides, first):
         composed = context.config_loader.load_sweep_config(config, list(words))
@@ -121,7 +121,7 @@ def compose(
 
 
 def refuse(jobs: Sequence[Job]) -> None:
-    """Before anything is loaded or written: every job is checked, and no two share a folder."""
+    """Check every job, and that no two share a folder, before anything is loaded or written. Raises UsageError."""
     problems = []
     for job in jobs:
         try:
@@ -142,7 +142,7 @@ def refuse(jobs: Sequence[Job]) -> None:
 
 
 def _refuse_lists(job: Job) -> None:
-    """Hydra takes a list of choices for any group, and merges them."""
+    """Raises UsageError for a list of choices of one group, which Hydra would merge."""
     for word in OmegaConf.to_container(job.composed.hydra.overrides.task):
         group, _, value = word.partition("=")
         if group in ONE_CHOICE and value.startswith("["):
@@ -164,7 +164,7 @@ def _one_folder(jobs: Sequence[Job]) -> str:
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs that can share a stream, in order."""
+    """Jobs that can share an activation stream, in order."""
     by_key: dict[str, list[Job]] = {}
     for job in jobs:
         shared = {key: value for key, value in job.settings.items() if key not in MAY_DIFFER_IN_A_GROUP}
@@ -173,13 +173,13 @@ def groups(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def _that_fit(group: Sequence[Job]) -> Iterator[list[Job]]:
-    """The group in parts, where it ran out of memory before."""
+    """The group, in parts if it has run out of memory before."""
     most = min([len(group), *(known for job in group if (known := checkpoints.max_group_size(job.folder)))])
     for first in range(0, len(group), most):
         yield list(group[first : first + most])
 
 
 def shown(path: Path) -> str:
-    """As the user would type it."""
+    """The path relative to the working directory, if it is inside."""
     inside = path.is_relative_to(Path.cwd())
     return str(path.relative_to(Path.cwd()) if inside else path)

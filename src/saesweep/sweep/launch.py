@@ -1,7 +1,7 @@
-"""The grouping launcher: all jobs are composed and checked, those that can share a stream are trained together.
+"""The grouping launcher: composes and checks all jobs, and trains those that can share an activation stream together.
 
-A job's folder, .hydra files, log file, callbacks and JobReturn come from Hydra's own `run_job`: it is entered for every
-job of a group, the innermost call trains the group, and then all are left. So they are what the basic launcher leaves.
+A job's folder, .hydra files, log file, callbacks and JobReturn come from Hydra's own `run_job`, as with the basic launcher:
+`run_job` is entered for every job of a group, and the innermost call trains the group.
 """
 import logging
 import sys
@@ -31,7 +31,7 @@ from saesweep.sweep.plan import describe
 from saesweep.sweep.resources import Resources
 
 log = logging.getLogger(__name__)
-Result = dict[str, Any] | Exception  # the numbers of eval.json, or what ended the SAE
+Result = dict[str, Any] | Exception  # the metrics of eval.json, or the error
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Setup:
 
 
 class JobsFailed(CompactHydraException):
-    """What Hydra shows at the end in place of the first traceback: the tracebacks stand above and in the logs."""
+    """Shown by Hydra at the end instead of the first traceback; all tracebacks are in the logs."""
 
 
 def launch(hydra: Setup, overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
@@ -73,7 +73,7 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
     rollback.commit()
     returns = {job.folder: _without_running(job, done[job.folder]) for job in jobs if job.folder in done}
     for folder in done:
-        checkpoints.remove(folder)  # of one that was killed when it had just finished
+        checkpoints.remove(folder)  # left by a kill just after it had finished
     from saesweep.sweep.wandb_summary import summaries  # pandas
 
     new = [job for group in todo for job in group]
@@ -83,7 +83,7 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
         with live(new), engine:
             tickets = [engine.submit(hydra.run, group) for group in todo]
             for group, ticket in zip(todo, tickets, strict=True):
-                with signals.exit_codes():  # of its own, so that no further group starts where a library swallows the signal
+                with signals.exit_codes():  # per group: no further group starts if a library swallows the signal
                     returns |= zip([job.folder for job in group], _run_group(hydra, group, engine, ticket), strict=True)
                 look()
         return _report(jobs, [returns[job.folder] for job in jobs])
@@ -92,7 +92,7 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
 def planned(
     jobs: Sequence[Job], engine: Engine, resources: Resources
 ) -> tuple[dict[Path, dict[str, Any]], list[list[Job]]]:
-    """Check the jobs and print the plan: the numbers of those that are finished, and the groups of the others."""
+    """Check the jobs and print the plan; returns the metrics of the finished jobs, and the groups of the others."""
     with compiling(jobs if engine.is_here else []):
         refuse(jobs)
         job_record.refuse_others(jobs)
@@ -111,7 +111,7 @@ def _estimate(group: Sequence[Job], resources: Resources) -> dict[str, Any]:
 
 
 def _kept(job: Job) -> dict[str, Any] | None:
-    """The numbers of a finished job that need not run again."""
+    """The metrics of a finished job of the same settings, else None."""
     return None if job_record.differences(job) else job_record.finished(job)
 
 
@@ -139,7 +139,7 @@ def _enter(task: Callable[[DictConfig], Any], composed: DictConfig, context: Hyd
 
 
 def _run_group(hydra: Setup, group: Sequence[Job], engine: Engine, ticket: int) -> list[JobReturn]:
-    """Enter `run_job` of every job, get the results in the innermost, leave them all."""
+    """Enter `run_job` of every job of the group, and train the group in the innermost."""
     returns: list[JobReturn] = [JobReturn()] * len(group)
     results: list[Result] = []
 
@@ -161,7 +161,7 @@ def _run_group(hydra: Setup, group: Sequence[Job], engine: Engine, ticket: int) 
 
 
 def train_and_record(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> list[Result]:
-    """Each job's numbers, or what ended it; an exception of the group as a whole is that of each of its jobs."""
+    """Each job's metrics or error, recorded in its folder; an error of the group is that of each of its jobs."""
     try:
         results = _results(engine, ticket, group, run)
         assert len(results) == len(group), f"{len(results)} results for {len(group)} jobs"
@@ -176,7 +176,7 @@ def train_and_record(engine: Engine, ticket: int, group: Sequence[Job], run: str
 
 
 def _results(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> list[Result]:
-    """Ranks that ran out of memory are started anew with half of the group at a time."""
+    """Results of a group; ranks that run out of memory are restarted with half of the group at a time."""
     try:
         return engine.results(ticket)
     except RanksOutOfMemory:
@@ -198,7 +198,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _logs(group: Sequence[Job]) -> Iterator[None]:
-    """Hydra's job logging of the first job, and its log file in the folder of each other: all tell the same story."""
+    """Hydra's job logging of the first job, written to the log file of every job of the group."""
     for job in group:
         with read_write(job.composed.hydra.runtime), open_dict(job.composed.hydra.runtime):
             job.composed.hydra.runtime.output_dir = str(job.folder)
@@ -222,7 +222,7 @@ def _logs(group: Sequence[Job]) -> Iterator[None]:
 
 @contextmanager
 def _deep_enough(jobs: int) -> Iterator[None]:
-    """Each nested `run_job` is a few frames of Python."""
+    """Raise the recursion limit: each nested `run_job` is a few frames of Python."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(before + 20 * jobs)
     try:
@@ -232,7 +232,7 @@ def _deep_enough(jobs: int) -> Iterator[None]:
 
 
 def _report(jobs: Sequence[Job], returns: list[JobReturn]) -> list[JobReturn]:
-    """The Pareto table of each sweep folder, then every failure with its folder and reason."""
+    """Print the Pareto table of each sweep, then every failure with its folder and reason."""
     failed = [(job, ret) for job, ret in zip(jobs, returns, strict=True) if ret.status == JobStatus.FAILED]
     one_each = {job.sweep: job for job, ret in zip(jobs, returns, strict=True) if ret.status != JobStatus.FAILED}
     for job in one_each.values():
@@ -247,7 +247,7 @@ def _report(jobs: Sequence[Job], returns: list[JobReturn]) -> list[JobReturn]:
 
 
 def show_pareto(job: Job) -> None:
-    """The Pareto table of the job's sweep, on disk and on the screen; W&B gets it from the disk (summary.py)."""
+    """Write and print the Pareto table of the job's sweep; wandb_summary.py uploads it from the files."""
     from saesweep.loggers import wandb_runs  # pandas
     from saesweep.report import pareto
 
@@ -255,4 +255,4 @@ def show_pareto(job: Job) -> None:
     files = pareto.write(found, job.sweep)
     print(f"\n{pareto.text(found)}\n", *map(shown, files), sep="\n", flush=True)
     if (command := wandb_runs.sync_command(job.sweep)) is not None:
-        print(f"\nto send the offline runs to W&B: {command}", flush=True)
+        print(f"\nto upload the offline runs to W&B: {command}", flush=True)

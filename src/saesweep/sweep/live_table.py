@@ -1,4 +1,4 @@
-"""The live table: a row per SAE, rewritten in place on a terminal, from what the SAEs leave on disk wherever they train."""
+"""The live table on a terminal: one row per SAE, updated from the files in the jobs' folders, wherever they train."""
 from __future__ import annotations
 
 import shutil
@@ -31,13 +31,13 @@ class Row(NamedTuple):
 
 @contextmanager
 def live(jobs: Sequence[Job]) -> Iterator[None]:
-    """On a terminal; elsewhere the plain lines of saesweep.runtime.console."""
+    """Show the table within the block if stderr is a terminal; else runtime/console.py prints plain lines."""
     if not sys.stderr.isatty() or not jobs:
         yield
         return
     view = View(jobs)
     thread = threading.Thread(target=view.run, daemon=True)
-    with view.table_on_screen, console.route_status(view.say):
+    with view.table_on_screen, console.route_status(view.show_status):
         thread.start()
         try:
             yield
@@ -51,13 +51,13 @@ class View:
         from rich.console import Console
         from rich.live import Live
 
-        self.jobs, self.over, self.said, self.since = jobs, threading.Event(), "", time.time()
+        self.jobs, self.over, self.status, self.since = jobs, threading.Event(), "", time.time()
         self.table_on_screen = Live(console=Console(stderr=True), auto_refresh=False, transient=True, vertical_overflow="crop",
                            redirect_stdout=sys.stdout.isatty())
 
-    def say(self, text: str) -> None:
-        """One line below the table."""
-        self.said = text
+    def show_status(self, text: str) -> None:
+        """The line below the table."""
+        self.status = text
 
     def run(self) -> None:
         self.table_on_screen.update(self.table(), refresh=True)
@@ -70,17 +70,17 @@ class View:
         rows = [row_of(job, self.since) for job in self.jobs]
         counts = Counter(row.state for row in rows)
         said = ", ".join(f"{counts[state]} {state}" for state in STYLES if counts[state])
-        caption = "\n".join([said, self.said or _left(self.jobs, rows)])
+        caption = "\n".join([said, self.status or _left(self.jobs, rows)])
         table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
         for name in ("site", "arch", "sparsity", "seed", "tokens", "L0", "FVU", "dead", "state"):
             table.add_column(name, justify="left" if name in ("site", "arch", "state") else "right", no_wrap=True)
-        for job, row in _most_telling(list(zip(self.jobs, rows, strict=True)), shutil.get_terminal_size().lines - 4):
+        for job, row in _most_important(list(zip(self.jobs, rows, strict=True)), shutil.get_terminal_size().lines - 4):
             table.add_row(*_cells(job, row), style=STYLES[row.state])
         return table
 
 
 def row_of(job: Job, since: float) -> Row:
-    """`since`: what is older is of an earlier attempt."""
+    """The state of a job. Files older than `since` are of an earlier attempt."""
     state = files.state(job.folder)
     if state == "finished":
         return Row(state, dict(files.numbers(job.folder)))
@@ -96,8 +96,8 @@ def _newer(file: Path, since: float) -> bool:
     return file.is_file() and file.stat().st_mtime >= since
 
 
-def _most_telling(rows: list[tuple[Job, Row]], most: int) -> list[tuple[Job, Row]]:
-    """Where there is no room for all: what is in training and what has failed, then what is finished, then the rest."""
+def _most_important(rows: list[tuple[Job, Row]], most: int) -> list[tuple[Job, Row]]:
+    """The rows that fit: failed and in training first, then finished, then waiting."""
     order = ("failed", "training", "evaluating", "finished", "waiting")
     kept = sorted(range(len(rows)), key=lambda i: order.index(rows[i][1].state))[: max(most, 1)]
     return [rows[i] for i in sorted(kept)]
@@ -114,7 +114,7 @@ def _cells(job: Job, row: Row) -> list[str]:
 
 
 def _left(jobs: Sequence[Job], rows: Sequence[Row]) -> str:
-    """Of the slowest SAE that is in training."""
+    """Speed and remaining time of the slowest SAE in training."""
     times = [
         ((job.settings["tokens"] - row.numbers["tokens"]) / row.numbers["tokens_per_second"], row.numbers["tokens_per_second"])
         for job, row in zip(jobs, rows, strict=True)

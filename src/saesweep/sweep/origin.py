@@ -1,4 +1,4 @@
-"""What determined the activations of an SAE: the text and the weights, by content. Training resumes on the same alone."""
+"""What determined the activations of an SAE: text and weights, by content. Training refuses to resume on changed ones."""
 from __future__ import annotations
 
 import json
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def determined_by(job: Settings, resources: Resources) -> Settings:
-    """All that determines the activations but the places where they are read; empty where the settings do."""
+    """All that determines the activations except the hook points; empty for `model=synthetic`, which its settings determine."""
     if not has_lm(job):
         return {}
     model = {key: job["model"][key] for key in ("name", "source", "bos")}
@@ -31,13 +31,13 @@ def determined_by(job: Settings, resources: Resources) -> Settings:
 
 
 def require_same(job: Settings, folders: Sequence[Path], resources: Resources) -> None:
-    """A job's group resumes on the text and the weights of its checkpoints: files of the same name may have changed."""
+    """Raises UsageError where the text or the weights differ from those of the checkpoints: files may have changed."""
     if changed := changed_content(job, folders, resources):
-        raise UsageError("\n".join([*changed.values(), f"give them back, {HOW_TO_REPLACE}"]))
+        raise UsageError("\n".join([*changed.values(), f"restore them, {HOW_TO_REPLACE}"]))
 
 
 def write_origin(job: Settings, folders: Sequence[Path], resources: Resources) -> None:
-    """Beside what will be the results of the job's group: the next command compares."""
+    """Record it in the jobs' folders, where the next command compares it."""
     if has_lm(job) and distributed.rank() == 0:
         for folder in folders:
             try:
@@ -47,23 +47,23 @@ def write_origin(job: Settings, folders: Sequence[Path], resources: Resources) -
 
 
 def changed_content(job: Settings, folders: Sequence[Path], resources: Resources) -> dict[Path, str]:
-    """For each folder whose checkpoints or results come from other text or weights, what differs.
+    """For each folder whose checkpoints or results are from other text or weights, the differences.
 
-    Another dtype rounds otherwise, and another commit may only have another readme: those are logged.
+    A different dtype or commit alone is logged: it may change no weight.
     """
-    now, found = None, dict[Path, str]()  # the text is read only where there is something to compare
+    now, found = None, dict[Path, str]()  # the text is read only if there is something to compare
     for folder in folders:
         for origin in checkpoints.origins(folder):
             now, then = now or _flat(determined_by(job, resources)), _flat(origin)
             lines = {key: f"{key}: {then[key]} there, {now[key]} now" for key in now if then.get(key, now[key]) != now[key]}
             if any(key == "text.digest" or key.startswith("model.content.") for key in lines.keys() - {"model.content.commit"}):
-                head = f"{folder} was saved on other text or weights of the same name:"
+                head = f"{folder} was trained on other text or weights of the same name:"
                 found[folder] = "\n  ".join([head, *lines.values()])
             elif lines:
-                log.warning("%s was made with what is not exactly the same now: %s", folder, "; ".join(lines.values()))
+                log.warning("%s was trained with settings that differ now: %s", folder, "; ".join(lines.values()))
     return found
 
 
 def _flat(settings: Settings) -> dict[str, Any]:
-    """As they come back from JSON."""
+    """Flat, with the types of JSON."""
     return dict(files.flat(json.loads(json.dumps(settings, default=str))))

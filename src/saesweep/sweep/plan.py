@@ -1,4 +1,4 @@
-"""What a launch will do, in words and one table per group."""
+"""The plan of a launch as text: one table per group."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,16 +11,16 @@ LEFT = ("site", "arch", "folder")
 
 
 def describe(done: Sequence[Job], groups: Sequence[Sequence[Job]], estimates: Sequence[dict[str, Any] | None]) -> str:
-    """estimates: what `saesweep.sweep.probe.estimate` says of each group; None where another machine would have to be asked."""
+    """estimates: what `saesweep.sweep.probe.estimate` says of each group; None where the group runs on another machine."""
     count = sum(map(len, groups))
-    parts = [f"{_many(count, 'SAE')} to train in {_many(len(groups), 'group')}, {len(done)} finished already"]
+    parts = [f"{_many(count, 'SAE')} to train in {_many(len(groups), 'group')}, {len(done)} already finished"]
     for number, (group, estimate) in enumerate(zip(groups, estimates, strict=True), 1):
         if estimate is None:
             parts += ["", f"group {number}: {_shared(group)}", *(f"  {shown(job.folder)}" for job in group)]
         else:
             parts += ["", f"group {number}: {_shared(group)}; {_cost(estimate)}", *_table(group, estimate)]
     if done:
-        parts += ["", "finished: trained with the same settings, left as they are"]
+        parts += ["", "finished: trained with the same settings, kept"]
         parts += [f"  {shown(job.folder)}" for job in done]
     return "\n".join(parts)
 
@@ -28,7 +28,7 @@ def describe(done: Sequence[Job], groups: Sequence[Sequence[Job]], estimates: Se
 def _shared(group: Sequence[Job]) -> str:
     cfg = group[0].settings
     known = [most for job in group if (most := checkpoints.max_group_size(job.folder))]
-    why = f" ({min(known)} at a time: more ran out of memory)" if known else ""
+    why = f" ({min(known)} at a time: more run out of memory)" if known else ""
     name = cfg["model"]["name"]
     once = f"{name}: drawn once" if "synthetic" in cfg["model"]["source"] else f"{name} reads {cfg['text']['name']} once"
     return (f"{once} for {_many(len(group), 'SAE')}{why}, "
@@ -53,8 +53,8 @@ def _table(group: Sequence[Job], estimate: dict[str, Any]) -> list[str]:
 
 
 def shown_target(cfg: Mapping[str, Any]) -> str:
-    """Under `sparsity`: the target, or the coefficient in its place."""
-    return f"λ {cfg['arch']['coefficient']:g}" if (aimed := target(cfg)) is None else f"{aimed:g}"
+    """The column `sparsity`: target L0, or the fixed coefficient."""
+    return f"λ {cfg['arch']['coefficient']:g}" if (l0 := target(cfg)) is None else f"{l0:g}"
 
 
 def _pad(column: str, text: str, width: int) -> str:

@@ -1,4 +1,4 @@
-"""The Hydra callback that refuses before Hydra makes a folder."""
+"""The Hydra callback that checks the jobs before Hydra creates a folder."""
 import json
 import os
 import sys
@@ -53,7 +53,7 @@ class Refuse(Callback):
             rollback.remember(job.folder, rollback.hydra_files(config.hydra))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """The sweeper makes the folder of the sweep, and writes the config there; each job is checked by the launcher."""
+        """The sweeper creates the sweep's folder and writes the config there; the launcher checks each job."""
         with exit_on_error(), resolving():
             check_name("name", config.name)
             refuse_secrets("logger", OmegaConf.to_container(config).get("logger"))
@@ -65,7 +65,7 @@ class Refuse(Callback):
 
 
 def _at_home(config: DictConfig) -> None:
-    """The folder of the sweep, for the sweeper and, as one more word, for the jobs, which are composed anew."""
+    """Expand `~` in the sweep's folder, for the sweeper and, as an override, for the jobs, which are composed anew."""
     if (folder := folder_at_home("hydra.sweep.dir", config.hydra.sweep.dir)) != config.hydra.sweep.dir:
         with read_write(config.hydra):
             config.hydra.sweep.dir = folder
@@ -73,7 +73,7 @@ def _at_home(config: DictConfig) -> None:
 
 
 def _refuse_values(config: DictConfig) -> None:
-    """Of what is swept: values that are no job at all, or the same job twice."""
+    """Raises UsageError where the swept values are no job at all, or the same job twice."""
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     words += OmegaConf.to_container(config.hydra.overrides.task)

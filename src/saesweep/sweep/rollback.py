@@ -1,4 +1,4 @@
-"""What Hydra writes before the jobs are checked: after a plan or a refusal, the disk is as it was before."""
+"""Undo what Hydra writes before the jobs are checked, after a plan or a refusal."""
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -7,27 +7,27 @@ from omegaconf import DictConfig
 
 from saesweep.runtime import atomic
 
-_files: dict[Path, bytes | None] = {}  # as they were; None where there was none
-_folders: list[Path] = []  # that were not there, the innermost first
+_files: dict[Path, bytes | None] = {}  # the content before; None if there was no file
+_folders: list[Path] = []  # that did not exist, the innermost first
 
 
 def hydra_files(hydra: DictConfig) -> list[str]:
-    """What Hydra writes in the folder of a job."""
+    """The files that Hydra writes in a job's folder."""
     config = [f"{hydra.output_subdir}/{name}.yaml" for name in ("config", "hydra", "overrides")]
     return [*(config if hydra.output_subdir else []), f"{hydra.job.name}.log"]
 
 
 def remember(folder: Path, names: Sequence[str]) -> None:
-    """Before Hydra makes the folder, and in it files of these names."""
+    """Call before Hydra creates the folder and these files in it."""
     for file in (folder / name for name in names):
-        if file.suffix != ".log" or not file.exists():  # a log that is there is appended to
+        if file.suffix != ".log" or not file.exists():  # Hydra appends to a log that exists
             _files[file] = file.read_bytes() if file.is_file() else None
         missing = [parent for parent in file.parents if not parent.exists()]
         _folders.extend(parent for parent in missing if parent not in _folders)
 
 
 def remember_new(folder: Path, names: Sequence[str]) -> None:
-    """Files in a folder that Hydra has made since, inside of one that was not there."""
+    """Call for files in a folder that Hydra has created since, inside one that was not there."""
     top = next((made for made in _folders if folder.is_relative_to(made)), None)
     for file in [folder / name for name in names] if top else []:
         _files[file] = None
@@ -35,13 +35,13 @@ def remember_new(folder: Path, names: Sequence[str]) -> None:
 
 
 def commit() -> None:
-    """The work begins, and what stands there belongs to it."""
+    """Keep what Hydra has written: the training begins."""
     _files.clear()
     _folders.clear()
 
 
 def roll_back() -> None:
-    """Folders that hold anything else stay."""
+    """Restore the files and remove the folders that were created and are empty."""
     for file, content in _files.items():
         if content is None:
             file.unlink(missing_ok=True)

@@ -1,5 +1,4 @@
-"""One job, in the folder that Hydra has made for it: `python train.py` without -m, each job of the basic launcher."""
-
+"""One job, in the folder that Hydra has created for it: `python train.py` without -m, and each job of the basic launcher."""
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +19,7 @@ RUN = "saesweep.sweep.group.train_group"
 
 
 def train(cfg: DictConfig) -> dict[str, Any] | None:
-    """A group of one; what it returns is the job's return value for Hydra's sweepers."""
+    """Train a group of one; returns the metrics, as the job's return value for Hydra's sweepers."""
     hydra = HydraConfig.instance().cfg
     resources = Resources()
     with exit_on_usage_error(), signals.exit_codes():
@@ -35,7 +34,7 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
             return None
         rollback.commit()
         for folder in done:
-            checkpoints.remove(folder)  # of one that was killed when it had just finished
+            checkpoints.remove(folder)  # left by a kill just after it had finished
         from saesweep.sweep.wandb_summary import summaries  # pandas
 
         with summaries([job] if todo else []):

@@ -1,9 +1,8 @@
-"""The summary run of a sweep in W&B, live: the launching process looks at the job folders and shows what stands there.
+"""The summary run of a sweep in W&B, updated while it trains from the files in the jobs' folders.
 
-The disk is the only source, so it is the same for groups in this process, in others and on other machines. Nothing here
-changes a result; what goes wrong is a warning.
+Files are the only source, so groups in other processes and on other machines are shown too. Errors are logged as warnings
+and change no result.
 """
-
 import json
 import logging
 import threading
@@ -26,7 +25,7 @@ FILES = {"page": "pareto.html", "figure": "pareto.png", "frequency": "frequency.
 
 @contextmanager
 def summaries(jobs: Sequence[Job]) -> Iterator[Callable[[], None]]:
-    """While the block runs, each sweep's summary run is kept up to date; what is yielded makes it look at once."""
+    """Keep each sweep's summary run up to date within the block; yields a function that updates it at once."""
     found = _summaries(jobs)
     if not found:
         yield lambda: None
@@ -47,7 +46,7 @@ def summaries(jobs: Sequence[Job]) -> Iterator[Callable[[], None]]:
 
 
 def _summaries(jobs: Sequence[Job]) -> list["Summary"]:
-    """Of the sweeps that are told to W&B, with their jobs."""
+    """The sweeps that are logged to W&B, with their jobs."""
     found: dict[Path, Summary] = {}
     for job in jobs:
         if chosen := (job.settings.get("logger") or {}).get("wandb"):
@@ -64,7 +63,7 @@ def _watch(found: Sequence["Summary"], over: threading.Event, look: threading.Ev
 
 
 class Summary:
-    """Of one sweep's folder. All but the constructor is called by W&B's thread."""
+    """The summary of one sweep. All methods but the constructor run in W&B's thread."""
 
     def __init__(self, sweep: Path, chosen: Mapping[str, Any]) -> None:
         self.sweep, self.chosen = sweep, chosen
@@ -80,7 +79,7 @@ class Summary:
             self._or_warn(self._update)
 
     def close(self, whole: bool) -> None:
-        """whole: the sweep is over, and its page and figures are of now."""
+        """whole: the sweep has ended, and its page and figures are current."""
         self._closed = True
         self.running.clear()
         self._or_warn(lambda: self._update(_written(self.sweep) if whole else {}))
@@ -93,11 +92,11 @@ class Summary:
         except Exception as error:  # whatever W&B raises, or a file that cannot be read
             said = f"{type(error).__name__}: {error}"
             if said != self._said:
-                log.warning("W&B does not show %s as it is now: %s", shown(self.sweep), said)
+                log.warning("the W&B summary of %s is not up to date: %s", shown(self.sweep), said)
             self._said = said
 
     def _update(self, last: Mapping[str, Path] | None = None) -> None:
-        """last: what is shown at the end besides; None while the sweep runs."""
+        """last: files that are shown at the end; None while the sweep runs."""
         self._run = self._run or wandb_runs.SummaryRun(self.chosen, self.sweep)
         stamps = [(str(file), file.stat().st_mtime_ns) for name in WATCHED for file in self.sweep.glob(f"*/*/*/*/{name}")]
         if last is None and stamps == self._seen:
@@ -115,7 +114,7 @@ def _written(sweep: Path) -> dict[str, Path]:
 
 
 def _curves(df: pd.DataFrame) -> pd.DataFrame:
-    """What is drawn: the finished SAEs, by l0; a curve is an architecture at a place."""
+    """The finished SAEs, by l0; a curve is one architecture at one site."""
     done = df[df["state"] == "finished"].sort_values("l0", kind="stable")
     place = done["model"].astype(str) + " " + done["site"].astype(str) + "." + done["layer"].astype(str)
     curve = done["arch"].astype(str) + (" " + place if place.nunique() > 1 else "")
@@ -123,7 +122,7 @@ def _curves(df: pd.DataFrame) -> pd.DataFrame:
 
 
 def matched_l0(sweep: Path) -> pd.DataFrame | None:
-    """The comparison at equal L0 that pareto.json holds, one row per pair, sparsity, metric and place."""
+    """The comparisons at equal L0 of pareto.json, one row per pair, target L0, metric and site."""
     if not (sweep / "pareto.json").is_file():
         return None
     rows = []
@@ -135,7 +134,7 @@ def matched_l0(sweep: Path) -> pd.DataFrame | None:
 
 
 def standing(sweep: Path, running: Container[Path] = ()) -> pd.DataFrame:
-    """All SAEs of the sweep with their `state`; those in `running` as they are now, on the last training batches."""
+    """All SAEs of the sweep with their `state`; for those in `running`, the metrics of the last training batches."""
     df = sweep_table.table(sweep).astype(object)
     for row, path in df["path"].items():
         now = files.latest(sweep / path) if sweep / path in running and df.at[row, "state"] == "unfinished" else {}

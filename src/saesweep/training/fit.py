@@ -1,4 +1,4 @@
-"""Lightning trains a group on its stream, and all of it is saved every now and then."""
+"""Train a group on its stream with Lightning, and write checkpoints at intervals."""
 from __future__ import annotations
 
 import logging
@@ -33,13 +33,13 @@ def fit(
     saver = Saver(stream, folders, determined_by, every_steps, 60 * job["save_minutes"])
     module.after_step = saver
     if not module.members:
-        for _ in stream:  # a reader for the other ranks
+        for _ in stream:  # this rank harvests for the others
             module.steps_done += 1
             saver(module)
     elif len(stream):
         _quiet_lightning()
         trainer = instantiate(
-            job["trainer"] | _alone(job["trainer"]), logger=logger, max_steps=len(stream), max_epochs=-1,
+            job["trainer"] | _this_rank_alone(job["trainer"]), logger=logger, max_steps=len(stream), max_epochs=-1,
             enable_progress_bar=False, enable_checkpointing=False, log_every_n_steps=module.log_steps,
         )
         try:
@@ -50,7 +50,7 @@ def fit(
 
 
 def _quiet_lightning() -> None:
-    """Its own console handlers show every line a second time beside Hydra's; of the rest only warnings matter."""
+    """Lightning's console handlers repeat every line beside Hydra's; keep its warnings."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
@@ -58,8 +58,8 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated")  # Lightning 2.6's own use of torch 2.13
 
 
-def _alone(trainer: Settings) -> Settings:
-    """Where every rank has SAEs of its own, Lightning need not know of the others."""
+def _this_rank_alone(trainer: Settings) -> Settings:
+    """With SAEs of its own on every rank, Lightning is told of this rank alone."""
     if distributed.world_size() == distributed.ranks_per_sae():
         return {}
     on_gpu = device_of({"trainer": trainer}).type == "cuda"
@@ -67,9 +67,9 @@ def _alone(trainer: Settings) -> Settings:
 
 
 class Saver:
-    """Called after every step: saves all members once that is due, or once somebody wants to stop."""
+    """Called after every step: writes checkpoints of all members when due, or when a stop is requested."""
 
-    AGREE = 16  # steps between two moments at which several ranks agree on what only one of them knows
+    AGREE = 16  # steps between two exchanges of the ranks on the time and on a requested stop
 
     def __init__(
         self, stream: ActivationStream, folders: Sequence[Path], determined_by: Settings, every_steps: int, every_seconds: float
@@ -106,7 +106,7 @@ class Saver:
         self.last, self.saved_step = time.monotonic(), module.steps_done
 
     def _note_failed(self, module: SAESweep) -> None:
-        """At once, for those who watch."""
+        """Write failed.txt at once: the live table reads it."""
         new = {index for index, member in enumerate(module.members) if member.failed} - self.failed
         self.failed |= new
         if distributed.rank_in_sae() == 0:
@@ -114,7 +114,7 @@ class Saver:
                 files.write_failed(self.folders[index], module.members[index].failed)
 
     def _write(self, module: SAESweep, member: Member, folder: Path) -> str | None:
-        """What went wrong; rank 0 alone writes."""
+        """Write on the first rank; returns the problem, if any."""
         tensors, state = module.state_of(member)
         if distributed.rank_in_sae() > 0:
             return None
@@ -129,7 +129,7 @@ class Saver:
 
 
 class Progress:
-    """Tokens, tokens/s, time left, and L0 and FVU of every member."""
+    """Prints tokens, tokens/s, time left, and L0 and FVU of every SAE."""
 
     def __init__(self, stream: ActivationStream) -> None:
         self.line, self.stream = ProgressLine(), stream
@@ -143,7 +143,7 @@ class Progress:
         self.line("  ".join([head, *members]), final=module.steps_done == module.total_steps)
 
     def seconds_left(self, module: SAESweep) -> float:
-        """Reading and steps apart: a window is read in one go, and trained on for a while; or else between the steps."""
+        """Estimated from harvest time and step time separately, since a window is harvested at once or between the steps."""
         stream, steps_left = self.stream, module.total_steps - module.steps_done
         stepping = (time.monotonic() - self.began - stream.seconds_reading) / (module.steps_done - self.first_step)
         unread = 0 if stream.ahead else max(0, steps_left * module.batch_tokens - stream.rows_at_hand)

@@ -2,7 +2,7 @@
 
     with engine: tickets = [engine.submit(run, group) for each]; then engine.results(ticket) for each, in order
 
-Leaving the block early, by a signal or an error, lets every group that runs save and end.
+Leaving the block early, by a signal or an error, lets every running group save and exit.
 """
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Engine(Protocol):
 
 
 def place_of(group: Sequence[Job]) -> Path:
-    """A folder that all ranks see, wherever they are; the same for the same group."""
+    """The folder of a group's files, which all ranks see; the same for the same group."""
     first = group[0]
     return first.sweep / ".groups" / "-".join(first.folder.relative_to(first.sweep).parts)
 

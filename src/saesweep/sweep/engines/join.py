@@ -1,8 +1,8 @@
-"""Further nodes of a sweep without an engine: on the first one the usual command, on each other one
+"""Further nodes of a sweep without a scheduler: the usual command on the first node, and on each other one
 
     MASTER_ADDR=first MASTER_PORT=29500 NODE_RANK=1 python -m saesweep.sweep.engines.join outputs/default
 
-All nodes see the folder of the sweep. A node that joins runs its ranks of every group, and ends with the launcher.
+All nodes see the sweep's folder. A node that joins runs its ranks of every group, and ends with the launcher.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from saesweep.sweep.engines import worker
 
-LAUNCHER = "launcher"  # there while groups may come
+LAUNCHER = "launcher"  # exists while groups may follow
 
 
 def expect(places: Path) -> None:

@@ -74,7 +74,7 @@ class GroupProcess:
 
 
 def threads(shares: int) -> dict[str, str]:
-    """The cores of this machine shared out, unless the user has done so."""
+    """Thread counts that divide this machine's cores, unless the user has set them."""
     count = str(max(1, len(os.sched_getaffinity(0)) // shares))
     return {key: os.environ.get(key, count) for key in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
 
@@ -113,7 +113,7 @@ class LocalEngine:
 
 
 class Pool:
-    """As many groups at once as there are devices for; each gets ids of its own, as CUDA_VISIBLE_DEVICES."""
+    """As many groups at once as there are devices; each group gets its devices as CUDA_VISIBLE_DEVICES."""
 
     is_here = True
 
@@ -129,7 +129,7 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         for group in self.groups:
-            group.ask_to_stop()  # all of them, before one is waited for
+            group.ask_to_stop()  # ask all before waiting for one
         for group in self.groups:
             group.stop()
 
@@ -148,7 +148,7 @@ class Pool:
         return group.results()
 
     def _advance(self) -> None:
-        """What has ended gives its devices back; what waits gets them, in order."""
+        """Free the devices of groups that have ended, and start waiting groups on them, in order."""
         for group in self.groups:
             if group.devices and group.process.poll() is not None:
                 self.free += group.devices

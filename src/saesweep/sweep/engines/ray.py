@@ -1,7 +1,7 @@
 """`hydra/launcher=ray`: one Ray task per group, with the devices of its trainer; groups run as the cluster has room.
 
-A task whose worker or node dies is run again by Ray, elsewhere, and goes on from the last save. The folder of the sweep
-must be on a file system that all nodes see; a group stays on one node.
+Ray restarts a task whose worker or node dies, and it resumes from its last checkpoint. The sweep's folder must be on a file
+system that all nodes see; a group stays on one node.
 """
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Ray:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Tasks that are not at their end save and end."""
+        """Running tasks save and exit."""
         live = {task: group for group, task in self.tasks if not self._has_ended(task)}
         for group in live.values():
             (place_of(group) / "stop").touch()
@@ -77,7 +77,7 @@ class Ray:
 
 
 def _task(place: str, folder: str, words: list[str]) -> int:
-    """In a worker of Ray, which has no part in the training: it is what the ranks watch."""
+    """Runs in a Ray worker, which only starts the ranks and is the process that they end with."""
     words = [sys.executable, *words[1:]]  # of the node
     environment = os.environ | {worker.WATCH: str(os.getpid())}
     with (Path(place) / "output.txt").open("ab") as output:

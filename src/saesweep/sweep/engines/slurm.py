@@ -1,7 +1,7 @@
 """`hydra/launcher=slurm`: one Slurm job per group, submitted through submitit; a task per device of trainer.devices.
 
-A job that is requeued (preemption, a node that fails, its time limit) goes on from its last save. A cancelled one saves
-and ends; the same command goes on with it. The folder of the sweep must be on a file system that all nodes see.
+A job that is requeued (preemption, node failure, time limit) resumes from its last checkpoint. A cancelled one saves and
+exits; the same command resumes it. The sweep's folder must be on a file system that all nodes see.
 """
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Slurm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Jobs that are not at their end save and end; those that have not begun are cancelled."""
+        """Running jobs save and exit; pending ones are cancelled."""
         live = [(group, job) for group, job in self.jobs if _state(job.job_id) in LIVE]
         for group, job in live:
             (place_of(group) / "stop").touch()
@@ -80,12 +80,12 @@ class Slurm:
 
 
 def task(place: Path) -> None:
-    """One rank, as srun has started it."""
+    """One rank, started by srun."""
     import submitit
 
     if int(os.environ["SLURM_NTASKS"]) > 1:
         submitit.helpers.TorchDistributedEnvironment().export(overwrite=True)
-        os.environ["TORCHELASTIC_RUN_ID"] = os.environ["SLURM_JOB_ID"]  # to Lightning it is as under torch.distributed.run
+        os.environ["TORCHELASTIC_RUN_ID"] = os.environ["SLURM_JOB_ID"]  # Lightning then behaves as under torch.distributed.run
     requeue = []
     signals.install_handler(signal.SIGUSR2, lambda *_: (requeue.append(True), signals.request_stop()))  # the time limit is near
     try:
@@ -97,7 +97,7 @@ def task(place: Path) -> None:
 
 
 def _state(job: str) -> str:
-    """As Slurm's own daemon tells: a cluster need not have accounting."""
+    """The job's state from slurmctld, since a cluster may have no accounting."""
     shown = subprocess.run(["scontrol", "show", "job", job, "--oneliner"], capture_output=True, text=True)
     words = [word for word in shown.stdout.split() if word.startswith("JobState=")]
     return words[0].removeprefix("JobState=") if words else "FORGOTTEN"

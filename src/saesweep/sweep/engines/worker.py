@@ -1,12 +1,12 @@
-"""A group in processes of its own: one per device, the same on this machine, on others, and on an engine.
+"""A group in processes of its own, one per device: on this machine, on others, and under Slurm or Ray.
 
-Each rank gets the same composed configs from a file and calls the same function; a job's folder is written by one of
-them. The place of a group is a folder that all ranks see:
+Every rank reads the same composed configs from a file and calls the same function. The place of a group is a folder that
+all ranks see:
 
     group.json        from the launcher: configs, folders, logs, the function
-    stop              from the launcher: save and end
-    <rank>.error      from a rank: what ended it
-    results.json      from rank 0: the numbers of each SAE, or what ended it
+    stop              from the launcher: save and exit
+    <rank>.error      from a rank: its error
+    results.json      from rank 0: the metrics or the error of each SAE
 
     python -m saesweep.sweep.engines.worker PLACE      what each rank runs
 """
@@ -31,11 +31,11 @@ from saesweep.runtime import atomic, signals
 from saesweep.sweep.jobs import Job
 from saesweep.sweep.resources import Resources
 
-WATCH = "SAESWEEP_WATCH"  # the process on this machine with which the ranks end, however it ends
+WATCH = "SAESWEEP_WATCH"  # the process on this machine that the ranks end with
 
 
 class RankFailed(RuntimeError):
-    """A rank ended otherwise than it should have."""
+    """A rank has ended with an error."""
 
 
 class RanksOutOfMemory(RankFailed):
@@ -43,12 +43,12 @@ class RanksOutOfMemory(RankFailed):
 
 
 def devices(trainer: Mapping[str, Any]) -> int:
-    """On each node."""
+    """Ranks per node."""
     return trainer.get("devices", 1)
 
 
 def world_size(trainer: Mapping[str, Any]) -> int:
-    """How many ranks train a job."""
+    """Ranks that train a group."""
     return devices(trainer) * trainer.get("num_nodes", 1)
 
 
@@ -65,7 +65,7 @@ def request(place: Path, run: str, group: Sequence[Job]) -> None:
 
 
 def command(place: Path, trainer: Mapping[str, Any]) -> list[str]:
-    """What starts this node's ranks; of several nodes each has MASTER_ADDR, MASTER_PORT and NODE_RANK set."""
+    """The command that starts this node's ranks; with several nodes, each has MASTER_ADDR, MASTER_PORT and NODE_RANK set."""
     ours = ["-m", "saesweep.sweep.engines.worker", str(place)]
     if world_size(trainer) == 1:
         return [sys.executable, *ours]
@@ -80,14 +80,14 @@ def command(place: Path, trainer: Mapping[str, Any]) -> list[str]:
 
 
 def results(place: Path, how: str) -> list[dict[str, Any] | Exception]:
-    """Of ranks that have ended; how: in words, for those that could not say why."""
+    """The results of ranks that have ended. how: in words, the end of ranks that have left no error."""
     if (place / "results.json").is_file():
         found = json.loads((place / "results.json").read_text())
         return [RuntimeError(result["failed"]) if "failed" in result else result for result in found]
     errors = sorted(place.glob("*.error"), key=lambda file: file.stat().st_mtime_ns)
     if not errors:
         raise RankFailed(f"a rank was killed: {how}")
-    error = json.loads(errors[0].read_text())  # the others only noticed
+    error = json.loads(errors[0].read_text())  # the first one; the others follow from it
     if error["usage"]:
         raise UsageError(error["what"])
     kind = RanksOutOfMemory if error["memory"] else RankFailed
@@ -115,7 +115,7 @@ def main(place: Path) -> None:
         else:
             print(content["traceback"], file=sys.stderr, flush=True)
         (place / f"{os.environ.get('RANK', 0)}.error").write_text(json.dumps(content))
-        os._exit(1)  # at once: others may wait for this rank
+        os._exit(1)  # without cleanup: other ranks may be waiting for this one
 
 
 def _rank(place: Path, group: Mapping[str, Any]) -> None:
@@ -135,7 +135,7 @@ def _rank(place: Path, group: Mapping[str, Any]) -> None:
 
 
 def _log_to(logs: Sequence[str] | None) -> None:
-    """Rank 0 tells what a group in the launcher's own process tells."""
+    """Rank 0 logs as a group in the launcher's own process does."""
     handlers = [logging.StreamHandler(sys.stdout), *map(logging.FileHandler, logs or [])]
     logging.basicConfig(
         level=logging.WARNING if logs is None else logging.INFO, handlers=handlers, force=True,
@@ -144,7 +144,7 @@ def _log_to(logs: Sequence[str] | None) -> None:
 
 
 def _end_with(launcher: int, agent: int) -> None:
-    """A launcher or a torch.distributed.run that was killed can end nobody."""
+    """End this rank when the launcher or torch.distributed.run is gone, killed or not."""
     while os.getppid() == agent:
         try:
             os.kill(launcher, 0)
