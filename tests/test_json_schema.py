@@ -101,6 +101,21 @@ def test_an_interpolation_and_every_value_that_the_check_allows_are_valid(docume
     assert errors(document, changed(config, key, value)) == []
 
 
+@pytest.mark.parametrize("key", ["tokens", "evaluation.tokens", "arch.bandwidth", "arch.optimizer.lr", "model.source.parts"])
+def test_a_config_without_a_key_that_has_no_default_is_not_valid(document, config, key):
+    parent, _, last = key.rpartition(".")
+    less = OmegaConf.create(deepcopy(config))
+    del (OmegaConf.select(less, parent) if parent else less)[last]
+    assert errors(document, plain(less))
+
+
+def test_a_file_that_inherits_need_not_have_all_keys(document):
+    file = {"name": "mine", "optimizer": {"lr": 1e-3}}
+    assert errors(document, file, "arch")
+    assert errors(document, file | {"defaults": ["jumprelu", "_self_"]}, "arch") == []
+    assert errors(document, file | {"defaults": ["jumprelu", "_self_"], "optimizer": {"lr": 0}}, "arch")
+
+
 def test_a_key_is_described_by_the_comment_behind_it(document):
     (train,) = document["anyOf"]
     assert train["properties"]["tokens"]["description"].startswith("to train on")

@@ -60,7 +60,7 @@ def json_schema(*conf: Path) -> Node:
     train = _with(_of(schema.Train), hydra={"type": "object"}, logger=loggers, **references)
     _describe(train, _comments([folder / "train.yaml" for folder in conf if (folder / "train.yaml").exists()]))
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "saesweep",
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
         **_entry([train], []), "$defs": entries | {"unresolved": UNRESOLVED},
     }
 
@@ -133,8 +133,17 @@ def _entry(objects: list[Node], files: Iterable[Path]) -> Node:
         _describe(node, _comments(path for path in files if _fits(yaml.safe_load(path.read_text()), node)))
     entry = {"anyOf": [_with(node, defaults={"type": "array"}) for node in objects]}
     for node in entry["anyOf"]:
-        node["anyOf"] = [{"required": ["defaults"]}, {"required": node.pop("required")}]
+        node["anyOf"] = [_needed(node), {"required": ["defaults"]}]
     return entry
+
+
+def _needed(node: Node) -> Node:
+    """Takes `required` out of an object and of the objects at its keys, and returns it as a schema of its own."""
+    needed = {"required": node.pop("required")} if "required" in node else {}
+    below = {key: found for key, value in node.get("properties", {}).items() if (found := _needed(value))}
+    for part in node.get("anyOf", []):
+        needed |= _needed(part)
+    return needed | ({"properties": below} if below else {})
 
 
 def _fits(file: Node, node: Node) -> bool:
