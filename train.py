@@ -1,5 +1,6 @@
 """The command line: `python train.py --help`. No logic here, and nothing heavy is imported before the work starts."""
 import os
+import sys
 from pathlib import Path
 
 import hydra
@@ -19,5 +20,10 @@ def main(cfg: DictConfig) -> dict | None:
 
 
 if __name__ == "__main__":
+    if "--schema" in sys.argv[1:]:
+        from saesweep.config.json_schema import print_schema
+
+        print_schema(Path(__file__).resolve().parent / "conf")
+        sys.exit()
     with one_line_errors():
         main()

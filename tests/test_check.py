@@ -121,6 +121,8 @@ def test_the_defaults_with_the_standins_pass():
         ("+activations.centre=true", ["activations.centre=true", "did you mean center?"]),
         ("width=${nothing}", ["width", "nothing"]),
         ("model.sites.resid.tensor=middle", ["model.sites.resid.tensor=middle", "input or output"]),
+        ("model.sites.mlp.tensor=middle", ["model.sites.mlp.tensor=middle", "input or output"]),  # not the chosen site
+        ("model.sites=3", ["model.sites=3: must be a group of keys"]),
         ("~model.layers", ["model.layers", "missing"]),
         ("width=???", ["width"]),
     ],
@@ -128,6 +130,11 @@ def test_the_defaults_with_the_standins_pass():
 def test_a_mistake_is_named_with_its_value_and_the_fix(word, parts):
     message = refused(*word.split())
     assert all(part in message for part in parts), message
+
+
+def test_a_list_that_is_one_value_is_not_taken_for_a_sweep_over_several():
+    assert "-m" in refused("arch.optimizer.lr=[1e-3,2e-3]")
+    assert "-m" not in refused("arch.optimizer.betas=[0.9]")
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from saesweep.config import schema
+from saesweep.config import input_schema
 from saesweep.errors import TrainingFailed, UsageError
 
 ROOT = Path(__file__).parents[2]
 log = logging.getLogger(__name__)
-schema.TEXTS["standin"] = Mapping  # a text like no other
+input_schema.TEXTS["standin"] = Mapping  # a text like no other
 
 
 def train_group(jobs, folders, resources):

@@ -1,10 +1,10 @@
-"""The keys of the config: their types and ranges. What they are set to stands in the YAML only."""
+"""The keys of the config, with their types and ranges. Default values are in the YAML files of conf/ only."""
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from saesweep.config.ranges import Count, CountOrAuto, Decays, Index, NotNegative, OneOf, Positive, Range, Share, Text
+from saesweep.config.ranges import Count, CountOrAuto, Decays, Index, NotNegative, OneOf, Positive, Range, Share, TargetL0, Text
 from saesweep.errors import UsageError
 
 
@@ -39,7 +39,7 @@ class Train:
     seed: Index
     stream_seed: Index
     layer: Index
-    sparsity: float  # more is said in check.py, with a message of its own
+    sparsity: Annotated[float, TargetL0()]
     width: Count
     tokens: Count
     batch_tokens: Count
@@ -59,13 +59,14 @@ class Train:
     cache: Cache
     arch: Mapping
     trainer: Mapping
-    logger: Any = None  # absent where nobody is told
+    logger: Any = None  # absent with logger=[]
 
 
-# Where a key of Train belongs. One that is in none of these lists is shared by a group, by a figure, and makes the SAE.
+# The role of each key of Train. A key in none of these lists is the same within a group and within a figure, and identifies
+# the SAE.
 MAY_DIFFER_IN_A_GROUP = ("arch", "sparsity", "width", "dense", "site", "layer", "seed", "name", "plan", "overwrite")
 MAY_DIFFER_IN_A_FIGURE = ("arch", "sparsity", "seed")
-NOT_THE_SAES = (  # they say nothing about the SAE; of the trainer only the precision does, so that it may go on elsewhere
+NOT_THE_SAES = (  # they do not identify the SAE; of the trainer only the precision does, so that training can resume elsewhere
     "name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "read_ahead", "logger", "trainer", "cache",
 )
 
@@ -92,16 +93,27 @@ class Optimizer:
 
 
 @dataclass
+class Arch:
+    """The keys that every architecture has beside its constructor's arguments."""
+
+    _target_: str
+    name: str
+    coefficient: Positive | None
+    control: Control | None
+    optimizer: Optimizer
+
+
+@dataclass
 class Csv:
     name: str
 
 
 MODES = ("online", "offline", "disabled")
-ALIASES = {"dryrun": "offline", "run": "online"}  # W&B's own, of WANDB_MODE
+ALIASES = {"dryrun": "offline", "run": "online"}  # which W&B accepts in WANDB_MODE
 
 
 def wandb_mode(configured: str | None) -> str:
-    """logger.wandb.mode, or else WANDB_MODE, or else online. Raises UsageError where it is none of W&B's."""
+    """logger.wandb.mode, or else WANDB_MODE, or else online. Raises UsageError where it is not one of MODES."""
     environment = os.environ.get("WANDB_MODE") or "online"
     mode = configured or ALIASES.get(environment, environment)
     if mode not in MODES:
@@ -121,98 +133,19 @@ class Wandb:
 
 
 @dataclass
-class HookPoint:
-    module: str
-    tensor: str
+class OtherLogger:
+    """A Lightning logger: the other keys are its constructor's arguments."""
+
+    _target_: str
+    needs: str | None = None
 
 
-@dataclass
-class Site:
-    name: str
-    hook_name: str
-
-
-@dataclass
-class Model:
-    name: str
-    layer: Index
-    layers: Count
-    source: Mapping
-    sites: Mapping
-
-
-@dataclass
-class LanguageModel(Model):
-    dtype: Annotated[str, OneOf("auto", "float32", "bfloat16", "float16")]
-    bos: bool
-
-
-@dataclass
-class Hub:
-    hub: Text
-    revision: Text
-
-
-@dataclass
-class Package:
-    package: Text
-    install: str
-    sha256: str
-    parts: list
-
-
-@dataclass
-class Random:
-    random: Mapping
-
-
-@dataclass
-class Dictionary:
-    features: Count
-    d_in: Count
-    l0: Positive
-    spread: Annotated[float, Range(1)]
-    noise: NotNegative
-    seed: Index
-
-
-@dataclass
-class Synthetic:
-    synthetic: Dictionary
-
-
-SOURCES = {"hub": Hub, "package": Package, "random": Random, "synthetic": Synthetic}  # of a model, by their own key
-
-
-@dataclass
-class Stdlib:
-    name: str
-    kind: str
-    held_out: float
-    repeat: bool
-
-
-@dataclass
-class Files(Stdlib):
-    glob: Text | None
-    field: Text
-
-
-@dataclass
-class Streamed(Stdlib):
-    repository: Text
-    config: str | None
-    revision: str | None
-    field: Text
-    buffer: Count
-
-
-TEXTS = {"stdlib": Stdlib, "files": Files, "hub": Streamed}  # by their `kind`
+LOGGERS = {"csv": Csv, "wandb": Wandb}  # those of saesweep; any other name is an OtherLogger
 
 
 @dataclass
 class Trainer:
-    """What we have a say in; the rest is Lightning's."""
+    """The arguments of lightning.Trainer that saesweep restricts; it takes the others as they are."""
 
     name: str
     accelerator: Annotated[str, OneOf("cpu", "gpu", "cuda")]
