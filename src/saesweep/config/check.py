@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from saesweep.config import input_schema, schema
 from saesweep.config.arguments import typed_arguments
+from saesweep.config.instantiate import locate
 from saesweep.config.logger_keys import refuse_missing_package, refuse_secrets
 from saesweep.config.ranges import OneOf
 from saesweep.config.walk import refuse_unknown, require, typed, typed_fields
@@ -97,10 +98,11 @@ def _text(text: Mapping) -> None:
 def _world(trainer: MutableMapping) -> None:
     """One device, or several with a strategy of saesweep; CUDA_VISIBLE_DEVICES says which of the GPUs."""
     typed_fields("trainer", trainer, schema.Trainer)
-    strategy = trainer.get("strategy", "auto")
-    target = strategy.get("_target_") if isinstance(strategy, Mapping) else strategy
-    count, nodes = trainer["devices"], trainer.get("num_nodes", 1)
-    if count * nodes > 1 and target not in ("saesweep.training.strategies.PerMember", "saesweep.training.strategies.PerRank"):
+    strategy, count, nodes = trainer.get("strategy"), trainer["devices"], trainer.get("num_nodes", 1)
+    if count * nodes == 1:
+        return
+    target = strategy.get("_target_") if isinstance(strategy, Mapping) else None
+    if target is None or not hasattr(locate(target, "trainer.strategy._target_"), "ranks_share_saes"):
         named = f"trainer.num_nodes={nodes}" if nodes > 1 else f"trainer.devices={count}"
         raise UsageError(f"{named}: several devices need trainer=ddp trainer.devices={count}, which sums the gradients of "
                          "every SAE, or trainer=sweep_parallel, which distributes the SAEs over the devices")
