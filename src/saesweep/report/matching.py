@@ -12,8 +12,7 @@ Three close points give a parabola through them; two give a line. The error boun
     measured, of two points      the whole move along their line
     measured, of one point       MAX_SLOPE times the distance in log L0; the value is not moved
 
-Other points of the curve at the same L0 add their distance from the value. There is no value in a wider gap, and none
-beyond the ends of a curve.
+Other points at the same L0 add their distance from the value. A wider gap, or an L0 beyond the ends, has no value.
 """
 from __future__ import annotations
 

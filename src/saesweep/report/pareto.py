@@ -46,8 +46,8 @@ def report(sweeps: Sequence[Path], out: Path | None = None, reference: str | Non
     details = [sweep_table.details(folder) for folder in folders]
     rows = list(zip(df.to_dict("records"), details, strict=True))
     comparison["failed"] = [{"path": row["path"], "reason": d.reason} for row, d in rows if row["state"] == "failed"]
-    comparison["unfinished"] = [
-        {"path": row["path"], "tokens": int(row["tokens"])} for row, _ in rows if row["state"] == "unfinished"]
+    unfinished = df.loc[df["state"] == "unfinished"]
+    comparison["unfinished"] = unfinished[["path", "tokens"]].astype({"tokens": int}).to_dict("records")
     return Report(df, comparison, details, ", ".join(sweep_table.sweep_names(sweeps).values()))
 
 

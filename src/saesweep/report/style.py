@@ -1,5 +1,6 @@
 """Labels, colours, markers, the L0 axis and histogram bins, shared by the figures and the page."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -29,10 +30,9 @@ OTHER_STYLES = [Style("#8A6A00", "<"), Style("#5B2A86", ">"), Style("#7A1F1F", "
 
 def arch_styles(archs: Iterable[str]) -> dict[str, Style]:
     """The fixed styles of the architectures in STYLES, in that order; then the others by name, with OTHER_STYLES in turn."""
-    present = set(archs)
-    others = enumerate(sorted(present - set(STYLES)))
+    others = sorted((present := set(archs)) - set(STYLES))
     known = {arch: style for arch, style in STYLES.items() if arch in present}
-    return known | {arch: OTHER_STYLES[i % len(OTHER_STYLES)] for i, arch in others}
+    return known | dict(zip(others, itertools.cycle(OTHER_STYLES)))
 
 
 def l0_limits(l0: pd.Series) -> tuple[float, float]:

@@ -88,33 +88,30 @@ def not_compared(blocks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def scope(comparison: Mapping[str, Any]) -> list[str]:
-    """Sentences about all verdicts: what was varied, how many comparisons there are, and what a single seed means."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for place in comparison["places"]:
-        for measure, block in place["metrics"].items():
-            found.setdefault(measure, []).extend(comparisons(block))
-    verdicts = [one for several in found.values() for one in several]
-    if not verdicts:
-        return []
-    if all(one["verdict"] == "none" for one in verdicts):
-        return [f"No intervals, so no verdicts: they need several seeds or {MIN_DOCUMENTS} held-out documents."]
-    sentences = [_varied(found)]
+    """Sentences about all verdicts: what the intervals are over, how many comparisons there are, what a single seed means."""
+    found = [(measure, one) for place in comparison["places"] for measure, block in place["metrics"].items()
+             for one in comparisons(block)]
+    one_seed = [one["one_seed"] for _, one in found if one["verdict"] != "none"]
+    if not one_seed:
+        return [f"No intervals, so no verdicts: they need several seeds or {MIN_DOCUMENTS} held-out documents."] * bool(found)
+    sentences = [f"95% intervals over {_varied(found)}."]
     if comparison["comparisons"] > 1:
         sentences.append(f"{comparison['comparisons']} comparisons; * marks those significant after Holm's correction.")
-    one_seed = [one["one_seed"] for one in verdicts if one["verdict"] != "none"]
     if any(one_seed):
         which = "One seed per architecture: a verdict" if all(one_seed) else "A verdict on single seeds (this .. and this ..)"
         sentences.append(f"{which} {ONE_SEED}")
     return sentences
 
 
-def _varied(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """`95% intervals over 38 documents (FVU), 13 documents (delta loss).`"""
-    each = {measure: dict.fromkeys(one["varied"] for one in several if one["varied"]) for measure, several in found.items()}
-    varied = {measure: " or ".join(parts) for measure, parts in each.items() if parts}
-    if len(set(varied.values())) == 1:
-        return f"95% intervals over {next(iter(varied.values()))}."
-    return f"95% intervals over {', '.join(f'{part} ({MEASURES.get(measure, measure)})' for measure, part in varied.items())}."
+def _varied(found: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """`38 documents (FVU), 13 documents (delta loss)`; without the measures where they agree."""
+    each: dict[str, list[str]] = {}
+    for measure, varied in dict.fromkeys((measure, one["varied"]) for measure, one in found if one["varied"]):
+        each.setdefault(MEASURES.get(measure, measure), []).append(varied)
+    texts = {measure: " or ".join(varied) for measure, varied in each.items()}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return ", ".join(f"{text} ({measure})" for measure, text in texts.items())
 
 
 def join_words(words: Sequence[str], last: str = "and") -> str:

@@ -80,15 +80,12 @@ def _keys(df: pd.DataFrame) -> list[Place]:
 def _lines(df: pd.DataFrame, comparison: dict, metric: str, places: list[Place]) -> list[list[dict[str, Any]]]:
     """Per hook point its curves: of the comparison, with bands; of a metric that is not compared, the means over seeds."""
     compared = {(p["model"], p["site"], p["layer"]): p["metrics"].get(metric) for p in comparison["places"]}
-    keys = _keys(df)
-
-    def curves(place: Place) -> list[dict[str, Any]]:
-        return (compared.get(place) or {"curves": _means(df.loc[[key == place for key in keys]], metric)})["curves"]
-
-    def line(curve: dict[str, Any]) -> dict[str, Any]:
-        return {"arch": curve["arch"], **{key: _short(curve[key]) for key in ("l0", "mean", "low", "high")}}
-
-    return [[line(curve) for curve in curves(place)] for place in places]
+    lines = []
+    for place in places:
+        block = compared.get(place)
+        curves = block["curves"] if block else _means(df.loc[[key == place for key in _keys(df)]], metric)
+        lines.append([{"arch": c["arch"], **{key: _short(c[key]) for key in ("l0", "mean", "low", "high")}} for c in curves])
+    return lines
 
 
 def _means(points: pd.DataFrame, metric: str) -> list[dict[str, Any]]:

@@ -28,7 +28,8 @@ function controls() {
 }
 function checkboxes(key, values) {
   const boxes = values.map(value => {
-    const drawn = key === "arch" ? [svg("svg", {width: 14, height: 14, "aria-hidden": "true"}, legend(value))] : [];
+    const [, colour, marker] = key === "arch" ? styleOf(value) : [], size = {width: 14, height: 14, "aria-hidden": "true"};
+    const drawn = marker ? [svg("svg", size, mark(marker, colour, 7, 7, 4.6))] : [];
     return el("label", {}, el("input", {type: "checkbox", name: key, value, checked: true}), ...drawn, value);
   });
   const title = key === "arch" ? "Architecture" : key[0].toUpperCase() + key.slice(1);
@@ -42,13 +43,12 @@ function checkboxes(key, values) {
   if (values.length > 4) field.append(el("button", {type: "button", className: "all", onclick: toggle, ...words}));
   return field;
 }
-const legend = arch => mark(styleOf(arch)[2], styleOf(arch)[1], 7, 7, 4.6);
 
 function update() {
   const values = new FormData(form);
   selected = {metrics: values.get("metric")?.split(" ") ?? [], log: values.has("log")};
   for (const key of KEYS) selected[key] = form.elements[key] && new Set(values.getAll(key));
-  for (const part of document.querySelectorAll("[data-model], [data-arch], [data-metric]")) part.hidden = !isSelected(part.dataset);
+  document.querySelectorAll("[data-model], [data-arch], [data-metric]").forEach(e => e.hidden = !isSelected(e.dataset));
   const compared = key => document.querySelector(`[data-metric="${key}"]`);
   if (get("uncompared")) get("uncompared").hidden = selected.metrics.some(compared);
   draw();
