@@ -1,4 +1,4 @@
-"""Sweeps that nobody trained: numbers of the right shape from a seeded generator, as pareto.html takes them."""
+"""Made-up sweeps for pareto.html: plausible numbers from a seeded generator, nothing is trained."""
 
 import math
 from itertools import product
@@ -24,8 +24,8 @@ class Sweep:
     def __init__(
         self, sites=("resid",), layers=(9,), archs=("jumprelu", "topk", "gated"), sparsities=(16, 32, 64), seeds=1, **more
     ):
-        """more: failed, unfinished: so many SAEs; limit: so many of all; lm: whether there is a loss; latents; fixed: archs
-        whose coefficient is fixed."""
+        """more: numbers of `failed` and `unfinished` SAEs; `limit` on the number of all; `lm`: whether there is a loss;
+        `latents` per SAE; `fixed`: archs with a fixed coefficient."""
         self.rng = np.random.default_rng(0)
         combos = list(product(["gemma3_270m"], sites, layers, sparsities, archs, range(seeds)))
         kept = sorted(self.rng.permutation(len(combos))[: more.get("limit")])
@@ -61,10 +61,10 @@ class Sweep:
         if state != "finished":
             numbers = {}
         tokens = {"finished": 300_032, "failed": 20_480, "unfinished": 120_320}[state]
-        aim = {"sparsity": sparsity}
+        target = {"sparsity": sparsity}
         if arch in self.fixed:
-            aim = {"sparsity": math.nan, "coefficient": 1e-3 / sparsity}
-        path = f"{model}/{site}.{layer}/{arch}/{job_name(sparsity, aim.get('coefficient'), seed)}"
+            target = {"sparsity": math.nan, "coefficient": 1e-3 / sparsity}
+        path = f"{model}/{site}.{layer}/{arch}/{job_name(sparsity, target.get('coefficient'), seed)}"
         names = {"model": model, "site": site, "layer": layer, "arch": arch, "sparsity": sparsity, "seed": seed}
         empty = dict.fromkeys([*sweep_table.METRICS, "coefficient"], math.nan)
         sizes = {"d_in": 640, "d_sae": self.latents, "tokens": tokens, "sinks": 12 if numbers else math.nan}
@@ -73,7 +73,7 @@ class Sweep:
             **sizes,
             **empty,
             **numbers,
-            **aim,
+            **target,
             "state": state,
             "on_front": bool(numbers) and arch == "jumprelu",
             "path": path,
@@ -107,7 +107,7 @@ class Sweep:
 
 
 def compared(df):
-    """What pareto.json would hold, with intervals where there are several seeds."""
+    """The content of pareto.json, with intervals where there are several seeds."""
     failed = [{"path": path, "reason": FAILED} for path in df.loc[df["state"] == "failed", "path"]]
     unfinished = df.loc[df["state"] == "unfinished", ["path", "tokens"]].to_dict("records")
     return compare(df, [None] * len(df)) | {"failed": failed, "unfinished": unfinished}

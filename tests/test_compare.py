@@ -1,4 +1,4 @@
-"""Verdicts, means and intervals of hand-made points, whose right answers are known."""
+"""Verdicts, means and intervals of hand-made points with known answers."""
 
 import json
 import math
@@ -17,7 +17,7 @@ DRAWS = 1000 if os.environ.get("CI_FULL") else 100
 
 
 def at_most(draws):
-    """5% of so many, and two standard deviations more."""
+    """5% of the draws plus two standard deviations."""
     return draws * 0.05 + 2 * math.sqrt(draws * 0.05 * 0.95)
 
 
@@ -49,12 +49,12 @@ def texts(count=40, seed=0):
 
 
 def measured(text, l0, fvu):
-    """What an SAE leaves that has this l0 and this fvu (numbers, or one per document) on every document."""
+    """documents.csv of an SAE with this l0 and fvu (a number, or one per document)."""
     return text.assign(active=text["tokens"] * l0, error=text["variance"] * fvu)
 
 
 def noisy(text, l0, fvu, seed, spread=0.02):
-    """As `measured`, with a share of noise of its own on every document."""
+    """As `measured`, with independent relative noise on every document."""
     return measured(text, l0, fvu * np.random.default_rng(seed).normal(1, spread, len(text)))
 
 
@@ -64,7 +64,7 @@ def row(arch, l0, sums, **more):
 
 
 def on_text(*points, text=None):
-    """The table and the documents of points (arch, l0, fvu), each with noise of its own on 40 documents."""
+    """The table and the documents of points (arch, l0, fvu), each with independent noise on 40 documents."""
     text = texts() if text is None else text
     sums = [noisy(text, l0, fvu, seed) for seed, (_, l0, fvu, *_) in enumerate(points)]
     rows = [row(arch, l0, one, **(more[0] if more else {})) for (arch, l0, _, *more), one in zip(points, sums, strict=True)]
@@ -95,7 +95,7 @@ def test_two_single_points_within_5_percent_of_one_l0_are_compared_and_what_that
     df, sums = on_text(("a", 10.00, 0.080), ("b", 10.08, 0.100))
     one = gaps(df, sums)["a", "b", 10]
     assert one["verdict"] == "better" and one["error"] == pytest.approx(0.008 * 0.18, rel=0.1)
-    assert "L0 10 and 10.08, which may be 1." in answer(compare(df, sums))
+    assert "L0 10 and 10.08, which may explain 1." in answer(compare(df, sums))
     assert gaps(*on_text(("a", 10.00, 0.0995), ("b", 10.08, 0.100), text=texts(400)))["a", "b", 10]["verdict"] == "open"
     assert gaps(table(("a", 10.0, 0.08), ("b", 10.6, 0.1, {"sparsity": 10}))) == {}
 
@@ -144,7 +144,7 @@ def test_a_target_beside_a_fixed_coefficient_at_the_same_l0_is_compared_and_said
     df, sums = on_text(aimed, other)
     (gap,) = gaps(df, sums).values()
     assert (gap["l0_a"], gap["l0_b"], gap["interpolated"]) == (16.7, 17.1, None)
-    assert "L0 16.7 and 17.1, which may be" in answer(compare(df, sums))
+    assert "L0 16.7 and 17.1, which may explain" in answer(compare(df, sums))
 
 
 def test_two_labels_at_one_l0_are_one_comparison():
@@ -196,7 +196,7 @@ def test_seeds_of_one_fixed_coefficient_are_one_point_of_the_curve():
 
 def test_architectures_without_a_shared_l0_are_said_to_be_so_and_one_alone_is_not_spoken_of():
     df = table(("a", 32.0, 0.08), ("b", 40.0, 0.1))
-    assert "fvu: no two architectures have SAEs within 5% of one L0" in answer(compare(df, [None, None]))
+    assert "fvu: no two architectures at one hook point have SAEs within 5% of the same L0" in answer(compare(df, [None, None]))
     assert answer(compare(df[:1], [None])) == ""
 
 
@@ -249,7 +249,7 @@ def test_without_an_interval_nothing_is_said_to_be_better(documents):
     gap = gaps(df, sums if documents else None)["a", "b", 32]
     assert gap["verdict"] == "none" and gap["low"] is gap["high"] is gap["varied"] is gap["p"] is None
     words = answer(compare(df, sums if documents else [None, None]))
-    assert "this a has no interval beside this b at 32 (50" in words and "better than" not in words
+    assert "this a has no interval against this b at 32 (50" in words and "better than" not in words
 
 
 def test_equal_within_a_percent_and_not_told_apart_are_two_verdicts():
@@ -270,7 +270,7 @@ def test_how_many_comparisons_were_made_is_said_and_those_that_survive_holm_are_
     cut = survive.index(False) if False in survive else 8
     assert [one["holm"] for one in tested] == [True] * cut + [False] * (8 - cut) and 0 < cut < 8
     words = answer(comparison)
-    assert "8 comparisons were made; * holds for all of them together (Holm)" in words and "]*" in words
+    assert "8 comparisons; * marks those significant after Holm's correction" in words and "]*" in words
 
 
 # What is missing
@@ -417,7 +417,7 @@ def test_seeds_and_documents_are_varied_together():
 def test_where_one_curve_has_several_seeds_their_spread_counts_for_one_that_has_not():
     df, sums = on_text(*seeds("a", [0.090, 0.110, 0.098]), ("b", 32, 0.105))
     gap = gaps(df, sums)["a", "b", 32]
-    assert gap["verdict"] == "open" and gap["varied"] == "the spread of a's 3 seeds and 40 documents"
+    assert gap["verdict"] == "open" and gap["varied"] == "the 3 seeds of a and 40 documents"
     df, sums = on_text(("a", 32, 0.098), ("b", 32, 0.105), *seeds("c", [0.15, 0.17, 0.16]))
     assert gaps(df, sums)["a", "b", 32]["verdict"] == "open", "a third architecture's seeds differ by more than the two do"
     assert gaps(df[:2], sums[:2])["a", "b", 32]["verdict"] == "better", "these two SAEs do differ, on this text"
@@ -433,7 +433,7 @@ def test_a_borrowed_spread_has_the_degrees_of_freedom_of_its_lender(several, thi
         lenders = seeds("c", values[2:])
         df, sums = on_text(("a", 32, values[0]), *([("b", 32, values[1])] if third else []), *lenders, text=text)
         gap = gaps(df, sums)["a", "b" if third else "c", 32]
-        assert gap["varied"] == f"the spread of c's {several} seeds and 40 documents"
+        assert gap["varied"] == f"the {several} seeds of c and 40 documents"
         wrong += gap["verdict"] in ("better", "worse")
     assert wrong <= at_most(DRAWS)
 

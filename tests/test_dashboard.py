@@ -10,7 +10,7 @@ from offline import keys, read, saes
 
 from saesweep.errors import UsageError
 from saesweep.report import dashboard
-from saesweep.report.style import LOOKS
+from saesweep.report.style import STYLES
 
 ASKED = ("--entity", "team", "--project", "saesweep")
 
@@ -75,7 +75,7 @@ def test_pareto_plots_have_l0_on_a_logarithmic_axis(spec):
 def test_runs_have_the_colour_of_their_architecture_in_the_figures():
     made = dashboard.workspace("team", "saesweep", "mine", {"a1": "topk", "b2": "gated", "c3": "topk"})
     colours = json.loads(dashboard.specification(made))["spec"]["section"]["customRunColors"]
-    assert colours == {"a1": LOOKS["topk"].colour, "b2": LOOKS["gated"].colour, "c3": LOOKS["topk"].colour}
+    assert colours == {"a1": STYLES["topk"].colour, "b2": STYLES["gated"].colour, "c3": STYLES["topk"].colour}
 
 
 def test_a_dry_run_prints_the_specification(capsys):

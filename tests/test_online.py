@@ -11,7 +11,7 @@ from small import command, write_text
 from standin.cli import ENV, ROOT
 from wandb_server import KEY, Server
 
-from saesweep.report.style import LOOKS
+from saesweep.report.style import STYLES
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_the_dashboard_is_saved_with_the_colours_of_the_runs_that_are_there(serv
     (view,) = server.views
     assert (view["entityName"], view["projectName"], view["displayName"]) == ("me", "saesweep", "mine")
     colours = json.loads(view["spec"])["section"]["customRunColors"]
-    assert colours == {"a1": LOOKS["topk"].colour, "b2": LOOKS["gated"].colour}
+    assert colours == {"a1": STYLES["topk"].colour, "b2": STYLES["gated"].colour}
 
 
 def test_a_server_that_cannot_be_reached_leaves_the_runs_offline_and_the_sweep_whole(account, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""pareto.html: its words and tables as text, and in Chromium all that can be used on it."""
+"""pareto.html: its text and tables, and in Chromium every control."""
 
 import json
 import math
@@ -13,7 +13,7 @@ import pytest
 from made_sweep import Sweep
 
 from saesweep.report import page, style
-from saesweep.report.page import better, words
+from saesweep.report.page import tables, verdict_tables
 
 NASTY = "'</script><img src=x onerror=\"document.title='run'\">&$name"
 
@@ -101,21 +101,21 @@ def test_the_page_names_no_address_but_the_runs_own():
 
 
 def test_the_better_one_is_named_with_how_much_lower_it_is_than_the_other():
-    assert text(better._gap(gap(4.2, 3.6, 4.9, "better"), "fvu")) == "jumprelu 4.2% [3.6, 4.9]"
-    turned = text(better._gap(gap(-25.0, -50.0, -1.0, "worse"), "fvu"))
+    assert text(verdict_tables._gap(gap(4.2, 3.6, 4.9, "better"), "fvu")) == "jumprelu 4.2% [3.6, 4.9]"
+    turned = text(verdict_tables._gap(gap(-25.0, -50.0, -1.0, "worse"), "fvu"))
     assert turned == "topk 20.0% [1.0, 33.3]", "1.25 is what 1 is 20% lower than"
 
 
 def test_what_is_not_better_is_said_with_its_verdict():
-    assert text(better._gap(gap(0.4, -0.1, 0.9, "equal"), "fvu")) == "equal 0.4% [-0.1, 0.9]"
-    assert text(better._gap(gap(0.4, -0.1, 1.9, "open"), "fvu")) == "not told apart 0.4% [-0.1, 1.9]"
-    assert text(better._gap(gap(-25.0, None, None, "none"), "fvu")) == "no interval -25.0%"
-    assert 'class="level"' in better._gap(gap(0.4, -0.1, 0.9, "equal"), "fvu")
+    assert text(verdict_tables._gap(gap(0.4, -0.1, 0.9, "equal"), "fvu")) == "equal within 1% 0.4% [-0.1, 0.9]"
+    assert text(verdict_tables._gap(gap(0.4, -0.1, 1.9, "open"), "fvu")) == "not significant 0.4% [-0.1, 1.9]"
+    assert text(verdict_tables._gap(gap(-25.0, None, None, "none"), "fvu")) == "no interval -25.0%"
+    assert 'class="undecided"' in verdict_tables._gap(gap(0.4, -0.1, 0.9, "equal"), "fvu")
 
 
 def test_what_is_interpolated_is_said_under_the_number():
     found = gap(4.2, 3.6, 4.9, "better") | {"interpolated": "topk", "l0_b": None}
-    assert text(better._gap(found, "fvu")) == "jumprelu 4.2% [3.6, 4.9] topk interpolated"
+    assert text(verdict_tables._gap(found, "fvu")) == "jumprelu 4.2% [3.6, 4.9] topk interpolated"
 
 
 def means(*percents):
@@ -132,37 +132,40 @@ def comparison(*blocks):
 
 
 def test_the_answer_for_one_place_is_a_sentence_with_intervals():
-    said = text(better.answer(comparison(means(("jumprelu", 0.2), ("gated", -5.3), ("new", 3.0)))))
+    said = text(verdict_tables.summary(comparison(means(("jumprelu", 0.2), ("gated", -5.3), ("new", 3.0)))))
     assert said == (
-        "FVU over L0 16, 64.2, beside topk: jumprelu not told apart: 0.2% [-0.8, 1.2]; gated 5.3% [4.3, 6.3] higher; "
-        "new 3.0% [2.0, 4.0] lower.95% intervals over 3 seeds. 3 comparisons were made; * holds for all of them together "
-        "(Holm)."
+        "Mean FVU over L0 16, 64.2, relative to topk 0.1000: jumprelu 0.1000, not significant: 0.2% [-0.8, 1.2]; "
+        "gated 0.1000, 5.3% [4.3, 6.3] higher; new 0.1000, 3.0% [2.0, 4.0] lower.95% intervals over 3 seeds. "
+        "3 comparisons; * marks those significant after Holm's correction."
     )
 
 
 def test_the_answer_for_several_places_counts_them():
-    said = text(better.answer(comparison(*(means(("jumprelu", p), ("gated", -5.0)) for p in (0.2, 3.0, -0.5)))))
-    assert said.startswith("FVU at 3 places, beside topk: jumprelu lower at 1, not told apart at 2; gated higher at 3.")
+    said = text(verdict_tables.summary(comparison(*(means(("jumprelu", p), ("gated", -5.0)) for p in (0.2, 3.0, -0.5)))))
+    expected = "Mean FVU at 3 hook points, relative to topk: jumprelu lower at 1, not significant at 2; gated higher at 3."
+    assert said.startswith(expected)
 
 
 def test_places_without_means_are_not_counted_and_what_was_measured_on_other_text_is_said():
     without = means() | {"means": [], "reference": None, "mean_over_l0": [], "on_other_text": [["a", "b"], ["a", "c"]]}
-    said = text(better.answer(comparison(means(("gated", -5.0)), means(("gated", -4.0)), without)))
-    assert said.startswith("FVU at 2 places, beside topk: gated higher at 2.")
-    assert said.endswith("Measured on different text, and not compared: a and b and a and c.")
+    said = text(verdict_tables.summary(comparison(means(("gated", -5.0)), means(("gated", -4.0)), without)))
+    assert said.startswith("Mean FVU at 2 hook points, relative to topk: gated higher at 2.")
+    assert said.endswith("Not compared, measured on different text: a and b; a and c.")
 
 
 def test_a_sweep_with_one_seed_says_on_the_page_what_that_means():
     one = {"varied": "88 documents", "one_seed": True}
     block = means() | {"gaps": [gap(4.2, 3.6, 4.9, "better") | one]}
-    assert "on this text, for these two SAEs; another seed may turn it" in text(better.answer(comparison(block)))
-    assert "for these two SAEs" not in text(better.answer(comparison(means() | {"gaps": [gap(4.2, 3.6, 4.9, "better")]})))
+    said = text(verdict_tables.summary(comparison(block)))
+    assert "holds for these two SAEs on this text, and another seed may reverse it" in said
+    several = means() | {"gaps": [gap(4.2, 3.6, 4.9, "better")]}
+    assert "for these two SAEs" not in text(verdict_tables.summary(comparison(several)))
 
 
-def test_pairs_are_rows_and_sparsities_columns():
+def test_pairs_are_rows_and_l0_columns():
     sweep = Sweep(seeds=3)
     tables = Parsed(html(sweep)).tables
-    header, *rows = tables["resid, layer 9: which has the lower FVU, and by how much of the other's, at each sparsity"]
+    header, *rows = tables["resid, layer 9: which has the lower FVU at each L0, and by what share of the other's"]
     assert header == ["pair", "16", "32", "64"]
     assert [row[0] for row in rows] == ["jumprelu or topk", "jumprelu or gated", "topk or gated"], "the better first"
     assert all(re.fullmatch(r"(jumprelu|topk).\d+\.\d%\*?\[.*\]", cell) for cell in rows[1][1:] + rows[2][1:])
@@ -219,7 +222,7 @@ def test_the_histogram_counts_every_latent_once():
 def test_the_model_is_named_only_where_there_are_several():
     places = [("a", "resid", 9), ("b", "resid", 9)]
     assert (
-        words.title(places[0], places) == "a, resid, layer 9" and words.title(places[0], places[:1]) == "resid, layer 9"
+        tables.title(places[0], places) == "a, resid, layer 9" and tables.title(places[0], places[:1]) == "resid, layer 9"
     )
 
 
@@ -306,14 +309,14 @@ def test_every_metric_with_numbers_can_be_chosen_and_is_drawn(show):
     select = Select(browser.one("#metric"))
     assert [o.text for o in select.options] == [
         "FVU and delta loss",
-        *(words for key, words in style.LABELS.items() if key not in ("l0", "recovery")),  # no known dictionary here
+        *(label for key, label in style.LABELS.items() if key not in ("l0", "recovery")),  # no known dictionary here
     ]
     assert titles(browser) == ["resid, layer 9"] * 2
     for option in select.options[1:]:
         select.select_by_visible_text(option.text)
         (panel,) = browser.all("#panels svg.points")
         assert panel.get_attribute("aria-label").startswith(option.text) and len(browser.all(".point")) == 9
-        shown = {part.get_attribute("data-metric") for part in browser.all("#better > div") if part.is_displayed()}
+        shown = {part.get_attribute("data-metric") for part in browser.all("#verdicts > div") if part.is_displayed()}
         assert shown == {option.get_attribute("value")} & {"fvu", "delta_loss"}
         assert browser.one("#uncompared").is_displayed() == (not shown)
 
@@ -330,12 +333,12 @@ def test_sites_layers_and_architectures_can_be_left_out(show):
     assert titles(browser) == ["resid, layer 9"]
     box(browser, "gated").click()
     assert numbers(browser) == set(df.index[(df["site"] == "resid") & (df["layer"] == 9) & (df["arch"] != "gated")])
-    browser.one("#better [data-metric=fvu] summary").click()
-    rows = [row.text for row in browser.all("#better [data-metric=fvu] details tr[data-arch]") if row.is_displayed()]
+    browser.one("#verdicts [data-metric=fvu] summary").click()
+    rows = [row.text for row in browser.all("#verdicts [data-metric=fvu] details tr[data-arch]") if row.is_displayed()]
     assert len(rows) == 1 and rows[0].startswith("jumprelu or topk")
     for arch in ("jumprelu", "topk"):
         box(browser, arch).click()
-    assert browser.one("#panels").text == "Nothing is chosen." and numbers(browser) == set()
+    assert browser.one("#panels").text == "Nothing is selected." and numbers(browser) == set()
 
 
 def test_saes_of_fixed_coefficients_are_points_and_without_numbers_marks_at_the_left(show):
@@ -542,7 +545,7 @@ def test_a_failed_sae_says_why_and_an_unfinished_one_how_far_it_came(show):
     click(browser, browser.one(f".point[data-sae='{failed}']"))
     assert "Failed: loss is nan after 20,480 tokens: lower arch.optimizer.lr\nTraceback of the step" in opened(browser).text
     press(browser, key("ESCAPE"))
-    browser.one(f"section:has(td.said) a[data-sae='{unfinished}']").click()
+    browser.one(f"section:has(td.reason) a[data-sae='{unfinished}']").click()
     assert "Unfinished, after 120320 tokens" in opened(browser).text
     press(browser, key("ESCAPE"))
     assert browser.driver.switch_to.active_element.get_attribute("data-sae") == str(unfinished)
@@ -615,7 +618,7 @@ def test_two_hundred_saes_open_in_under_two_seconds_from_a_page_under_three_mega
 def test_without_a_script_the_words_and_tables_are_there_and_no_dead_controls(show):
     browser = show(Sweep(failed=1), script=False)
     seen = browser.one("body").text
-    assert "The curves on this page need JavaScript" in seen and "Pair by pair" in seen and "lower arch.optimizer.lr" in seen
+    assert "The curves need JavaScript" in seen and "Pairs at each L0" in seen and "lower arch.optimizer.lr" in seen
     assert not browser.one("#controls").is_displayed() and not browser.one("#detail").is_displayed()
 
 

@@ -180,7 +180,7 @@ def test_a_damaged_eval_json_is_named_with_its_fix(tmp_path, content):
 
 
 def test_a_wrong_folder_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="nowhere is no folder"):
+    with pytest.raises(UsageError, match="nowhere is not a folder"):
         pareto.report([tmp_path / "nowhere"])
 
 
@@ -200,8 +200,8 @@ def test_the_table_names_the_seed_where_there_are_several(tmp_path):
     assert "seed" in pareto.table(sweep_table.table(tmp_path)).splitlines()[0].split()
 
 
-def test_the_known_architectures_keep_their_look_and_new_ones_get_their_own():
-    alone, together = style.looks(pd.Series(["topk"])), style.looks(pd.Series(["mine", "topk", "gated", "yours"]))
+def test_the_known_architectures_keep_their_style_and_new_ones_get_their_own():
+    alone, together = style.arch_styles(["topk"]), style.arch_styles(["mine", "topk", "gated", "yours"])
     assert alone["topk"] == together["topk"] and len(set(together.values())) == 4
 
 
@@ -209,11 +209,11 @@ def test_the_known_architectures_keep_their_look_and_new_ones_get_their_own():
     ("l0", "expected"), [((16, 64), [16, 32, 64]), ((32, 32), [32]), ((23, 24), [32]), ((1, 4), [1, 2, 4])]
 )
 def test_the_l0_axis_is_marked_at_powers_of_two_and_at_least_once(l0, expected):
-    assert style.ticks(*style.span(pd.Series(l0, dtype=float))) == expected
+    assert style.l0_ticks(*style.l0_limits(pd.Series(l0, dtype=float))) == expected
 
 
 def test_a_wide_l0_axis_keeps_at_most_seven_ticks():
-    assert len(style.ticks(1.0, 100_000.0)) <= 7
+    assert len(style.l0_ticks(1.0, 100_000.0)) <= 7
 
 
 def texts(**sums):
@@ -274,7 +274,7 @@ def test_sweeps_are_read_together_and_an_architecture_in_two_of_them_is_two_curv
     assert set(found.df["arch"]) == {"gated", "topk (a)", "topk (b)"}
     assert [one.config["model.name"] for one in found.details] == ["lm"] * 6
     words = pareto.text(found)
-    assert "this topk (b) has no interval beside this topk (a) at 16 (20.0%), 64 (20.0%)" in words.replace("\n", " ")
+    assert "this topk (b) has no interval against this topk (a) at 16 (20.0%), 64 (20.0%)" in words.replace("\n", " ")
     assert found.name == "a, b"
 
 
@@ -284,7 +284,7 @@ def test_sweeps_on_different_text_are_shown_together_and_not_compared(tmp_path):
     frame = pd.read_csv(tmp_path / "b/lm/resid.9/topk/32/documents.csv").assign(tokens=lambda df: df["tokens"] + 1)
     frame.to_csv(tmp_path / "b/lm/resid.9/topk/32/documents.csv", index=False)
     said = pareto.text(pareto.report([tmp_path / "a", tmp_path / "b"], tmp_path / "both"))
-    assert "topk (a) and topk (b) were measured on different text, and are not compared" in said and "better than" not in said
+    assert "not compared, measured on different text: topk (a) and topk (b)" in said and "better than" not in said
 
 
 def test_sweeps_of_the_same_name_are_told_apart_by_their_folders_and_the_same_folder_twice_is_one(tmp_path):
@@ -316,28 +316,28 @@ def test_a_mean_is_said_to_be_higher_or_lower_than_the_references(tmp_path):
         for sparsity in (16, 32):
             measure(job(tmp_path, arch, sparsity, fvu=0.1 * factor), (5 * factor, 9 * factor))
     said = pareto.text(pareto.report([tmp_path]))
-    assert ("mean of these SAEs over L0 16, 32, beside topk's: jumprelu 0.0900 (10.0% [10.0, 10.0]* lower), topk 0.1000, "
-            "gated 0.1100 (10.0% [10.0, 10.0]* higher)") in said
+    assert ("mean FVU of these SAEs over L0 16, 32, relative to topk 0.1000: jumprelu 0.0900, 10.0% [10.0, 10.0]* lower; "
+            "gated 0.1100, 10.0% [10.0, 10.0]* higher") in said
 
 
 @pytest.mark.parametrize(("verdict", "said"), [
-    ("open", "not told apart: 0.2% [-0.4, 0.7]"), ("equal", "equal within 1%: 0.2% [-0.4, 0.7]"),
+    ("open", "not significant: 0.2% [-0.4, 0.7]"), ("equal", "equal within 1%: 0.2% [-0.4, 0.7]"),
     ("better", "0.2% [-0.4, 0.7] lower"), ("worse", "-0.2% [-0.7, 0.4] higher"), ("none", "no interval: 0.2% [-0.4, 0.7]"),
 ])
 def test_each_verdict_on_a_mean_has_words_of_its_own(verdict, said):
     found = {"percent": 0.2, "percent_low": -0.4, "percent_high": 0.7, "holm": False, "verdict": verdict}
-    assert wording.beside(found, "fvu") == said
+    assert wording.relative(found, "fvu") == said
 
 
 def test_where_a_percentage_says_nothing_the_difference_is_said_in_the_measures_units():
     found = {"percent": None, "difference": -0.0123, "low": -0.02, "high": -0.001, "holm": True, "verdict": "worse"}
-    assert wording.beside(found, "delta_loss") == "0.0123 nats [0.0010, 0.0200]* higher"
+    assert wording.relative(found, "delta_loss") == "0.0123 nats [0.0010, 0.0200]* higher"
 
 
 def test_without_intervals_the_answer_says_that_nothing_is_said(nine):
     words = pareto.answer(pareto.report([nine]).comparison)
-    assert "lm resid.9, fvu" in words and "There are no intervals, so nothing is said" in words
-    assert "this jumprelu has no interval beside this topk at 16 (2.0%), 32 (2.0%), 64 (2.0%)" in words
+    assert "lm resid.9, fvu" in words and "No intervals, so no verdicts" in words
+    assert "this jumprelu has no interval against this topk at 16 (2.0%), 32 (2.0%), 64 (2.0%)" in words
     assert "better than" not in words
 
 
@@ -348,8 +348,8 @@ def test_who_is_worse_is_the_one_that_another_is_better_than(tmp_path):
     words = pareto.answer(pareto.report([tmp_path]).comparison)
     assert "this topk is better than this gated at 32 by 37.5% [37.5, 37.5]*, 64 by 42.9% [42.9, 42.9]*\n" in words
     assert "this gated is better than this topk at 16 by 10.0% [10.0, 10.0]*\n" in words
-    assert "95% intervals over 12 documents.\n4 comparisons were made; * holds for all of them together (Holm).\n" in words
-    assert "on this text, for these two SAEs; another seed may turn it" in words
+    assert "95% intervals over 12 documents.\n4 comparisons; * marks those significant after Holm's correction.\n" in words
+    assert "holds for these two SAEs on this text, and another seed may reverse it" in words
 
 
 def test_one_architecture_alone_needs_no_answer(tmp_path):
@@ -413,6 +413,6 @@ def test_the_command_line_rewrites_the_report_and_prints_the_table_and_the_answe
 
 
 def test_the_command_line_names_a_mistake(nine):
-    for words, said in (([str(nine / "no")], "is no folder"), ([str(nine), "--reference", "relu"], "gated, jumprelu, topk")):
+    for words, said in (([str(nine / "no")], "is not a folder"), ([str(nine), "--reference", "relu"], "gated, jumprelu, topk")):
         wrong = run(*words)
         assert wrong.returncode == 1 and said in wrong.stderr and "Traceback" not in wrong.stderr

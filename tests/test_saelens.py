@@ -99,16 +99,16 @@ def test_the_description_says_how_to_compute_and_where_it_was_trained(name, tmp_
     ],
 )
 def test_the_place_is_written_in_the_words_of_both_worlds(site, model, hook_name, reshaped, module):
-    cfg = sae_format.described(folded("relu")[0], job(site=site, model=model), METRICS)
+    cfg = sae_format.sae_lens_config(folded("relu")[0], job(site=site, model=model), METRICS)
     assert cfg["metadata"]["hook_name"] == hook_name and cfg["reshape_activations"] == reshaped
     assert module == cfg["metadata"]["hf_hook_name"]
 
 
 def test_a_model_of_the_hub_is_called_by_the_hubs_name():
-    name = sae_format.described(folded("relu")[0], job(model="gpt2"), METRICS)["metadata"]["model_name"]
+    name = sae_format.sae_lens_config(folded("relu")[0], job(model="gpt2"), METRICS)["metadata"]["model_name"]
     assert name == "openai-community/gpt2"
     for model in ("gemma3_270m", "smollm2_135m"):  # the second could come from the hub, and does not
-        assert sae_format.described(folded("relu")[0], job(model=model), METRICS)["metadata"]["model_name"] == model
+        assert sae_format.sae_lens_config(folded("relu")[0], job(model=model), METRICS)["metadata"]["model_name"] == model
 
 
 @pytest.mark.parametrize("folder, file", [(0o755, 0o644), (0o775, 0o664), (0o700, 0o600)])

@@ -2,8 +2,8 @@
 
     python -m saesweep.report.dashboard --entity ENTITY --project PROJECT
 
-needs a login (wandb login) and the extra: pip install -e '.[dashboard]'. SAEs have the colour of their architecture; those
-of later sweeps get it from --update URL, with the address that was printed. --spec FILE writes the workspace's JSON and
+needs a login (wandb login) and the extra: pip install -e '.[dashboard]'. It prints the URL of the workspace. Runs have the
+colour of their architecture; --update URL colours the runs of later sweeps. --spec FILE writes the workspace as JSON and
 --dry-run prints it; neither needs a login or a network.
 """
 
@@ -12,13 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from saesweep.errors import UsageError
 from saesweep.loggers import wandb_runs
-from saesweep.report.style import looks
+from saesweep.report.style import arch_styles
 
 if TYPE_CHECKING:
     import wandb_workspaces.workspaces as ws
@@ -26,17 +24,17 @@ if TYPE_CHECKING:
 NAME = "saesweep"
 MEASURES = {"fvu": "FVU", "delta_loss": "Delta loss (nats per token)"}
 OVER_TOKENS = {"train/l0": "L0", "train/fvu": "FVU (training batches)"}
-LATENTS = {"dead": "Dead latents (share)", "frequency_over_1pct": "Latents on over 1% of the tokens (share)",
-           "frequency_over_10pct": "Latents on over 10% of the tokens (share)"}
+LATENTS = {"dead": "Dead latents (share)", "frequency_over_1pct": "Latents that fire on over 1% of tokens (share)",
+           "frequency_over_10pct": "Latents that fire on over 10% of tokens (share)"}
 COLUMNS = ["run:displayName", "config:arch.value", "config:sparsity.value", "summary:eval/l0", "summary:eval/fvu",
            "summary:eval/delta_loss", "summary:eval/dead"]
 
 
 def workspace(entity: str, project: str, name: str, archs: Mapping[str, str]) -> "ws.Workspace":
-    """archs: of the runs that are there already, id -> architecture, for their colours."""
+    """archs: run id -> architecture of the runs in the project, for their colours."""
     ws = _installed()
-    known = looks(pd.Series(list(archs.values()), dtype=object))
-    colours = {run: ws.RunSettings(color=known[arch].colour) for run, arch in archs.items()}
+    styles = arch_styles(archs.values())
+    colours = {run: ws.RunSettings(color=styles[arch].colour) for run, arch in archs.items()}
     return ws.Workspace(
         entity=entity, project=project, name=name, sections=_sections(), auto_generate_panels=False,
         settings=ws.WorkspaceSettings(max_runs=100),
@@ -48,31 +46,26 @@ def _sections() -> list["ws.Section"]:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    def scatter(key: str, words: str) -> wr.ScatterPlot:
-        return wr.ScatterPlot(title=f"{words} against L0", x=wr.SummaryMetric("eval/l0"), y=wr.SummaryMetric(f"eval/{key}"),
+    def scatter(key: str, title: str) -> wr.ScatterPlot:
+        return wr.ScatterPlot(title=f"{title} against L0", x=wr.SummaryMetric("eval/l0"), y=wr.SummaryMetric(f"eval/{key}"),
                               log_x=True, legend_template="${config:arch} ${config:aim} ${run:displayName}")
 
-    def curves(key: str, words: str) -> wr.CustomChart:
+    def curves(key: str, title: str) -> wr.CustomChart:
         fields = {"x": "l0", "y": key, "stroke": "curve"}
         query = {"id": None, "name": None, "summaryTable": {"tableKey": f"{key}_curves_table"}}
-        title = {"title": f"{words} against L0, by architecture"}
-        return wr.CustomChart(query=query, chart_name="wandb/line/v0", chart_fields=fields, chart_strings=title)
+        strings = {"title": f"{title} against L0, by architecture"}
+        return wr.CustomChart(query=query, chart_name="wandb/line/v0", chart_fields=fields, chart_strings=strings)
 
-    def over_tokens(key: str, words: str) -> wr.LinePlot:
-        return wr.LinePlot(title=words, x="tokens", y=[key], log_y=key == "train/l0", max_runs_to_show=100)
+    def over_tokens(key: str, title: str) -> wr.LinePlot:
+        return wr.LinePlot(title=title, x="tokens", y=[key], log_y=key == "train/l0", max_runs_to_show=100)
 
-    def share(key: str, words: str) -> wr.ScatterPlot:
-        return wr.ScatterPlot(title=words, x=wr.SummaryMetric("eval/l0"), y=wr.SummaryMetric(f"eval/{key}"), log_x=True)
-
-    def table(key: str) -> wr.WeavePanelSummaryTable:
-        return wr.WeavePanelSummaryTable(table_name=key)
-
-    dead = over_tokens("train/dead", "Dead latents while training (share)")
+    tables: list[Any] = [wr.WeavePanelSummaryTable(table_name=key) for key in ("matched_l0", "pareto")]
+    dead = over_tokens("train/dead", "Dead latents during training (share)")
     return [
-        ws.Section("Pareto", [f(key, words) for f in (scatter, curves) for key, words in MEASURES.items()], is_open=True),
-        ws.Section("At matched L0", [table("matched_l0"), table("pareto")], is_open=True),
+        ws.Section("Pareto", [plot(*item) for plot in (scatter, curves) for item in MEASURES.items()], is_open=True),
+        ws.Section("At matched L0", tables, is_open=True),
         ws.Section("Over tokens", [over_tokens(*item) for item in OVER_TOKENS.items()], is_open=True),
-        ws.Section("Latents", [dead, *(share(*item) for item in LATENTS.items())], is_open=True),
+        ws.Section("Latents", [dead, *(scatter(*item) for item in LATENTS.items())], is_open=True),
         ws.Section("Throughput", [over_tokens("train/tokens_per_second", "Tokens per second")], is_open=True),
     ]
 
@@ -86,13 +79,14 @@ def _installed() -> ModuleType:
 
 
 def specification(made: "ws.Workspace") -> str:
+    """As JSON."""
     return made._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1)
 
 
 def save(made: "ws.Workspace", update: str | None) -> str:
-    """Its address. update: that of the workspace that it takes the place of."""
+    """Save the workspace and return its URL. update: the URL of a workspace to replace."""
     ws = _installed()
-    with wandb_runs.refusals_told(f"{made.entity}/{made.project}"):
+    with wandb_runs.usage_errors(f"{made.entity}/{made.project}"):
         if update is not None:
             there = ws.Workspace.from_url(update)
             there.name, there.sections = made.name, made.sections
@@ -102,13 +96,13 @@ def save(made: "ws.Workspace", update: str | None) -> str:
 
 
 def main(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m saesweep.report.dashboard", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m saesweep.report.dashboard", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--entity", required=True, help="user or team")
-    parser.add_argument("--project", required=True, help="as logger.wandb.project of the sweeps")
-    parser.add_argument("--name", default=NAME, help="of the workspace")
-    parser.add_argument("--update", metavar="URL", help="of a workspace that this one takes the place of")
-    parser.add_argument("--spec", type=Path, metavar="FILE", help="write the workspace's JSON there, and save nothing in W&B")
-    parser.add_argument("--dry-run", action="store_true", help="print the workspace's JSON, and save nothing in W&B")
+    parser.add_argument("--project", required=True, help="logger.wandb.project of the sweeps")
+    parser.add_argument("--name", default=NAME, help="name of the workspace")
+    parser.add_argument("--update", metavar="URL", help="URL of a workspace to replace")
+    parser.add_argument("--spec", type=Path, metavar="FILE", help="write the workspace as JSON; nothing is saved in W&B")
+    parser.add_argument("--dry-run", action="store_true", help="print the workspace as JSON; nothing is saved in W&B")
     given = parser.parse_args(words)
     local = given.spec is not None or given.dry_run
     archs = {} if local else wandb_runs.archs(given.entity, given.project)

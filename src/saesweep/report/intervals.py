@@ -1,23 +1,24 @@
-"""How sure a number of a comparison is: 95% intervals over what was varied.
+"""95% confidence intervals of the numbers in a comparison.
 
-Two things vary, and each adds a variance:
+Two sources of variation each contribute a variance:
 
-    documents   the number of all held-out documents, and of all but one in turn (the delete-one-document jackknife):
-                variance = (n - 1)/n  sum over documents of (number without it - mean of these)^2
-    seeds       spread between SAEs that differ in nothing but their seed: s^2 / seeds, for each of the two curves
+    documents   delete-one-document jackknife over the held-out documents:
+                variance = (n - 1)/n  sum over documents of (estimate without it - mean of these)^2
+    seeds       variance between SAEs that differ only in their seed: s^2 / seeds, for each of the two curves
 
-    interval    estimate ± (sqrt(sum over both of (t * sqrt(variance))^2) + the error that a match in L0 may have)
+    interval    estimate ± (sqrt(sum over both of (t * sqrt(variance))^2) + bound on the error of matching L0)
 
-t is Student's, of each one's degrees of freedom, so that two seeds that happen to be alike do not make an interval narrow.
-Documents count by their weight: there are (sum w)^2 / sum w^2 of them (Kish), so that one long document among short ones is
-no large sample. The seeds of two curves are taken together (Welch and Satterthwaite).
-Below MIN_DOCUMENTS there is no interval over documents. The coverage is simulated in tests/test_coverage.py.
+t is Student's quantile at the degrees of freedom of each variance, so that two seeds that agree by chance do not give a
+narrow interval. The degrees of freedom of the documents use Kish's effective sample size (sum w)^2 / sum w^2, so that one
+long document among short ones does not count as a large sample. The seed variances of two curves are combined by
+Welch-Satterthwaite. With fewer than MIN_DOCUMENTS documents there is no interval over documents. tests/test_coverage.py
+simulates the coverage.
 """
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -29,7 +30,7 @@ MIN_DOCUMENTS = 10
 
 
 class Variance(NamedTuple):
-    """Of a number, with the degrees of freedom that it was estimated with."""
+    """An estimated variance and its degrees of freedom."""
 
     value: float
     df: float
@@ -39,30 +40,31 @@ class Interval(NamedTuple):
     estimate: float
     low: float
     high: float
-    p: float  # two-sided, of the hypothesis that the number is 0
+    p: float  # two-sided, of the null hypothesis that the number is 0
 
 
-def of_documents(rows: Float[Array, " rows"], weights: Float[Array, " documents"]) -> Variance | None:
-    """rows: the number of all documents, then of all but one; None where the documents are too few, or unknown."""
+def document_variance(rows: Float[Array, " rows"], weights: Float[Array, " documents"]) -> Variance | None:
+    """rows: the estimate on all documents, then without each. None where there are too few documents, or none are known."""
     if (weights > 0).sum() < MIN_DOCUMENTS or not np.isfinite(rows).all():
         return None
     left_out = rows[1:][weights > 0]
     n = len(left_out)
-    return Variance((n - 1) / n * float(np.square(left_out - left_out.mean()).sum()), max(1.0, effective(weights) - 1))
+    variance = (n - 1) / n * float(np.square(left_out - left_out.mean()).sum())
+    return Variance(variance, max(1.0, effective_sample_size(weights) - 1))
 
 
-def effective(weights: Float[Array, " documents"]) -> float:
-    """How many documents of equal weight are as many as these."""
+def effective_sample_size(weights: Float[Array, " documents"]) -> float:
+    """Kish's: the number of documents of equal weight that give as large a sample."""
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
-def of_seeds(values: Sequence[float]) -> Variance:
-    """Of one SAE, from several that differ in their seed."""
+def seed_variance(values: Sequence[float]) -> Variance:
+    """The variance of one SAE, from several that differ in their seed."""
     return Variance(float(np.var(values, ddof=1)), len(values) - 1)
 
 
-def together(variances: Sequence[Variance]) -> Variance | None:
-    """Of a sum of independent numbers (Welch and Satterthwaite)."""
+def combined(variances: Sequence[Variance]) -> Variance | None:
+    """The variance of a sum of independent numbers (Welch-Satterthwaite); None of no numbers."""
     total = sum(part.value for part in variances)
     if not variances or total == 0:
         return min(variances, key=lambda part: part.df, default=None)
@@ -70,36 +72,34 @@ def together(variances: Sequence[Variance]) -> Variance | None:
 
 
 def interval(estimate: float, variances: Iterable[Variance | None], error: float = 0.0) -> Interval | None:
-    """variances: of the documents and of the seeds; None where one was not varied. error: how far it may be off besides.
-
-    None where nothing was varied.
-    """
+    """None where no variance is known. variances: over documents and over seeds. error: bound on a systematic error."""
     known = [part for part in variances if part is not None]
     if not known:
         return None
-    half = _half(known, LEVEL) + error
-    return Interval(estimate, estimate - half, estimate + half, _p(abs(estimate) - error, known))
+    half = _half_width(known, LEVEL) + error
+    return Interval(estimate, estimate - half, estimate + half, _p_value(abs(estimate) - error, known))
 
 
-def _half(variances: Sequence[Variance], level: float) -> float:
+def _half_width(variances: Sequence[Variance], level: float) -> float:
     return math.hypot(*(float(stats.t.ppf((1 + level) / 2, part.df)) * math.sqrt(part.value) for part in variances))
 
 
-def _p(beyond: float, variances: Sequence[Variance]) -> float:
-    """1 - the level of the interval that just reaches so far."""
+def _p_value(distance: float, variances: Sequence[Variance]) -> float:
+    """1 - the level of the interval whose half width is `distance`."""
     total = sum(part.value for part in variances)
-    if beyond <= 0 or total == 0:
-        return 1.0 if beyond <= 0 else 0.0
+    if distance <= 0 or total == 0:
+        return 1.0 if distance <= 0 else 0.0
     if len(variances) == 1:
-        return 2 * float(stats.t.sf(beyond / math.sqrt(total), variances[0].df))
+        return 2 * float(stats.t.sf(distance / math.sqrt(total), variances[0].df))
     smallest = 1e-12
-    if _half(variances, 1 - smallest) < beyond:
+    if _half_width(variances, 1 - smallest) < distance:
         return smallest
-    return float(np.exp(optimize.brentq(lambda log: _half(variances, -np.expm1(log)) - beyond, math.log(smallest), -1e-9)))
+    log_p: Any = optimize.brentq(lambda log: _half_width(variances, -np.expm1(log)) - distance, math.log(smallest), -1e-9)
+    return float(np.exp(log_p))
 
 
 def holm(p_values: Sequence[float]) -> list[bool]:
-    """Which of several hypotheses are rejected together, at 5% for one of them wrongly (Holm 1979)."""
+    """Which hypotheses are rejected at a family-wise error rate of 5% (Holm 1979)."""
     rejected = [False] * len(p_values)
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         if p_values[i] > (1 - LEVEL) / (len(p_values) - rank):

@@ -1,82 +1,90 @@
-"""The value of a curve at an L0: measured there, or between near neighbours with the error that this may have.
+"""The value of a curve at a given L0: measured there, or interpolated between neighbours, with a bound on the error.
 
-A curve is some points (L0, value), by log L0. At an L0 it has a value where
+A curve is a set of points (log L0, value). It has a value at an L0 where
 
-    own        a point is at most MATCH away: its value, moved along the curve to that L0
-    between    it lies between two points at most NEAR apart, and a third one is near: interpolated
+    measured       a point lies within MATCH of it: its value, moved along the curve to that L0
+    interpolated   it lies between two points at most MAX_GAP apart and a third point is close enough
 
-Three near points give a parabola through them. Between two points the error is how far it is from the straight lines
-through each two neighbours: a curve that bends one way lies between them. At an own point it is twice the parabola's
-distance from the lines through that point, and a quarter of the move. With two points, an own one is moved along their line,
-and the error is the whole move. With one it is not moved: the error is what a slope of STEEPEST would do. Other points of the
-curve at the same L0 add how far they are apart. Nothing else is compared: not what lies in a wider hole, and not what lies
-further beyond an end.
+Three close points give a parabola through them; two give a line. The error bound is
+
+    interpolated                 the largest distance of the parabola from the lines through neighbouring points
+    measured, of three points    twice the distance from the lines through the point, plus a quarter of the move
+    measured, of two points      the whole move along their line
+    measured, of one point       MAX_SLOPE times the distance in log L0; the value is not moved
+
+Other points at the same L0 add their distance from the value. A wider gap, or an L0 beyond the ends, has no value.
 """
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-MATCH = 0.05  # of L0
-NEAR = 2.25  # times the L0: targets that double, each missed by up to MATCH
-APART = 1.15  # times the L0: closer points say more of their noise than of a slope
-STEEPEST = 2.0  # |d value / d log L0| in units of the value's scale, where no slope is known
+MATCH = 0.05  # two L0 within 5% are the same
+MAX_GAP = 2.25  # ratio of two L0: targets that double, each missed by up to MATCH
+MIN_GAP = 1.15  # ratio of two L0: the slope between closer points is mostly noise
+MAX_SLOPE = 2.0  # |d value / d log L0| in units of the value's scale, where the slope is unknown
 
 
-class Matched(NamedTuple):
-    rows: Float[Array, " rows"]  # the value at the L0
-    parts: dict[int, float]  # how much of each point's value is in it
-    error: float  # that the value may have besides
-    own: int | None  # the point that was measured there; None: interpolated
-    slope: float  # d value / d log L0 there; 0 where it is not known
+class MatchedValue(NamedTuple):
+    rows: Float[Array, " rows"]  # the value at the L0, per row of the input
+    shares: dict[int, float]  # weight of each point in the value
+    error: float  # bound on the interpolation error
+    measured: int | None  # the point measured at this L0; None: interpolated
+    slope: float  # d value / d log L0; 0 where unknown
 
 
 def value_at(
     log_l0: Float[Array, "rows points"], value: Float[Array, "rows points"], scale: Float[Array, " points"], wanted: float
-) -> Matched | None:
-    """At log L0 = wanted. Row 0 is what was measured and says which points are used; the others vary the documents.
+) -> MatchedValue | None:
+    """The value at log L0 = wanted; None where the curve has none.
 
-    scale: of each point's value, for what a slope that nobody knows may be.
+    Row 0 is the measurement and selects the points that are used; the other rows are jackknife replicates.
+    scale: of each point's value, in which MAX_SLOPE is measured.
     """
     x, y = log_l0[0], value[0]
-    nearest, used = int(np.abs(x - wanted).argmin()), _around(x, wanted)
-    away = abs(float(x[nearest]) - wanted)
-    own = nearest if away <= math.log(1 + MATCH) else None
-    if own is None and not (len(used) == 3 and x[used[0]] < wanted < x[used[-1]]):
+    nearest, used = int(np.abs(x - wanted).argmin()), _neighbours(x, wanted)
+    distance = abs(float(x[nearest]) - wanted)
+    measured = nearest if distance <= math.log(1 + MATCH) else None
+    if measured is None and not (len(used) == 3 and x[used[0]] < wanted < x[used[-1]]):
         return None
     if len(used) == 1:
-        if away > math.log(1 + MATCH) / 2:
+        if distance > math.log(1 + MATCH) / 2:
             return None
-        rows, parts, error, slope = value[:, nearest], [1.0], STEEPEST * away * float(scale[nearest]), 0.0
+        rows, shares, error, slope = value[:, nearest], [1.0], MAX_SLOPE * distance * float(scale[nearest]), 0.0
     else:
-        shares = lagrange(log_l0[:, used], wanted)
-        rows, parts = (shares * value[:, used]).sum(1), shares[0].tolist()
+        weights = lagrange_weights(log_l0[:, used], wanted)
+        rows, shares = (weights * value[:, used]).sum(1), weights[0].tolist()
         lines = {pair: _line(x, y, pair, wanted) for pair in pairwise(used)}
         slope = min(lines.values(), key=lambda line: abs(line[0] - float(rows[0])))[1]
-        if len(used) == 2:
-            error = abs(float(rows[0]) - float(y[nearest]))
-        elif own is None:
-            error = max(abs(float(rows[0]) - height) for height, _ in lines.values())
-        else:
-            moved, heights = float(rows[0] - y[own]), [height for pair, (height, _) in lines.items() if own in pair]
-            error = 2 * max(abs(float(rows[0]) - height) for height in heights) + abs(moved) / 4
+        error = _curvature_error(float(rows[0]), float(y[nearest]), lines, measured)
     same_l0 = [i for i in range(len(x)) if i not in used and abs(x[i] - wanted) <= math.log(1 + MATCH)]
     error += max((abs(float(y[i] + slope * (wanted - x[i]) - rows[0])) for i in same_l0), default=0.0)
-    return Matched(rows, dict(zip(used, parts, strict=True)), error, own, slope)
+    return MatchedValue(rows, dict(zip(used, shares, strict=True)), error, measured, slope)
 
 
-def _around(x: Float[Array, " points"], wanted: float) -> list[int]:
-    """Up to three points around `wanted`, in order: each near another one of them, and none too close to it."""
+def _curvature_error(value: float, nearest: float, lines: Mapping[Any, tuple[float, float]], measured: int | None) -> float:
+    """lines: (height, slope) by pair of neighbours. nearest: the value of the nearest point."""
+    if len(lines) == 1:
+        return abs(value - nearest)
+    if measured is None:
+        return max(abs(value - height) for height, _ in lines.values())
+    heights = [height for pair, (height, _) in lines.items() if measured in pair]
+    return 2 * max(abs(value - height) for height in heights) + abs(value - nearest) / 4
+
+
+def _neighbours(x: Float[Array, " points"], wanted: float) -> list[int]:
+    """Up to three points around `wanted`, in order of x: each between MIN_GAP and MAX_GAP from the nearest other one."""
     first, *others = sorted(range(len(x)), key=lambda i: abs(x[i] - wanted))
     chosen = [first]
     for i in others:
         gap = min(abs(x[i] - x[j]) for j in chosen)
-        if len(chosen) < 3 and math.log(APART) <= gap <= math.log(NEAR):
+        if len(chosen) < 3 and math.log(MIN_GAP) <= gap <= math.log(MAX_GAP):
             chosen.append(i)
     return sorted(chosen, key=lambda i: x[i])
 
@@ -88,11 +96,11 @@ def _line(x: Float[Array, " points"], y: Float[Array, " points"], ends: tuple[in
     return float(y[i]) + slope * (wanted - float(x[i])), slope
 
 
-def lagrange(x: Float[Array, "rows used"], wanted: float) -> Float[Array, "rows used"]:
-    """The share of each value in the polynomial through all of a row, at `wanted`."""
-    shares = np.ones_like(x)
+def lagrange_weights(x: Float[Array, "rows used"], wanted: float) -> Float[Array, "rows used"]:
+    """The weight of each value in the polynomial through all points of a row, evaluated at `wanted`."""
+    weights = np.ones_like(x)
     for j in range(x.shape[1]):
         for other in range(x.shape[1]):
             if other != j:
-                shares[:, j] *= (wanted - x[:, other]) / (x[:, j] - x[:, other])
-    return shares
+                weights[:, j] *= (wanted - x[:, other]) / (x[:, j] - x[:, other])
+    return weights

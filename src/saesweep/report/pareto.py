@@ -1,10 +1,10 @@
-"""Fronts and comparisons: the SAEs of one or more sweeps as a table, an answer, figures and a page.
+"""The report of one or more sweeps: a table, the comparison of architectures, figures and a page.
 
     python -m saesweep.report.pareto outputs/default
     python -m saesweep.report.pareto outputs/a outputs/b --out outputs/both
 
-prints the table and which architecture is better at which sparsity, and writes pareto.csv, pareto.json, pareto.html,
-pareto.png, pareto.svg, frequency.png and frequency.svg: of one sweep into its folder, of several where --out says.
+prints the table and the comparison, and writes pareto.csv, pareto.json, pareto.html, pareto.png, pareto.svg,
+frequency.png and frequency.svg: for one sweep into its folder, for several into the folder given by --out.
 """
 import argparse
 import json
@@ -22,137 +22,127 @@ from saesweep.results import sweep_table
 from saesweep.results.sweep_table import Details
 from saesweep.runtime import atomic
 
-SHOWN = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
-         "loss_recovered": ".4f", "dead": ".3f", "recovery": ".3f"}
-NO_SHARED_L0 = ("no two architectures have SAEs within 5% of one L0, or near enough around it; several sparsities make curves "
-                "that do, such as sparsity=16,32,64")
+COLUMNS = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
+           "loss_recovered": ".4f", "dead": ".3f", "recovery": ".3f"}  # of the printed table, with their formats
 
 
 class Report(NamedTuple):
-    df: pd.DataFrame  # outputs.table
-    comparison: dict[str, Any]  # pareto.json
+    df: pd.DataFrame  # sweep_table.table
+    comparison: dict[str, Any]  # the content of pareto.json
     details: list[Details]  # of each row
     name: str
 
 
 def report(sweeps: Sequence[Path], out: Path | None = None, reference: str | None = None) -> Report:
-    """Read and compared; links are relative to `out`, the first sweep's folder if None."""
+    """Read and compare the sweeps; paths are relative to `out`, the folder of the first sweep if None.
+
+    Raises UsageError if a sweep does not exist or has no architecture `reference`.
+    """
     base = Path(out or sweeps[0]).resolve()
     df = sweep_table.table(*sweeps, base=base)
     if reference is not None and reference not in set(df["arch"]):
-        raise UsageError(f"--reference {reference}: there are {', '.join(sorted(set(df['arch']))) or 'no SAEs'}")
+        raise UsageError(f"--reference {reference}: the sweep has {', '.join(sorted(set(df['arch']))) or 'no SAEs'}")
     folders = [Path(os.path.normpath(base / path)) for path in df["path"]]
     comparison = compare.compare(df, [sweep_table.documents(folder) for folder in folders], reference)
     details = [sweep_table.details(folder) for folder in folders]
-    rows = list(zip(df.itertuples(), details, strict=True))
-    comparison["failed"] = [{"path": r.path, "reason": d.reason} for r, d in rows if r.state == "failed"]
-    comparison["unfinished"] = [{"path": r.path, "tokens": int(r.tokens)} for r, _ in rows if r.state == "unfinished"]
-    return Report(df, comparison, details, ", ".join(sweep_table.names(sweeps).values()))
+    rows = list(zip(df.to_dict("records"), details, strict=True))
+    comparison["failed"] = [{"path": row["path"], "reason": d.reason} for row, d in rows if row["state"] == "failed"]
+    unfinished = df.loc[df["state"] == "unfinished"]
+    comparison["unfinished"] = unfinished[["path", "tokens"]].astype({"tokens": int}).to_dict("records")
+    return Report(df, comparison, details, ", ".join(sweep_table.sweep_names(sweeps).values()))
 
 
-def write(found: Report, out: Path) -> list[Path]:
-    """Each file whole or not at all."""
+def write(report: Report, out: Path) -> list[Path]:
+    """Write each file atomically."""
     out.mkdir(parents=True, exist_ok=True)
+    df, comparison, details, _ = report
     contents = {
-        "pareto.csv": found.df.astype({"sparsity": "Int64"}).to_csv(index=False).encode(),  # a target may be missing
-        "pareto.json": json.dumps(found.comparison, indent=1, allow_nan=False).encode(),
-        "pareto.html": page.html(*found).encode(),
-        **{f"pareto.{kind}": content for kind, content in figures.pareto(found.df, found.comparison).items()},
-        **{f"frequency.{kind}": content for kind, content in figures.frequency(found.df, found.details).items()},
+        "pareto.csv": df.astype({"sparsity": "Int64"}).to_csv(index=False).encode(),  # Int64: a target may be missing
+        "pareto.json": json.dumps(comparison, indent=1, allow_nan=False).encode(),
+        "pareto.html": page.html(*report).encode(),
+        **{f"pareto.{kind}": content for kind, content in figures.pareto(df, comparison).items()},
+        **{f"frequency.{kind}": content for kind, content in figures.frequency(df, details).items()},
     }
     for name, content in contents.items():
         atomic.write(out / name, content)
     return [out / name for name in contents]
 
 
-def text(found: Report) -> str:
-    """The table, then the answer."""
-    return "\n\n".join(part for part in (table(found.df), answer(found.comparison)) if part)
+def text(report: Report) -> str:
+    """The table and the comparison."""
+    return "\n\n".join(part for part in (table(report.df), answer(report.comparison)) if part)
 
 
 def table(df: pd.DataFrame) -> str:
-    """Aligned plain text, one block per model, site and layer; `*` marks the front, `-` what was not measured."""
+    """Aligned text, one block per hook point; `*` marks the Pareto front, `-` stands for no number."""
     if df.empty:
         return "no SAEs"
-    needed = {"seed": df["seed"].nunique() > 1, "coefficient": df["sparsity"].isna().any()}
-    needed["recovery"] = df["recovery"].notna().any()
-    shown = [key for key in SHOWN if needed.get(key, True)]
-    columns = [_column(key, df[key], SHOWN[key]) for key in shown]
-    marks = ["*" if row.on_front else "" if row.state == "finished" else row.state for row in df.itertuples()]
-    columns.append(["front", *marks])
-    lines = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
-    places = [f"{row.model} {row.site}.{row.layer}" for row in df.itertuples()]
-    blocks = [lines[0]]
-    for i, place in enumerate(places):
-        blocks += ([f"\n{place}"] if place not in places[:i] else []) + [lines[i + 1]]
-    return "\n".join(blocks)
+    rows = df.to_dict("records")
+    optional = {"seed": df["seed"].nunique() > 1, "coefficient": bool(df["sparsity"].isna().any()),
+                "recovery": bool(df["recovery"].notna().any())}
+    columns = [_column(key, df[key].tolist(), form) for key, form in COLUMNS.items() if optional.get(key, True)]
+    states = ["" if row["state"] == "finished" else row["state"] for row in rows]
+    columns.append(["front", *("*" if row["on_front"] else state for row, state in zip(rows, states, strict=True))])
+    header, *lines = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
+    blocks: dict[str, list[str]] = {}
+    for row, line in zip(rows, lines, strict=True):
+        blocks.setdefault(f"\n{row['model']} {row['site']}.{row['layer']}", []).append(line)
+    return "\n".join([header, *("\n".join([place, *block]) for place, block in blocks.items())])
 
 
-def _column(key: str, values: pd.Series, form: str) -> list[str]:
-    cells = [key, *(_cell(value, form) for value in values)]
+def _column(key: str, values: Sequence[Any], form: str) -> list[str]:
+    cells = [key, *("-" if value is None or value != value else format(value, form) for value in values)]
     width = max(map(len, cells))
     return [cell.ljust(width) if form == "s" else cell.rjust(width) for cell in cells]
 
 
-def _cell(value: object, form: str) -> str:
-    return "-" if value is None or value != value else format(value, form)
-
-
 def answer(comparison: Mapping[str, Any]) -> str:
-    """A sentence for each two architectures, by place and measure: where which is better, and by how much."""
+    """A sentence per pair of architectures, by hook point and measure: which is better, at which L0, by how much."""
     lines = []
     for place in comparison["places"]:
-        for measure, found in place["metrics"].items():
-            said = [*_pairs(found, measure), *_means(found, measure)]
-            said += [f"  {a} and {b} were measured on different text, and are not compared" for a, b in found["on_other_text"]]
-            where = f"\n{place['model']} {place['site']}.{place['layer']}, {measure}"
-            if said:
-                lines += [where, *said]
-            elif len(found["curves"]) > 1:
-                lines.append(f"{where}: {NO_SHARED_L0}")
-    head = "Which is better at the same L0, by how much lower its number is."
+        for measure, block in place["metrics"].items():
+            sentences = [*_pairs(block, measure), wording.means(measure, [block]), wording.not_compared([block])]
+            found = [f"  {sentence}" for sentence in sentences if sentence]
+            title = f"\n{place['model']} {place['site']}.{place['layer']}, {measure}"
+            if found:
+                lines += [title, *found]
+            elif len(block["curves"]) > 1:
+                lines.append(f"{title}: {wording.NOT_COMPARABLE}")
+    head = "Comparison at the same L0; lower is better. Brackets are intervals; percentages are of the second value."
     return "\n".join([head, *wording.scope(comparison), *lines]) if lines else ""
 
 
-def _pairs(found: Mapping[str, Any], measure: str) -> list[str]:
+def _pairs(block: Mapping[str, Any], measure: str) -> list[str]:
+    """`topk is better than gated at 16 by 5.4% [4.1, 6.7]*, 32 by ..`"""
     pairs = dict[str, list[str]]()
-    for gap in found["gaps"]:
-        gap = verdicts.turned(gap) if gap["verdict"] == "worse" else gap
+    for gap in block["gaps"]:
+        gap = verdicts.swapped(gap) if gap["verdict"] == "worse" else gap
         a, b = (f"this {arch}" if gap["one_seed"] else arch for arch in (gap["a"], gap["b"]))
-        pairs.setdefault(f"{a} {wording.PHRASES[gap['verdict']]} {b}", []).append(_at(gap, measure))
-    return [f"  {words} at {', '.join(gaps)}" for words, gaps in pairs.items()]
+        pairs.setdefault(f"{a} {wording.PHRASES[gap['verdict']]} {b}", []).append(_amount(gap, measure))
+    return [f"{words} at {', '.join(gaps)}" for words, gaps in pairs.items()]
 
 
-def _at(gap: Mapping[str, Any], measure: str) -> str:
-    said, more = wording.amount(gap, measure), wording.note(gap)
+def _amount(gap: Mapping[str, Any], measure: str) -> str:
+    estimate, caveat = wording.estimate(gap, measure), wording.caveat(gap)
     if gap["verdict"] == "better":
-        return f"{gap['sparsity']:g} by {said}" + (f" ({more})" if more else "")
-    return f"{gap['sparsity']:g} ({said}{'; ' if more else ''}{more})"
-
-
-def _means(found: Mapping[str, Any], measure: str) -> list[str]:
-    """The mean of the measure over log L0, and how it lies to the reference's."""
-    reference, whose = found["reference"], " of these SAEs" * any(one.get("one_seed", False) for one in found["means"])
-    each = [f"{one['arch']} {one['mean']:.4f}" + ("" if one["arch"] == reference else f" ({wording.beside(one, measure)})")
-            for one in found["means"]]
-    where = f"mean{whose} over L0 {wording.l0s(found['mean_over_l0'])}"
-    return [f"  {where}, beside {reference}'s: {', '.join(each)}"] if each else []
+        return f"{gap['sparsity']:g} by {estimate}" + (f" ({caveat})" if caveat else "")
+    return f"{gap['sparsity']:g} ({estimate}{'; ' if caveat else ''}{caveat})"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m saesweep.report.pareto", description="Fronts and comparisons of sweeps.")
+    parser = argparse.ArgumentParser(prog="python -m saesweep.report.pareto", description="Compare the SAEs of sweeps.")
     parser.add_argument("sweeps", nargs="+", type=Path, help="folders such as outputs/default")
-    parser.add_argument("--out", type=Path, help="where to write; needed for several sweeps, else only the text is shown")
-    parser.add_argument("--reference", help="the architecture that means over L0 are compared with")
+    parser.add_argument("--out", type=Path, help="folder to write to; several sweeps are only printed without it")
+    parser.add_argument("--reference", help="the architecture that means over L0 are relative to")
     given = parser.parse_args()
     out = given.out or (given.sweeps[0] if len(given.sweeps) == 1 else None)
     try:
-        found = report(given.sweeps, out, given.reference)
-        print(text(found))
+        made = report(given.sweeps, out, given.reference)
+        print(text(made))
         if out is None:
-            print("\n--out FOLDER writes this as pareto.csv, pareto.json, pareto.html and figures")
+            print("\n--out FOLDER writes pareto.csv, pareto.json, pareto.html and the figures")
         else:
-            print("", *write(found, out), sep="\n")
+            print("", *write(made, out), sep="\n")
     except UsageError as error:
         sys.exit(str(error))
 

@@ -1,28 +1,34 @@
-"""Verdicts in words, for the console and the page alike. Of all that is compared, less is better."""
+"""The sentences of a comparison, for the console and the page. Of every measure, lower is better.
+
+A block is one measure at one hook point in pareto.json.
+"""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saesweep.report.compare import judged_in
+from saesweep.report.compare import comparisons
 from saesweep.report.intervals import MIN_DOCUMENTS
 from saesweep.report.verdicts import EQUAL
 
-PHRASES = {"better": "is better than", "equal": f"is equal within {EQUAL:g}% to", "open": "is not told apart from",
-           "none": "has no interval beside"}
-SHORT = {"fvu": "FVU", "delta_loss": "delta loss"}
+PHRASES = {"better": "is better than", "equal": f"is equal within {EQUAL:g}% to",
+           "open": "is not significantly different from", "none": "has no interval against"}
+OUTCOMES = {"better": "lower", "worse": "higher", "equal": f"equal within {EQUAL:g}%", "open": "not significant",
+            "none": "no interval"}
+MEASURES = {"fvu": "FVU", "delta_loss": "delta loss"}
 UNITS = {"delta_loss": " nats"}
-ONE_SEED = "is on this text, for these two SAEs; another seed may turn it (seed=0,1,2)."
+NOT_COMPARABLE = ("no two architectures at one hook point have SAEs within 5% of the same L0, or close enough to interpolate; "
+                  "train several target L0s, such as sparsity=16,32,64")
+ONE_SEED = "holds for these two SAEs on this text, and another seed may reverse it (seed=0,1,2)."
 
 
-def amount(found: Mapping[str, Any], measure: str, sign: int = 1) -> str:
-    """`4.6% [4.3, 4.9]`, or in the measure's units where a percentage says nothing; * survives Holm's procedure."""
-    value, interval = parts(found, measure, sign)
-    return " ".join(filter(None, (value, interval))) + "*" * found["holm"]
+def estimate(found: Mapping[str, Any], measure: str, sign: int = 1) -> str:
+    """`4.6% [4.3, 4.9]`, or in the units of the measure; * if it is significant after Holm's correction."""
+    return " ".join(filter(None, estimate_parts(found, measure, sign))) + "*" * found["holm"]
 
 
-def parts(found: Mapping[str, Any], measure: str, sign: int = 1) -> tuple[str, str]:
-    """`4.6%` and `[4.3, 4.9]`; the second empty where there is no interval."""
+def estimate_parts(found: Mapping[str, Any], measure: str, sign: int = 1) -> tuple[str, str]:
+    """`4.6%` and `[4.3, 4.9]`; the second is empty where there is no interval."""
     if found["percent"] is not None:
         value, ends, unit = found["percent"], (found["percent_low"], found["percent_high"]), "%"
         form = "z.1f" if abs(value) >= 0.05 or found["verdict"] not in ("better", "worse") else "z.2g"
@@ -34,56 +40,88 @@ def parts(found: Mapping[str, Any], measure: str, sign: int = 1) -> tuple[str, s
     return f"{sign * value:{form}}{unit}", f"[{low:{form}}, {high:{form}}]"
 
 
-def note(gap: Mapping[str, Any]) -> str:
-    """What was not measured where it is compared; empty where both were."""
+def caveat(gap: Mapping[str, Any]) -> str:
+    """What is interpolated, or how much of a percentage the different L0 of the two may explain; empty if nothing."""
     if gap["interpolated"]:
         return f"{gap['interpolated']} interpolated"
     if gap["percent"] is None or gap["error"] <= 0.005 * gap["value_b"]:
         return ""
-    return f"L0 {gap['l0_a']:.4g} and {gap['l0_b']:.4g}, which may be {100 * gap['error'] / gap['value_b']:.1f}% of it"
+    share = 100 * gap["error"] / gap["value_b"]
+    return f"L0 {gap['l0_a']:.4g} and {gap['l0_b']:.4g}, which may explain {share:.1f}%"
 
 
-def beside(mean: Mapping[str, Any], measure: str) -> str:
-    """How a mean lies to the reference's: `5.3% [4.9, 5.7] higher`."""
-    if mean["verdict"] in ("better", "worse"):
-        return f"{amount(mean, measure, -1)} higher" if mean["verdict"] == "worse" else f"{amount(mean, measure)} lower"
-    words = {"equal": f"equal within {EQUAL:g}%", "open": "not told apart", "none": "no interval"}
-    return f"{words[mean['verdict']]}: {amount(mean, measure)}"
+def relative(mean: Mapping[str, Any], measure: str) -> str:
+    """A mean relative to the reference's: `5.3% [4.9, 5.7] higher`."""
+    outcome, number = OUTCOMES[mean["verdict"]], estimate(mean, measure, -1 if mean["verdict"] == "worse" else 1)
+    return f"{number} {outcome}" if mean["verdict"] in ("better", "worse") else f"{outcome}: {number}"
+
+
+def means(measure: str, blocks: Sequence[Mapping[str, Any]]) -> str:
+    """`mean FVU over L0 16, 32, relative to topk 0.1000: gated 0.1100, 10.0% [9.0, 11.0]* higher`; of several hook points
+    `mean FVU at 2 hook points, relative to topk: gated higher at 2`. Empty where there are no means."""
+    blocks = [block for block in blocks if block["means"]]
+    if not blocks:
+        return ""
+    others = [mean for block in blocks for mean in block["means"] if mean["arch"] != block["reference"]]
+    name = f"mean {MEASURES.get(measure, measure)}{' of these SAEs' * any(mean['one_seed'] for mean in others)}"
+    if len(blocks) > 1:
+        references = join_words(sorted({block["reference"] for block in blocks}), "or")
+        found = {arch: [mean for mean in others if mean["arch"] == arch] for arch in dict.fromkeys(m["arch"] for m in others)}
+        parts = [f"{arch} {_counts(means)}" for arch, means in found.items()]
+        return f"{name} at {len(blocks)} hook points, relative to {references}: {'; '.join(parts)}"
+    reference, l0 = blocks[0]["reference"], l0s(blocks[0]["mean_over_l0"])
+    values = {mean["arch"]: f"{mean['arch']} {mean['mean']:.4f}" for mean in blocks[0]["means"]}
+    parts = [f"{values[mean['arch']]}, {relative(mean, measure)}" for mean in others]
+    return f"{name} over L0 {l0}, relative to {values[reference]}: {'; '.join(parts)}"
+
+
+def _counts(means: Sequence[Mapping[str, Any]]) -> str:
+    """`lower at 1, not significant at 2`."""
+    outcomes = [OUTCOMES[mean["verdict"]] for mean in means]
+    return ", ".join(f"{outcome} at {outcomes.count(outcome)}" for outcome in OUTCOMES.values() if outcome in outcomes)
+
+
+def not_compared(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """`not compared, measured on different text: a and b; a and c`; empty if all are compared."""
+    pairs = dict.fromkeys(f"{a} and {b}" for block in blocks for a, b in block["on_other_text"])
+    return f"not compared, measured on different text: {'; '.join(pairs)}" if pairs else ""
 
 
 def scope(comparison: Mapping[str, Any]) -> list[str]:
-    """Sentences on what all the verdicts rest on: what was varied, how many there are, and what one seed means."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for place in comparison["places"]:
-        for measure, part in place["metrics"].items():
-            found.setdefault(measure, []).extend(judged_in(part))
-    verdicts = [one for judged in found.values() for one in judged]
-    if not verdicts:
-        return []
-    if all(one["verdict"] == "none" for one in verdicts):
-        return [f"There are no intervals, so nothing is said: they take several seeds, or {MIN_DOCUMENTS} held-out documents."]
-    sentences = [_varied(found)]
+    """Sentences about all verdicts: what the intervals are over, how many comparisons there are, what a single seed means."""
+    found = [(measure, one) for place in comparison["places"] for measure, block in place["metrics"].items()
+             for one in comparisons(block)]
+    one_seed = [one["one_seed"] for _, one in found if one["verdict"] != "none"]
+    if not one_seed:
+        return [f"No intervals, so no verdicts: they need several seeds or {MIN_DOCUMENTS} held-out documents."] * bool(found)
+    sentences = [f"95% intervals over {_varied(found)}."]
     if comparison["comparisons"] > 1:
-        sentences.append(f"{comparison['comparisons']} comparisons were made; * holds for all of them together (Holm).")
-    one_seed = [one["one_seed"] for one in verdicts if one["verdict"] != "none"]
+        sentences.append(f"{comparison['comparisons']} comparisons; * marks those significant after Holm's correction.")
     if any(one_seed):
-        which = "One SAE each was trained: a verdict" if all(one_seed) else "A verdict on a single seed (this .. and this ..)"
+        which = "One seed per architecture: a verdict" if all(one_seed) else "A verdict on single seeds (this .. and this ..)"
         sentences.append(f"{which} {ONE_SEED}")
     return sentences
 
 
-def _varied(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """`95% intervals over 38 documents (FVU), 13 documents (delta loss).`"""
-    each = {measure: dict.fromkeys(one["varied"] for one in judged if one["varied"]) for measure, judged in found.items()}
-    said = {measure: " or ".join(varied) for measure, varied in each.items() if varied}
-    if len(set(said.values())) == 1:
-        return f"95% intervals over {next(iter(said.values()))}."
-    return f"95% intervals over {', '.join(f'{varied} ({SHORT.get(measure, measure)})' for measure, varied in said.items())}."
+def _varied(found: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """`38 documents (FVU), 13 documents (delta loss)`; without the measures where they agree."""
+    each: dict[str, list[str]] = {}
+    for measure, varied in dict.fromkeys((measure, one["varied"]) for measure, one in found if one["varied"]):
+        each.setdefault(MEASURES.get(measure, measure), []).append(varied)
+    texts = {measure: " or ".join(varied) for measure, varied in each.items()}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return ", ".join(f"{text} ({measure})" for measure, text in texts.items())
 
 
-def listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def join_words(words: Sequence[str], last: str = "and") -> str:
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def l0s(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.3g}" for value in values)
+
+
+def sentence(words: str) -> str:
+    """With a capital and a full stop; empty stays empty."""
+    return f"{words[:1].upper()}{words[1:]}." if words else ""

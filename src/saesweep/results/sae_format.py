@@ -1,4 +1,4 @@
-"""The folder that other people load: cfg.json and sae_weights.safetensors, in the format of SAELens 6."""
+"""The exported SAE: cfg.json and sae_weights.safetensors in the format of SAELens 6."""
 from __future__ import annotations
 
 import json
@@ -17,23 +17,25 @@ from saesweep.lm.hooks import HookPoint, hook_point
 from saesweep.results import files
 from saesweep.runtime import atomic
 
-FORMAT = "6.0.0"  # of SAELens; a file that names none is taken for an old one, and its metadata dropped
+FORMAT = "6.0.0"  # version of SAELens; without one it takes the file for an old one and drops the metadata
 
 
 def save(folder: Path, sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
-    """A folded SAE: it takes raw activations."""
+    """Save a folded SAE, which takes raw activations."""
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / ".sae_weights.tmp"
-    save_file(sae.exported(), draft)
-    atomic.share(draft)
-    draft.replace(folder / Path(files.WEIGHTS).name)
-    atomic.write(folder / "cfg.json", json.dumps(described(sae, cfg, metrics), indent=1))
+    with atomic.draft(folder / Path(files.WEIGHTS).name) as draft:
+        save_file(sae.exported(), draft)
+        atomic.share(draft)
+    atomic.write(folder / "cfg.json", json.dumps(sae_lens_config(sae, cfg, metrics), indent=1))
 
 
 def encoded(
     saved_as: str, tensors: Mapping[str, Tensor], k: int, x: Float[Tensor, "batch d_in"]
 ) -> Float[Tensor, "batch d_sae"] | None:
-    """What SAELens makes of the tensors of this format; None where it has no such format."""
+    """The latents that SAELens computes from the exported tensors; None for an architecture it does not have.
+
+    tensors: as exported(). k: number of active latents, of TopK.
+    """
     pi = (x - tensors["b_dec"]) @ tensors["W_enc"]
     if saved_as == "gated":
         return torch.relu(pi * tensors["r_mag"].exp() + tensors["b_mag"]) * (pi + tensors["b_gate"] > 0)
@@ -45,7 +47,10 @@ def encoded(
     return torch.relu(pi) if saved_as == "standard" else None
 
 
-def described(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dict[str, Any]:
+def sae_lens_config(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dict[str, Any]:
+    """The content of cfg.json."""
+    dead = metrics["dead"]
+    assert dead is not None, "the share of dead latents is measured for every SAE"
     hook_name = cfg["site"]["hook_name"].format(layer=cfg["layer"])
     special = {"k": sae.sparsity, "rescale_acts_by_decoder_norm": False} if sae.saved_as == "topk" else {}
     return {
@@ -69,11 +74,11 @@ def described(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[s
             "sae_lens_version": FORMAT,
             "saesweep_version": version("saesweep"),
             "l0": metrics["l0"],
-            "num_dead_features": round(metrics["dead"] * sae.d_sae),
+            "num_dead_features": round(dead * sae.d_sae),
         },
     }
 
 
 def _hf_hook_name(point: HookPoint) -> str:
-    """The module whose tensor it is; that of an input is the module around it: its own output is another tensor."""
+    """The module whose output is the tensor; of an input, the enclosing module."""
     return point.module if point.tensor == "output" else point.module.rpartition(".")[0]

@@ -1,5 +1,6 @@
-"""What a sweep has left on disk: a folder per SAE, read as one table, and what lies behind each of its rows."""
+"""The results of sweeps as one table, a row per SAE, read from the job folders; and the details of each row."""
 
+import io
 import itertools
 import json
 import os
@@ -22,24 +23,24 @@ METRICS = ["l0", "fvu", "mse", "cosine", "relative_reconstruction_bias",
            "ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered",
            "dead", "frequency_over_1pct", "frequency_over_10pct", "recovery"]
 COLUMNS = [*NAMES, *SIZES, *METRICS, "sinks", "state", "on_front", "path"]
-PLACE = ["model", "site", "layer"]
+PLACE = ["model", "site", "layer"]  # a hook point
 
 
 class Details(NamedTuple):
-    """What lies behind a row."""
+    """Of one row: what is too long for the table."""
 
-    command: str  # trains this SAE alone again
+    command: str  # trains this SAE alone
     config: dict[str, Any]  # by dotted key
     curve: pd.DataFrame  # metrics.csv
-    rates: np.ndarray | None  # [d_sae], of frequency.csv
-    wandb: str | None  # the run's address, if it has been online
+    rates: np.ndarray | None  # [d_sae], the firing rates of frequency.csv
+    wandb: str | None  # URL of the W&B run; None if it was offline
     reason: str | None  # why the SAE failed
 
 
 def write(
     folder: Path, *, documents: Mapping[str, Sequence[float]], frequency: Sequence[float], numbers: Mapping[str, Any]
 ) -> None:
-    """Each file whole or not at all, the numbers last."""
+    """Write each file atomically; eval.json comes last and marks the SAE as finished."""
     atomic.write(folder / files.DOCUMENTS, pd.DataFrame(documents).to_csv(index_label="document"))
     atomic.write(folder / files.FREQUENCY, pd.Series(frequency, name="frequency").to_csv(index_label="latent"))
     finite = {key: None if isinstance(value, float) and value != value else value for key, value in numbers.items()}
@@ -47,41 +48,38 @@ def write(
 
 
 def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:
-    """One row per SAE, finished or not, in the order of model, site, layer, sparsity, arch, seed; COLUMNS.
+    """One row per SAE, finished or not, sorted by model, site, layer, sparsity, arch and seed; columns COLUMNS.
 
-    An SAE of a fixed coefficient aims at no L0: its `sparsity` is NaN, and it comes last, by its coefficient.
-    `path` is relative to `base`, the first sweep if None. Where an arch is in several sweeps, each is a curve of its own:
-    its `arch` is "topk (name of the sweep)". Raises UsageError where there is no such folder.
+    The `sparsity` of an SAE with a fixed coefficient is NaN; these rows come last, by coefficient. `path` is relative to
+    `base`, the first sweep if None. An architecture that is in several sweeps is named "topk (sweep)" and is a curve per
+    sweep. Raises UsageError if a folder does not exist.
     """
-    named = names(sweeps)
     base = Path(base or sweeps[0]).resolve()
-    rows = [row | {"sweep": name} for sweep, name in named.items() for row in _rows(sweep, base)]
-    df = pd.DataFrame(rows, columns=["sweep", *(c for c in COLUMNS if c != "on_front")])
+    rows = [row | {"sweep": name} for sweep, name in sweep_names(sweeps).items() for row in _rows(sweep, base)]
+    df = pd.DataFrame(rows, columns=pd.Index(["sweep", *(c for c in COLUMNS if c != "on_front")]))
     df[[*METRICS, "coefficient"]] = df[[*METRICS, "coefficient"]].astype(float)
     df["sparsity"] = pd.to_numeric(df["sparsity"])
-    several = df.groupby("arch")["sweep"].transform("nunique") > 1
+    several = df.groupby("arch")["sweep"].transform(lambda sweeps: sweeps.nunique() > 1).astype(bool)
     df["arch"] = df["arch"].where(~several, df["arch"] + " (" + df["sweep"] + ")")
     fixed = df["coefficient"].where(df["sparsity"].isna())
     df = df.assign(fixed=fixed).sort_values([*PLACE, "sparsity", "arch", "fixed", "seed"], kind="stable", ignore_index=True)
-    return df.assign(on_front=on_front(df, "fvu"))[COLUMNS]
+    return df.assign(on_front=on_front(df, "fvu")).reindex(columns=COLUMNS)
 
 
-def aims(df: pd.DataFrame) -> pd.Series:
-    """What each SAE was to reach, as text: seeds of one point of a curve have it in common."""
-    targets, fixed = df["sparsity"].map("sparsity {:g}".format), df["coefficient"].map("coefficient {}".format)
-    return targets.where(df["sparsity"].notna(), fixed)
+def targets(df: pd.DataFrame) -> pd.Series:
+    """`sparsity 32` or `coefficient 0.1`, per row: the seeds of one point of a curve share it."""
+    coefficients = df["coefficient"].map("coefficient {}".format)
+    return pd.Series(df["sparsity"].map("sparsity {:g}".format).where(df["sparsity"].notna(), coefficients))
 
 
-def names(sweeps: Sequence[Path]) -> dict[Path, str]:
-    """Of different folders, as much of the end of their paths as tells them apart."""
+def sweep_names(sweeps: Sequence[Path]) -> dict[Path, str]:
+    """The shortest ends of the paths that differ from each other. Raises UsageError if a folder does not exist."""
     for sweep in sweeps:
         if not Path(sweep).is_dir():
-            raise UsageError(f"{sweep} is no folder: give a sweep's, such as outputs/default")
+            raise UsageError(f"{sweep} is not a folder: give the folder of a sweep, such as outputs/default")
     folders = list(dict.fromkeys(Path(sweep).resolve() for sweep in sweeps))
-    for length in itertools.count(1):
-        found = ["/".join(folder.parts[-length:]) for folder in folders]
-        if len(set(found)) == len(found):
-            return dict(zip(folders, found, strict=True))
+    ends = (["/".join(folder.parts[-length:]) for folder in folders] for length in itertools.count(1))
+    return dict(zip(folders, next(names for names in ends if len(set(names)) == len(names)), strict=True))
 
 
 def _rows(sweep: Path, base: Path) -> Iterator[dict[str, Any]]:
@@ -90,7 +88,7 @@ def _rows(sweep: Path, base: Path) -> Iterator[dict[str, Any]]:
 
 
 def jobs(sweep: Path) -> list[Path]:
-    """The folders of SAEs that are finished or were begun."""
+    """The folders of SAEs that are finished or were started."""
     folders = sorted(file.parent for file in sweep.glob("*/*/*/*/.hydra"))
     return [job for job in folders if (job / files.RESOLVED).is_file() or _has_numbers_and_config(job)]
 
@@ -100,37 +98,33 @@ def _has_numbers_and_config(job: Path) -> bool:
 
 
 @cache
-def _names(config: Path, _: int) -> dict[str, Any]:
-    """Read once for each time it was written: a live view asks again and again."""
-    found = OmegaConf.load(config)
-    named = {key: OmegaConf.select(found, f"{key}.name") for key in ("model", "site", "arch")}
-    named |= {key: OmegaConf.select(found, key) for key in ("layer", "sparsity", "seed")}
-    fixed = OmegaConf.select(found, "arch.coefficient")
-    return named if fixed is None else named | {"sparsity": None, "coefficient": fixed}
+def _settings(config: Path, _mtime: int) -> dict[str, Any]:
+    """The columns NAMES, and a fixed coefficient. Cached until the file changes: the live view reads it repeatedly."""
+    cfg = OmegaConf.load(config)
+    names = {key: OmegaConf.select(cfg, f"{key}.name") for key in ("model", "site", "arch")}
+    names |= {key: OmegaConf.select(cfg, key) for key in ("layer", "sparsity", "seed")}
+    fixed = OmegaConf.select(cfg, "arch.coefficient")
+    return names if fixed is None else names | {"sparsity": None, "coefficient": fixed}
 
 
 def _row(job: Path) -> dict[str, Any]:
-    config = job / (files.RESOLVED if (job / files.RESOLVED).is_file() else files.COMPOSED)  # where 1e6 is 1000000
-    names = _names(config, config.stat().st_mtime_ns)
+    config = job / (files.RESOLVED if (job / files.RESOLVED).is_file() else files.COMPOSED)  # resolved: 1e6 is 1000000
+    names = _settings(config, config.stat().st_mtime_ns)
     state = files.state(job)
     found = files.numbers(job) if state == "finished" else {"tokens": int(files.latest(job).get("tokens", 0))}
     return {**{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, **names, "state": state}
 
 
 def _curve(job: Path) -> pd.DataFrame:
-    """Whole lines only: the last one may just be on its way."""
-    try:
-        text = (job / files.CURVE).read_text()
-    except FileNotFoundError:
-        text = ""
-    lines = [line.rstrip("\n").split(",") for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    return pd.DataFrame(lines[1:], columns=lines[0]).astype(float) if lines else pd.DataFrame(columns=["tokens"])
+    """metrics.csv without its last line while that is incomplete."""
+    text = (job / files.CURVE).read_text() if (job / files.CURVE).is_file() else ""
+    return pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1] or "tokens\n"), dtype=float, float_precision="round_trip")
 
 
 def on_front(df: pd.DataFrame, metric: str) -> list[bool]:
-    """No other SAE of the same place has at most its l0 and at most its metric, and one of them smaller.
+    """Per row, whether no other SAE at the hook point dominates it: l0 and metric both at most as high, one of them lower.
 
-    Points without numbers (failed runs) are on no front and dominate nobody.
+    SAEs without numbers (failed runs) are on no front and dominate none.
     """
     l0, value = df["l0"].to_numpy(float), df[metric].to_numpy(float)
     place = df.groupby(PLACE).ngroup().to_numpy()
@@ -143,12 +137,12 @@ def on_front(df: pd.DataFrame, metric: str) -> list[bool]:
 
 
 def documents(job: Path) -> pd.DataFrame | None:
-    """tokens, active, error, variance and, where a language model read them, scored, nats_clean, nats_sae; by document."""
+    """Sums by held-out document: tokens, active, error, variance; with a language model scored, nats_clean, nats_sae."""
     return pd.read_csv(job / files.DOCUMENTS, index_col="document") if (job / files.DOCUMENTS).is_file() else None
 
 
 def frequency(job: Path) -> np.ndarray | None:
-    """[d_sae]: the share of the held-out tokens on which each latent is active."""
+    """[d_sae]: the fraction of the held-out tokens on which each latent is active."""
     return pd.read_csv(job / files.FREQUENCY)["frequency"].to_numpy() if (job / files.FREQUENCY).is_file() else None
 
 

@@ -1,7 +1,7 @@
-"""pareto.html: one offline page with the curves of a sweep, which architecture is better, and all there is about each SAE.
+"""pareto.html: one offline page with the curves of a sweep, the comparison of architectures, and the details of each SAE.
 
-The words and tables are HTML and need no script (words.py, better.py). The script draws the curves and shows one
-SAE at a time (*.js), from the JSON that is put together here.
+The text and tables are HTML and need no script (tables.py, verdict_tables.py). The script (*.js) draws the curves and
+shows one SAE at a time, from JSON in the page.
 """
 
 import json
@@ -15,25 +15,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saesweep.report.page import better, words
-from saesweep.report.page.words import Place
-from saesweep.report.style import LABELS, RATES, histogram, looks
-from saesweep.results.sweep_table import Details, aims
+from saesweep.report.page import tables, verdict_tables
+from saesweep.report.page.tables import Place
+from saesweep.report.style import BIN_EDGES, LABELS, arch_styles, histogram
+from saesweep.results.sweep_table import PLACE, Details, targets
 
-ROWS = 60  # of a training curve, at most
-SCRIPTS = ["figures.js", "panels.js", "detail.js", "page.js"]  # the last one starts
+MAX_ROWS = 60  # of a training curve
+SCRIPTS = ["figures.js", "panels.js", "detail.js", "page.js"]  # page.js last: it runs the page
 
 
 def html(df: pd.DataFrame, comparison: dict, details: list[Details], name: str) -> str:
-    """The whole page. df: a row per SAE, with its path from the page's folder; comparison: what pareto.json holds."""
+    """df: a row per SAE, with its path relative to the folder of the page. comparison: the content of pareto.json."""
     df = df.reset_index(drop=True)
     parts = {
         "name": escape(name),
-        "count": words.count(df),
-        "answer": better.answer(comparison),
-        "better": better.better(comparison),
-        "missing": words.missing(df, [d.reason for d in details]),
-        "table": words.table(df),
+        "count": tables.count(df),
+        "summary": verdict_tables.summary(comparison),
+        "verdicts": verdict_tables.tables(comparison),
+        "without_results": tables.without_results(df, [d.reason for d in details]),
+        "table": tables.table(df),
         "css": _file("page.css"),
         "js": "".join(map(_file, SCRIPTS)),
         "data": _json(_data(df, comparison, details)),
@@ -46,69 +46,67 @@ def _file(name: str) -> str:
 
 
 def _json(data: object) -> str:
-    """No `<` at all: nothing in it can end the script element or begin a comment."""
+    """Without any `<`, so that it can neither end the script element nor begin a comment."""
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
 def _data(df: pd.DataFrame, comparison: dict, details: list[Details]) -> dict[str, Any]:
-    archs = looks(df["arch"])
+    archs = arch_styles(df["arch"])
     places = sorted(set(_keys(df)))
-    metrics = [key for key in LABELS if key != "l0" and np.isfinite(df[key].astype(float)).any()] or ["fvu"]
-    of = {place: i for i, place in enumerate(places)}
+    metrics = [key for key in LABELS if key != "l0" and np.isfinite(df[key].to_numpy(float)).any()] or ["fvu"]
     return {
-        "words": {key: LABELS[key] for key in ["l0", *metrics]},
+        "labels": {key: LABELS[key] for key in ["l0", *metrics]},
         "metrics": metrics,
-        "archs": [[arch, *look] for arch, look in archs.items()],
-        "places": [[*map(str, place), words.title(place, places)] for place in places],
+        "archs": [[arch, *style] for arch, style in archs.items()],
+        "places": [[*map(str, place), tables.title(place, places)] for place in places],
         "saes": {
-            "place": [of[place] for place in _keys(df)],
+            "place": [places.index(place) for place in _keys(df)],
             "arch": [list(archs).index(arch) for arch in df["arch"]],
             "state": df["state"].tolist(),
-            "aim": aims(df).tolist(),
+            "target": targets(df).tolist(),
             **{key: _short(df[key]) for key in ["sparsity", "seed", "l0", *metrics]},
         },
         "lines": {metric: _lines(df, comparison, metric, places) for metric in metrics},
-        "edges": [round(edge, 1) for edge in RATES.tolist()],
+        "edges": [round(edge, 1) for edge in BIN_EDGES.tolist()],
         "config": _config([d.config for d in details]),
         "details": [_detail(d) for d in details],
     }
 
 
 def _keys(df: pd.DataFrame) -> list[Place]:
-    return list(zip(df["model"], df["site"], df["layer"].tolist(), strict=True))
+    return [(model, site, int(layer)) for model, site, layer in df[PLACE].to_numpy(object).tolist()]
 
 
 def _lines(df: pd.DataFrame, comparison: dict, metric: str, places: list[Place]) -> list[list[dict[str, Any]]]:
-    """Per place its curves: those of the comparison with their bands, or the means over seeds where it has none."""
+    """Per hook point its curves: of the comparison, with bands; of a metric that is not compared, the means over seeds."""
     compared = {(p["model"], p["site"], p["layer"]): p["metrics"].get(metric) for p in comparison["places"]}
-    keys = _keys(df)
-
-    def curves(place: Place) -> list[dict[str, Any]]:
-        return (compared.get(place) or {"curves": _means(df[[key == place for key in keys]], metric)})["curves"]
-
-    return [[_line(curve) for curve in curves(place)] for place in places]
-
-
-def _line(curve: dict[str, Any]) -> dict[str, Any]:
-    order = np.argsort(np.array(curve["l0"], float), kind="stable")
-    return {"arch": curve["arch"], **{key: _short(np.array(curve[key], float)[order]) for key in ("l0", "mean", "low", "high")}}
+    lines = []
+    for place in places:
+        block = compared.get(place)
+        curves = block["curves"] if block else _means(df.loc[[key == place for key in _keys(df)]], metric)
+        lines.append([{"arch": c["arch"], **{key: _short(c[key]) for key in ("l0", "mean", "low", "high")}} for c in curves])
+    return lines
 
 
 def _means(points: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
-    points = points[np.isfinite(points["l0"].astype(float)) & np.isfinite(points[metric].astype(float))]
-    means = [(arch, part.groupby(aims(part))[["l0", metric]].mean()) for arch, part in points.groupby("arch")]
-    none = [math.nan]
-    return [{"arch": a, "l0": m["l0"], "mean": m[metric], "low": none * len(m), "high": none * len(m)} for a, m in means]
+    points = points.loc[np.isfinite(points[["l0", metric]].to_numpy(float)).all(axis=1)]
+    curves = []
+    for arch, part in points.groupby("arch"):
+        mean: Any = part.groupby(targets(part))[["l0", metric]].mean()
+        mean = mean.sort_values("l0", kind="stable")
+        none = [math.nan] * len(mean)
+        curves.append({"arch": arch, "l0": mean["l0"], "mean": mean[metric], "low": none, "high": none})
+    return curves
 
 
 def _short(values: Iterable) -> list[int | float | None]:
-    """Five significant digits, enough to draw; null where there is no number."""
+    """Five significant digits, for drawing; null where there is no number."""
     numbers = [float(f"{value:.5g}") if value is not None and math.isfinite(value) else None for value in values]
     return [int(n) if n is not None and n == int(n) else n for n in numbers]
 
 
 def _config(configs: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all SAEs share is written once; `own`: per key the value of each SAE."""
+    """`same`: the keys whose value all SAEs share; `own`: the other keys, with a value per SAE."""
     keys = dict.fromkeys(key for config in configs for key in config)
     texts = {key: [_text(config[key]) if key in config else None for config in configs] for key in keys}
     same = {key: values[0] for key, values in texts.items() if len(set(values)) == 1}
@@ -122,11 +120,11 @@ def _text(value: object) -> str:
 def _detail(detail: Details) -> dict[str, Any]:
     made: dict[str, Any] = {"command": detail.command, "reason": detail.reason}
     if len(detail.curve):
-        kept = detail.curve.iloc[np.unique(np.linspace(0, len(detail.curve) - 1, ROWS).round().astype(int))]
+        kept = detail.curve.iloc[np.unique(np.linspace(0, len(detail.curve) - 1, MAX_ROWS).round().astype(int))]
         made["curve"] = {key: _short(kept[key]) for key in ("tokens", "l0", "fvu") if key in kept}
     if detail.rates is not None:
         _, counts, never = histogram(detail.rates)
         made["rates"] = {"counts": counts.tolist(), "never": int(never), "latents": len(detail.rates)}
-    if detail.wandb and detail.wandb.startswith(("https://", "http://")):  # nothing that would run: javascript:
+    if detail.wandb and detail.wandb.startswith(("https://", "http://")):  # not javascript:
         made["wandb"] = detail.wandb
     return made

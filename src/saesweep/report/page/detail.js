@@ -1,7 +1,7 @@
 // The dialog that shows one SAE: beside the curves where there is room, over them where there is not.
 let shown = null;  // the SAE
-let opener = null;  // what the focus goes back to: an element, or a point's selector, as points are drawn anew
-const UNLISTED = ["arch", "sparsity", "seed", "model", "site", "layer", "path"];  // said elsewhere in the dialog
+let opener = null;  // where the focus returns: an element, or the selector of a point, as points are redrawn
+const UNLISTED = ["arch", "sparsity", "seed", "model", "site", "layer", "path"];  // shown elsewhere in the dialog
 
 function open(sae, from) {
   const beside = matchMedia("(min-width: 60rem)").matches;
@@ -18,74 +18,74 @@ function open(sae, from) {
   get("detail-title").focus({preventScroll: true});
   if (!beside) return;
   redraw();
-  find(opener)?.scrollIntoView({block: "nearest"});
+  element(opener)?.scrollIntoView({block: "nearest"});
 }
-const find = where => typeof where === "string" ? panels.querySelector(where) : where;
+const element = where => typeof where === "string" ? panels.querySelector(where) : where;
 function unmark() {
   document.querySelectorAll(".shown").forEach(found => found.classList.remove("shown"));
 }
 function close() {
   detail.close();
-  if (shown === null) return;  // the browser's own way of closing has been here
+  if (shown === null) return;  // already closed by the browser
   unmark();
   shown = null;
   document.body.classList.remove("beside");
   redraw();
-  find(opener)?.focus();
+  element(opener)?.focus();
 }
 
 function about(sae, width) {
-  const told = data.details[sae], [model, site, layer] = places[saes.place[sae]];
+  const info = data.details[sae], [model, site, layer] = places[saes.place[sae]];
   const part = (words, ...more) => more.some(Boolean) ? [el("h3", {textContent: words}), ...more.filter(Boolean)] : [];
   const numbers = heads.filter(key => !UNLISTED.includes(key)).map(key => [key, cell(sae, key)]);
   return [
-    el("p", {textContent: `${model}, ${site}, layer ${layer}`}), ...state(sae, told), links(sae, told),
-    ...part("The command that made it", el("pre", {tabIndex: 0}, el("code", {textContent: told.command})), copier(told.command)),
+    el("p", {textContent: `${model}, ${site}, layer ${layer}`}), ...state(sae, info), links(sae, info),
+    ...part("Command", el("pre", {tabIndex: 0}, el("code", {textContent: info.command})), copyButton(info.command)),
     ...part("Numbers", list(numbers.filter(([, value]) => value !== "-"))),
-    ...part("Training", ...["fvu", "l0"].map(key => told.curve?.[key] && training(told.curve, key, width, saes.sparsity[sae]))),
-    ...part("Firing frequency", ...(told.rates ? firing(told.rates, width) : [])),
+    ...part("Training", ...["fvu", "l0"].map(key => info.curve?.[key] && training(info.curve, key, width, saes.sparsity[sae]))),
+    ...part("Firing frequency", ...(info.rates ? firing(info.rates, width) : [])),
     ...part("Configuration", ...configuration(sae)),
   ];
 }
 function firing(rates, width) {
-  const words = `${rates.never} of ${rates.latents} latents never fired on the evaluation tokens.`;
+  const words = `${rates.never} of ${rates.latents} latents never fired on the held-out tokens.`;
   return [frequencies(rates, data.edges, width), el("p", {textContent: words})];
 }
-function state(sae, told) {
-  const failed = `Failed: ${told.reason ?? "no reason was written"}`;
+function state(sae, info) {
+  const failed = `Failed: ${info.reason ?? "no reason was recorded"}`;
   const words = {failed, unfinished: `Unfinished, after ${cell(sae, "tokens")} tokens`}[saes.state[sae]];
   return words ? [el("p", {className: "failed", textContent: words})] : [];
 }
 function configuration(sae) {
   const own = Object.entries(data.config.own).map(([key, values]) => [key, values[sae]]).filter(([, value]) => value !== null);
   const same = Object.entries(data.config.same);
-  const summary = el("summary", {textContent: `${same.length} keys are the same for all SAEs here`});
+  const summary = el("summary", {textContent: `${same.length} keys are the same for all SAEs`});
   const shared = el("details", {}, summary, list(same));
   return [own.length && list(own), same.length && shared];
 }
-function links(sae, told) {
+function links(sae, info) {
   const folder = get("sae-" + sae).cells[heads.indexOf("path")].firstChild.getAttribute("href");
   const out = el("div", {className: "links"}, el("a", {href: folder, textContent: "Folder"}));
-  const run = {href: told.wandb, textContent: "W&B run", target: "_blank", rel: "noopener noreferrer"};
-  if (told.wandb) out.append(el("a", run));
-  const alike = all.filter(i => ["place", "arch", "aim"].every(key => saes[key][i] === saes[key][sae]));
+  const run = {href: info.wandb, textContent: "W&B run", target: "_blank", rel: "noopener noreferrer"};
+  if (info.wandb) out.append(el("a", run));
+  const seeds = all.filter(i => ["place", "arch", "target"].every(key => saes[key][i] === saes[key][sae]));
   const other = i => el("button", {
     type: "button", textContent: cell(i, "seed"), ariaLabel: "Seed " + cell(i, "seed"), ariaPressed: String(i === sae),
-    onclick: () => open(i, find(opener) ?? get("close")),
+    onclick: () => open(i, element(opener) ?? get("close")),
   });
-  if (alike.length > 1) out.append(el("span", {}, "Seed ", ...alike.flatMap(i => [other(i), " "])));
+  if (seeds.length > 1) out.append(el("span", {}, "Seed ", ...seeds.flatMap(i => [other(i), " "])));
   return out;
 }
-function copier(text) {
-  const said = el("span", {role: "status"}), copy = el("button", {type: "button", textContent: "Copy the command"});
+function copyButton(text) {
+  const status = el("span", {role: "status"}), copy = el("button", {type: "button", textContent: "Copy the command"});
   copy.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(text);
-    } catch {  // not allowed everywhere, as in frames: the old way
+    } catch {  // the clipboard API is not allowed everywhere, as in frames
       getSelection().selectAllChildren(copy.parentElement.previousElementSibling);
       document.execCommand("copy");
     }
-    said.textContent = "Copied.";
+    status.textContent = "Copied.";
   });
-  return el("div", {className: "links"}, copy, said);
+  return el("div", {className: "links"}, copy, status);
 }

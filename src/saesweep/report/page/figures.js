@@ -18,15 +18,15 @@ function mark(marker, colour, x, y, size, kind = "mark") {
   return svg("path", {...attributes, transform: `translate(${x.toFixed(1)} ${y.toFixed(1)}) scale(${size})`});
 }
 
-// [low, high] with air around the values
+// [low, high] with a margin around the values
 function span(values, log) {
   let low = Math.min(...values), high = Math.max(...values);
   if (log) {
-    const air = Math.max((high / low) ** .08, 1.02);
-    return [low / air, high * air];
+    const margin = Math.max((high / low) ** .08, 1.02);
+    return [low / margin, high * margin];
   }
-  const air = .08 * (high - low) || .1 * Math.abs(high) || .1;
-  return [low >= 0 ? Math.max(0, low - air) : low - air, high + air];
+  const margin = .08 * (high - low) || .1 * Math.abs(high) || .1;
+  return [low >= 0 ? Math.max(0, low - margin) : low - margin, high + margin];
 }
 function scale([low, high], from, to, log) {
   const f = log ? Math.log : v => v;
@@ -78,22 +78,22 @@ function frame({left, right, top, floor}, xs, ys, nameX, nameY) {
 
 const path = points => "M" + points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L");
 
-// How one number went while the SAE trained; the sparsity that l0 was to meet is dashed.
+// One metric over the training; the target L0 is dashed.
 function training(curve, key, width, sparsity) {
   const points = curve.tokens.map((t, i) => [t, curve[key][i]]).filter(([t, v]) => t !== null && v > 0);
   if (points.length < 2) return null;
-  const aim = key === "l0" && sparsity > 0 ? [sparsity] : [], last = points.at(-1);
+  const target = key === "l0" && sparsity > 0 ? [sparsity] : [], last = points.at(-1);
   const box = {left: 46, right: width - 20, top: 24, floor: 130}, axis = [0, last[0]];
-  const ys = span(points.map(([, v]) => v).concat(aim), true);
+  const ys = span(points.map(([, v]) => v).concat(target), true);
   const x = scale(axis, box.left, box.right), y = scale(ys, box.floor, box.top, true);
   const xs = evenTicks(axis).map(([t, words]) => [x(t), words]), ticks = logTicks(ys, 5).map(([v, words]) => [y(v), words]);
-  const label = `${key} while training: ${points[0][1]} at ${points[0][0]} tokens, ${last[1]} at ${last[0]} tokens`;
+  const label = `${key} during training: ${points[0][1]} at ${points[0][0]} tokens, ${last[1]} at ${last[0]} tokens`;
   return svg("svg", {width, height: 170, role: "img", "aria-label": label}, frame(box, xs, ticks, "tokens", key),
-    ...aim.map(v => svg("path", {class: "line aim", d: path([[box.left, y(v)], [box.right, y(v)]])})),
+    ...target.map(v => svg("path", {class: "line target", d: path([[box.left, y(v)], [box.right, y(v)]])})),
     svg("path", {class: "line trained", d: path(points.map(([t, v]) => [x(t), y(v)]))}));
 }
 
-// How often the latents fire; those that never did stand apart on the left.
+// A histogram of firing rates; latents that never fired have a bar of their own at the left.
 function frequencies({counts, never, latents}, edges, width) {
   const box = {left: 46, right: width - 20, top: 24, floor: 130}, ys = [0, Math.max(never, ...counts, 1) * 1.05];
   const x = scale([edges[0], edges.at(-1)], box.left + 52, box.right), y = scale(ys, box.floor, box.top);
@@ -105,7 +105,7 @@ function frequencies({counts, never, latents}, edges, width) {
   const xs = [[box.left + 16, "never"], ...decades.map(e => [x(e), e ? "1e" + e : "1"])];
   const label = `Firing rates of ${latents} latents; ${never} never fired`;
   return svg("svg", {width, height: 170, role: "img", "aria-label": label},
-    frame(box, xs, evenTicks(ys, 3).map(([v, words]) => [y(v), words]), "share of the evaluation tokens", "latents"),
+    frame(box, xs, evenTicks(ys, 3).map(([v, words]) => [y(v), words]), "share of held-out tokens", "latents"),
     bar(box.left + 7, box.left + 25, never, "never"),
     ...counts.map((count, i) => bar(x(edges[i]) + .5, x(edges[i + 1]) - .5, count, "bar-of")));
 }

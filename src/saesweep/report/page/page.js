@@ -1,34 +1,35 @@
-// The page: what is chosen, and who listens. The form itself holds the choice.
+// The page: the selection, which the form holds, and the event listeners.
 const get = id => document.getElementById(id);
 const data = JSON.parse(get("data").textContent), {saes, archs, places} = data, all = [...saes.arch.keys()];
 const form = get("controls"), panels = get("panels"), card = get("card"), detail = get("detail");
 const heads = [...document.querySelectorAll("#numbers thead th")].map(head => head.textContent);
-const cell = (sae, key) => get("sae-" + sae).cells[heads.indexOf(key)].textContent;  // the table is what numbers are read from
-const look = sae => archs[saes.arch[sae]], lookOf = name => archs.find(([arch]) => arch === name);  // name, colour, marker
+const cell = (sae, key) => get("sae-" + sae).cells[heads.indexOf(key)].textContent;  // numbers are read from the table
+const style = sae => archs[saes.arch[sae]], styleOf = name => archs.find(([arch]) => arch === name);  // name, colour, marker
 const KEYS = ["arch", "site", "layer", "model"];
-let chosen = {};
+let selected = {};
 
 function list(pairs) {
   return el("dl", {}, ...pairs.flatMap(([key, value]) => [el("dt", {textContent: key}), el("dd", {textContent: value})]));
 }
 
 function controls() {
-  const both = ["fvu", "delta_loss"].filter(key => data.metrics.includes(key));
-  if (both.length === 2) get("metric").append(new Option("FVU and delta loss", both.join(" ")));
-  for (const key of data.metrics) get("metric").append(new Option(data.words[key], key));
-  if (places.length > 1 && both.length) get("metric").value = both[0];  // two panels per place would be too many
-  const of = {model: 0, site: 1, layer: 2};
+  const compared = ["fvu", "delta_loss"].filter(key => data.metrics.includes(key));
+  if (compared.length === 2) get("metric").append(new Option("FVU and delta loss", compared.join(" ")));
+  for (const key of data.metrics) get("metric").append(new Option(data.labels[key], key));
+  if (places.length > 1 && compared.length) get("metric").value = compared[0];  // one panel per hook point
+  const column = {model: 0, site: 1, layer: 2};
   for (const key of KEYS) {
-    const values = key === "arch" ? archs.map(([name]) => name) : [...new Set(places.map(place => place[of[key]]))];
+    const values = key === "arch" ? archs.map(([name]) => name) : [...new Set(places.map(place => place[column[key]]))];
     if (key === "layer") values.sort((a, b) => a - b);
-    if (key === "arch" || values.length > 1) form.append(choice(key, values));
+    if (key === "arch" || values.length > 1) form.append(checkboxes(key, values));
   }
   form.addEventListener("change", update);
   form.hidden = get("help").hidden = !all.length;
 }
-function choice(key, values) {
+function checkboxes(key, values) {
   const boxes = values.map(value => {
-    const drawn = key === "arch" ? [svg("svg", {width: 14, height: 14, "aria-hidden": "true"}, legend(value))] : [];
+    const [, colour, marker] = key === "arch" ? styleOf(value) : [], size = {width: 14, height: 14, "aria-hidden": "true"};
+    const drawn = marker ? [svg("svg", size, mark(marker, colour, 7, 7, 4.6))] : [];
     return el("label", {}, el("input", {type: "checkbox", name: key, value, checked: true}), ...drawn, value);
   });
   const title = key === "arch" ? "Architecture" : key[0].toUpperCase() + key.slice(1);
@@ -42,21 +43,20 @@ function choice(key, values) {
   if (values.length > 4) field.append(el("button", {type: "button", className: "all", onclick: toggle, ...words}));
   return field;
 }
-const legend = arch => mark(lookOf(arch)[2], lookOf(arch)[1], 7, 7, 4.6);
 
 function update() {
-  const said = new FormData(form);
-  chosen = {metrics: said.get("metric")?.split(" ") ?? [], log: said.has("log")};
-  for (const key of KEYS) chosen[key] = form.elements[key] && new Set(said.getAll(key));
-  for (const part of document.querySelectorAll("[data-model], [data-arch], [data-metric]")) part.hidden = !fits(part.dataset);
+  const values = new FormData(form);
+  selected = {metrics: values.get("metric")?.split(" ") ?? [], log: values.has("log")};
+  for (const key of KEYS) selected[key] = form.elements[key] && new Set(values.getAll(key));
+  document.querySelectorAll("[data-model], [data-arch], [data-metric]").forEach(e => e.hidden = !isSelected(e.dataset));
   const compared = key => document.querySelector(`[data-metric="${key}"]`);
-  if (get("uncompared")) get("uncompared").hidden = chosen.metrics.some(compared);
+  if (get("uncompared")) get("uncompared").hidden = selected.metrics.some(compared);
   draw();
 }
-function fits(set) {
-  const holds = (key, value) => value === undefined || !chosen[key] || chosen[key].has(value);
-  const shows = !set.metric || chosen.metrics.includes(set.metric);
-  return shows && KEYS.every(key => holds(key, set[key])) && holds("arch", set.other);
+function isSelected(set) {
+  const holds = (key, value) => value === undefined || !selected[key] || selected[key].has(value);
+  const shown = !set.metric || selected.metrics.includes(set.metric);
+  return shown && KEYS.every(key => holds(key, set[key])) && holds("arch", set.other);
 }
 
 controls();

@@ -1,22 +1,22 @@
-// The panels: per place and metric the curves with their bands, and a point per SAE.
-const STATES = ["failed", "unfinished"], ROW = 18;  // a row of marks each below: at the sparsity aimed at, or at the left
-let drawnAt = 0, under = null;  // the panels' width; the point under the pointer or in focus
+// The panels: per hook point and metric the curves with their bands, and a point per SAE.
+const STATES = ["failed", "unfinished"], ROW = 18;  // each a row of marks below the curves: at the target L0, or at the left
+let drawnAt = 0, under = null;  // the width of the panels; the point under the pointer or in focus
 
 function draw() {
   const active = document.activeElement.closest?.(".point")?.dataset;
-  const visible = places.flatMap(([model, site, layer], i) => fits({model, site, layer}) ? [i] : []);
-  const ids = all.filter(i => visible.includes(saes.place[i]) && fits({arch: look(i)[0]}));
+  const visible = places.flatMap(([model, site, layer], i) => isSelected({model, site, layer}) ? [i] : []);
+  const ids = all.filter(i => visible.includes(saes.place[i]) && isSelected({arch: style(i)[0]}));
   const panel = (place, metric) => [place, metric, el("section", {}, el("h3", {textContent: places[place][3]}))];
-  const sections = visible.flatMap(place => chosen.metrics.map(metric => panel(place, metric)));
+  const sections = visible.flatMap(place => selected.metrics.map(metric => panel(place, metric)));
   const axis = l0Axis(ids.map(i => saes.state[i] === "finished" ? saes.l0[i] : saes.sparsity[i]).filter(v => v > 0));
   const left = ids.some(i => STATES.includes(saes.state[i])) ? 74 : 50;
   panels.classList.toggle("few", sections.length < 3);
   panels.replaceChildren(...sections.map(s => s[2]));
   drawnAt = panels.clientWidth;
-  if (!ids.length) panels.replaceChildren(el("p", {textContent: all.length ? "Nothing is chosen." : "There are no SAEs yet."}));
+  if (!ids.length) panels.replaceChildren(el("p", {textContent: all.length ? "Nothing is selected." : "There are no SAEs yet."}));
   else for (const [place, metric, section] of sections)
     section.append(drawPanel(place, metric, ids.filter(i => saes.place[i] === place), axis, left, section.clientWidth));
-  if (active) find(`[data-panel="${active.panel}"][data-sae="${active.sae}"]`)?.focus({preventScroll: true});
+  if (active) element(`[data-panel="${active.panel}"][data-sae="${active.sae}"]`)?.focus({preventScroll: true});
 }
 function redraw() {
   if (Math.abs(panels.clientWidth - drawnAt) > 1) draw();
@@ -29,25 +29,25 @@ function l0Axis(l0) {
 }
 
 function drawPanel(place, metric, ids, axis, left, width) {
-  const {log} = chosen, height = Math.round(Math.min(380, Math.max(240, width * .62))), values = saes[metric];
+  const {log} = selected, height = Math.round(Math.min(380, Math.max(240, width * .62))), values = saes[metric];
   const drawn = ids.filter(i => saes.l0[i] > 0 && values[i] !== null && !(log && values[i] <= 0));
   const rows = STATES.filter(state => ids.some(i => saes.state[i] === state));
   const box = {left, right: width - 12, top: 24, floor: height - 40}, bottom = box.floor - ROW * rows.length;
-  const lines = data.lines[metric][place].filter(line => fits({arch: line.arch}));
-  const ys = drawn.length ? span(reach(drawn.map(i => values[i]), lines), log) : [.1, 1];
+  const lines = data.lines[metric][place].filter(line => isSelected({arch: line.arch}));
+  const ys = drawn.length ? span(yValues(drawn.map(i => values[i]), lines), log) : [.1, 1];
   const x = scale(axis, box.left, box.right, true), y = scale(ys, bottom, box.top, log);
-  const label = `${data.words[metric]} against ${data.words.l0}, ${places[place][3]}`;
+  const label = `${data.labels[metric]} against ${data.labels.l0}, ${places[place][3]}`;
   const out = svg("svg", {width, height, role: "group", class: "points", "aria-label": label});
   const xs = powersOfTwo(axis, Math.max(3, Math.min(7, width / 48))).map(([v, words]) => [x(v), words]);
   const ticks = (log ? logTicks(ys) : evenTicks(ys)).map(([v, words]) => [y(v), words]);
-  out.append(frame(box, xs, ticks.filter(([at]) => !rows.length || at < bottom - 8), data.words.l0, data.words[metric]));
+  out.append(frame(box, xs, ticks.filter(([at]) => !rows.length || at < bottom - 8), data.labels.l0, data.labels[metric]));
   out.append(...rowNames(rows, box, bottom), curves(lines, x, y, box, bottom, width));
-  const repeated = lines.reduce((sum, line) => sum + line.l0.length, 0) < drawn.length;  // seeds: the mean is what counts
+  const repeated = lines.reduce((sum, line) => sum + line.l0.length, 0) < drawn.length;  // several seeds: the means stand out
   if (repeated) out.append(...means(lines, x, y));
   drawn.sort((a, b) => saes.arch[a] - saes.arch[b] || saes.l0[a] - saes.l0[b]);
   const points = drawn.map(i => point(out, i, x(saes.l0[i]), y(values[i]), repeated));
   rows.forEach((state, row) => {
-    points.push(...absent(out, ids.filter(i => saes.state[i] === state), state, x, box.left, bottom + ROW * (row + .5)));
+    points.push(...withoutResults(out, ids.filter(i => saes.state[i] === state), state, x, box.left, bottom + ROW * (row + .5)));
   });
   const lost = log ? ids.filter(i => values[i] !== null && values[i] <= 0).length : 0;
   if (lost) out.append(svg("text", {x: box.right, y: box.top + 10, "text-anchor": "end"}, `${lost} at or below 0 not shown`));
@@ -60,10 +60,10 @@ function rowNames(rows, box, bottom) {
   const line = svg("path", {class: "grid", d: `M${box.left} ${bottom}H${box.right}`});
   return [line, ...rows.map((state, row) => svg("text", name(state, row), state))];
 }
-// what the y axis spans: the points, and the bands as far as half of that beyond them
-function reach(values, lines) {
+// the values the y axis covers: the points, and the bands up to half of their range beyond them
+function yValues(values, lines) {
   const low = Math.min(...values), high = Math.max(...values), more = .5 * (high - low);
-  const least = chosen.log ? Math.max(low - more, low / 2) : low - more;
+  const least = selected.log ? Math.max(low - more, low / 2) : low - more;
   const ends = lines.flatMap(line => [...line.low, ...line.high]).filter(v => v !== null);
   return [...values, ...ends.map(v => Math.min(high + more, Math.max(least, v)))];
 }
@@ -71,27 +71,27 @@ function reach(values, lines) {
 function curves(lines, x, y, box, bottom, width) {
   const top = box.top - 6, height = bottom - top, frame = {x: 0, y: top, width, height, viewBox: `0 ${top} ${width} ${height}`};
   const inside = svg("svg", {...frame, overflow: "hidden", "aria-hidden": "true"});
-  const at = v => y(chosen.log ? Math.max(v, 1e-12) : v);
+  const at = v => y(selected.log ? Math.max(v, 1e-12) : v);
   for (const line of lines) {
     const known = line.l0.flatMap((l0, i) => line.low[i] === null || line.high[i] === null ? [] : [i]);
     const side = (ends, order) => order.map(i => [x(line.l0[i]), at(ends[i])]);
     const around = [...side(line.low, known), ...side(line.high, [...known].reverse())];
-    if (known.length > 1) inside.append(svg("path", {class: "band", fill: lookOf(line.arch)[1], d: path(around) + "Z"}));
+    if (known.length > 1) inside.append(svg("path", {class: "band", fill: styleOf(line.arch)[1], d: path(around) + "Z"}));
   }
   for (const line of lines.filter(line => line.l0.length)) {
     const points = line.l0.map((l0, i) => [x(l0), at(line.mean[i])]);
-    inside.append(svg("path", {class: "line", stroke: lookOf(line.arch)[1], d: path(points)}));
+    inside.append(svg("path", {class: "line", stroke: styleOf(line.arch)[1], d: path(points)}));
   }
   return inside;
 }
 function means(lines, x, y) {
   return lines.flatMap(line => {
-    const [, colour, marker] = lookOf(line.arch), drawn = [...line.l0.keys()].filter(i => !chosen.log || line.mean[i] > 0);
+    const [, colour, marker] = styleOf(line.arch), drawn = [...line.l0.keys()].filter(i => !selected.log || line.mean[i] > 0);
     return drawn.map(i => mark(marker, colour, x(line.l0[i]), y(line.mean[i]), 4.4, "mean"));
   });
 }
 function point(out, sae, x, y, repeated) {
-  const [, colour, marker] = look(sae);
+  const [, colour, marker] = style(sae);
   return button(out, sae, x, y, mark(marker, colour, x, y, repeated ? 2.7 : 4.4, repeated ? "mark seed" : "mark"));
 }
 function button(out, sae, x, y, drawn) {
@@ -102,7 +102,7 @@ function button(out, sae, x, y, drawn) {
   out.append(group);
   return {sae, x, y, group};
 }
-function absent(out, ids, state, x, left, y) {
+function withoutResults(out, ids, state, x, left, y) {
   const taken = {};
   return ids.map(i => {
     const beside = taken[saes.sparsity[i]] = (taken[saes.sparsity[i]] ?? -1) + 1;
@@ -110,17 +110,17 @@ function absent(out, ids, state, x, left, y) {
     const at = saes.sparsity[i] ? x(saes.sparsity[i]) + around : left + 12 * (beside + 1), [a, b] = [at - 4, at + 4];
     const d = state === "failed" ? `M${a} ${y - 4}L${b} ${y + 4}M${a} ${y + 4}L${b} ${y - 4}`
       : `M${a} ${y}A4 4 0 1 0 ${b} ${y}A4 4 0 1 0 ${a} ${y}`;
-    return button(out, i, at, y, svg("path", {class: "absent", d, stroke: look(i)[1]}));
+    return button(out, i, at, y, svg("path", {class: "without-results", d, stroke: style(i)[1]}));
   });
 }
 
-const name = sae => `${look(sae)[0]}, ${saes.aim[sae]}, seed ${cell(sae, "seed")}`;
+const name = sae => `${style(sae)[0]}, ${saes.target[sae]}, seed ${cell(sae, "seed")}`;
 function brief(sae) {
   if (saes.state[sae] !== "finished") return [["state", saes.state[sae]]];
   return ["l0", "fvu", "delta_loss"].map(key => [key, cell(sae, key)]).filter(([, value]) => value !== "-");
 }
 
-// A click takes the nearest point: they lie close, and fingers are wide.
+// A click selects the nearest point: points lie close together, and a touch is imprecise.
 function listen(out, points, key) {
   const nearest = event => {
     const at = out.getBoundingClientRect(), far = p => Math.hypot(p.x - event.clientX + at.left, p.y - event.clientY + at.top);
@@ -129,13 +129,13 @@ function listen(out, points, key) {
   };
   for (const p of points) {
     p.group.dataset.panel = key;
-    p.group.addEventListener("focus", () => hover(p));  // not on the whole: that would make it a stop for Tab itself
+    p.group.addEventListener("focus", () => hover(p));  // not on the panel, which would then be a stop for Tab
     p.group.addEventListener("blur", () => hover(null));
   }
   points[0]?.group.setAttribute("tabindex", 0);
   out.addEventListener("pointermove", event => event.pointerType === "mouse" && hover(nearest(event)));
   out.addEventListener("pointerleave", () => hover(null));
-  out.addEventListener("click", event => {  // a screen reader's click has no place
+  out.addEventListener("click", event => {  // a screen reader's click has no coordinates
     const p = event.detail ? nearest(event) : points.find(p => p.group.contains(event.target));
     if (p) open(p.sae, p.group);
   });
