@@ -1,23 +1,7 @@
-"""The command line: `python train.py --help`. No logic here, and nothing heavy is imported before the work starts."""
-import os
+"""The command line in a checkout: `python train.py --help`. It is `saesweep train` with the conf/ and sweeps/ beside it."""
 from pathlib import Path
 
-import hydra
-from omegaconf import DictConfig
-
-import saesweep.runtime.threads  # noqa: F401 before torch
-from saesweep.sweep.hydra_errors import in_one_line
-
-os.environ["SAESWEEP_ROOT"] = str(Path(__file__).resolve().parent)  # where `sweeps=` is looked up, whatever the cwd
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> dict | None:
-    from saesweep.sweep.single_job import train
-
-    return train(cfg)
-
+from saesweep.cli.train import main
 
 if __name__ == "__main__":
-    with in_one_line():
-        main()
+    main(Path(__file__).resolve().parent)

@@ -19,6 +19,7 @@ import pandas as pd
 from saesweep.errors import UsageError
 from saesweep.loggers import wandb_runs
 from saesweep.report.style import looks
+from saesweep.runtime import program
 
 if TYPE_CHECKING:
     import wandb_workspaces.workspaces as ws
@@ -101,8 +102,8 @@ def save(made: "ws.Workspace", update: str | None) -> str:
         return made.save().url
 
 
-def main(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m saesweep.report.dashboard", description=__doc__.split("\n")[0])
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog=program.called("dashboard"), description=__doc__.split("\n")[0])
     parser.add_argument("--entity", required=True, help="user or team")
     parser.add_argument("--project", required=True, help="as logger.wandb.project of the sweeps")
     parser.add_argument("--name", default=NAME, help="of the workspace")
@@ -123,6 +124,6 @@ def main(words: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        main()
     except UsageError as error:
         sys.exit(str(error))

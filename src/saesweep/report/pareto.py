@@ -20,6 +20,7 @@ from saesweep.errors import UsageError
 from saesweep.report import compare, figures, page, verdicts, wording
 from saesweep.results import files, sweep_table
 from saesweep.results.sweep_table import Details
+from saesweep.runtime import program
 
 SHOWN = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
          "loss_recovered": ".4f", "dead": ".3f", "recovery": ".3f"}
@@ -139,7 +140,7 @@ def _means(found: Mapping[str, Any], measure: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m saesweep.report.pareto", description="Fronts and comparisons of sweeps.")
+    parser = argparse.ArgumentParser(prog=program.called("pareto"), description="Fronts and comparisons of sweeps.")
     parser.add_argument("sweeps", nargs="+", type=Path, help="folders such as outputs/default")
     parser.add_argument("--out", type=Path, help="where to write; needed for several sweeps, else only the text is shown")
     parser.add_argument("--reference", help="the architecture that means over L0 are compared with")

@@ -23,6 +23,8 @@ from omegaconf import OmegaConf
 
 from saesweep.config.ranges import whole
 from saesweep.errors import UsageError
+from saesweep.old_names import renewed
+from saesweep.runtime import program
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def latest(job: Path) -> dict[str, float]:
 def command(job: Path) -> str:
     """What trains this SAE alone again: its overrides, as Hydra has noted them."""
     words = OmegaConf.to_container(OmegaConf.load(job / OVERRIDES)) if (job / OVERRIDES).is_file() else []
-    return " ".join(["python train.py", *map(shlex.quote, map(str, words))])
+    return " ".join([program.called("train"), *map(shlex.quote, map(str, words))])
 
 
 def replace(file: Path, content: Any) -> None:
@@ -105,7 +107,7 @@ def write_failed(folder: Path, reason: str) -> None:
 def settings(job: Path) -> dict[str, Any]:
     """Every setting that made the SAE, as it was composed."""
     file = next((job / name for name in (RESOLVED, COMPOSED) if (job / name).is_file()), None)
-    return OmegaConf.to_container(OmegaConf.load(file), resolve=True) if file else {}
+    return renewed(OmegaConf.to_container(OmegaConf.load(file), resolve=True)) if file else {}
 
 
 def at_home(node: Any) -> Any:
