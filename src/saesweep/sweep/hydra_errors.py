@@ -20,12 +20,13 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from saesweep.errors import TrainingFailed
 from saesweep.runtime import program
 from saesweep.sweep import rollback
 
-REFUSED = (ConfigCompositionException, OverrideParseException, InstantiationException, OmegaConfBaseException)
+REFUSED = (ConfigCompositionException, OverrideParseException, InstantiationException, OmegaConfBaseException, YAMLError)
 NO_NAME, NO_LOGGER = "Config group override must be a string", "logger=[] is no logger at all"
 GROUPS = ("sweeps", "hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging")
 
@@ -70,6 +71,8 @@ def said(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     text = str(error)
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
+        return f"{mark.name}: is not readable YAML, line {mark.line + 1}: {error.problem or error.context}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: is missing; write {error.full_key}=..."
     if text.startswith(NO_NAME):
