@@ -24,7 +24,8 @@ def ended(*command, **environment):
 
 
 def saesweep(*words, **environment):
-    return ended("-c", "from saesweep.cli import main; main()", *words, **environment)
+    """As the installed script, which has no working directory among its places to import from."""
+    return ended("-P", "-c", "from saesweep.cli import main; main()", *words, **environment)
 
 
 def write(name, text):
@@ -110,7 +111,7 @@ def test_a_users_own_architecture_may_lie_in_the_working_directory():
     write("conf/arch/mine.yaml", MINE + "_target_: mine.Nope\n")
     write("mine.py", "")
     refused = saesweep("train", "model=synthetic", "arch=mine", "logger=csv", SAESWEEP_PACKAGES="mine")
-    assert refused.stderr.startswith("arch._target_=mine.Nope: cannot be imported (module 'mine' has no attribute 'Nope')")
+    assert "arch._target_=mine.Nope: cannot be imported (No module named 'mine.Nope'; " in refused.stderr
 
 
 def test_a_users_file_that_is_no_yaml_is_one_line_with_its_place():

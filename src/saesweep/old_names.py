@@ -6,7 +6,6 @@ now. Where a package has taken the name of a module (saesweep.training), its att
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import CodeType, ModuleType
@@ -42,7 +41,7 @@ MOVED = {
 NEW = {f"saesweep.{old}": f"saesweep.{new}" for old, new in MOVED.items()}
 
 
-class Finder(MetaPathFinder):
+class Finder:
     """Asked last, so that no other import is slower."""
 
     def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -51,7 +50,7 @@ class Finder(MetaPathFinder):
         return ModuleSpec(name, Moved(spec), origin=spec.origin)
 
 
-class Moved(InspectLoader):
+class Moved:
     """The old name's module is the new name's."""
 
     def __init__(self, spec: ModuleSpec) -> None:
@@ -65,9 +64,6 @@ class Moved(InspectLoader):
 
     def get_code(self, fullname: str) -> CodeType | None:
         return self.spec.loader.get_code(self.spec.name)  # of python -m
-
-    def get_source(self, fullname: str) -> str | None:
-        return self.spec.loader.get_source(self.spec.name)
 
 
 def install() -> None:

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 
 from saesweep.errors import UsageError
 from saesweep.runtime import program
@@ -25,6 +24,8 @@ def main() -> None:
     if command in ("-h", "--help"):
         print(_help())
     elif command == "--version":
+        from importlib.metadata import version
+
         print(f"saesweep {version('saesweep')}")
     elif command in COMPLETION:
         _complete()
