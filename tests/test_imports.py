@@ -8,9 +8,9 @@ from standin.cli import ROOT
 PACKAGE = ROOT / "src/saesweep"
 ORDER = (  # from the top downwards, as CONTRIBUTING.md draws it
     "api", "sweep", "report", "training", "evaluation", "loggers", "data", "results", "arch", "lm", "config", "runtime",
-    "errors",
+    "errors", "old_names",
 )
-ENTRIES = ("__init__", "cli", "old_names")  # above all of them
+ENTRIES = ("__init__", "cli")  # above all of them
 OF_ARCH = {"torch", "numba", "numpy", "triton", "jaxtyping"}
 
 

@@ -1,17 +1,23 @@
-"""Where `sweeps=...` is looked up, and the resolver `job_folder` of conf/train.yaml."""
+"""Where the choices of a group and `sweeps=...` are looked up, and the resolvers of conf/train.yaml."""
 import copy
 import os
+import sys
+from functools import cache
 from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from saesweep.config.ranges import whole
 from saesweep.results.files import job_name
+from saesweep.runtime import program
+
+YOURS = "yours"  # the provider of what stands in the working directory
 
 
 class SweepsSource(FileConfigSource):
@@ -22,25 +28,61 @@ class SweepsSource(FileConfigSource):
     def scheme() -> str:
         return "sweeps"
 
+    def groups(self) -> tuple[str, ...]:
+        return ("sweeps",)
+
     def is_group(self, config_path: str) -> bool:
-        return self._ours(config_path) and super().is_group(config_path)
+        return self._holds(config_path) and super().is_group(config_path)
 
     def is_config(self, config_path: str) -> bool:
-        return self._ours(config_path) and super().is_config(config_path)
+        return self._holds(config_path) and super().is_config(config_path)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        return super().list(config_path, results_filter) if self._ours(config_path) else []
+        return super().list(config_path, results_filter) if self._holds(config_path) else []
 
-    def _ours(self, config_path: str) -> bool:
-        return Path(config_path).parts[:1] in ((), ("sweeps",))
+    def load_config(self, config_path: str) -> ConfigResult:
+        """A file that takes the place of one of the program's is named on stderr, once."""
+        if self.provider == YOURS:
+            _note_replaced(Path(self.path), self._normalize_file_name(config_path))
+        return super().load_config(config_path)
+
+    def _holds(self, config_path: str) -> bool:
+        return Path(config_path).parts[:1] in ((), *((group,) for group in self.groups()))
 
 
-class SweepsPath(SearchPathPlugin):
-    """In place of hydra.searchpath in conf/train.yaml, which `--help` and the shell completion do not look at."""
+class ConfSource(SweepsSource):
+    """conf://FOLDER: a user's files for the groups of the program. What else FOLDER holds may belong to another program."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "conf"
+
+    def groups(self) -> tuple[str, ...]:
+        return ("local", *(path.name for path in (program.root() / "conf").iterdir() if path.is_dir()))
+
+
+class SearchPath(SearchPathPlugin):
+    """In place of hydra.searchpath in conf/train.yaml, which `--help` and the shell completion do not look at.
+
+    A user's own conf/ and sweeps/ in the working directory come first where the installed program was called.
+    """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        if root := os.environ.get("SAESWEEP_ROOT"):  # set by train.py
-            search_path.append("saesweep", f"sweeps://{root}")
+        root, here = os.environ.get(program.ROOT), Path.cwd()
+        if root is None:  # another Hydra application
+            return
+        if program.INSTALLED in os.environ and here != Path(root):
+            search_path.prepend(YOURS, f"conf://{here}/conf", anchor="main")
+            search_path.append(YOURS, f"sweeps://{here}")
+        search_path.append("saesweep", f"sweeps://{root}")
+
+
+@cache
+def _note_replaced(folder: Path, name: str) -> None:
+    own = folder / name
+    replaced = Path(os.environ[program.ROOT]) / ("" if name.startswith("sweeps/") else "conf") / name
+    if own.is_file() and replaced.is_file() and own.read_bytes() != replaced.read_bytes():
+        print(f"{os.path.relpath(own)} is read in place of the program's own {name}", file=sys.stderr)
 
 
 def job_folder(
@@ -52,6 +94,7 @@ def job_folder(
 
 def register() -> None:
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    OmegaConf.register_new_resolver("called", program.called, replace=True)
     # Hydra 1.3 copies its sources for every job and, for --help, for every group, and with this one the store of all its
     # own configs, which a source only reads: 40% of the time of --help.
     StructuredConfigSource.__deepcopy__ = lambda source, memo: copy.copy(source)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from saesweep.errors import UsageError
 from saesweep.loggers import wandb_runs
 from saesweep.report.style import arch_styles
+from saesweep.runtime import program
 
 if TYPE_CHECKING:
     import wandb_workspaces.workspaces as ws
@@ -95,8 +96,8 @@ def save(made: "ws.Workspace", update: str | None) -> str:
         return made.save().url
 
 
-def main(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m saesweep.report.dashboard", description=(__doc__ or "").split("\n")[0])
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog=program.called("dashboard"), description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--entity", required=True, help="user or team")
     parser.add_argument("--project", required=True, help="logger.wandb.project of the sweeps")
     parser.add_argument("--name", default=NAME, help="name of the workspace")
@@ -117,6 +118,6 @@ def main(words: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        main()
     except UsageError as error:
         sys.exit(str(error))

@@ -20,7 +20,7 @@ from saesweep.errors import UsageError
 from saesweep.report import compare, figures, page, verdicts, wording
 from saesweep.results import sweep_table
 from saesweep.results.sweep_table import Details
-from saesweep.runtime import atomic
+from saesweep.runtime import atomic, program
 
 COLUMNS = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
            "loss_recovered": ".4f", "dead": ".3f", "recovery": ".3f"}  # of the printed table, with their formats
@@ -130,7 +130,7 @@ def _amount(gap: Mapping[str, Any], measure: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m saesweep.report.pareto", description="Compare the SAEs of sweeps.")
+    parser = argparse.ArgumentParser(prog=program.called("pareto"), description="Compare the SAEs of sweeps.")
     parser.add_argument("sweeps", nargs="+", type=Path, help="folders such as outputs/default")
     parser.add_argument("--out", type=Path, help="folder to write to; several sweeps are only printed without it")
     parser.add_argument("--reference", help="the architecture that means over L0 are relative to")

@@ -23,6 +23,8 @@ from omegaconf import OmegaConf
 
 from saesweep.config.ranges import whole
 from saesweep.errors import UsageError
+from saesweep.old_names import renewed
+from saesweep.runtime import program
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def latest(job: Path) -> dict[str, float]:
 def command(job: Path) -> str:
     """The command that trains this SAE alone, from the overrides that Hydra has written."""
     words = OmegaConf.to_container(OmegaConf.load(job / OVERRIDES)) if (job / OVERRIDES).is_file() else []
-    return " ".join(["python train.py", *map(shlex.quote, map(str, words))])
+    return " ".join([program.called("train"), *map(shlex.quote, map(str, words))])
 
 
 def state(job: Path) -> str:
@@ -89,7 +91,7 @@ def write_failed(folder: Path, reason: str) -> None:
 def settings(job: Path) -> dict[str, Any]:
     """The settings of the SAE, as composed; empty if they are not there."""
     file = next((job / name for name in (RESOLVED, COMPOSED) if (job / name).is_file()), None)
-    return OmegaConf.to_container(OmegaConf.load(file), resolve=True) if file else {}
+    return renewed(OmegaConf.to_container(OmegaConf.load(file), resolve=True)) if file else {}
 
 
 def at_home(node: Any) -> Any:

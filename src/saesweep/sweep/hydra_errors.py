@@ -20,12 +20,13 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from saesweep.errors import TrainingFailed
+from saesweep.runtime import program
 from saesweep.sweep import rollback
 
-WITH_M = "several values are a sweep: add -m, as in python train.py -m"
-REFUSED = (ConfigCompositionException, OverrideParseException, InstantiationException, OmegaConfBaseException)
+REFUSED = (ConfigCompositionException, OverrideParseException, InstantiationException, OmegaConfBaseException, YAMLError)
 NO_NAME, NO_LOGGER = "Config group override must be a string", "logger=[] is no logger at all"
 GROUPS = ("sweeps", "hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging")
 
@@ -70,6 +71,8 @@ def message(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     text = str(error)
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
+        return f"{mark.name}: is not readable YAML, line {mark.line + 1}: {error.problem or error.context}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: is missing; write {error.full_key}=..."
     if text.startswith(NO_NAME):
@@ -82,12 +85,16 @@ def message(error: Exception) -> str:
         return _no_choice(*found.groups(), _local(error, "repo", IConfigRepository))
     if found := re.match(r"Ambiguous value for argument '(.*)'", text):
         key, _, value = found[1].partition("=")
-        return f"{found[1]}: {WITH_M} {found[1].replace(' ', '')}; or quote a text twice: '{key}=\"{value}\"'"
+        return f"{found[1]}: {_with_m()} {found[1].replace(' ', '')}; or quote a text twice: '{key}=\"{value}\"'"
     if found := re.match(r"Sweep parameters '(.*)' requires", text):
-        return f"{found[1]}: {WITH_M} '{found[1]}'"
+        return f"{found[1]}: {_with_m()} '{found[1]}'"
     if found := re.match(r"Could not (?:override|delete from config\.) '(\S+)'(?: does not exist)?\.", text):
         return _no_key(found[1], _local(error, "cfg", DictConfig))
     return _shortened(error)
+
+
+def _with_m() -> str:
+    return f"several values are a sweep: add -m, as in {program.called('train')} -m"
 
 
 def _unreadable(error: OverrideParseException) -> str:

@@ -18,6 +18,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from saesweep.config.check import check
 from saesweep.config.schema import MAY_DIFFER_IN_A_GROUP
 from saesweep.errors import UsageError, as_typed
+from saesweep.old_names import renewed
 from saesweep.results import checkpoints, files
 
 ONE_CHOICE = ("model", "site", "text", "cache", "arch", "trainer")
@@ -34,7 +35,7 @@ class Job:
         """The config without Hydra's node, resolved."""
         with resolving(), current(self.composed):
             task = OmegaConf.masked_copy(self.composed, [key for key in self.composed if key != "hydra"])
-            return files.at_home(OmegaConf.to_container(task, resolve=True, throw_on_missing=True))
+            return files.at_home(renewed(OmegaConf.to_container(task, resolve=True, throw_on_missing=True)))
 
 
 @contextmanager

@@ -1,0 +1,3 @@
+from saesweep import old_names
+
+__getattr__ = old_names.attributes(__name__)

@@ -6,6 +6,7 @@ All nodes see the sweep's folder. A node that joins runs its ranks of every grou
 """
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -13,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from saesweep.errors import UsageError
+from saesweep.runtime import program
 from saesweep.sweep.engines import worker
 
 LAUNCHER = "launcher"  # exists while groups may follow
@@ -29,7 +32,7 @@ def over(places: Path) -> None:
         places.rmdir()
 
 
-def main(sweep: Path) -> None:
+def follow(sweep: Path) -> None:
     places = sweep / ".groups"
     print(f"waiting for groups of {sweep}", flush=True)
     while not (places / LAUNCHER).exists():
@@ -47,7 +50,17 @@ def main(sweep: Path) -> None:
         time.sleep(0.2)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    parser = argparse.ArgumentParser(prog=program.called("join"), description="Run this node's ranks of a sweep.")
+    parser.add_argument("sweep", type=Path, help="its folder, such as outputs/default, which all nodes see")
+    sweep = parser.parse_args().sweep
     if "NODE_RANK" not in os.environ:
-        sys.exit("set MASTER_ADDR, MASTER_PORT and NODE_RANK, which is 1 or more on a node that joins")
-    main(Path(sys.argv[1]))
+        raise UsageError("set MASTER_ADDR, MASTER_PORT and NODE_RANK, which is 1 or more on a node that joins")
+    follow(sweep)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UsageError as error:
+        sys.exit(str(error))

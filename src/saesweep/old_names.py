@@ -1,0 +1,95 @@
+"""Names of modules that have moved: what a config, a command or a notebook has written down keeps working.
+
+`import saesweep.models`, `python -m saesweep.pareto` and `_target_: saesweep.strategies.PerRank` find the module where it is
+now. Where a package has taken the name of a module (saesweep.training), its attributes are looked up in that module.
+"""
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import CodeType, ModuleType
+from typing import Any
+
+MOVED = {
+    "activations": "data.stream", "cache": "data.disk_cache", "enough": "data.text_length", "overlap": "data.overlap",
+    "read_ahead": "data.prefetch", "readers": "data.corpora", "reading": "data.harvest", "statistics": "data.normalisation",
+    "synthetic": "data.synthetic", "text": "data.text", "text_files": "data.text_files",
+    "converted": "lm.gguf", "hub": "lm.hub", "model_checks": "lm.checks", "models": "lm.models", "sites": "lm.hooks",
+    "instantiate": "config.instantiate", "keys": "config.schema", "ranges": "config.ranges", "sweep.check": "config.check",
+    "files": "results.files", "outputs": "results.sweep_table", "saelens": "results.sae_format", "saves": "results.checkpoints",
+    "logging": "loggers.sweep_logger", "members": "loggers.identity", "per_sae": "loggers.lightning_logger",
+    "wandb_runs": "loggers.wandb_runs",
+    "evaluation": "evaluation.evaluate", "metrics": "evaluation.metrics",
+    "build": "training.build", "calibration": "training.calibration", "optimizer": "training.optimizer",
+    "running_sums": "training.running_sums", "sparsity": "training.l0_controller", "strategies": "training.strategies",
+    "sweep.fit": "training.fit", "training": "training.module",
+    "compare": "report.compare", "curves": "report.style", "dashboard": "report.dashboard", "figures": "report.figures",
+    "intervals": "report.intervals", "jackknife": "report.jackknife", "matching": "report.matching",
+    "measured_curve": "report.measured_curve", "page": "report.page", "pareto": "report.pareto", "verdicts": "report.verdicts",
+    "wording": "report.wording",
+    "digests": "runtime.digests", "distributed": "runtime.distributed", "draws": "runtime.rng", "memory": "runtime.memory",
+    "progress": "runtime.console", "screen": "runtime.screen", "signals": "runtime.signals", "spinning": "runtime.threads",
+    "timing": "runtime.timing",
+    "sweep.before": "sweep.preflight", "sweep.engines": "sweep.engines.base", "sweep.join": "sweep.engines.join",
+    "sweep.on_ray": "sweep.engines.ray", "sweep.precompile": "sweep.compilation", "sweep.ranks": "sweep.engines.worker",
+    "sweep.record": "sweep.job_record", "sweep.refusals": "sweep.hydra_errors", "sweep.run": "sweep.group",
+    "sweep.single": "sweep.single_job", "sweep.slurm": "sweep.engines.slurm", "sweep.summary": "sweep.wandb_summary",
+    "sweep.traces": "sweep.rollback", "sweep.view": "sweep.live_table",
+    "notebook": "api",
+}
+NEW = {f"saesweep.{old}": f"saesweep.{new}" for old, new in MOVED.items()}
+
+
+class Finder:
+    """Asked last, so that no other import is slower."""
+
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in NEW or (spec := find_spec(NEW[name])) is None:
+            return None
+        return ModuleSpec(name, Moved(spec), origin=spec.origin)
+
+
+class Moved:
+    """The old name's module is the new name's."""
+
+    def __init__(self, spec: ModuleSpec) -> None:
+        self.spec = spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return import_module(self.spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.spec  # Python has put the old name's there
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        return self.spec.loader.get_code(self.spec.name)  # of python -m
+
+
+def install() -> None:
+    if not any(isinstance(finder, Finder) for finder in sys.meta_path):
+        sys.meta_path.append(Finder())
+
+
+def attributes(package: str) -> Callable[[str], Any]:
+    """`__getattr__` of a package that has the name of a module of before."""
+
+    def find(name: str) -> Any:
+        if name.startswith("_") or find_spec(f"{package}.{name}"):  # a module in the package is imported as ever
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(NEW[package]), name)
+
+    return find
+
+
+def renewed(node: Any) -> Any:
+    """A config in which every `_target_` has its name of today, so that two ways to write one thing are equal."""
+    if isinstance(node, Mapping):
+        return {key: current(value) if key == "_target_" else renewed(value) for key, value in node.items()}
+    return [renewed(value) for value in node] if isinstance(node, list) else node
+
+
+def current(target: Any) -> Any:
+    """The dotted path of today of a class or function."""
+    module, _, name = str(target).rpartition(".")
+    return f"{NEW[module]}.{name}" if module in NEW else target

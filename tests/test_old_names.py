@@ -1,0 +1,99 @@
+"""What the layout before the packages has left: names of modules, and the folder of an SAE that it trained (old_layout/)."""
+import runpy
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+from standin.cli import ROOT, composed
+
+from saesweep import old_names
+from saesweep.config.check import check
+from saesweep.loggers.identity import MemberInfo
+from saesweep.results import files
+from saesweep.runtime.distributed import PER_MEMBER
+from saesweep.sweep import job_record
+from saesweep.sweep.jobs import job_of
+
+LEFT = ROOT / "tests/old_layout"
+FOLDER = Path("outputs/ranks/synthetic/resid.0/topk/8")
+NOW_PACKAGES = ("saesweep.training", "saesweep.evaluation", "saesweep.sweep.engines")
+
+
+@pytest.fixture
+def left(tmp_path, monkeypatch):
+    """The working directory in which the old code trained an SAE: its settings and numbers, without weights."""
+    shutil.copytree(LEFT, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return FOLDER
+
+
+def test_every_module_that_has_moved_is_imported_by_its_old_name():
+    for old, new in old_names.NEW.items():
+        module = import_module(new)
+        assert old in NOW_PACKAGES or import_module(old) is module, old
+        assert module.__spec__.name == new == module.__name__
+
+
+@pytest.mark.parametrize("package, name", [*zip(NOW_PACKAGES, ("SAESweep", "Subject", "Engine"), strict=True)])
+def test_a_package_that_has_taken_the_name_of_a_module_has_what_the_module_had(package, name):
+    assert getattr(import_module(package), name) is getattr(import_module(old_names.NEW[package]), name)
+    with pytest.raises(AttributeError):
+        import_module(package).no_such_name  # noqa: B018
+
+
+def test_an_unknown_module_is_as_unknown_as_before():
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'saesweep\.modles'"):
+        import_module("saesweep.modles")
+
+
+def test_results_can_be_called_before_and_after_the_package_of_this_name_is_imported(tmp_path):
+    import saesweep.results.files
+
+    assert saesweep.results.files.NUMBERS == "eval.json"
+    with pytest.raises(ValueError, match="is no folder"):
+        saesweep.results(tmp_path / "no")
+
+
+@pytest.mark.parametrize("module", ["saesweep.pareto", "saesweep.dashboard", "saesweep.sweep.join"])
+def test_a_documented_command_runs_by_its_old_name(module, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    for name in (module, old_names.NEW[module]):
+        monkeypatch.delitem(sys.modules, name, raising=False)  # as in a new process
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert end.value.code == 0 and f"usage: python -m {old_names.NEW[module]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("old, new", [
+    ("saesweep.strategies.PerMember", "saesweep.training.strategies.PerMember"),
+    ("saesweep.strategies.PerRank", "saesweep.training.strategies.PerRank"),
+    ("saesweep.sweep.before.Refuse", "saesweep.sweep.preflight.Refuse"),
+    ("saesweep.sweep.run.train_group", "saesweep.sweep.group.train_group"),
+])
+def test_a_class_or_function_that_a_config_names_is_found_by_its_old_name(old, new):
+    assert old_names.current(old) == old_names.current(new) == new
+    assert get_object(old) is get_object(new)
+
+
+def test_a_strategy_of_the_old_name_is_the_one_of_today():
+    words = ("model=synthetic", "arch=topk", "trainer=ddp_sim")
+    old, new = (job_of(composed(*words, *more, always=(), whole=True), single=True).settings
+                for more in (["trainer.strategy._target_=saesweep.strategies.PerMember"], []))
+    assert old == new and old["trainer"]["strategy"]["_target_"] == PER_MEMBER
+    assert check(old) is None
+
+
+def test_what_the_old_code_has_finished_is_finished_and_has_no_other_settings(left):
+    job = job_of(composed(*OmegaConf.load(left / files.OVERRIDES), always=(), whole=True), single=True)
+    assert job.folder == Path.cwd() / left
+    assert job_record.differences(job) == [] and job_record.finished(job)["fvu"] == pytest.approx(0.4767, abs=1e-4)
+    assert job.settings == files.settings(left)
+
+
+def test_the_run_of_an_sae_in_wandb_has_the_id_that_the_old_code_gave_it(left):
+    member = MemberInfo(left, files.settings(left), "ranks", "synthetic", "resid", 0, "topk", 8, 0)
+    assert member.id == "78f3b51573fa6284"
