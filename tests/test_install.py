@@ -47,7 +47,7 @@ def test_the_commands_are_listed_with_a_line_each_and_nothing_heavy_is_imported(
     (["x"], "x: there is no such command; there are train, pareto, dashboard, join"),
     (["sparsity=8"], "sparsity=8: is no command; settings come after one: saesweep train sparsity=8"),
     (["-m", "sparsity=8,9"], "-m: is no command; settings come after one: saesweep train -m sparsity=8,9"),
-    (["pareto", "nowhere"], "nowhere is no folder: give a sweep's, such as outputs/default"),
+    (["pareto", "nowhere"], "nowhere is not a folder: give the folder of a sweep, such as outputs/default"),
     (["join", "outputs/default"], "set MASTER_ADDR, MASTER_PORT and NODE_RANK, which is 1 or more on a node that joins"),
 ])
 def test_a_mistake_is_one_line(words, line, monkeypatch):

@@ -14,7 +14,6 @@ from saesweep import old_names
 from saesweep.config.check import check
 from saesweep.loggers.identity import MemberInfo
 from saesweep.results import files
-from saesweep.runtime.distributed import PER_MEMBER
 from saesweep.sweep import job_record
 from saesweep.sweep.jobs import job_of
 
@@ -54,7 +53,7 @@ def test_results_can_be_called_before_and_after_the_package_of_this_name_is_impo
     import saesweep.results.files
 
     assert saesweep.results.files.NUMBERS == "eval.json"
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         saesweep.results(tmp_path / "no")
 
 
@@ -83,7 +82,7 @@ def test_a_strategy_of_the_old_name_is_the_one_of_today():
     words = ("model=synthetic", "arch=topk", "trainer=ddp_sim")
     old, new = (job_of(composed(*words, *more, always=(), whole=True), single=True).settings
                 for more in (["trainer.strategy._target_=saesweep.strategies.PerMember"], []))
-    assert old == new and old["trainer"]["strategy"]["_target_"] == PER_MEMBER
+    assert old == new and old["trainer"]["strategy"]["_target_"] == "saesweep.training.strategies.PerMember"
     assert check(old) is None
 
 
