@@ -9,8 +9,8 @@ import pandas as pd
 
 from saesweep.report import page
 from saesweep.report.compare import compare
-from saesweep.results import sweep_table
-from saesweep.results.files import job_name
+from saesweep.storage import sweep_table
+from saesweep.storage.files import job_name
 
 LEVEL = {"jumprelu": 0.998, "topk": 1.0, "gated": 1.06, "relu": 1.5, "batchtopk": 1.01}
 METRICS = ("fvu", "delta_loss")

@@ -14,7 +14,7 @@ from saesweep.data.held_out import held_out_blocks
 from saesweep.data.text import Corpus
 from saesweep.lm import models
 from saesweep.lm.models import LanguageModel, Tokenizer
-from saesweep.results.checkpoints import Cohort, cohorts
+from saesweep.storage.checkpoints import Cohort, cohorts
 from saesweep.sweep import group, inputs
 from saesweep.sweep.inputs import point_of
 from saesweep.sweep.origin import determined_by

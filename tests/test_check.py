@@ -15,7 +15,7 @@ from saesweep.config.check import TRAINER, check
 from saesweep.config.instantiate import instantiate, locate
 from saesweep.config.schema import MAY_DIFFER_IN_A_FIGURE, MAY_DIFFER_IN_A_GROUP, NOT_THE_SAES, Activations, Evaluation, Train
 from saesweep.errors import UsageError
-from saesweep.results import files
+from saesweep.storage import files
 from saesweep.sweep.jobs import groups, job_of
 
 

@@ -11,7 +11,7 @@ from standin.cli import ENV, ROOT, composed, train
 
 from hydra_plugins.saesweep.sources import job_folder
 from saesweep.errors import UsageError
-from saesweep.results import files
+from saesweep.storage import files
 from saesweep.sweep.jobs import job_of
 
 PLACE = Path("outputs/default/standin/resid.1")

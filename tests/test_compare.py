@@ -11,7 +11,7 @@ from scipy import stats
 
 from saesweep.report.compare import compare
 from saesweep.report.pareto import answer
-from saesweep.results import sweep_table
+from saesweep.storage import sweep_table
 
 DRAWS = 1000 if os.environ.get("CI_FULL") else 100
 

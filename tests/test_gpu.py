@@ -16,7 +16,7 @@ from saesweep.arch.ops import plain
 from saesweep.data.harvest import harvest
 from saesweep.lm import models
 from saesweep.lm.hooks import HookPoint
-from saesweep.results.checkpoints import cohorts
+from saesweep.storage.checkpoints import cohorts
 from saesweep.sweep.probe import estimate
 from saesweep.sweep.resources import Resources
 from saesweep.training import optimizer

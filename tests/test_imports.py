@@ -7,7 +7,7 @@ from standin.cli import ROOT
 
 PACKAGE = ROOT / "src/saesweep"
 ORDER = (  # from the top downwards, as CONTRIBUTING.md draws it
-    "api", "sweep", "report", "training", "evaluation", "loggers", "data", "results", "arch", "lm", "config", "runtime",
+    "api", "sweep", "report", "training", "evaluation", "loggers", "data", "storage", "arch", "lm", "config", "runtime",
     "errors", "old_names",
 )
 ENTRIES = ("__init__", "cli")  # above all of them

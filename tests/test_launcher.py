@@ -16,7 +16,7 @@ from standin import run
 from standin.cli import ENV, Seen, train
 
 from hydra_plugins.saesweep import sources
-from saesweep.results import checkpoints
+from saesweep.storage import checkpoints
 
 PLACE = Path("outputs/default/standin/resid.1")
 

@@ -22,7 +22,7 @@ from saesweep.evaluation.evaluate import Subject
 from saesweep.evaluation.metrics import CrossEntropy
 from saesweep.lm import models
 from saesweep.lm.hooks import edit
-from saesweep.results import checkpoints
+from saesweep.storage import checkpoints
 from saesweep.sweep.inputs import ReadText
 from saesweep.training.build import build
 

@@ -13,7 +13,7 @@ from standin.cli import ROOT, composed
 from saesweep import old_names
 from saesweep.config.check import check
 from saesweep.loggers.identity import MemberInfo
-from saesweep.results import files
+from saesweep.storage import files
 from saesweep.sweep import job_record
 from saesweep.sweep.jobs import job_of
 
@@ -47,14 +47,6 @@ def test_a_package_that_has_taken_the_name_of_a_module_has_what_the_module_had(p
 def test_an_unknown_module_is_as_unknown_as_before():
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'saesweep\.modles'"):
         import_module("saesweep.modles")
-
-
-def test_results_can_be_called_before_and_after_the_package_of_this_name_is_imported(tmp_path):
-    import saesweep.results.files
-
-    assert saesweep.results.files.NUMBERS == "eval.json"
-    with pytest.raises(ValueError, match="is not a folder"):
-        saesweep.results(tmp_path / "no")
 
 
 @pytest.mark.parametrize("module", ["saesweep.pareto", "saesweep.dashboard", "saesweep.sweep.join"])

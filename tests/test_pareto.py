@@ -11,8 +11,8 @@ import pytest
 
 from saesweep.errors import UsageError
 from saesweep.report import figures, pareto, style, wording
-from saesweep.results import sweep_table
-from saesweep.results.files import job_name
+from saesweep.storage import sweep_table
+from saesweep.storage.files import job_name
 
 NUMBERS = {"d_in": 640, "d_sae": 4096, "tokens": 300_032, "coefficient": 0.000123, "l0": 32.0, "fvu": 0.1, "mse": 0.1,
            "cosine": 0.95, "relative_reconstruction_bias": 0.99, "ce_clean": 2.5, "ce_sae": 2.75, "ce_zero": 9.0,

@@ -12,7 +12,7 @@ from saesweep.arch.gated import Gated
 from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.relu import ReLU
 from saesweep.arch.topk import TopK
-from saesweep.results import sae_format
+from saesweep.storage import sae_format
 
 CONF = Path(__file__).parents[1] / "conf"
 D_IN, D_SAE, K = 12, 40, 5

@@ -14,8 +14,8 @@ import warm
 from small import command, weights, write_text
 from standin.cli import ENV
 
-from saesweep.results import checkpoints
-from saesweep.results.checkpoints import Checkpoint, cohorts
+from saesweep.storage import checkpoints
+from saesweep.storage.checkpoints import Checkpoint, cohorts
 
 LEFT = ("eval.json", "cfg.json", "sae_weights.safetensors", "metrics.csv")
 GROUP = ("arch=jumprelu,gated,topk", "sparsity=4,8", "tokens=25_600", "text.repeat=true", "save_tokens=640", "log_tokens=320")

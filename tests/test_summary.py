@@ -15,7 +15,7 @@ from standin.cli import ENV, train
 
 from hydra_plugins.saesweep import sources
 from saesweep.loggers.wandb_runs import submit
-from saesweep.results import sweep_table
+from saesweep.storage import sweep_table
 from saesweep.sweep.wandb_summary import Summary, standing
 
 NUMBERS = ["l0", "fvu", "delta_loss"]

@@ -19,8 +19,8 @@ from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import dead_share
 from saesweep.evaluation.recovery import recovery
 from saesweep.loggers.identity import labels
-from saesweep.results.checkpoints import cohorts
 from saesweep.runtime import distributed
+from saesweep.storage.checkpoints import cohorts
 from saesweep.sweep import group
 from saesweep.sweep.inputs import point_of
 from saesweep.sweep.origin import require_same

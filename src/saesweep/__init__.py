@@ -8,8 +8,6 @@
     with saesweep.splice(lm, sae):
         lm.module(input_ids=tokens)                              # with the reconstruction in place of the activation
 """
-import sys
-from types import ModuleType
 from typing import Any
 
 from saesweep import old_names
@@ -25,20 +23,4 @@ def __getattr__(name: str) -> Any:
     return getattr(api, name)
 
 
-class _Results(ModuleType):
-    """The package saesweep.results, which can be called as the function of this name."""
-
-    def __call__(self, *sweeps: Any) -> Any:
-        return __getattr__("results")(*sweeps)
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Python sets a package as an attribute of its parent when it is imported."""
-        if name == "results":
-            value.__class__ = _Results
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 old_names.install()

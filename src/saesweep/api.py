@@ -19,7 +19,7 @@ from saesweep.evaluation import evaluate
 from saesweep.lm import models
 from saesweep.lm.hooks import edit, hook_point
 from saesweep.lm.models import LanguageModel
-from saesweep.results import checkpoints, files, sweep_table
+from saesweep.storage import checkpoints, files, sweep_table
 from saesweep.training.build import build
 
 log = logging.getLogger(__name__)

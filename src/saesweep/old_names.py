@@ -17,7 +17,7 @@ MOVED = {
     "synthetic": "data.synthetic", "text": "data.text", "text_files": "data.text_files",
     "converted": "lm.gguf", "hub": "lm.hub", "model_checks": "lm.checks", "models": "lm.models", "sites": "lm.hooks",
     "instantiate": "config.instantiate", "keys": "config.schema", "ranges": "config.ranges", "sweep.check": "config.check",
-    "files": "results.files", "outputs": "results.sweep_table", "saelens": "results.sae_format", "saves": "results.checkpoints",
+    "files": "storage.files", "outputs": "storage.sweep_table", "saelens": "storage.sae_format", "saves": "storage.checkpoints",
     "logging": "loggers.sweep_logger", "members": "loggers.identity", "per_sae": "loggers.lightning_logger",
     "wandb_runs": "loggers.wandb_runs",
     "evaluation": "evaluation.evaluate", "metrics": "evaluation.metrics",

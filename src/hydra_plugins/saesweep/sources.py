@@ -14,8 +14,8 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from saesweep.config.ranges import whole
-from saesweep.results.files import job_name
 from saesweep.runtime import program
+from saesweep.storage.files import job_name
 
 YOURS = "yours"  # the provider of what stands in the working directory
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from saesweep.config.schema import NOT_THE_SAES
-from saesweep.results import files
+from saesweep.storage import files
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from saesweep.config.schema import wandb_mode
 from saesweep.loggers import wandb_runs
 from saesweep.loggers.identity import MemberInfo
 from saesweep.loggers.lightning_logger import LightningLogger
-from saesweep.results import files
 from saesweep.runtime import distributed
+from saesweep.storage import files
 
 log = logging.getLogger(__name__)
 Metrics = Mapping[str, int | float]

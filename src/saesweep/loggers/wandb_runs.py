@@ -21,7 +21,7 @@ from saesweep.config.schema import wandb_mode
 from saesweep.errors import UsageError
 from saesweep.loggers.identity import MemberInfo, digest
 from saesweep.loggers.resume_mark import ResumeMark
-from saesweep.results import files
+from saesweep.storage import files
 
 if TYPE_CHECKING:
     import wandb

@@ -25,7 +25,7 @@ from saesweep.report.jackknife import replicates
 from saesweep.report.matching import MATCH
 from saesweep.report.measured_curve import Curve, CurveValue, same_l0, weighted_mean
 from saesweep.report.verdicts import BorrowedVariance, compare_values
-from saesweep.results.sweep_table import PLACE, on_front
+from saesweep.storage.sweep_table import PLACE, on_front
 
 MEASURES = ("fvu", "delta_loss")  # lower is better
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from saesweep.report import style
-from saesweep.results.sweep_table import PLACE, Details, targets
+from saesweep.storage.sweep_table import PLACE, Details, targets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from numpy import ndarray as Array
 from saesweep.report.intervals import Interval, Variance, combined, document_variance, interval, seed_variance
 from saesweep.report.jackknife import Replicates
 from saesweep.report.matching import MATCH, lagrange_weights, value_at
-from saesweep.results.sweep_table import targets
+from saesweep.storage.sweep_table import targets
 
 
 class Point(NamedTuple):

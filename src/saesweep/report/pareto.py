@@ -18,9 +18,9 @@ import pandas as pd
 
 from saesweep.errors import UsageError
 from saesweep.report import compare, figures, page, verdicts, wording
-from saesweep.results import sweep_table
-from saesweep.results.sweep_table import Details
 from saesweep.runtime import atomic, program
+from saesweep.storage import sweep_table
+from saesweep.storage.sweep_table import Details
 
 COLUMNS = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
            "loss_recovered": ".4f", "dead": ".3f", "recovery": ".3f"}  # of the printed table, with their formats

@@ -17,11 +17,11 @@ from saesweep.evaluation.evaluate import Measured, Subject
 from saesweep.lm.hooks import HookPoint
 from saesweep.loggers.identity import MemberInfo, labels
 from saesweep.loggers.sweep_logger import SweepLogger
-from saesweep.results import checkpoints, files, sae_format, sweep_table
-from saesweep.results.checkpoints import Checkpoint, Cohort
 from saesweep.runtime import distributed
 from saesweep.runtime.isolate import isolate_failures
 from saesweep.runtime.memory import keep_freed_memory, out_of_memory
+from saesweep.storage import checkpoints, files, sae_format, sweep_table
+from saesweep.storage.checkpoints import Checkpoint, Cohort
 from saesweep.sweep.inputs import Inputs, Numbers, inputs_of, point_of
 from saesweep.sweep.origin import determined_by, require_same, write_origin
 from saesweep.sweep.resources import Resources

@@ -12,8 +12,8 @@ from saesweep.config.schema import MAY_DIFFER_IN_A_FIGURE
 from saesweep.config.settings import target
 from saesweep.errors import HOW_TO_REPLACE, UsageError, as_typed
 from saesweep.loggers.identity import own_settings
-from saesweep.results import checkpoints, files
-from saesweep.results.files import COMPOSED, FAILED, NUMBERS, RESOLVED
+from saesweep.storage import checkpoints, files
+from saesweep.storage.files import COMPOSED, FAILED, NUMBERS, RESOLVED
 from saesweep.sweep.jobs import Job, groups, shown
 from saesweep.sweep.resources import Resources
 

@@ -19,7 +19,7 @@ from saesweep.config.check import check
 from saesweep.config.schema import MAY_DIFFER_IN_A_GROUP
 from saesweep.errors import UsageError, as_typed
 from saesweep.old_names import renewed
-from saesweep.results import checkpoints, files
+from saesweep.storage import checkpoints, files
 
 ONE_CHOICE = ("model", "site", "text", "cache", "arch", "trainer")
 

@@ -18,8 +18,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from saesweep.errors import TrainingFailed, UsageError, exit_on_usage_error
-from saesweep.results import checkpoints, files
 from saesweep.runtime import signals
+from saesweep.storage import checkpoints, files
 from saesweep.sweep import job_record, rollback
 from saesweep.sweep.compilation import compiling
 from saesweep.sweep.engines.base import Engine

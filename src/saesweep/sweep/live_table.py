@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saesweep.config.settings import target
-from saesweep.results import files
 from saesweep.runtime import console
+from saesweep.storage import files
 from saesweep.sweep.jobs import Job
 from saesweep.sweep.plan import duration, shown_target
 

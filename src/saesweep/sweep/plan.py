@@ -3,7 +3,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saesweep.config.settings import target
-from saesweep.results import checkpoints
+from saesweep.storage import checkpoints
 from saesweep.sweep.jobs import Job, shown
 
 COLUMNS = ("site", "arch", "sparsity", "seed", "d_in", "d_sae", "parameters", "optimizer", "folder")

@@ -19,9 +19,9 @@ from saesweep.data.normalisation import Statistics
 from saesweep.data.text import pieces, tokenized
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
-from saesweep.results import sae_format
 from saesweep.runtime.console import ProgressLine
 from saesweep.runtime.timing import quickest
+from saesweep.storage import sae_format
 from saesweep.sweep import compilation, inputs
 from saesweep.sweep.inputs import KnownDictionary, ReadText, point_of
 from saesweep.sweep.resources import Resources

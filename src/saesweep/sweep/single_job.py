@@ -6,8 +6,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from saesweep.errors import TrainingFailed, UsageError, exit_on_usage_error
-from saesweep.results import checkpoints, files
 from saesweep.runtime import signals
+from saesweep.storage import checkpoints, files
 from saesweep.sweep import job_record, rollback
 from saesweep.sweep.engines.local import LocalEngine
 from saesweep.sweep.jobs import Job, job_of, shown

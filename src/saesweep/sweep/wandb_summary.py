@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from saesweep.loggers import wandb_runs
-from saesweep.results import files, sweep_table
+from saesweep.storage import files, sweep_table
 from saesweep.sweep.jobs import Job, shown
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from saesweep.config.instantiate import instantiate
 from saesweep.config.settings import Settings, device_of
 from saesweep.data.stream import ActivationStream
 from saesweep.loggers.sweep_logger import SweepLogger
-from saesweep.results import checkpoints, files
-from saesweep.results.checkpoints import Checkpoint
 from saesweep.runtime import console, distributed, signals
 from saesweep.runtime.console import ProgressLine
+from saesweep.storage import checkpoints, files
+from saesweep.storage.checkpoints import Checkpoint
 from saesweep.training.module import Member, SAESweep
 
 

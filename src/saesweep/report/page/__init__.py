@@ -18,7 +18,7 @@ import pandas as pd
 from saesweep.report.page import tables, verdict_tables
 from saesweep.report.page.tables import Place
 from saesweep.report.style import BIN_EDGES, LABELS, arch_styles, histogram
-from saesweep.results.sweep_table import PLACE, Details, targets
+from saesweep.storage.sweep_table import PLACE, Details, targets
 
 MAX_ROWS = 60  # of a training curve
 SCRIPTS = ["figures.js", "panels.js", "detail.js", "page.js"]  # page.js last: it runs the page

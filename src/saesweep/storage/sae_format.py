@@ -14,8 +14,8 @@ from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.lm.hooks import HookPoint, hook_point
-from saesweep.results import files
 from saesweep.runtime import atomic
+from saesweep.storage import files
 
 FORMAT = "6.0.0"  # version of SAELens; without one it takes the file for an old one and drops the metadata
 

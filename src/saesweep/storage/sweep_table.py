@@ -14,8 +14,8 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from saesweep.errors import UsageError
-from saesweep.results import files
 from saesweep.runtime import atomic
+from saesweep.storage import files
 
 NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
 SIZES = ["d_in", "d_sae", "tokens", "coefficient"]

@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from saesweep.results import files
 from saesweep.runtime import atomic
+from saesweep.storage import files
 
 if TYPE_CHECKING:
     from torch import Tensor
