@@ -17,12 +17,22 @@ from saesweep.data.normalisation import Statistics
 from saesweep.errors import UsageError
 from saesweep.evaluation import evaluate
 from saesweep.lm import models
-from saesweep.lm.hooks import edit, hook_point
+from saesweep.lm.hooks import HookPoint, edit, hook_point
 from saesweep.lm.models import LanguageModel
 from saesweep.storage import checkpoints, files, sweep_table
 from saesweep.training.build import build
 
 log = logging.getLogger(__name__)
+
+
+class LoadedSAE(SparseAutoencoder):
+    """An SAE of its own architecture, with what it was trained on beside it."""
+
+    config: dict[str, Any]  # all settings
+    metrics: Mapping[str, int | float | None]  # docs/metrics.md
+    folder: Path
+    point: HookPoint  # where it reads the language model
+    statistics: Statistics  # of that hook point
 
 
 def results(*sweeps: str | Path) -> pd.DataFrame:
@@ -34,19 +44,19 @@ def results(*sweeps: str | Path) -> pd.DataFrame:
     return df.rename(columns={"path": "folder"})
 
 
-def load(folder: str | Path, device: str = "cpu") -> SparseAutoencoder:
+def load(folder: str | Path, device: str = "cpu") -> LoadedSAE:
     """A trained SAE: `encode` [tokens, d_in] -> [tokens, d_sae] and `decode` back, in raw activation units.
 
-    Beside them `config` (all settings), `metrics` (README, "Metrics"), `point` (where it reads the language model),
-    `statistics` (of that site) and `folder`. Raises UsageError where the folder holds no finished SAE.
+    Raises UsageError where the folder holds no finished SAE.
     """
     folder = Path(folder).resolve()
     folder = folder.parent if folder.name == "sae" else folder
     if not (folder / files.NUMBERS).is_file():
         raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
     config, tensors = files.settings(folder), load_file(folder / files.WEIGHTS)
-    sae = build(config, d_in=len(tensors["b_dec"]))
+    sae: Any = build(config, d_in=len(tensors["b_dec"]))
     sae.take_(tensors)
+    sae.__class__ = type(type(sae).__name__, (type(sae), LoadedSAE), {})
     found = checkpoints.read(folder / files.STATISTICS)
     sae.config, sae.metrics, sae.folder = config, files.numbers(folder), folder
     sae.point = hook_point(config["model"], config["site"]["name"], config["layer"])
@@ -59,7 +69,7 @@ def _hint(folder: Path) -> str:
     return f"; there are {len(below)} below it, such as {below[0]}" if below else ": give a job's folder"
 
 
-def language_model(sae: SparseAutoencoder, device: str = "cpu") -> LanguageModel:
+def language_model(sae: LoadedSAE, device: str = "cpu") -> LanguageModel:
     """The one that a loaded SAE was trained on: `module` is a transformers model, `tokenizer.encode` takes texts.
 
     Raises UsageError where the files of its folder have changed since.
@@ -90,7 +100,7 @@ def _require_same_model(model: Mapping[str, Any], folder: Path) -> None:
 
 @contextmanager
 def splice(
-    model: LanguageModel | nn.Module, sae: SparseAutoencoder, change: Callable[[Tensor], Tensor] | None = None
+    model: LanguageModel | nn.Module, sae: LoadedSAE, change: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[None]:
     """Inside, every forward of the language model has the SAE's reconstruction in place of what it reads.
 

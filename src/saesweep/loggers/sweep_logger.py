@@ -133,11 +133,10 @@ class CurveFile:
         self._file: TextIO | None = None
 
     def add(self, metrics: Metrics, tokens: int) -> None:
-        if self._file is None:
-            self._open(list(metrics), tokens)
+        file = self._file or self._open(list(metrics), tokens)
         assert list(metrics) == self._keys, f"metrics changed from {self._keys} to {list(metrics)}"
         self._writer.writerow([tokens, *(repr(float(value)) for value in metrics.values())])
-        self._file.flush()
+        file.flush()
 
     def group(self, metrics: Metrics) -> None:
         """Metrics of the group have no column."""
@@ -146,16 +145,17 @@ class CurveFile:
         if self._file is not None:
             self._file.close()
 
-    def _open(self, keys: list[str], tokens: int) -> None:
+    def _open(self, keys: list[str], tokens: int) -> TextIO:
         kept = _rows_before(self._path, tokens) if self._path.exists() else []
         assert not kept or kept[0] == ["tokens", *keys], f"{self._path} has other columns: {kept[0]}"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         draft = self._path.with_name(f".{self._path.name}.tmp")
-        self._keys, self._file = keys, draft.open("w", newline="")
-        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._keys, self._file = keys, (file := draft.open("w", newline=""))
+        self._writer = csv.writer(file, lineterminator="\n")
         self._writer.writerows(kept or [["tokens", *keys]])
-        self._file.flush()
+        file.flush()
         draft.replace(self._path)
+        return file
 
 
 def _rows_before(file: Path, tokens: int) -> list[list[str]]:

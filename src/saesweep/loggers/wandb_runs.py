@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -124,7 +124,7 @@ def _table(df: pd.DataFrame) -> "wandb.Table":
     """Python numbers, and None for NaN, so that W&B shows what the CSV holds."""
     import wandb
 
-    rows = [[None if pd.isna(value) else value for value in row] for row in df.astype(object).to_numpy().tolist()]
+    rows: list[Any] = [[None if pd.isna(value) else value for value in row] for row in df.astype(object).to_numpy().tolist()]
     return wandb.Table(columns=list(df.columns), data=rows, allow_mixed_types=True)
 
 
@@ -137,8 +137,9 @@ def open_run(chosen: Mapping, folder: Path, **about: object) -> "wandb.Run":
     return run
 
 
-def _open(chosen: Mapping, folder: Path, **about: object) -> "wandb.Run":
+def _open(chosen: Mapping, folder: Path, **about: Any) -> "wandb.Run":
     import wandb
+    from wandb.errors import CommError
 
     folder.mkdir(parents=True, exist_ok=True)
     settings = wandb.Settings(
@@ -146,12 +147,13 @@ def _open(chosen: Mapping, folder: Path, **about: object) -> "wandb.Run":
         console="off", silent=True, x_disable_stats=True, init_timeout=30,
         x_transaction_log_flush_interval=1.0,  # what kill -9 loses of an offline run; metrics.csv loses nothing
     )
-    known = {"project": chosen["project"], "entity": chosen["entity"], "dir": folder, "settings": settings, **about}
+    known: dict[str, Any] = {"project": chosen["project"], "entity": chosen["entity"], "dir": folder, **about}
+    known["settings"] = settings
     if (mode := _mode(chosen["mode"])) != "online":
-        return wandb.init(mode=mode, **known)
+        return wandb.init(mode=cast(Any, mode), **known)
     try:
         return wandb.init(mode="online", resume="allow", **known)
-    except wandb.errors.CommError as error:
+    except CommError as error:
         log.warning("W&B cannot be reached (%s): runs are offline from %s on", error, folder)
         _unreachable.append(str(error))
         return wandb.init(mode="offline", **known)
@@ -170,11 +172,12 @@ def _mode(configured: str | None) -> str:
 def _logged_in(asked: bool) -> bool:
     """Determined once per process, without a prompt: without an account or a network the runs stay offline."""
     import wandb
+    from wandb.errors import AuthenticationError, CommError
 
     wandb.setup(wandb.Settings(silent=True))
     try:
         logged_in = wandb.login(prompt=False)
-    except (wandb.errors.AuthenticationError, wandb.errors.CommError) as error:
+    except (AuthenticationError, CommError) as error:
         log.warning("W&B refuses the login (%s): runs stay offline", error)
         return False
     if asked and not logged_in:
@@ -195,13 +198,13 @@ def archs(entity: str, project: str) -> dict[str, str]:
 def usage_errors(what: str) -> Iterator[None]:
     """Errors of W&B's server become a UsageError that says what to do."""
     import requests
-    import wandb
+    from wandb.errors import Error
 
     if not _logged_in(asked=False):
         raise UsageError("nobody is logged in to W&B: run wandb login, or set WANDB_API_KEY")
     try:
         yield
-    except (wandb.errors.Error, ValueError, requests.RequestException) as error:
+    except (Error, ValueError, requests.RequestException) as error:
         raise UsageError(f"W&B refuses {what}, or cannot be reached: {error}; see that entity and project exist and are "
                          "yours to change") from error
 

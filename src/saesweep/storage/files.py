@@ -70,7 +70,7 @@ def latest(job: Path) -> dict[str, float]:
 
 def command(job: Path) -> str:
     """The command that trains this SAE alone, from the overrides that Hydra has written."""
-    words = OmegaConf.to_container(OmegaConf.load(job / OVERRIDES)) if (job / OVERRIDES).is_file() else []
+    words: Any = OmegaConf.to_container(OmegaConf.load(job / OVERRIDES)) if (job / OVERRIDES).is_file() else []
     return " ".join([program.called("train"), *map(shlex.quote, map(str, words))])
 
 

@@ -82,7 +82,7 @@ def message(error: Exception) -> str:
     if text.startswith("Could not delete 'logger'"):
         return f"~logger: a list of choices cannot be deleted; {NO_LOGGER}"
     if isinstance(error, MissingConfigException) and (found := re.search(r"Could not (?:find|load) '(.*)/(.*)'", text)):
-        return _no_choice(*found.groups(), _local(error, "repo", IConfigRepository))
+        return _no_choice(found[1], found[2], _local(error, "repo", IConfigRepository))
     if found := re.match(r"Ambiguous value for argument '(.*)'", text):
         key, _, value = found[1].partition("=")
         return f"{found[1]}: {_with_m()} {found[1].replace(' ', '')}; or quote a text twice: '{key}=\"{value}\"'"

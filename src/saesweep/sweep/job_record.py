@@ -74,7 +74,7 @@ def _beside(jobs: Sequence[Job]) -> list[str]:
     for (folder, below), (job, settings) in asked.items():
         other = next((file.parent for file in sorted(folder.glob(f"{below}/{NUMBERS}")) if file.parent not in own), None)
         made = other and files.settings(other)
-        if made and (differing := _differing(settings(made), settings(job.settings))):
+        if other and made and (differing := _differing(settings(made), settings(job.settings))):
             found.append(_made_otherwise(other, differing))
     return found
 

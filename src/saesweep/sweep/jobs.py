@@ -34,7 +34,7 @@ class Job:
     def settings(self) -> dict:
         """The config without Hydra's node, resolved."""
         with resolving(), current(self.composed):
-            task = OmegaConf.masked_copy(self.composed, [key for key in self.composed if key != "hydra"])
+            task = OmegaConf.masked_copy(self.composed, [str(key) for key in self.composed if key != "hydra"])
             return files.at_home(renewed(OmegaConf.to_container(task, resolve=True, throw_on_missing=True)))
 
 
@@ -68,7 +68,8 @@ def resolving(key: str | None = None) -> Iterator[None]:
 
 def _resolve_each(composed: DictConfig) -> None:
     """Name the value that cannot be resolved, not another one that refers to it."""
-    for key, value in files.flat({key: node for key, node in OmegaConf.to_container(composed).items() if key != "hydra"}):
+    nodes: Any = OmegaConf.to_container(composed)
+    for key, value in files.flat({key: node for key, node in nodes.items() if key != "hydra"}):
         if isinstance(value, str) and "${" in value and "${hydra:" not in value:
             with resolving(key):
                 OmegaConf.select(composed, key)
@@ -144,7 +145,8 @@ def refuse(jobs: Sequence[Job]) -> None:
 
 def _refuse_lists(job: Job) -> None:
     """Raises UsageError for a list of choices of one group, which Hydra would merge."""
-    for word in OmegaConf.to_container(job.composed.hydra.overrides.task):
+    words: Any = OmegaConf.to_container(job.composed.hydra.overrides.task)
+    for word in words:
         group, _, value = word.partition("=")
         if group in ONE_CHOICE and value.startswith("["):
             raise UsageError(f"{word}: is one choice; to sweep over several, write {group}={value.strip('[]')} with -m")

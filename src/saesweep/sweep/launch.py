@@ -1,21 +1,15 @@
 """The grouping launcher: composes and checks all jobs, and trains those that can share an activation stream together.
 
-A job's folder, .hydra files, log file, callbacks and JobReturn come from Hydra's own `run_job`, as with the basic launcher:
-`run_job` is entered for every job of a group, and the innermost call trains the group.
+hydra_jobs.py runs each group inside Hydra's own `run_job`, so that a job leaves what the basic launcher leaves.
 """
 import logging
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
-from hydra.errors import CompactHydraException
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
+from omegaconf import DictConfig, OmegaConf
 
 from saesweep.errors import TrainingFailed, UsageError, exit_on_usage_error
 from saesweep.runtime import signals
@@ -25,27 +19,13 @@ from saesweep.sweep.compilation import compiling
 from saesweep.sweep.engines.base import Engine
 from saesweep.sweep.engines.choose import engine_of
 from saesweep.sweep.engines.worker import RanksOutOfMemory
+from saesweep.sweep.hydra_jobs import Result, Setup, enter, run_group
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
 from saesweep.sweep.live_table import live
 from saesweep.sweep.plan import describe
 from saesweep.sweep.resources import Resources
 
 log = logging.getLogger(__name__)
-Result = dict[str, Any] | Exception  # the metrics of eval.json, or the error
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What Hydra gives a launcher."""
-
-    run: str | None
-    engine: Mapping[str, Any] | None
-    context: HydraContext
-    task: TaskFunction
-    config: DictConfig
-
-    def log_as_hydra(self) -> None:
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
 
 
 class JobsFailed(CompactHydraException):
@@ -59,14 +39,15 @@ def launch(hydra: Setup, overrides: Sequence[Sequence[str]], first: int) -> list
     if hydra.run is None:
         return _plain_jobs(hydra, configs)
     with exit_on_usage_error(), signals.exit_codes():
-        returns = _sweep(hydra, [job_of(composed, single=False) for composed in configs])
+        returns = _sweep(hydra, hydra.run, [job_of(composed, single=False) for composed in configs])
     hydra.log_as_hydra()
     return returns
 
 
-def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
+def _sweep(hydra: Setup, run: str, jobs: Sequence[Job]) -> list[JobReturn]:
     resources = Resources()
-    engine = engine_of(files.at_home(OmegaConf.to_container(OmegaConf.create(hydra.engine), resolve=True)), resources)
+    chosen: Any = OmegaConf.create({"engine": hydra.engine})
+    engine = engine_of(files.at_home(OmegaConf.to_container(chosen, resolve=True))["engine"], resources)
     done, todo = planned(jobs, engine, resources)
     if jobs[0].settings["plan"]:
         return [_without_running(job, done.get(job.folder)) for job in jobs]
@@ -81,10 +62,11 @@ def _sweep(hydra: Setup, jobs: Sequence[Job]) -> list[JobReturn]:
         job_record.begin(group, resources)
     with summaries(new) as look:
         with live(new), engine:
-            tickets = [engine.submit(hydra.run, group) for group in todo]
+            tickets = [engine.submit(run, group) for group in todo]
             for group, ticket in zip(todo, tickets, strict=True):
+                train = partial(train_and_record, engine, ticket, group, run)
                 with signals.exit_codes():  # per group: no further group starts if a library swallows the signal
-                    returns |= zip([job.folder for job in group], _run_group(hydra, group, engine, ticket), strict=True)
+                    returns |= zip([job.folder for job in group], run_group(hydra, group, train), strict=True)
                 look()
         return _report(jobs, [returns[job.folder] for job in jobs])
 
@@ -117,7 +99,7 @@ def _kept(job: Job) -> dict[str, Any] | None:
 
 def _without_running(job: Job, numbers: dict[str, Any] | None) -> JobReturn:
     hydra = OmegaConf.masked_copy(job.composed, ["hydra"])
-    words = OmegaConf.to_container(job.composed.hydra.overrides.task)
+    words: Any = OmegaConf.to_container(job.composed.hydra.overrides.task)
     return JobReturn(words, OmegaConf.create(job.settings), hydra, str(Path.cwd()), "train", JobStatus.COMPLETED, numbers)
 
 
@@ -128,35 +110,8 @@ def _plain_jobs(hydra: Setup, configs: Sequence[DictConfig]) -> list[JobReturn]:
     Path(str(hydra.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     for composed in configs:
         log.info(f"#{composed.hydra.job.num} : {' '.join(filter_overrides(composed.hydra.overrides.task))}")
-        returns.append(_enter(hydra.task, composed, hydra.context))
+        returns.append(enter(hydra.task, composed, hydra.context))
         hydra.log_as_hydra()
-    return returns
-
-
-def _enter(task: Callable[[DictConfig], Any], composed: DictConfig, context: HydraContext, **how: bool) -> JobReturn:
-    return run_job(task_function=task, config=composed, hydra_context=context,
-                   job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir", **how)
-
-
-def _run_group(hydra: Setup, group: Sequence[Job], engine: Engine, ticket: int) -> list[JobReturn]:
-    """Enter `run_job` of every job of the group, and train the group in the innermost."""
-    returns: list[JobReturn] = [JobReturn()] * len(group)
-    results: list[Result] = []
-
-    def enter(i: int) -> None:
-        def task(_: DictConfig) -> dict[str, Any]:
-            if i + 1 < len(group):
-                enter(i + 1)
-            else:
-                results.extend(train_and_record(engine, ticket, group, hydra.run))
-            if isinstance(results[i], Exception):
-                raise results[i]
-            return results[i]
-
-        returns[i] = _enter(task, group[i].composed, hydra.context, configure_logging=False)
-
-    with _logs(group), _deep_enough(len(group)):
-        enter(0)
     return returns
 
 
@@ -166,7 +121,7 @@ def train_and_record(engine: Engine, ticket: int, group: Sequence[Job], run: str
         results = _results(engine, ticket, group, run)
         assert len(results) == len(group), f"{len(results)} results for {len(group)} jobs"
     except Exception as error:
-        results = [error] * len(group)
+        results = list[Result]([error] * len(group))
     for error in dict.fromkeys(r for r in results if isinstance(r, Exception)):
         folders = ", ".join(shown(job.folder) for job, r in zip(group, results, strict=True) if r is error)
         log.error(f"failed: {folders}: {_reason(error)}", exc_info=None if isinstance(error, UsageError) else error)
@@ -194,41 +149,6 @@ def _results(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> lis
 def _reason(error: BaseException) -> str:
     kind = RuntimeError if isinstance(error, TrainingFailed) else type(error)
     return str(error) if isinstance(error, UsageError) else f"{kind.__name__}: {error}"
-
-
-@contextmanager
-def _logs(group: Sequence[Job]) -> Iterator[None]:
-    """Hydra's job logging of the first job, written to the log file of every job of the group."""
-    for job in group:
-        with read_write(job.composed.hydra.runtime), open_dict(job.composed.hydra.runtime):
-            job.composed.hydra.runtime.output_dir = str(job.folder)
-    HydraConfig.instance().set_config(group[0].composed)
-    configure_log(group[0].composed.hydra.job_logging, group[0].composed.hydra.verbose)
-    root, added = logging.getLogger(), []
-    for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
-        for job in group[1:]:
-            other = logging.FileHandler(job.folder / Path(handler.baseFilename).name)
-            other.setFormatter(handler.formatter)
-            other.setLevel(handler.level)
-            added.append(other)
-            root.addHandler(other)
-    try:
-        yield
-    finally:
-        for other in added:
-            root.removeHandler(other)
-            other.close()
-
-
-@contextmanager
-def _deep_enough(jobs: int) -> Iterator[None]:
-    """Raise the recursion limit: each nested `run_job` is a few frames of Python."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(before + 20 * jobs)
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
 
 
 def _report(jobs: Sequence[Job], returns: list[JobReturn]) -> list[JobReturn]:

@@ -41,7 +41,7 @@ def _cost(estimate: dict[str, Any]) -> str:
 
 
 def _table(group: Sequence[Job], estimate: dict[str, Any]) -> list[str]:
-    rows = [COLUMNS]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     each = zip(group, estimate["d_in"], estimate["params"], estimate["optimizer_bytes"], strict=True)
     for job, d_in, params, state in each:
         cfg = job.settings

@@ -56,7 +56,8 @@ class Refuse(Callback):
         """The sweeper creates the sweep's folder and writes the config there; the launcher checks each job."""
         with exit_on_error(), resolving():
             check_name("name", config.name)
-            refuse_secrets("logger", OmegaConf.to_container(config).get("logger"))
+            given: Any = OmegaConf.to_container(config)
+            refuse_secrets("logger", given.get("logger"))
             _refuse_values(config)
             _at_home(config)
             sweep = Path(os.path.abspath(config.hydra.sweep.dir))
@@ -76,7 +77,8 @@ def _refuse_values(config: DictConfig) -> None:
     """Raises UsageError where the swept values are no job at all, or the same job twice."""
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    words += OmegaConf.to_container(config.hydra.overrides.task)
+    given: Any = OmegaConf.to_container(config.hydra.overrides.task)
+    words += given
     swept = {one.get_key_element(): one for one in parser.parse_overrides(words)}
     for override in swept.values():
         if override.is_discrete_sweep():
@@ -85,7 +87,7 @@ def _refuse_values(config: DictConfig) -> None:
 
 def _refuse_values_of(override: Override) -> None:
     values = list(override.sweep_string_iterator())
-    if not values and override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+    if not values and override.value_type == ValueType.GLOB_CHOICE_SWEEP and override.config_loader:
         known = ", ".join(override.config_loader.get_group_options(override.key_or_group))
         raise UsageError(f"no job: {override.input_line} matches none of {known}")
     if not values:

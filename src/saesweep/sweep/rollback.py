@@ -29,7 +29,9 @@ def remember(folder: Path, names: Sequence[str]) -> None:
 def remember_new(folder: Path, names: Sequence[str]) -> None:
     """Call for files in a folder that Hydra has created since, inside one that was not there."""
     top = next((made for made in _folders if folder.is_relative_to(made)), None)
-    for file in [folder / name for name in names] if top else []:
+    if top is None:
+        return
+    for file in [folder / name for name in names]:
         _files[file] = None
         _folders.extend(parent for parent in file.parents if parent.is_relative_to(top) and parent not in _folders)
 

@@ -1,5 +1,5 @@
 """One job, in the folder that Hydra has created for it: `python train.py` without -m, and each job of the basic launcher."""
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -20,10 +20,11 @@ RUN = "saesweep.sweep.group.train_group"
 
 def train(cfg: DictConfig) -> dict[str, Any] | None:
     """Train a group of one; returns the metrics, as the job's return value for Hydra's sweepers."""
-    hydra = HydraConfig.instance().cfg
+    hydra: Any = HydraConfig.instance().cfg
     resources = Resources()
     with exit_on_usage_error(), signals.exit_codes():
-        job = job_of(OmegaConf.merge({"hydra": hydra.hydra}, cfg), single=hydra.hydra.mode != RunMode.MULTIRUN)
+        composed = cast(DictConfig, OmegaConf.merge({"hydra": hydra.hydra}, cfg))
+        job = job_of(composed, single=hydra.hydra.mode != RunMode.MULTIRUN)
         rollback.remember_new(job.folder, rollback.hydra_files(hydra.hydra))
         try:
             done, todo = planned([job], LocalEngine(resources), resources)

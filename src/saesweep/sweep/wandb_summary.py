@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class Summary:
         self.running.clear()
         self._or_warn(lambda: self._update(_written(self.sweep) if whole else {}))
         if self._run is not None:
-            self._or_warn(lambda: self._run.finish(exit_code=0 if whole else 1))
+            self._or_warn(partial(self._run.finish, exit_code=0 if whole else 1))
 
     def _or_warn(self, work: Callable[[], None]) -> None:
         try:
@@ -115,10 +116,11 @@ def _written(sweep: Path) -> dict[str, Path]:
 
 def _curves(df: pd.DataFrame) -> pd.DataFrame:
     """The finished SAEs, by l0; a curve is one architecture at one site."""
-    done = df[df["state"] == "finished"].sort_values("l0", kind="stable")
+    finished: pd.DataFrame = df.loc[df["state"] == "finished"]
+    done = finished.sort_values(by="l0", kind="stable")
     place = done["model"].astype(str) + " " + done["site"].astype(str) + "." + done["layer"].astype(str)
-    curve = done["arch"].astype(str) + (" " + place if place.nunique() > 1 else "")
-    return done.assign(curve=curve)[["l0", "fvu", "delta_loss", "curve", "sparsity", "seed", "path"]]
+    curve = done["arch"].astype(str) + (" " + place if len(place.unique()) > 1 else "")
+    return done.assign(curve=curve).loc[:, ["l0", "fvu", "delta_loss", "curve", "sparsity", "seed", "path"]]
 
 
 def matched_l0(sweep: Path) -> pd.DataFrame | None:
@@ -136,7 +138,7 @@ def matched_l0(sweep: Path) -> pd.DataFrame | None:
 def standing(sweep: Path, running: Container[Path] = ()) -> pd.DataFrame:
     """All SAEs of the sweep with their `state`; for those in `running`, the metrics of the last training batches."""
     df = sweep_table.table(sweep).astype(object)
-    for row, path in df["path"].items():
+    for row, path in zip(df.index, df["path"].tolist(), strict=True):
         now = files.latest(sweep / path) if sweep / path in running and df.at[row, "state"] == "unfinished" else {}
         for key in CURRENT if now else ():
             df.at[row, key] = now.get(key)

@@ -48,7 +48,8 @@ class GroupProcess:
         kept = {key: value for key, value in os.environ.items() if key not in OF_RANKS}
         kept |= {worker.WATCH: str(os.getpid())}
         output = (self.place / "output.txt").open("w") if console.is_live() else None  # the table has the terminal
-        self.process = subprocess.Popen(words, env=kept | environment, start_new_session=True, stdout=output, stderr=output)
+        kept |= environment
+        self.process = subprocess.Popen(words, env=kept, start_new_session=True, stdout=output, stderr=output)
 
     def ask_to_stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -66,6 +67,7 @@ class GroupProcess:
         self.process.wait()
 
     def results(self) -> Results:
+        assert self.process is not None, "the group has not been started"
         code = self.process.wait()
         self.stop()
         found = worker.results(self.place, f"exit code {code}")
@@ -150,7 +152,7 @@ class Pool:
     def _advance(self) -> None:
         """Free the devices of groups that have ended, and start waiting groups on them, in order."""
         for group in self.groups:
-            if group.devices and group.process.poll() is not None:
+            if group.devices and group.process and group.process.poll() is not None:
                 self.free += group.devices
                 group.devices = []
         for group in (g for g in self.groups if g.process is None):

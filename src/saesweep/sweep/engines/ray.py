@@ -29,7 +29,7 @@ class Ray:
 
     def __init__(self, address: str | None, retries: int) -> None:
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]  (an extra)
         except ImportError as error:
             raise UsageError("hydra/launcher=ray: needs the extra: pip install -e '.[ray]'") from error
         self.ray, self.address, self.retries = ray, address, retries

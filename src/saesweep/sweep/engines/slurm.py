@@ -87,7 +87,12 @@ def task(place: Path) -> None:
         submitit.helpers.TorchDistributedEnvironment().export(overwrite=True)
         os.environ["TORCHELASTIC_RUN_ID"] = os.environ["SLURM_JOB_ID"]  # Lightning then behaves as under torch.distributed.run
     requeue = []
-    signals.install_handler(signal.SIGUSR2, lambda *_: (requeue.append(True), signals.request_stop()))  # the time limit is near
+
+    def near_the_limit(*_: object) -> None:
+        requeue.append(True)
+        signals.request_stop()
+
+    signals.install_handler(signal.SIGUSR2, near_the_limit)
     try:
         worker.main(place)
     except SystemExit:
