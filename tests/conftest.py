@@ -1,13 +1,30 @@
 """Before torch is imported: threads that spin for long while they wait are many times slower beside any other busy process."""
 import os
+from collections import Counter
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by as many workers
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as saesweep.runtime.threads, which would be imported too early here
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not os.path.exists("/dev/nvidia0"):
     os.environ.setdefault("TRITON_INTERPRET", "1")  # the GPU's kernels on CPU tensors; read when triton is imported
+
+
+def pytest_xdist_auto_num_workers(config):
+    """One process for the tests of one file, a process per core (at most 4: about 1 GB each) for those of several."""
+    files = {argument.split("::")[0] for argument in config.args}
+    if len(files) == 1 and next(iter(files)).endswith(".py"):
+        return 0
+    return min(len(os.sched_getaffinity(0)), 4)
+
+
+def pytest_collection_modifyitems(items):
+    """Files with many slow tests first: a worker takes the files one after the other, and the last ones should be short."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture
