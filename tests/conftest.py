@@ -34,9 +34,19 @@ def nobody_is_logged_in(monkeypatch, tmp_path):
     no_network_and_no_account(monkeypatch, tmp_path)
 
 
-@pytest.fixture(scope="session")
-def sweep(tmp_path_factory):
-    """A small finished sweep that nobody changes, with all loggers of the tests; where no test file has its own."""
-    from offline import swept
+@pytest.fixture(scope="session", name="sweep")
+def reference_sweep(tmp_path_factory, worker_id):
+    """The folder of a small finished sweep of every architecture, with all loggers of the tests.
 
-    return swept(tmp_path_factory)
+    It is trained once for all workers, and no test changes it: one that needs a changed sweep copies it.
+    """
+    from filelock import FileLock
+    from offline import train_reference
+
+    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    folder = shared / "reference"
+    with FileLock(shared / "reference.lock"):
+        if not (folder / "outputs/default/pareto.csv").is_file():
+            folder.mkdir()
+            train_reference(folder)
+    return folder / "outputs/default"

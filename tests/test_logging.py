@@ -314,7 +314,7 @@ def test_a_runs_notes_are_the_command_that_trains_its_sae_again(sweep):
 def test_the_folder_of_a_finished_sae_is_an_artifact_only_where_asked_for(sweep, tmp_path):
     for folder in saes(sweep):
         (artifact,) = read(folder)["artifacts"]
-        assert artifact.type == "sae" and artifact.name == f"study-tiny-resid.1-{folder.parent.name}-4"
+        assert artifact.type == "sae" and artifact.name == f"default-tiny-mlp.0-{folder.parent.name}-4"
         files = {entry.path: entry.local_path for entry in artifact.manifest.contents}
         assert set(files) == {"cfg.json", "sae_weights.safetensors"}
         assert Path(files["cfg.json"]).samefile(folder / "sae/cfg.json"), "nothing is copied"

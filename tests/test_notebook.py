@@ -8,10 +8,8 @@ import model_folders
 import pandas as pd
 import pytest
 import torch
-import warm
 from model_folders import LLAMA, TOKENS, llama
-from small import ARCHS, command, job, write_text
-from standin.cli import ENV
+from small import ARCHS, job
 
 import saesweep
 from saesweep.data.harvest import harvest
@@ -25,14 +23,6 @@ from saesweep.sweep.inputs import ReadText, point_of
 from saesweep.training.build import build
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("notebook")
-    words = (f"arch={','.join(ARCHS)}", "site=mlp", "layer=0", f"hydra.sweep.dir={folder}/outputs/default", "tokens=12800")
-    assert warm.run(command(write_text(folder, 200), *words), folder, ENV).returncode == 0
-    return folder / "outputs" / "default"
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_the_curves_of_the_offline_run_are_those_of_pareto_csv(sweep):
 
 def test_the_summary_run_ends_with_the_page_and_the_figures_of_the_sweep(sweep):
     run, last = read(sweep), read(sweep)["history"][-1]
-    assert (run["job_type"], run["group"], run["name"], run["exit"]) == ("pareto", "study", "study pareto", 0)
+    assert (run["job_type"], run["group"], run["name"], run["exit"]) == ("pareto", "default", "default pareto", 0)
     (files,) = sweep.glob("wandb/offline-run-*/files")
     for key, name in {"figure": "pareto.png", "page": "pareto.html"}.items():
         assert (files / last[f"{key}/path"]).read_bytes() == (sweep / name).read_bytes()
