@@ -21,8 +21,16 @@ def pytest_xdist_auto_num_workers(config):
     return min(len(os.sched_getaffinity(0)), 4)
 
 
+SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"]}
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Files with many slow tests first: a worker takes the files one after the other, and the last ones should be short."""
+    """Marks what a fixture makes slow. Files with many slow tests come first: a worker takes one file after the other."""
+    for item in items:
+        for fixture in SLOW_FIXTURES.keys() & set(item.fixturenames):
+            for marker in SLOW_FIXTURES[fixture]:
+                item.add_marker(marker)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
@@ -34,7 +42,7 @@ def nobody_is_logged_in(monkeypatch, tmp_path):
     no_network_and_no_account(monkeypatch, tmp_path)
 
 
-@pytest.fixture(scope="session", name="sweep")
+@pytest.fixture(scope="session")
 def reference_sweep(tmp_path_factory, worker_id):
     """The folder of a small finished sweep of every architecture, with all loggers of the tests.
 

@@ -198,6 +198,7 @@ def test_statistics_are_those_of_the_first_tokens_and_do_not_change(folder, lm):
     torch.testing.assert_close(raw.mean(0), before.mean, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_bitwise_from_any_step(folder, lm):
     """Across the borders of windows and pools; the peers lost rows, repeated them or started over."""
 

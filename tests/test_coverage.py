@@ -17,6 +17,7 @@ from saesweep.report.jackknife import numbers
 from saesweep.report.measured_curve import Reading, Seeds
 from saesweep.report.verdicts import judged
 
+pytestmark = pytest.mark.slow
 ARCHS = ("jumprelu", "topk", "gated")
 DRAWS = 4000 if os.environ.get("CI_FULL") else 150
 POPULATION = pd.read_csv(Path(__file__).with_name("documents.csv"))

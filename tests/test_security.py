@@ -29,6 +29,7 @@ def test_no_file_of_ours_unpickles(file):
     assert "torch.load" not in used and "np.load" not in used
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("word", ["name=../other", "name=/tmp/other", "model.name=..", "arch.name=a/b", "site.name=.hidden"])
 def test_a_name_cannot_lead_out_of_the_folder_of_the_sweep(word, tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), "model=tiny", "arch=topk", word]
@@ -37,6 +38,8 @@ def test_a_name_cannot_lead_out_of_the_folder_of_the_sweep(word, tmp_path):
     assert not list(tmp_path.parent.glob("other"))
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_no_secret_of_the_environment_is_written_down_or_said(tmp_path):
     text = write_text(tmp_path)
     settings = [word for word in words(text) if not word.startswith("logger=")]

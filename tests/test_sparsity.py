@@ -25,6 +25,7 @@ def curves(tmp_path, jobs):
     return torch.tensor(rows).T
 
 
+@pytest.mark.slow
 def test_training_brings_l0_to_its_target(tmp_path):
     words = ("width=160", "tokens=102_400", "sparsity=8", *RUN)
     warm_start = {"jumprelu": ("arch.warm_start=0.2",)}

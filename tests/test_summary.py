@@ -23,11 +23,11 @@ NUMBERS = ["l0", "fvu", "delta_loss"]
 pytestmark = pytest.mark.usefixtures("nobody_is_logged_in")
 
 
-def test_the_pareto_table_of_the_offline_run_is_pareto_csv(sweep):
-    last = read(sweep)["history"][-1]
-    shown = table(sweep, last, "pareto")
+def test_the_pareto_table_of_the_offline_run_is_pareto_csv(reference_sweep):
+    last = read(reference_sweep)["history"][-1]
+    shown = table(reference_sweep, last, "pareto")
     assert list(shown.columns) == sweep_table.COLUMNS and set(shown["state"]) == {"finished"}
-    same(shown, pd.read_csv(sweep / "pareto.csv"))
+    same(shown, pd.read_csv(reference_sweep / "pareto.csv"))
 
 
 def same(shown, expected):
@@ -38,34 +38,34 @@ def same(shown, expected):
     )
 
 
-def test_the_pareto_curve_can_be_drawn_from_the_runs_of_the_saes_alone(sweep):
-    runs = [read(folder) for folder in saes(sweep)]
+def test_the_pareto_curve_can_be_drawn_from_the_runs_of_the_saes_alone(reference_sweep):
+    runs = [read(folder) for folder in saes(reference_sweep)]
     points = pd.DataFrame([
         {"path": r["config"]["path"], "arch": r["config"]["arch"], **{key: r["summary"][f"eval/{key}"] for key in NUMBERS}}
         for r in runs
     ]).sort_values("path", ignore_index=True)
-    expected = pd.read_csv(sweep / "pareto.csv").sort_values("path", ignore_index=True)
+    expected = pd.read_csv(reference_sweep / "pareto.csv").sort_values("path", ignore_index=True)
     same(points, expected[["path", "arch", *NUMBERS]])
 
 
-def test_the_curves_of_the_offline_run_are_those_of_pareto_csv(sweep):
-    run, last = read(sweep), read(sweep)["history"][-1]
-    expected = pd.read_csv(sweep / "pareto.csv").sort_values("l0", kind="stable", ignore_index=True)
+def test_the_curves_of_the_offline_run_are_those_of_pareto_csv(reference_sweep):
+    run, last = read(reference_sweep), read(reference_sweep)["history"][-1]
+    expected = pd.read_csv(reference_sweep / "pareto.csv").sort_values("l0", kind="stable", ignore_index=True)
     for key in ("fvu", "delta_loss"):
         for kind, fields in (("against_l0", {"x": "l0", "y": key}), ("curves", {"x": "l0", "y": key, "stroke": "curve"})):
             panel = run["config"][f"_wandb/visualize/{key}_{kind}"]["panel_config"]
             assert panel["fieldSettings"] == fields
-            drawn = table(sweep, last, f"{key}_{kind}_table")
+            drawn = table(reference_sweep, last, f"{key}_{kind}_table")
             same(drawn[["l0", key, "path"]], expected[["l0", key, "path"]])
             assert drawn["curve"].tolist() == expected["arch"].tolist()
 
 
-def test_the_summary_run_ends_with_the_page_and_the_figures_of_the_sweep(sweep):
-    run, last = read(sweep), read(sweep)["history"][-1]
+def test_the_summary_run_ends_with_the_page_and_the_figures_of_the_sweep(reference_sweep):
+    run, last = read(reference_sweep), read(reference_sweep)["history"][-1]
     assert (run["job_type"], run["group"], run["name"], run["exit"]) == ("pareto", "default", "default pareto", 0)
-    (files,) = sweep.glob("wandb/offline-run-*/files")
+    (files,) = reference_sweep.glob("wandb/offline-run-*/files")
     for key, name in {"figure": "pareto.png", "page": "pareto.html"}.items():
-        assert (files / last[f"{key}/path"]).read_bytes() == (sweep / name).read_bytes()
+        assert (files / last[f"{key}/path"]).read_bytes() == (reference_sweep / name).read_bytes()
 
 
 @pytest.fixture
