@@ -261,6 +261,7 @@ def test_columns_that_are_padding_in_a_whole_micro_batch_are_not_read_and_change
     assert [tuple(part.shape) for part in micro_batches(full[:2], 1)] == [(1, CONTEXT), (1, CONTEXT)]
 
 
+@pytest.mark.slow
 def test_a_stream_of_short_documents_resumes_bitwise_from_any_step(folder, lm):
     def made():
         return stream(lm, corpus(folder, [1 + i % 7 for i in range(1000)]), 40, window=320, pool=50)

@@ -211,10 +211,11 @@ def test_a_sweep_that_is_planned_or_refused_leaves_the_disk_as_it_was(words, mon
 
 
 @pytest.mark.parametrize("words", [["sparsity=0.001"], ["name=../x", "-m"], ["layer=7"]])
-def test_a_users_mistake_is_one_plain_message_and_leaves_nothing(words):
-    ended = typed(*words[1:], words[0], "arch=flat", script=ROOT / "tests/standin/run.py")
-    assert ended.returncode == 1 and ended.stdout == ""
-    assert ended.stderr.startswith(f"{words[0]}: ") and ended.stderr.count("\n") == 1
+def test_a_users_mistake_is_one_plain_message_and_leaves_nothing(words, capfd):
+    ended = train(*words[1:], words[0], "arch=flat")
+    assert ended.code == 1 and ended.error.startswith(f"{words[0]}: ") and "\n" not in ended.error
+    out, err = capfd.readouterr()
+    assert out == "" and "Traceback" not in err
     assert list(Path.cwd().iterdir()) == []
 
 

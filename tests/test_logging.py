@@ -16,7 +16,7 @@ import pytest
 from offline import OFFLINE, ended, keys, read, saes
 from omegaconf import OmegaConf
 from small import ARCHS, job
-from standin.cli import ENV, ROOT, composed
+from standin.cli import ROOT, composed, train
 
 from saesweep.config.check import check
 from saesweep.config.schema import wandb_mode
@@ -98,6 +98,7 @@ def test_every_logged_value_stands_in_the_csv_and_in_the_wandb_run_alike(trained
                 assert same(float(text), value) and same(float(logged[f"train/{key}"]), value)
 
 
+@pytest.mark.slow
 def test_runs_of_one_process_keep_their_own_names_configs_and_groups(trained):
     for one in trained:
         run = read(one.folder)
@@ -433,13 +434,14 @@ def test_a_mistake_in_a_loggers_yaml_is_told_before_training_without_its_secret(
     assert "abc" not in str(told_to_user.value)
 
 
-@pytest.mark.process
-def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(tmp_path):
+def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, capfd, hydra_restore_singletons
+):
     secret = "0123456789abcdef"
-    words = ["-m", "arch=flat", "model=standin", "text=standin", "logger=csv", f"+logger.comet.api_key={secret}"]
-    command = [sys.executable, str(ROOT / "tests/standin/run.py"), *words]
-    ended = subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, text=True)
-    assert ended.returncode == 1 and "logger.comet.api_key" in ended.stderr and secret not in ended.stderr + ended.stdout
+    monkeypatch.chdir(tmp_path)
+    ended = train("-m", "arch=flat", f"+logger.comet.api_key={secret}")
+    out, err = capfd.readouterr()
+    assert ended.code == 1 and "logger.comet.api_key" in ended.error and secret not in ended.error + out + err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -163,12 +163,14 @@ def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons):
 TOLD = ("-m", "logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat,round", "sparsity=16")
 
 
+@pytest.mark.slow
 def test_a_sweep_with_an_sae_that_fails_says_so_in_its_summary_run(in_an_empty_folder):
     assert train(*TOLD, "text.fail=round").code == 1
     shown = table(in_an_empty_folder, read(in_an_empty_folder)["history"][-1], "pareto")
     assert states(shown) == {"flat": "finished", "round": "failed"}
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_finished_already_opens_no_run_and_a_plan_neither(in_an_empty_folder):
     assert train(*TOLD, "plan=true").code == 0
     assert not (in_an_empty_folder / "wandb").exists()
@@ -182,6 +184,8 @@ def test_an_sae_alone_has_a_summary_run_of_its_sweep_too(in_an_empty_folder):
     assert states(table(in_an_empty_folder, read(in_an_empty_folder)["history"][-1], "pareto")) == {"flat": "finished"}
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_after_a_signal_the_summary_run_is_closed_and_shows_what_is_there(tmp_path, number, code):
     words = ["-m", "logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat", "sparsity=16", "text.sleep=60", "name=study"]

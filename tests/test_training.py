@@ -512,6 +512,8 @@ def swept(text, folder, launcher):
     return {str(file.relative_to(place)): file for file in place.rglob("*") if file.name in LEFT}
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_the_basic_launcher_and_the_grouping_one_make_bitwise_the_same_saes(text, tmp_path):
     found = {}
     for launcher in ("basic", "grouped"):
