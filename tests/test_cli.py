@@ -35,6 +35,7 @@ def test_help_lists_the_knobs_and_the_choices_of_every_group():
     assert "sparsity" in out and "python train.py -m" in out and "outputs:" not in out and "Powered by" not in out
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("word", ["--help", "sparsty=3", "site=residd"])
 def test_an_answer_without_work_comes_in_under_a_second(word):
