@@ -1,13 +1,38 @@
 """Before torch is imported: threads that spin for long while they wait are many times slower beside any other busy process."""
 import os
+from collections import Counter
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by as many workers
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as saesweep.runtime.threads, which would be imported too early here
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not os.path.exists("/dev/nvidia0"):
     os.environ.setdefault("TRITON_INTERPRET", "1")  # the GPU's kernels on CPU tensors; read when triton is imported
+
+
+def pytest_xdist_auto_num_workers(config):
+    """One process for the tests of one file, a process per core (at most 4: about 1 GB each) for those of several."""
+    files = {argument.split("::")[0] for argument in config.args}
+    if len(files) == 1 and next(iter(files)).endswith(".py"):
+        return 0
+    return min(len(os.sched_getaffinity(0)), 4)
+
+
+SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"]}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks what a fixture makes slow. Files with many slow tests come first: a worker takes one file after the other."""
+    for item in items:
+        for fixture in SLOW_FIXTURES.keys() & set(item.fixturenames):
+            for marker in SLOW_FIXTURES[fixture]:
+                item.add_marker(marker)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture
@@ -18,8 +43,18 @@ def nobody_is_logged_in(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def sweep(tmp_path_factory):
-    """A small finished sweep that nobody changes, with all loggers of the tests; where no test file has its own."""
-    from offline import swept
+def reference_sweep(tmp_path_factory, worker_id):
+    """The folder of a small finished sweep of every architecture, with all loggers of the tests.
 
-    return swept(tmp_path_factory)
+    It is trained once for all workers, and no test changes it: one that needs a changed sweep copies it.
+    """
+    from filelock import FileLock
+    from offline import train_reference
+
+    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    folder = shared / "reference"
+    with FileLock(shared / "reference.lock"):
+        if not (folder / "outputs/default/pareto.csv").is_file():
+            folder.mkdir()
+            train_reference(folder)
+    return folder / "outputs/default"

@@ -107,15 +107,14 @@ def table(folder, row, key):
     return pd.DataFrame(content["data"], columns=content["columns"])
 
 
-def swept(factory):
-    """The folder of a small sweep through the command line: every architecture, and the loggers of the tests."""
-    folder = factory.mktemp("swept")
-    loggers = "logger=[csv,wandb,tensorboard]"
-    more = [f"arch={','.join(ARCHS)}", loggers, "logger.wandb.mode=offline", "logger.wandb.artifacts=true", "name=study"]
+def train_reference(folder):
+    """A small sweep through the command line: every architecture, and the loggers of the tests."""
+    more = [f"arch={','.join(ARCHS)}", "site=mlp", "layer=0", "logger=[csv,wandb,tensorboard]", "logger.wandb.mode=offline",
+            "logger.wandb.artifacts=true"]
     environment = ENV | {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}
-    done = subprocess.run(command(write_text(folder), *more), cwd=folder, env=environment, capture_output=True, text=True)
+    words = command(write_text(folder, 200), *more)
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return folder / "outputs/study"
 
 
 def saes(sweep):

@@ -28,6 +28,7 @@ SIZES = (
     "activations={window: 1024, statistics: 512, documents_per_pool: 8, forward_tokens: 256}",
     "evaluation={tokens: 512, lm_tokens: 256, calibration_tokens: 512}",
 )
+LEFT = ("eval.json", "cfg.json", "sae_weights.safetensors", "metrics.csv")
 ARCHS = ("relu", "gated", "jumprelu", "topk", "batchtopk")
 
 
@@ -80,6 +81,18 @@ def command(file: str, *more: str) -> list[str]:
 def weights(folder: Path) -> dict[str, bytes]:
     """Of all SAEs of a sweep, by path."""
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("sae_weights.safetensors")}
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Of every SAE, by path: its numbers, its weights, and its curve but for the tokens per second."""
+    found = {}
+    for file in sorted((folder / "outputs").rglob("*")):
+        if file.name in LEFT:
+            content = file.read_bytes()
+            if file.name == "metrics.csv":
+                content = b"\n".join(line.rpartition(b",")[0] for line in content.splitlines())
+            found[str(file.relative_to(folder))] = content
+    return found
 
 
 def job(file: str | None, *more: str) -> dict:

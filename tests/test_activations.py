@@ -199,6 +199,7 @@ def test_statistics_are_those_of_the_first_tokens_and_do_not_change(folder, lm):
     torch.testing.assert_close(raw.mean(0), before.mean, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_bitwise_from_any_step(folder, lm):
     """Across the borders of windows and pools; the peers lost rows, repeated them or started over."""
 
@@ -261,6 +262,7 @@ def test_columns_that_are_padding_in_a_whole_micro_batch_are_not_read_and_change
     assert [tuple(part.shape) for part in micro_batches(full[:2], 1)] == [(1, CONTEXT), (1, CONTEXT)]
 
 
+@pytest.mark.slow
 def test_a_stream_of_short_documents_resumes_bitwise_from_any_step(folder, lm):
     def made():
         return stream(lm, corpus(folder, [1 + i % 7 for i in range(1000)]), 40, window=320, pool=50)

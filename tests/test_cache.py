@@ -240,6 +240,7 @@ def test_the_header_says_what_determined_the_activations(text, tmp_path):
     assert header["model"]["dtype"] == "torch.float32" and header["text"]["glob"] == text and header["context"] == 32
 
 
+@pytest.mark.slow
 def test_trained_from_disk_the_saes_are_bitwise_the_same_and_the_second_time_no_weights_are_loaded(
     text, tmp_path, monkeypatch
 ):

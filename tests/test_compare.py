@@ -423,6 +423,7 @@ def test_where_one_curve_has_several_seeds_their_spread_counts_for_one_that_has_
     assert gaps(df[:2], sums[:2])["a", "b", 32]["verdict"] == "better", "these two SAEs do differ, on this text"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [2, 3])
 @pytest.mark.parametrize("third", [False, True])
 def test_a_borrowed_spread_has_the_degrees_of_freedom_of_its_lender(several, third):
@@ -444,6 +445,7 @@ def test_the_spread_of_seeds_on_another_text_is_not_borrowed():
     assert gaps(df, sums)["a", "b", 32]["one_seed"]
 
 
+@pytest.mark.slow
 def test_the_mean_of_a_curve_that_is_read_between_its_points_varies_as_its_points_do():
     """One architecture at 3 L0 beside itself at 14: the same seeds are in many of the L0 that the mean is over."""
     random, wrong = np.random.default_rng(0), 0
@@ -466,6 +468,7 @@ def test_seeds_of_one_point_that_lie_at_different_l0_give_no_verdict_on_one_curv
     assert not verdicts & {"better", "worse"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [1, 3])
 def test_an_architecture_beside_itself_from_other_seeds_is_rarely_better(together):
     """At most 5% with three seeds each, beyond what chance makes of so many; never with one."""

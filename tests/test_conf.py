@@ -73,6 +73,7 @@ def test_every_file_of_a_group_composes_passes_and_is_named_as_it_calls_itself(p
     assert node.get("name") == path.stem or "lightning" in node["_target_"]  # whose `name` is an argument
 
 
+@pytest.mark.slow
 def test_every_model_passes_at_every_site_that_it_has_and_at_its_last_layer():
     for path in (ROOT / "conf/model").glob("*.yaml"):
         model = OmegaConf.load(path)
@@ -109,6 +110,7 @@ def jobs(sweep, all_words):
         yield job_of(cfg, single=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_point_of_a_sweep_passes_and_has_a_folder_of_its_own(sweep):
     all_words, folders = points(sweep), Counter()

@@ -17,6 +17,7 @@ from saesweep.report.jackknife import replicates
 from saesweep.report.measured_curve import CurveValue, PointShare
 from saesweep.report.verdicts import compare_values
 
+pytestmark = pytest.mark.slow
 ARCHS = ("jumprelu", "topk", "gated")
 DRAWS = 4000 if os.environ.get("CI_FULL") else 150
 POPULATION = pd.read_csv(Path(__file__).with_name("documents.csv"))

@@ -37,8 +37,8 @@ def test_the_specification_names_the_project_and_has_a_section_for_each_question
     assert names == ["Pareto", "At matched L0", "Over tokens", "Latents", "Throughput"]
 
 
-def test_every_key_of_a_plot_is_one_that_runs_of_saes_have(spec, sweep):
-    for folder in saes(sweep):
+def test_every_key_of_a_plot_is_one_that_runs_of_saes_have(spec, reference_sweep):
+    for folder in saes(reference_sweep):
         there = keys(read(folder))
         for config in of(spec, "Scatter Plot"):
             for axis in (config["xAxis"], config["yAxis"]):
@@ -47,8 +47,8 @@ def test_every_key_of_a_plot_is_one_that_runs_of_saes_have(spec, sweep):
             assert config["xAxis"] == "tokens" and set(config["metrics"]) <= there
 
 
-def test_the_keys_of_the_curves_and_tables_are_those_of_the_sweeps_run(spec, sweep):
-    run = read(sweep)
+def test_the_keys_of_the_curves_and_tables_are_those_of_the_sweeps_run(spec, reference_sweep):
+    run = read(reference_sweep)
     for config in of(spec, "Vega2"):
         (arguments,) = [field["args"] for field in config["userQuery"]["queryFields"][0]["fields"] if field.get("args")]
         key = arguments[0]["value"].removesuffix("_table")

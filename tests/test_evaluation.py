@@ -323,6 +323,7 @@ def test_a_single_held_out_document_leaves_none_for_the_calibration_and_it_says_
 # Neighbours
 
 
+@pytest.mark.slow
 def test_the_numbers_of_an_sae_do_not_depend_on_its_neighbours(held_out, text, tmp_path):
     """Bitwise, for trained SAEs of every architecture at two hook points."""
     places = [("site=mlp", "layer=0"), *[()] * 4]

@@ -22,6 +22,7 @@ from saesweep.sweep.resources import Resources
 from saesweep.training import optimizer
 
 pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
+pytestmark = [pytest.mark.slow, pytest.mark.kernels]
 SHORT = ("trainer=gpu", "tokens=320", "log_tokens=64")
 
 

@@ -18,6 +18,7 @@ from standin.cli import ENV, Seen, train
 from hydra_plugins.saesweep import sources
 from saesweep.storage import checkpoints
 
+pytestmark = pytest.mark.slow
 PLACE = Path("outputs/default/standin/resid.1")
 
 
@@ -260,6 +261,7 @@ def test_a_group_that_fails_as_a_whole_does_not_stop_the_next(capsys):
     assert Path("outputs/mFalse/pareto.csv").exists() and not Path("outputs/mTrue/pareto.csv").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "words, number, code", [(["-m", "sparsity=16,32"], signal.SIGINT, 130), (["sparsity=16"], signal.SIGTERM, 143)]
 )

@@ -16,7 +16,7 @@ import pytest
 from offline import OFFLINE, ended, keys, read, saes
 from omegaconf import OmegaConf
 from small import ARCHS, job
-from standin.cli import ENV, ROOT, composed
+from standin.cli import ROOT, composed, train
 
 from saesweep.config.check import check
 from saesweep.config.schema import wandb_mode
@@ -85,6 +85,7 @@ def test_an_unknown_mode_is_refused_by_the_check_of_the_config_before_anything_i
         check(OmegaConf.to_container(composed(*words, always=()), resolve=True))
 
 
+@pytest.mark.slow
 def test_every_logged_value_stands_in_the_csv_and_in_the_wandb_run_alike(trained):
     for index, one in enumerate(trained):
         header, *curve = rows(one.folder)
@@ -98,6 +99,7 @@ def test_every_logged_value_stands_in_the_csv_and_in_the_wandb_run_alike(trained
                 assert same(float(text), value) and same(float(logged[f"train/{key}"]), value)
 
 
+@pytest.mark.slow
 def test_runs_of_one_process_keep_their_own_names_configs_and_groups(trained):
     for one in trained:
         run = read(one.folder)
@@ -152,6 +154,8 @@ def test_the_run_id_is_the_jobs_and_changes_with_its_settings(tmp_path):
     assert len({first, *(run_id(tmp_path / str(i), **other) for i, other in enumerate(others))}) == 4
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_without_the_wandb_logger_nothing_of_it_is_imported_or_written(tmp_path):
     script = (
         "import sys; from pathlib import Path\n"
@@ -283,17 +287,17 @@ def test_the_recovery_of_a_known_dictionary_is_a_number_of_the_run(tmp_path):
     assert read(one.folder)["summary"]["eval/recovery"] == 0.75
 
 
-def test_a_run_has_at_most_25_keys_whatever_the_architecture(sweep):
-    assert {folder.parent.name for folder in saes(sweep)} == set(ARCHS)
-    for folder in saes(sweep):
+def test_a_run_has_at_most_25_keys_whatever_the_architecture(reference_sweep):
+    assert {folder.parent.name for folder in saes(reference_sweep)} == set(ARCHS)
+    for folder in saes(reference_sweep):
         found = keys(read(folder))
         assert len(found) <= 25, f"{folder.parent.name}: {sorted(found)}"
         assert {"tokens", "train/l0", "train/fvu", "train/dead", "train/tokens_per_second"} <= found
         assert {f"eval/{key}" for key in FINAL} <= found
 
 
-def test_what_wandb_holds_of_a_trained_sae_is_what_its_files_say(sweep):
-    for folder in saes(sweep):
+def test_what_wandb_holds_of_a_trained_sae_is_what_its_files_say(reference_sweep):
+    for folder in saes(reference_sweep):
         run, numbers = read(folder), json.loads((folder / "eval.json").read_text())
         header, *curve = rows(folder)
         assert len(curve) == len(run["history"]) == 5
@@ -304,8 +308,8 @@ def test_what_wandb_holds_of_a_trained_sae_is_what_its_files_say(sweep):
         assert {key: run["summary"][f"eval/{key}"] for key in FINAL} == {key: numbers[key] for key in FINAL}
 
 
-def test_a_runs_notes_are_the_command_that_trains_its_sae_again(sweep):
-    for folder in saes(sweep):
+def test_a_runs_notes_are_the_command_that_trains_its_sae_again(reference_sweep):
+    for folder in saes(reference_sweep):
         program, script, *words = shlex.split(read(folder)["notes"])
         assert (program, script) == ("python", "train.py")
         again = OmegaConf.to_container(composed(*words, always=()), resolve=True)
@@ -313,10 +317,10 @@ def test_a_runs_notes_are_the_command_that_trains_its_sae_again(sweep):
         assert again == made and again["arch"]["name"] == folder.parent.name
 
 
-def test_the_folder_of_a_finished_sae_is_an_artifact_only_where_asked_for(sweep, tmp_path):
-    for folder in saes(sweep):
+def test_the_folder_of_a_finished_sae_is_an_artifact_only_where_asked_for(reference_sweep, tmp_path):
+    for folder in saes(reference_sweep):
         (artifact,) = read(folder)["artifacts"]
-        assert artifact.type == "sae" and artifact.name == f"study-tiny-resid.1-{folder.parent.name}-4"
+        assert artifact.type == "sae" and artifact.name == f"default-tiny-mlp.0-{folder.parent.name}-4"
         files = {entry.path: entry.local_path for entry in artifact.manifest.contents}
         assert set(files) == {"cfg.json", "sae_weights.safetensors"}
         assert Path(files["cfg.json"]).samefile(folder / "sae/cfg.json"), "nothing is copied"
@@ -325,8 +329,8 @@ def test_the_folder_of_a_finished_sae_is_an_artifact_only_where_asked_for(sweep,
     assert read(one.folder)["artifacts"] == []
 
 
-def test_offline_runs_have_no_address(sweep):
-    assert not list(sweep.rglob("url.txt"))
+def test_offline_runs_have_no_address(reference_sweep):
+    assert not list(reference_sweep.rglob("url.txt"))
 
 
 def test_after_an_interruption_no_row_is_logged_twice(tmp_path):
@@ -357,8 +361,8 @@ def scalars(folder, key):
     return [(event.step, event.value) for event in events.Scalars(key)]
 
 
-def test_tensorboard_shows_every_sae_by_tokens_with_the_numbers_of_its_files(sweep):
-    for folder in saes(sweep):
+def test_tensorboard_shows_every_sae_by_tokens_with_the_numbers_of_its_files(reference_sweep):
+    for folder in saes(reference_sweep):
         header, *curve = rows(folder)
         for i, key in enumerate(header[1:], 1):
             expected = [(int(row[0]), pytest.approx(float(row[i]), rel=1e-6)) for row in curve]
@@ -432,12 +436,14 @@ def test_a_mistake_in_a_loggers_yaml_is_told_before_training_without_its_secret(
     assert "abc" not in str(told_to_user.value)
 
 
-def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(tmp_path):
+def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, capfd, hydra_restore_singletons
+):
     secret = "0123456789abcdef"
-    words = ["-m", "arch=flat", "model=standin", "text=standin", "logger=csv", f"+logger.comet.api_key={secret}"]
-    command = [sys.executable, str(ROOT / "tests/standin/run.py"), *words]
-    ended = subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, text=True)
-    assert ended.returncode == 1 and "logger.comet.api_key" in ended.stderr and secret not in ended.stderr + ended.stdout
+    monkeypatch.chdir(tmp_path)
+    ended = train("-m", "arch=flat", f"+logger.comet.api_key={secret}")
+    out, err = capfd.readouterr()
+    assert ended.code == 1 and "logger.comet.api_key" in ended.error and secret not in ended.error + out + err
     assert list(tmp_path.iterdir()) == []
 
 

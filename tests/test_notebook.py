@@ -8,10 +8,8 @@ import model_folders
 import pandas as pd
 import pytest
 import torch
-import warm
 from model_folders import LLAMA, TOKENS, llama
-from small import ARCHS, RESOURCES, command, job, write_text
-from standin.cli import ENV
+from small import ARCHS, RESOURCES, job
 
 import saesweep
 from saesweep.data.harvest import harvest
@@ -30,22 +28,14 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("notebook")
-    words = (f"arch={','.join(ARCHS)}", "site=mlp", "layer=0", f"hydra.sweep.dir={folder}/outputs/default", "tokens=12800")
-    assert warm.run(command(write_text(folder, 200), *words), folder, ENV).returncode == 0
-    return folder / "outputs" / "default"
-
-
-@pytest.fixture(scope="module")
-def held_out(sweep):
-    config = saesweep.load(next(sweep.glob("*/*/topk/*"))).config
+def held_out(reference_sweep):
+    config = saesweep.load(next(reference_sweep.glob("*/*/topk/*"))).config
     return RESOURCES.held_out(config, EVALUATION, config["evaluation"]["tokens"])
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_a_loaded_sae_has_the_numbers_of_its_evaluation(sweep, held_out, arch):
-    sae = saesweep.load(sweep / "tiny" / "mlp.0" / arch / "4")
+def test_a_loaded_sae_has_the_numbers_of_its_evaluation(reference_sweep, held_out, arch):
+    sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / arch / "4")
     lm = saesweep.language_model(sae)
     x = harvest(lm, [sae.point], held_out.tokens)[sae.point]
     x = x[sae.statistics.ordinary(x)].float()
@@ -57,8 +47,8 @@ def test_a_loaded_sae_has_the_numbers_of_its_evaluation(sweep, held_out, arch):
 
 
 @pytest.mark.parametrize("arch", ["jumprelu", "topk"])
-def test_splice_gives_the_loss_of_the_evaluation(sweep, held_out, arch):
-    sae = saesweep.load(sweep / "tiny" / "mlp.0" / arch / "4")
+def test_splice_gives_the_loss_of_the_evaluation(reference_sweep, held_out, arch):
+    sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / arch / "4")
     lm = saesweep.language_model(sae)
     tokens = held_out.tokens[: blocks_of(held_out, 256)]
     ordinary = ordinary_positions(tokens, lm.tokenizer)
@@ -68,8 +58,8 @@ def test_splice_gives_the_loss_of_the_evaluation(sweep, held_out, arch):
     assert ce.result() == pytest.approx(sae.metrics["ce_sae"], rel=1e-5) and ce.result() != sae.metrics["ce_clean"]
 
 
-def test_outside_of_splice_the_model_is_as_it_was_and_latents_can_be_changed_inside(sweep, held_out):
-    sae = saesweep.load(sweep / "tiny" / "mlp.0" / "topk" / "4")
+def test_outside_of_splice_the_model_is_as_it_was_and_latents_can_be_changed_inside(reference_sweep, held_out):
+    sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / "topk" / "4")
     lm = saesweep.language_model(sae)
     tokens = held_out.tokens[:2].clamp(min=0)
 
@@ -87,24 +77,24 @@ def test_outside_of_splice_the_model_is_as_it_was_and_latents_can_be_changed_ins
     assert not torch.equal(with_it, before) and not torch.equal(with_it, without_latents)
 
 
-def test_results_are_the_rows_of_the_csv_and_their_folders_load(sweep, monkeypatch):
-    monkeypatch.chdir(sweep.parent)
-    df, csv = saesweep.results("default"), pd.read_csv(sweep / "pareto.csv")
+def test_results_are_the_rows_of_the_csv_and_their_folders_load(reference_sweep, monkeypatch):
+    monkeypatch.chdir(reference_sweep.parent)
+    df, csv = saesweep.results("default"), pd.read_csv(reference_sweep / "pareto.csv")
     pd.testing.assert_frame_equal(df.drop(columns="folder"), csv.drop(columns="path"), check_dtype=False)
-    assert saesweep.load(df["folder"][0]).folder == sweep / csv["path"][0]
+    assert saesweep.load(df["folder"][0]).folder == reference_sweep / csv["path"][0]
 
 
-def test_a_folder_without_an_sae_is_refused_with_where_there_are_some(sweep, tmp_path):
+def test_a_folder_without_an_sae_is_refused_with_where_there_are_some(reference_sweep, tmp_path):
     with pytest.raises(UsageError, match=r"holds no finished SAE; there are 5 below it, such as .*/4"):
-        saesweep.load(sweep)
+        saesweep.load(reference_sweep)
     with pytest.raises(UsageError, match="holds no finished SAE: give a job's folder"):
         saesweep.load(tmp_path)
     with pytest.raises(UsageError, match="is no folder"):
         saesweep.results(tmp_path / "no")
 
 
-def test_the_example_of_the_documentation_runs(sweep, monkeypatch, capsys):
-    monkeypatch.chdir(sweep.parents[1])
+def test_the_example_of_the_documentation_runs(reference_sweep, monkeypatch, capsys):
+    monkeypatch.chdir(reference_sweep.parents[1])
     names = {}
     for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "notebook.md").read_text(), re.DOTALL):
         exec(code, names)
@@ -185,8 +175,8 @@ def test_encode_and_decode_of_every_architecture_have_the_gradients_of_the_dense
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_the_gradient_through_splice_is_that_of_a_dense_computation(sweep, held_out, arch):
-    sae = saesweep.load(sweep / "tiny" / "mlp.0" / arch / "4")
+def test_the_gradient_through_splice_is_that_of_a_dense_computation(reference_sweep, held_out, arch):
+    sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / arch / "4")
     lm = saesweep.language_model(sae)
     tokens = held_out.tokens[:3].clamp(min=0)
     embeds = lm.module.get_input_embeddings()(tokens).requires_grad_()
@@ -221,8 +211,8 @@ def test_the_gradient_through_splice_is_that_of_a_dense_computation(sweep, held_
     assert of_embeds.abs().max() > 0 and of_latents.abs().max() > 0
 
 
-def test_the_attribution_of_latents_predicts_what_a_small_change_of_them_does(sweep, held_out):
-    sae = saesweep.load(sweep / "tiny" / "mlp.0" / "relu" / "4")
+def test_the_attribution_of_latents_predicts_what_a_small_change_of_them_does(reference_sweep, held_out):
+    sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / "relu" / "4")
     lm, tokens, kept = saesweep.language_model(sae), held_out.tokens[:3].clamp(min=0), []
     lm.module.double()
 
@@ -241,8 +231,8 @@ def test_the_attribution_of_latents_predicts_what_a_small_change_of_them_does(sw
     assert difference == pytest.approx(2e-2 * float(kept[0].grad.norm()), rel=1e-2)
 
 
-def test_the_weights_of_an_sae_take_gradients_where_they_are_asked_to(sweep, held_out):
-    sae = saesweep.load(sweep / "tiny" / "mlp.0" / "topk" / "4")
+def test_the_weights_of_an_sae_take_gradients_where_they_are_asked_to(reference_sweep, held_out):
+    sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / "topk" / "4")
     lm, tokens = saesweep.language_model(sae), held_out.tokens[:1].clamp(min=0)
     with saesweep.splice(lm, sae):
         assert not lm.module(input_ids=tokens).logits.requires_grad
@@ -253,8 +243,8 @@ def test_the_weights_of_an_sae_take_gradients_where_they_are_asked_to(sweep, hel
     assert all(parameter.grad is None for parameter in lm.module.parameters())
 
 
-def test_the_evaluation_takes_no_gradients(sweep):
-    sae = saesweep.load(sweep / "tiny" / "mlp.0" / "topk" / "4").requires_grad_(True)
+def test_the_evaluation_takes_no_gradients(reference_sweep):
+    sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / "topk" / "4").requires_grad_(True)
     enabled = []
     sae.register_forward_hook(lambda *_: enabled.append(torch.is_grad_enabled()))
     ReadText(sae.config, [sae.point], RESOURCES).evaluate([Subject(sae, sae.point, sae.statistics)])

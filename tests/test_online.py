@@ -13,7 +13,7 @@ from wandb_server import KEY, Server
 
 from saesweep.report.style import STYLES
 
-
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 @pytest.fixture(scope="module")
 def server():
     with Server() as server:
@@ -63,7 +63,7 @@ def test_the_dashboard_is_saved_with_the_colours_of_the_runs_that_are_there(serv
 def test_a_server_that_cannot_be_reached_leaves_the_runs_offline_and_the_sweep_whole(account, tmp_path, monkeypatch):
     no_network_and_no_account(monkeypatch, tmp_path)
     dead = account | {"WANDB_BASE_URL": "http://127.0.0.1:9"}
-    script = "from offline import OFFLINE; from saesweep import wandb_runs; from pathlib import Path; import sys\n"
+    script = "from offline import OFFLINE; from saesweep.loggers import wandb_runs; from pathlib import Path; import sys\n"
     script += "chosen = OFFLINE | {'mode': None}\n"
     script += "wandb_runs.SummaryRun(chosen, Path(sys.argv[1])).finish(0)\n"
     path = {"PYTHONPATH": f"{ENV['PYTHONPATH']}:{ROOT / 'tests'}"}

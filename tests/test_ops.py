@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from saesweep.arch import ops
 from saesweep.arch.ops import Adam, Sums, cpu, int16, plain, starts_of
 
+pytestmark = pytest.mark.kernels
 SIZES = [(33, 12, 96), (16, 48, 257)]  # batch, d_in, d_sae
 BACKENDS = ["cpu", "gpu"]
 
@@ -134,6 +135,7 @@ def test_an_update_of_the_rows_is_that_of_the_definition(backend, shape, beta1, 
     assert not torch.equal(found[0], weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [True, False])
 @pytest.mark.parametrize("beta1", [0.9, 0.0])
 def test_a_gradient_that_is_not_formed_does_what_the_formed_one_does(backend, lists, beta1, unit):

@@ -296,6 +296,8 @@ def test_sweeps_of_the_same_name_are_told_apart_by_their_folders_and_the_same_fo
     assert list(sweep_table.table(both[0], both[0])["arch"]) == ["topk"]
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_several_sweeps_are_only_shown_unless_it_is_said_where_to_write(tmp_path):
     for name in "ab":
         job(tmp_path / name)
@@ -405,6 +407,8 @@ def run(*words):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_the_command_line_rewrites_the_report_and_prints_the_table_and_the_answer(nine):
     done = run(str(nine))
     found = pareto.report([nine])
@@ -412,6 +416,8 @@ def test_the_command_line_rewrites_the_report_and_prints_the_table_and_the_answe
     assert json.loads((nine / "pareto.json").read_text()) == json.loads(json.dumps(found.comparison))
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_the_command_line_names_a_mistake(nine):
     for words, said in (([str(nine / "no")], "is not a folder"), ([str(nine), "--reference", "relu"], "gated, jumprelu, topk")):
         wrong = run(*words)

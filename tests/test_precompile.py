@@ -26,6 +26,9 @@ def job(accelerator):
     return made
 
 
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.kernels
 def test_after_compiling_ahead_a_training_step_has_nothing_to_compile(tmp_path):
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     found = []

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from small import ARCHS, command, write_text
 from standin.cli import ENV
 
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 PLACE = "outputs/default/tiny/resid.1"
 
 
@@ -26,17 +28,18 @@ def text(tmp_path_factory):
     return write_text(tmp_path_factory.mktemp("text"), seed=1)
 
 
-def swept(folder, words, code=0):
+def swept(folder, words, code=0, env=ENV):
     folder.mkdir(exist_ok=True)
-    ended = warm.run(words, folder, ENV)
+    ended = warm.run(words, folder, env)
     assert ended.returncode == code, ended.stdout[-3000:] + ended.stderr[-3000:]
     return ended.stdout + ended.stderr
 
 
 @pytest.fixture(scope="module")
 def one(text, tmp_path_factory):
+    """With as many threads as there are cores; each rank has one."""
     folder = tmp_path_factory.mktemp("one")
-    swept(folder, command(text, f"arch={','.join(ARCHS)}"))
+    swept(folder, command(text, f"arch={','.join(ARCHS)}"), env={**ENV, "OMP_NUM_THREADS": str(os.cpu_count())})
     return folder
 
 
@@ -59,8 +62,10 @@ def test_saes_that_are_dealt_out_to_ranks_are_bitwise_those_of_one_process(text,
     assert_nothing_is_left(tmp_path)
 
 
-def test_a_rank_without_saes_reads_for_the_others(text, one, tmp_path):
-    swept(tmp_path, command(text, "arch=gated", *SWEEP_PARALLEL))
+def test_a_single_run_takes_the_same_way_and_a_rank_without_saes_reads_for_the_others(text, one, tmp_path):
+    words = command(text, "arch=gated", *SWEEP_PARALLEL)
+    words.remove("-m")
+    swept(tmp_path, words)
     file = f"{PLACE}/gated/4/sae/sae_weights.safetensors"
     assert (tmp_path / file).read_bytes() == (one / file).read_bytes()
 
@@ -114,14 +119,6 @@ def test_two_ranks_leave_the_files_that_one_leaves_and_tell_what_one_tells(one, 
     assert_nothing_is_left(folder)
 
 
-def test_a_single_run_takes_the_same_way(text, two, tmp_path):
-    words = command(text, "arch=topk", "trainer=ddp_sim")
-    words.remove("-m")
-    swept(tmp_path, words)
-    files = [at / PLACE / "topk/4/sae/sae_weights.safetensors" for at in (tmp_path, two[0])]
-    assert files[0].read_bytes() == files[1].read_bytes()
-
-
 def started(folder, words):
     process = subprocess.Popen(words, cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while not list(folder.rglob("metrics.csv")):
@@ -130,21 +127,31 @@ def started(folder, words):
     return process
 
 
-LONG = ("tokens=64_000", "text.repeat=true", "log_tokens=320", "trainer=ddp_sim")
+LONG = ("tokens=32_000", "text.repeat=true", "log_tokens=320", "trainer=ddp_sim")
 
 
-@pytest.mark.parametrize("trainer", ["ddp_sim", "cpu"])
-def test_ctrl_c_saves_and_any_number_of_ranks_goes_on(text, one, tmp_path, trainer):
-    """Interrupted with two ranks after some steps of the 50, ended with two or with one."""
-    words = command(text, "arch=jumprelu,batchtopk", "log_tokens=64")
-    process = started(tmp_path, [*words, "trainer=ddp_sim"])
+RESUMABLE = ("arch=jumprelu,batchtopk", "log_tokens=64")
+
+
+@pytest.fixture(scope="module")
+def interrupted(text, tmp_path_factory):
+    """Two ranks that got Ctrl-C after some steps of the 50."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    process = started(folder, [*command(text, *RESUMABLE), "trainer=ddp_sim"])
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in out
-    assert_nothing_is_left(tmp_path)
-    steps = {int(file.name.split("-")[0]) for file in tmp_path.rglob("checkpoint/*.safetensors")}
+    assert_nothing_is_left(folder)
+    steps = {int(file.name.split("-")[0]) for file in folder.rglob("checkpoint/*.safetensors")}
     assert max(steps) % 16 == 0 or max(steps) == 50
-    said = swept(tmp_path, [*words, f"trainer={trainer}"])
+    return folder
+
+
+@pytest.mark.parametrize("trainer", ["ddp_sim", "cpu"])
+def test_ctrl_c_saves_and_any_number_of_ranks_goes_on(text, one, interrupted, tmp_path, trainer):
+    """Interrupted with two ranks, ended with two or with one."""
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
+    said = swept(tmp_path, [*command(text, *RESUMABLE), f"trainer={trainer}"])
     assert "resuming at" in said
     for name in ("jumprelu", "batchtopk"):
         found, wanted = (load_file(at / PLACE / name / "4/sae/sae_weights.safetensors") for at in (tmp_path, one))
@@ -207,7 +214,7 @@ def test_two_nodes_train_what_one_process_trains(text, one, tmp_path):
     sweep = tmp_path / "outputs/default"
     join = [sys.executable, "-m", "saesweep.sweep.engines.join", str(sweep)]
     other = subprocess.Popen(join, cwd=tmp_path, env=environment | {"NODE_RANK": "1"}, stdout=subprocess.PIPE, text=True)
-    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    ended = warm.run(words, tmp_path, environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     said, _ = other.communicate(timeout=30)
     assert other.returncode == 0 and "ended with 0" in said

@@ -12,6 +12,7 @@ from small import command, weights, write_text
 from standin.cli import ENV
 
 pytest.importorskip("ray", reason="pip install -e '.[ray]'")
+pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.cluster]
 GROUP = ("arch=jumprelu,topk", "sparsity=4", "tokens=64_000", "text.repeat=true", "log_tokens=320", "save_tokens=640")
 
 

@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 import warm
-from small import command, weights, write_text
+from small import command, results, weights, write_text
 from standin.cli import ENV
 
 from saesweep.storage import checkpoints
 from saesweep.storage.checkpoints import Checkpoint, cohorts
 
-LEFT = ("eval.json", "cfg.json", "sae_weights.safetensors", "metrics.csv")
-GROUP = ("arch=jumprelu,gated,topk", "sparsity=4,8", "tokens=25_600", "text.repeat=true", "save_tokens=640", "log_tokens=320")
+GROUP = ("arch=jumprelu,gated,topk", "sparsity=4,8", "tokens=12_800", "text.repeat=true", "save_tokens=640", "log_tokens=320")
 
 
 def save(number):
@@ -95,18 +94,6 @@ def undisturbed(text, tmp_path_factory):
     return folder, time.monotonic() - began
 
 
-def results(folder: Path):
-    """Of every SAE: its files, but for the tokens per second in metrics.csv."""
-    found = {}
-    for file in sorted((folder / "outputs").rglob("*")):
-        if file.name in LEFT:
-            content = file.read_bytes()
-            if file.name == "metrics.csv":
-                content = b"\n".join(line.rpartition(b",")[0] for line in content.splitlines())
-            found[str(file.relative_to(folder))] = content
-    return found
-
-
 def assert_undisturbed(folder, undisturbed):
     found, wanted = results(folder), results(undisturbed)
     assert found.keys() == wanted.keys() and len(wanted) == 24
@@ -116,6 +103,25 @@ def assert_undisturbed(folder, undisturbed):
     assert not list(folder.rglob("checkpoint"))
 
 
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize("moment", ["*/*/*/*/checkpoint/*.safetensors", "*/*/*/*/eval.json"], ids=["training", "writing"])
+def test_a_sweep_that_is_killed_leaves_what_an_undisturbed_one_leaves(moment, text, undisturbed, tmp_path):
+    """In the middle of the training, and when the first of its SAEs is finished; every kind of change is in test_kills.py."""
+    process = warm.Started(command(text, *GROUP), tmp_path, ENV)
+    while not list((tmp_path / "outputs/default").glob(moment)):
+        assert process.end(0.02) is None
+    process.kill()
+    process.end()
+    assert not (tmp_path / "outputs/default/pareto.csv").exists()
+    ended = warm.run(command(text, *GROUP), tmp_path, ENV)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert_undisturbed(tmp_path, undisturbed[0])
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.skipif(not os.environ.get("CI_FULL"), reason="takes 13 minutes: set CI_FULL=1")
 def test_a_sweep_killed_at_20_random_moments_leaves_what_an_undisturbed_one_leaves(text, undisturbed, tmp_path):
     """Whenever it has reached its end, it is started anew, until it was killed so often."""
     whole, seconds = undisturbed
@@ -135,6 +141,8 @@ def test_a_sweep_killed_at_20_random_moments_leaves_what_an_undisturbed_one_leav
             ends += 1
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_what_an_sae_that_was_killed_when_it_had_just_finished_saved_goes_with_the_next_command(text, undisturbed, tmp_path):
     shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
     for job in tmp_path.rglob("eval.json"):
@@ -147,6 +155,8 @@ def test_what_an_sae_that_was_killed_when_it_had_just_finished_saved_goes_with_t
     assert_undisturbed(tmp_path, undisturbed[0])
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_ends_with_its_code_and_the_same_command_goes_on(number, code, text, undisturbed, tmp_path):
     words = [word if not word.startswith("save_tokens") else "save_tokens=1_000_000" for word in command(text, *GROUP)]
@@ -157,11 +167,13 @@ def test_a_signal_saves_and_ends_with_its_code_and_the_same_command_goes_on(numb
         _, err = p.communicate(timeout=30)
     assert p.returncode == code and "interrupted" in err and "Traceback" not in err
     assert len(list(tmp_path.rglob("checkpoint/*.safetensors"))) == 6
-    ended = subprocess.run(words, cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    ended = warm.run(words, tmp_path, ENV)
     assert ended.returncode == 0 and "resuming at" in ended.stdout + ended.stderr
     assert_undisturbed(tmp_path, undisturbed[0])
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_what_is_finished_on_a_text_that_was_replaced_is_refused_and_made_anew_where_that_is_asked_for(tmp_path):
     file = Path(write_text(tmp_path))
     words = command(str(file), "arch=topk", "sparsity=4,8", "tokens=1280", "text.repeat=true")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from small import words, write_text
-from standin.cli import ENV, ROOT
+from standin.cli import ENV, ROOT, train_for_real
 
 SECRETS = {"WANDB_API_KEY": "0123456789abcdef" * 2 + "01234567", "HF_TOKEN": "hf_thisIsNobodysToken0123456789abcd"}
 UNPICKLE = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -30,13 +30,15 @@ def test_no_file_of_ours_unpickles(file):
 
 
 @pytest.mark.parametrize("word", ["name=../other", "name=/tmp/other", "model.name=..", "arch.name=a/b", "site.name=.hidden"])
-def test_a_name_cannot_lead_out_of_the_folder_of_the_sweep(word, tmp_path):
-    command = [sys.executable, str(ROOT / "train.py"), "model=tiny", "arch=topk", word]
-    ended = subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, text=True)
-    assert ended.returncode == 1 and word.split("=")[0] in ended.stderr and not list(tmp_path.rglob("eval.json"))
+def test_a_name_cannot_lead_out_of_the_folder_of_the_sweep(word, tmp_path, monkeypatch, hydra_restore_singletons):
+    monkeypatch.chdir(tmp_path)
+    ended = train_for_real("model=tiny", "arch=topk", word)
+    assert ended.code == 1 and word.split("=")[0] in ended.error and not list(tmp_path.rglob("eval.json"))
     assert not list(tmp_path.parent.glob("other"))
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_no_secret_of_the_environment_is_written_down_or_said(tmp_path):
     text = write_text(tmp_path)
     settings = [word for word in words(text) if not word.startswith("logger=")]

@@ -11,7 +11,10 @@ import warm
 from small import command, weights, write_text
 from standin.cli import ENV
 
-pytestmark = pytest.mark.skipif(slurm_cluster.why_not() is not None, reason=str(slurm_cluster.why_not()))
+pytestmark = [
+    pytest.mark.slow, pytest.mark.process, pytest.mark.cluster,
+    pytest.mark.skipif(slurm_cluster.why_not() is not None, reason=str(slurm_cluster.why_not())),
+]
 GROUP = ("arch=jumprelu,batchtopk", "sparsity=4", "tokens=64_000", "text.repeat=true", "log_tokens=320")
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.engine.poll=0.3", "trainer=ddp_sim")
 TWO_NODES = ("trainer.devices=1", "+trainer.num_nodes=2")
@@ -60,52 +63,47 @@ class Launched:
         return self.process.returncode, out
 
 
-def test_a_group_on_slurm_leaves_what_it_leaves_here(text, here, environment, tmp_path):
-    ended = subprocess.run(command(text, *GROUP, *SLURM), cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert re.search(r"job \d+: running", ended.stdout) and "jumprelu" in ended.stdout.split("resid.1\n")[-1]
-    assert weights(tmp_path) == here
-    assert not list(tmp_path.rglob(".groups"))
+def resumed(folder):
+    """How often the job's log says that it has resumed."""
+    return (folder / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text().count("resuming at")
 
 
-@pytest.mark.parametrize("words", [("scontrol", "requeue"), ("scancel", "--signal=USR2")], ids=["requeued", "time limit near"])
-def test_a_job_that_is_requeued_in_mid_run_goes_on(words, text, here, environment, tmp_path):
+def test_a_job_near_its_time_limit_and_one_that_is_requeued_in_mid_run_go_on(text, here, environment, tmp_path):
+    """One job that both happen to: each time it has saved before it ends."""
     launched = Launched(tmp_path, text, environment)
-    launched.slurm(*words, launched.job)
+    launched.slurm("scancel", "--signal=USR2", launched.job)
+    while not resumed(tmp_path):
+        assert launched.process.poll() is None, launched.process.stdout.read()
+        time.sleep(0.05)
+    launched.slurm("scontrol", "requeue", launched.job)
     code, out = launched.end()
     assert code == 0, out
-    log = (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
-    assert "resuming at" in log  # it had saved before it ended
+    assert resumed(tmp_path) == 2
     assert weights(tmp_path) == here
 
 
-def test_a_group_on_two_nodes_leaves_what_it_leaves_on_one(text, here, environment, tmp_path):
-    words = command(text, *GROUP, *SLURM, *TWO_NODES)
-    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert weights(tmp_path) == here
-
-
-def test_a_job_whose_node_fails_in_mid_run_goes_on(text, here, environment, tmp_path):
+def test_a_job_whose_node_fails_in_mid_run_goes_on_and_two_nodes_leave_what_one_leaves(text, here, environment, tmp_path):
     launched = Launched(tmp_path, text, environment, *TWO_NODES, "save_tokens=3200")
     while not list(tmp_path.rglob("checkpoint/*.safetensors")):
         time.sleep(0.05)
     launched.slurm("scontrol", "update", f"nodename={slurm_cluster.NODES[1]}", "state=down", "reason=test")
     code, out = launched.end()
     assert code == 0, out
-    assert "resuming at" in (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
+    assert resumed(tmp_path) == 1
     assert weights(tmp_path) == here
 
 
-def test_a_job_that_is_cancelled_is_a_failure_and_the_same_command_goes_on(text, here, environment, tmp_path):
+def test_a_cancelled_job_is_a_failure_and_the_same_command_leaves_what_it_leaves_here(text, here, environment, tmp_path):
     launched = Launched(tmp_path, text, environment)
     launched.slurm("scancel", launched.job)
     code, out = launched.end()
     assert code == 1 and "2 of 2 SAEs failed" in out and "CANCELLED" in out
-    ended = subprocess.run(command(text, *GROUP, *SLURM), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    ended = warm.run(command(text, *GROUP, *SLURM), tmp_path, environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "resuming at" in (tmp_path / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text()
+    assert re.search(r"job \d+: running", ended.stdout) and "jumprelu" in ended.stdout.split("resid.1\n")[-1]
+    assert resumed(tmp_path) == 1
     assert weights(tmp_path) == here
+    assert not list(tmp_path.rglob(".groups"))
 
 
 def test_ctrl_c_at_the_launcher_saves_and_leaves_no_job(text, environment, tmp_path):

@@ -23,11 +23,11 @@ NUMBERS = ["l0", "fvu", "delta_loss"]
 pytestmark = pytest.mark.usefixtures("nobody_is_logged_in")
 
 
-def test_the_pareto_table_of_the_offline_run_is_pareto_csv(sweep):
-    last = read(sweep)["history"][-1]
-    shown = table(sweep, last, "pareto")
+def test_the_pareto_table_of_the_offline_run_is_pareto_csv(reference_sweep):
+    last = read(reference_sweep)["history"][-1]
+    shown = table(reference_sweep, last, "pareto")
     assert list(shown.columns) == sweep_table.COLUMNS and set(shown["state"]) == {"finished"}
-    same(shown, pd.read_csv(sweep / "pareto.csv"))
+    same(shown, pd.read_csv(reference_sweep / "pareto.csv"))
 
 
 def same(shown, expected):
@@ -38,34 +38,34 @@ def same(shown, expected):
     )
 
 
-def test_the_pareto_curve_can_be_drawn_from_the_runs_of_the_saes_alone(sweep):
-    runs = [read(folder) for folder in saes(sweep)]
+def test_the_pareto_curve_can_be_drawn_from_the_runs_of_the_saes_alone(reference_sweep):
+    runs = [read(folder) for folder in saes(reference_sweep)]
     points = pd.DataFrame([
         {"path": r["config"]["path"], "arch": r["config"]["arch"], **{key: r["summary"][f"eval/{key}"] for key in NUMBERS}}
         for r in runs
     ]).sort_values("path", ignore_index=True)
-    expected = pd.read_csv(sweep / "pareto.csv").sort_values("path", ignore_index=True)
+    expected = pd.read_csv(reference_sweep / "pareto.csv").sort_values("path", ignore_index=True)
     same(points, expected[["path", "arch", *NUMBERS]])
 
 
-def test_the_curves_of_the_offline_run_are_those_of_pareto_csv(sweep):
-    run, last = read(sweep), read(sweep)["history"][-1]
-    expected = pd.read_csv(sweep / "pareto.csv").sort_values("l0", kind="stable", ignore_index=True)
+def test_the_curves_of_the_offline_run_are_those_of_pareto_csv(reference_sweep):
+    run, last = read(reference_sweep), read(reference_sweep)["history"][-1]
+    expected = pd.read_csv(reference_sweep / "pareto.csv").sort_values("l0", kind="stable", ignore_index=True)
     for key in ("fvu", "delta_loss"):
         for kind, fields in (("against_l0", {"x": "l0", "y": key}), ("curves", {"x": "l0", "y": key, "stroke": "curve"})):
             panel = run["config"][f"_wandb/visualize/{key}_{kind}"]["panel_config"]
             assert panel["fieldSettings"] == fields
-            drawn = table(sweep, last, f"{key}_{kind}_table")
+            drawn = table(reference_sweep, last, f"{key}_{kind}_table")
             same(drawn[["l0", key, "path"]], expected[["l0", key, "path"]])
             assert drawn["curve"].tolist() == expected["arch"].tolist()
 
 
-def test_the_summary_run_ends_with_the_page_and_the_figures_of_the_sweep(sweep):
-    run, last = read(sweep), read(sweep)["history"][-1]
-    assert (run["job_type"], run["group"], run["name"], run["exit"]) == ("pareto", "study", "study pareto", 0)
-    (files,) = sweep.glob("wandb/offline-run-*/files")
+def test_the_summary_run_ends_with_the_page_and_the_figures_of_the_sweep(reference_sweep):
+    run, last = read(reference_sweep), read(reference_sweep)["history"][-1]
+    assert (run["job_type"], run["group"], run["name"], run["exit"]) == ("pareto", "default", "default pareto", 0)
+    (files,) = reference_sweep.glob("wandb/offline-run-*/files")
     for key, name in {"figure": "pareto.png", "page": "pareto.html"}.items():
-        assert (files / last[f"{key}/path"]).read_bytes() == (sweep / name).read_bytes()
+        assert (files / last[f"{key}/path"]).read_bytes() == (reference_sweep / name).read_bytes()
 
 
 @pytest.fixture
@@ -163,12 +163,14 @@ def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons):
 TOLD = ("-m", "logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat,round", "sparsity=16")
 
 
+@pytest.mark.slow
 def test_a_sweep_with_an_sae_that_fails_says_so_in_its_summary_run(in_an_empty_folder):
     assert train(*TOLD, "text.fail=round").code == 1
     shown = table(in_an_empty_folder, read(in_an_empty_folder)["history"][-1], "pareto")
     assert states(shown) == {"flat": "finished", "round": "failed"}
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_finished_already_opens_no_run_and_a_plan_neither(in_an_empty_folder):
     assert train(*TOLD, "plan=true").code == 0
     assert not (in_an_empty_folder / "wandb").exists()
@@ -182,6 +184,8 @@ def test_an_sae_alone_has_a_summary_run_of_its_sweep_too(in_an_empty_folder):
     assert states(table(in_an_empty_folder, read(in_an_empty_folder)["history"][-1], "pareto")) == {"flat": "finished"}
 
 
+@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_after_a_signal_the_summary_run_is_closed_and_shows_what_is_there(tmp_path, number, code):
     words = ["-m", "logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat", "sparsity=16", "text.sleep=60", "name=study"]

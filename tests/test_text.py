@@ -85,6 +85,8 @@ def test_stream_seed_decides_the_order_and_the_split(jsonl: str) -> None:
     assert set(both(files(jsonl, seed=0))[1]) != set(both(files(jsonl, seed=1))[1])
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_the_order_is_the_same_in_another_process(jsonl: str) -> None:
     code = (
         "import sys; from omegaconf import OmegaConf; from saesweep.data.text import Corpus\n"
@@ -470,6 +472,7 @@ def test_a_passage_has_the_same_hash_wherever_it_stands() -> None:
     assert len(overlap.passages(made_up(0, 199))) == 0 and len(overlap.passages(made_up(0, 200))) == 1
 
 
+@pytest.mark.slow
 def test_of_the_passages_of_the_default_evaluation_text_few_stand_in_training() -> None:
     corpus = Corpus(config("text", "python_stdlib"), 0)
     evaluation = list(corpus.one_pass("held_out"))[::2]

@@ -91,6 +91,7 @@ def test_the_logs_name_the_place_of_an_sae_where_its_sweep_has_several(text, tmp
 # Neighbours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(PLACES)), ids=list(PLACES))
 def test_trained_together_and_alone_the_saes_are_bitwise_the_same(index, text, together, tmp_path):
     alone = trained([mixed(text)[index]], tmp_path)
@@ -123,6 +124,7 @@ class Spoiled:
             getattr(module.members[self.index].sae, self.parameter).data[3] = float("nan")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(PLACES)), ids=list(PLACES))
 def test_a_member_that_turns_nan_is_stopped_with_its_token_count_and_the_others_do_not_notice(
     index, text, together, tmp_path
@@ -166,6 +168,7 @@ class KillAfter:
             raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save_tokens", [512, 1088])
 def test_a_killed_training_goes_on_as_if_it_had_never_stopped(save_tokens, text, together, tmp_path):
     """Windows of 1,024 tokens, saved somewhere within one, killed some steps later."""
@@ -181,6 +184,7 @@ def test_a_killed_training_goes_on_as_if_it_had_never_stopped(save_tokens, text,
         assert tokens == [640, 1280, 1920, 2560, 3200]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["from the disk cache", "neither centred nor rid of sinks", "the papers' recipes"])
 def test_a_killed_training_goes_on_bitwise_from_the_disk_cache_uncentred_and_with_the_papers_recipes(way, text, tmp_path):
     more, archs = {
@@ -198,6 +202,7 @@ def test_a_killed_training_goes_on_bitwise_from_the_disk_cache_uncentred_and_wit
         assert all(bool(p.isfinite().all()) for p in found.sae.parameters())
 
 
+@pytest.mark.slow
 def test_a_training_in_float64_goes_on_exactly(text, tmp_path):
     jobs = [job(text, "arch=batchtopk", "trainer.precision=64-true", "save_tokens=1088")]
     whole = trained(jobs, tmp_path / "whole")
@@ -243,6 +248,7 @@ def test_the_losses_do_not_repeat_a_batch_after_a_resume(text, tmp_path):
     assert one == other
 
 
+@pytest.mark.slow
 def test_a_member_that_failed_is_tried_again_from_its_last_save_and_the_others_do_not_notice(text, together, tmp_path):
     jobs, folders = mixed(text, "save_tokens=640"), [tmp_path / str(i) for i in range(len(PLACES))]
     module = trained(jobs, tmp_path, progress=Spoiled(3, 1280))
@@ -491,6 +497,7 @@ def test_a_fixed_coefficient_is_kept_and_l0_is_left_where_it_falls(text, tmp_pat
     assert numbers["l0"] > 6  # far from sparsity=4
 
 
+@pytest.mark.slow
 def test_on_synthetic_the_dictionary_is_recovered_better_than_by_chance_and_there_is_no_language_models_loss(tmp_path):
     settings = ("arch=topk", "tokens=25_600", "width=400", "sparsity=10")
     (numbers,) = train_group([job(None, *settings)], [tmp_path])
@@ -513,6 +520,8 @@ def swept(text, folder, launcher):
     return {str(file.relative_to(place)): file for file in place.rglob("*") if file.name in LEFT}
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_the_basic_launcher_and_the_grouping_one_make_bitwise_the_same_saes(text, tmp_path):
     found = {}
     for launcher in ("basic", "grouped"):

@@ -16,6 +16,7 @@ from test_faults import ENV_WITH_FAULTS, faulty
 
 __all__ = ["faulty"]  # a fixture
 
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 LINES, COLUMNS = 30, 110
 LONG = ("tokens=32_000", "text.repeat=true")  # several refreshes of the table, however fast the machine
 

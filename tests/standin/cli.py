@@ -1,7 +1,9 @@
 """The command line a user types, in this process, with the stand-in for the training."""
 import logging
 import os
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,18 +27,35 @@ class Ended(NamedTuple):
 
 
 def train(*words: str) -> Ended:
-    """`python train.py WORDS`; what it prints is captured by pytest."""
+    """`python train.py WORDS` with the stand-in for the training; what it prints is captured by pytest."""
     given = {word.split("=")[0] for word in words}
-    before = dict(os.environ), list(sys.argv), logging.root.handlers[:]
     try:
-        run.main([*words, *(word for word in ALWAYS if word.split("=")[0] not in given)])
-        return Ended(0, "")
-    except SystemExit as end:
-        return Ended(end.code or 0, "") if not isinstance(end.code, str) else Ended(1, end.code)
+        return _ended(lambda: run.main([*words, *(word for word in ALWAYS if word.split("=")[0] not in given)]))
     finally:
         for name in ("group", "probe"):
             sys.modules.pop(f"saesweep.sweep.{name}")
             delattr(saesweep.sweep, name)
+
+
+def train_for_real(*words: str) -> Ended:
+    """`python train.py WORDS` in this process; what it prints is captured by pytest."""
+
+    def main() -> None:
+        sys.argv = [str(ROOT / "train.py"), *words]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+    return _ended(main)
+
+
+def _ended(main: Callable[[], None]) -> Ended:
+    """What it changes in the process is put back."""
+    before = dict(os.environ), list(sys.argv), logging.root.handlers[:]
+    try:
+        main()
+        return Ended(0, "")
+    except SystemExit as end:
+        return Ended(end.code or 0, "") if not isinstance(end.code, str) else Ended(1, end.code)
+    finally:
         GlobalHydra.instance().clear()
         os.environ.clear()
         os.environ.update(before[0])

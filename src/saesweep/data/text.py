@@ -159,13 +159,13 @@ def _digest(document: str) -> bytes:
     return hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest()
 
 
-def blocks(documents: Iterable[str], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, "context"]]:
+def blocks(documents: Iterable[str], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, " context"]]:
     """Each document in pieces of `context` tokens, BOS before each where there is one, the last one padded with -1."""
     for tokens in tokenized(documents, tokenizer):
         yield from pieces(tokens, tokenizer, context)
 
 
-def pieces(tokens: list[int], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, "context"]]:
+def pieces(tokens: list[int], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, " context"]]:
     """The blocks of one document."""
     first = [] if tokenizer.bos is None else [tokenizer.bos]
     size = context - len(first)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
 from saesweep.errors import TrainingFailed, UsageError, exit_on_usage_error
