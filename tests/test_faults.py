@@ -9,6 +9,8 @@ import warm
 from small import command, write_text
 from standin.cli import ENV, ROOT
 
+pytestmark = [pytest.mark.slow, pytest.mark.process]
+
 PLACE = "outputs/default/tiny/resid.1"
 ENV_WITH_FAULTS = ENV | {"SAESWEEP_PACKAGES": "faults", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
 

@@ -118,7 +118,7 @@ def test_a_file_that_inherits_need_not_have_all_keys(document):
 
 def test_a_key_is_described_by_the_comment_behind_it(document):
     (train,) = document["anyOf"]
-    assert train["properties"]["tokens"]["description"].startswith("to train on")
+    assert train["properties"]["tokens"]["description"].startswith("training tokens")
     assert train["properties"]["activations"]["anyOf"][0]["properties"]["center"]["description"].startswith("subtract the mean")
     texts = {node["properties"]["kind"]["const"]: node["properties"] for node in document["$defs"]["text"]["anyOf"]}
     assert texts["files"]["held_out"]["description"] != texts["hub"]["held_out"]["description"]

@@ -12,6 +12,7 @@ from model_folders import LLAMA, TOKENS, llama
 from small import ARCHS, RESOURCES, job
 
 import saesweep
+from saesweep.api import as_loaded
 from saesweep.data.harvest import harvest
 from saesweep.data.held_out import EVALUATION, blocks_of
 from saesweep.data.micro_batches import ordinary_positions
@@ -109,7 +110,7 @@ def of_a_folder(tmp_path):
     model = llama(model_folders.write(tmp_path / "model", "llama", **LLAMA))
     content = models.weights_identity(model)
     checkpoints.write_origin(tmp_path / "sae", {"model": model | {"content": content}})
-    sae = build(job(None, "arch=topk"), d_in=4)
+    sae = as_loaded(build(job(None, "arch=topk"), d_in=4))
     sae.config, sae.folder = {"model": model}, tmp_path / "sae"
     return sae, tmp_path / "model"
 

@@ -62,7 +62,7 @@ def test_saes_that_are_dealt_out_to_ranks_are_bitwise_those_of_one_process(text,
     assert_nothing_is_left(tmp_path)
 
 
-def test_a_single_run_takes_the_same_way_and_a_rank_without_saes_reads_for_the_others(text, one, tmp_path):
+def test_a_single_run_of_saes_of_their_own_takes_the_same_way_and_a_rank_without_any_reads_for_the_others(text, one, tmp_path):
     words = command(text, "arch=gated", *SWEEP_PARALLEL)
     words.remove("-m")
     swept(tmp_path, words)
@@ -117,6 +117,14 @@ def test_two_ranks_leave_the_files_that_one_leaves_and_tell_what_one_tells(one, 
     assert said.count("thresholds shifted") == 4 and "Traceback" not in said
     assert "thresholds shifted" in (folder / PLACE / "gated/4/train.log").read_text()
     assert_nothing_is_left(folder)
+
+
+def test_a_single_run_takes_the_same_way(text, two, tmp_path):
+    words = command(text, "arch=topk", "trainer=ddp_sim")
+    words.remove("-m")
+    swept(tmp_path, words)
+    files = [at / PLACE / "topk/4/sae/sae_weights.safetensors" for at in (tmp_path, two[0])]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def started(folder, words):

@@ -204,7 +204,7 @@ def test_a_result_that_does_not_say_what_it_was_trained_on_is_accepted(tmp_path,
     checkpoints.write_origin(tmp_path, {"text": {"digest": "abc"}})
     assert checkpoints.origins(tmp_path) == [{"text": {"digest": "abc"}}]
     (tmp_path / checkpoints.ORIGIN).write_text("{")
-    assert checkpoints.origins(tmp_path) == [] and "determined_by.json is not readable" in caplog.text
+    assert checkpoints.origins(tmp_path) == [] and "determined_by.json is unreadable" in caplog.text
     checkpoints.write_origin(tmp_path, {"text": {"digest": "abc"}})
     (tmp_path / "eval.json").unlink()
     assert checkpoints.origins(tmp_path) == []  # of a training that left nothing

@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_read_is_a_warning_and_the_next_look_shows_it(begu
     (begun[0] / "eval.json").write_text("{")
     for _ in range(2):
         submit(summary.update).result()
-    assert sum("W&B does not show" in line.getMessage() for line in caplog.records) == 1
+    assert sum("is not up to date" in line.getMessage() for line in caplog.records) == 1
     finish(begun[0])
     submit(summary.close, True).result()
     assert states(table(sweep, read(sweep)["history"][-1], "pareto"))["topk"] == "finished"
@@ -137,7 +137,7 @@ def test_a_sweep_that_wandb_does_not_take_goes_on(begun, caplog):
     summary = Summary(begun[0].parents[3], OFFLINE | {"project": "a/b"})
     submit(summary.update).result()
     submit(summary.close, True).result()
-    assert "W&B does not show" in caplog.text
+    assert "is not up to date" in caplog.text
 
 
 def test_the_comparison_at_matched_l0_is_a_table_of_its_own(begun):

@@ -35,6 +35,12 @@ class LoadedSAE(SparseAutoencoder):
     statistics: Statistics  # of that hook point
 
 
+def as_loaded(sae: Any) -> LoadedSAE:
+    """The SAE itself, still of its architecture, that can hold a LoadedSAE's attributes."""
+    sae.__class__ = type(type(sae).__name__, (type(sae), LoadedSAE), {})
+    return sae
+
+
 def results(*sweeps: str | Path) -> pd.DataFrame:
     """One row per SAE of one or more sweeps, with the columns of pareto.csv; `folder` is what `load` takes.
 
@@ -54,9 +60,8 @@ def load(folder: str | Path, device: str = "cpu") -> LoadedSAE:
     if not (folder / files.NUMBERS).is_file():
         raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
     config, tensors = files.settings(folder), load_file(folder / files.WEIGHTS)
-    sae: Any = build(config, d_in=len(tensors["b_dec"]))
+    sae = as_loaded(build(config, d_in=len(tensors["b_dec"])))
     sae.take_(tensors)
-    sae.__class__ = type(type(sae).__name__, (type(sae), LoadedSAE), {})
     found = checkpoints.read(folder / files.STATISTICS)
     sae.config, sae.metrics, sae.folder = config, files.numbers(folder), folder
     sae.point = hook_point(config["model"], config["site"]["name"], config["layer"])
