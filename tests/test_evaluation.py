@@ -386,7 +386,7 @@ def test_where_nothing_is_scored_or_the_loss_is_not_finite_there_is_no_cross_ent
         forward = evaluate._Passes._logits
         monkeypatch.setattr(evaluate._Passes, "_logits", lambda self, tokens: forward(self, tokens) * float("nan"))
     else:
-        monkeypatch.setattr(evaluate, "ordinary_positions", lambda tokens, tokenizer: torch.zeros_like(tokens, dtype=torch.bool))
+        monkeypatch.setattr(evaluate, "ordinary_positions", lambda tokens, _: torch.zeros_like(tokens, dtype=torch.bool))
     (found,) = measured(held_out, subject(held_out, lambda x: x))
     assert found.numbers["fvu"] == 0
     assert all(found.numbers[key] is None for key in ("ce_clean", "ce_sae", "delta_loss", "loss_recovered"))
