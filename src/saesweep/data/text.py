@@ -163,13 +163,13 @@ def _digest(document: str) -> bytes:
     return hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest()
 
 
-def blocks(documents: Iterable[str], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, "context"]]:
+def blocks(documents: Iterable[str], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, " context"]]:
     """Documents cut into blocks of `context` tokens, each with BOS first if there is one; the last is padded with -1."""
     for tokens in tokenized(documents, tokenizer):
         yield from pieces(tokens, tokenizer, context)
 
 
-def pieces(tokens: list[int], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, "context"]]:
+def pieces(tokens: list[int], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, " context"]]:
     """The blocks of one document's tokens."""
     first = [] if tokenizer.bos is None else [tokenizer.bos]
     size = context - len(first)

@@ -47,16 +47,16 @@ def repository(model: Mapping[str, Any]) -> str:
     return str(Path(named).expanduser()) if named.startswith("~") else named
 
 
-def is_folder(place: str) -> bool:
+def is_folder(source: str) -> bool:
     """True for a folder, False for the name of a repository. Raises UsageError for anything else."""
-    if Path(place).is_dir():
+    if Path(source).is_dir():
         return True
-    if place.startswith(("/", ".")) or place.count("/") > 1:
-        raise UsageError(f"model.source.hub={place}: there is no such folder; give an existing one, or owner/name of the hub")
+    if source.startswith(("/", ".")) or source.count("/") > 1:
+        raise UsageError(f"model.source.hub={source}: there is no such folder; give an existing one, or owner/name of the hub")
     try:
-        validate_repo_id(place)
+        validate_repo_id(source)
     except HFValidationError as error:
-        raise UsageError(f"model.source.hub={place}: it is neither a repository (owner/name) nor a folder; correct it"
+        raise UsageError(f"model.source.hub={source}: it is neither a repository (owner/name) nor a folder; correct it"
                          ) from error
     return False
 
@@ -66,18 +66,18 @@ def from_hub(auto: type, model: Mapping[str, Any], **options: Any) -> Any:
 
     Raises UsageError where it cannot be loaded.
     """
-    place = repository(model)
+    source = repository(model)
     options |= {"revision": model["source"].get("revision"), "trust_remote_code": False}
-    folder = is_folder(place)
+    folder = is_folder(source)
     try:
-        return _load(auto, place, local_files_only=True, **options)
+        return _load(auto, source, local_files_only=True, **options)
     except Exception as error:
         if folder or isinstance(error, SafetensorError):
             raise _load_error(auto, model, error) from error
-        log.info("%s is not in the cache of this machine (%s)", place, brief(error))
-    require_hub(f"model={model['name']}", place, f"`hf download {place}` on a machine with network access")
+        log.info("%s is not in the cache of this machine (%s)", source, brief(error))
+    require_hub(f"model={model['name']}", source, f"`hf download {source}` on a machine with network access")
     try:
-        return _load(auto, place, **options)
+        return _load(auto, source, **options)
     except Exception as error:
         raise _load_error(auto, model, error) from error
 
@@ -93,9 +93,9 @@ def silence_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _load(auto: type, place: str, **options: Any) -> Any:
+def _load(auto: type, source: str, **options: Any) -> Any:
     with silence_transformers():
-        found = auto.from_pretrained(place, **options)
+        found = auto.from_pretrained(source, **options)
     if hasattr(found, "all_special_ids") and len(found) <= len(set(found.all_special_ids)):
         raise OSError("there are no files of one, such as tokenizer.json")  # transformers returns one of special tokens only
     return found
@@ -103,15 +103,15 @@ def _load(auto: type, place: str, **options: Any) -> Any:
 
 def _load_error(auto: type, model: Mapping[str, Any], error: Exception) -> UsageError:
     """The UsageError for what from_pretrained raised."""
-    place = repository(model)
-    where, folder, what = f"model.source.hub={place}", Path(place).is_dir(), WHAT[auto.__name__]
+    source = repository(model)
+    where, folder, what = f"model.source.hub={source}", Path(source).is_dir(), WHAT[auto.__name__]
     if isinstance(error, SafetensorError):
-        fix = "copy it again" if folder else f"download it again with `hf download {place} --force-download`"
+        fix = "copy it again" if folder else f"download it again with `hf download {source} --force-download`"
         return UsageError(f"{where}: a file of its weights is damaged or truncated ({error}); {fix}")
     if "trust_remote_code" in str(error):
         return UsageError(f"{where}: its {what} needs code of its own, and no code of a repository is run; "
                           "give a model that transformers implements")
-    if what == "weights" and isinstance(error, UNUSABLE) and "weight_map" not in str(error) and not _invalid_json(place):
+    if what == "weights" and isinstance(error, UNUSABLE) and "weight_map" not in str(error) and not _invalid_json(source):
         return UsageError(f"{where}: its config cannot be used: {brief(error)}; correct config.json")
     if not folder:
         fix = "correct the name; where it is gated, accept its terms on the hub, then `hf auth login`"
@@ -119,13 +119,13 @@ def _load_error(auto: type, model: Mapping[str, Any], error: Exception) -> Usage
         fix = "give a folder with all files of its weights; they are read from safetensors only, no pickle"
     else:
         fix = "correct it, or copy its files again"
-    because = (invalid := _invalid_json(place)) and f", {invalid} is not a JSON object"
+    because = (invalid := _invalid_json(source)) and f", {invalid} is not a JSON object"
     return UsageError(f"{where}: its {what} cannot be loaded{because}: {brief(error)}; {fix}")
 
 
-def _invalid_json(place: str) -> str:
+def _invalid_json(source: str) -> str:
     """The .json files of a folder that hold no JSON object, comma-separated."""
-    return ", ".join(file.name for file in sorted(Path(place).glob("*.json")) if _json_object(file) is None)
+    return ", ".join(file.name for file in sorted(Path(source).glob("*.json")) if _json_object(file) is None)
 
 
 def _json_object(file: Path) -> dict[str, Any] | None:

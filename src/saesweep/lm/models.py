@@ -110,9 +110,9 @@ def weights_identity(model: Mapping[str, Any]) -> dict[str, str] | None:
     config is in the cache). None where the settings determine them (a checksum, a seed)."""
     if not model["source"].get("hub"):
         return None
-    if hub.is_folder(place := repository(model)):
-        return {part: _digest_of(Path(place), part) for part in CONTENT}
-    config = try_to_load_from_cache(place, "config.json", revision=model["source"]["revision"])
+    if hub.is_folder(source := repository(model)):
+        return {part: _digest_of(Path(source), part) for part in CONTENT}
+    config = try_to_load_from_cache(source, "config.json", revision=model["source"]["revision"])
     return {"commit": Path(config).parent.name} if isinstance(config, str) else None
 
 
