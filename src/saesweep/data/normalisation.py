@@ -72,9 +72,11 @@ class Statistics:
         return (norms <= self.largest) | ~norms.isfinite()
 
     def apply(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
+        """Raw activations, normalised in fp32."""
         return (x.float() - self.mean.to(x.device)) / self.scale
 
     def undo(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
+        """Normalised activations, in raw units."""
         return x * self.scale + self.mean.to(x.device)
 
     def report(self, point: HookPoint) -> str:

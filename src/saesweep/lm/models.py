@@ -36,7 +36,9 @@ CONTENT = {  # files of a model folder that determine its activations
 
 @dataclass(frozen=True)
 class LanguageModel:
-    module: transformers.PreTrainedModel  # frozen, in eval mode
+    """A model, frozen and in eval mode, with its tokenizer."""
+
+    module: transformers.PreTrainedModel
     tokenizer: Tokenizer
 
 
