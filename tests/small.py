@@ -13,7 +13,8 @@ from saesweep.data import text_length
 from saesweep.data.held_out import held_out_blocks
 from saesweep.data.text import Corpus
 from saesweep.lm import models
-from saesweep.lm.models import LanguageModel, Tokenizer
+from saesweep.lm.models import LanguageModel
+from saesweep.lm.tokenizer import Tokenizer
 from saesweep.storage.checkpoints import Cohort, cohorts
 from saesweep.sweep import group, inputs
 from saesweep.sweep.inputs import point_of

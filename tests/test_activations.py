@@ -21,10 +21,11 @@ from saesweep.data.normalisation import Statistics
 from saesweep.data.stream import ActivationStream, Position
 from saesweep.data.synthetic import SyntheticSource
 from saesweep.data.text import PADDING, Corpus
-from saesweep.data.text_length import needed
+from saesweep.data.text_length import tokens_needed
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
-from saesweep.lm.models import LanguageModel, Tokenizer
+from saesweep.lm.models import LanguageModel
+from saesweep.lm.tokenizer import Tokenizer
 
 EMBEDDING = HookPoint("model.embed_tokens", "output")
 NORMED = HookPoint("model.layers.0.input_layernorm", "output")
@@ -428,8 +429,8 @@ def test_the_windows_of_a_training_are_counted_without_going_through_all_of_them
         return steps * batch + windows * (batch - 1)
 
     for steps in (*range(1, 60), 1000, 1001):
-        assert needed(steps, batch, context, window, lm.tokenizer) == one_by_one(steps)
-    assert needed(10**17, batch, context, window, lm.tokenizer) > 10**17
+        assert tokens_needed(steps, batch, context, window, lm.tokenizer) == one_by_one(steps)
+    assert tokens_needed(10**17, batch, context, window, lm.tokenizer) > 10**17
 
 
 def test_one_dimension_is_enough_for_statistics():

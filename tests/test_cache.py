@@ -218,7 +218,7 @@ def test_a_damaged_list_of_a_run_of_blocks_is_refused_by_name(text, tmp_path, da
 def test_a_cache_folder_that_is_a_file_is_refused(text, tmp_path, below):
     (tmp_path / "file").write_text("")
     folder = tmp_path / "file" / below
-    with pytest.raises(UsageError, match=rf"cache\.folder={folder}: {tmp_path / 'file'} is no folder"):
+    with pytest.raises(UsageError, match=rf"cache\.folder={folder}: {tmp_path / 'file'} is not a folder"):
         source(text, folder)
 
 

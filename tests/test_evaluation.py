@@ -16,9 +16,10 @@ from saesweep.data.micro_batches import ordinary_positions
 from saesweep.data.normalisation import Statistics
 from saesweep.data.text import Corpus, blocks
 from saesweep.errors import UsageError
-from saesweep.evaluation import evaluate
-from saesweep.evaluation.evaluate import Subject
+from saesweep.evaluation import evaluate, splicing
 from saesweep.evaluation.metrics import Fidelity, spliced
+from saesweep.evaluation.splicing import SplicedPasses
+from saesweep.evaluation.subject import Subject
 from saesweep.lm.hooks import HookPoint, edit
 
 RESID, MLP = HookPoint("model.layers.1", "output"), HookPoint("model.layers.0.post_feedforward_layernorm", "output")
@@ -383,10 +384,11 @@ def test_where_nothing_is_scored_or_the_loss_is_not_finite_there_is_no_cross_ent
     held_out, broken, monkeypatch, caplog
 ):
     if broken:
-        forward = evaluate._Passes._logits
-        monkeypatch.setattr(evaluate._Passes, "_logits", lambda self, tokens: forward(self, tokens) * float("nan"))
+        forward = SplicedPasses._logits
+        monkeypatch.setattr(SplicedPasses, "_logits", lambda self, tokens: forward(self, tokens) * float("nan"))
     else:
-        monkeypatch.setattr(evaluate, "ordinary_positions", lambda tokens, _: torch.zeros_like(tokens, dtype=torch.bool))
+        nowhere = partial(torch.zeros_like, dtype=torch.bool)
+        monkeypatch.setattr(splicing, "ordinary_positions", lambda tokens, tokenizer: nowhere(tokens))
     (found,) = measured(held_out, subject(held_out, lambda x: x))
     assert found.numbers["fvu"] == 0
     assert all(found.numbers[key] is None for key in ("ce_clean", "ce_sae", "delta_loss", "loss_recovered"))

@@ -84,22 +84,24 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an adapter beside weights": (lambda f: adapter(f, ()), "merge it into its base model"),
     "an unknown type": (lambda f: change(f, "config.json", model_type="nonsense"), "model type `nonsense`"),
     "an encoder and a decoder": (
-        lambda f: (f / "config.json").write_text(transformers.T5Config().to_json_string()), "t5 is no causal language model",
+        lambda f: (f / "config.json").write_text(transformers.T5Config().to_json_string()), "t5 is not a causal language model",
     ),
     "a size as text": (lambda f: change(f, "config.json", hidden_size="32"), "hidden_size"),
     "a size that is not the file's": (lambda f: change(f, "config.json", hidden_size=64), "another shape"),
     "no config": (lambda f: without(f, "config.json"), "there is no config.json in it"),
-    "a broken config": (lambda f: (f / "config.json").write_text("{"), "config.json is no JSON object"),
-    "a config that is a list": (lambda f: (f / "config.json").write_text("[]"), "config.json is no JSON object"),
+    "a broken config": (lambda f: (f / "config.json").write_text("{"), "config.json is not a JSON object"),
+    "a config that is a list": (lambda f: (f / "config.json").write_text("[]"), "config.json is not a JSON object"),
     "no tokenizer": (lambda f: without(f, "tokenizer.json", "tokenizer_config.json"), "its tokenizer cannot be"),
     "no tokenizer.json": (lambda f: without(f, "tokenizer.json"), "its tokenizer cannot be loaded"),
-    "a broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), r"tokenizer\.json is no JSON object"),
+    "a broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), r"tokenizer\.json is not a JSON object"),
     "a tokenizer of another kind": (
         lambda f: (f / "tokenizer.json").write_text('{"version": "1.0"}'), "its tokenizer cannot be loaded",
     ),
-    "a broken config of the tokenizer": (lambda f: (f / "tokenizer_config.json").write_text("{"), r"r_config\.json is no JSON"),
+    "a broken config of the tokenizer": (
+        lambda f: (f / "tokenizer_config.json").write_text("{"), r"tokenizer_config\.json is not a JSON object",
+    ),
     "a slow tokenizer": (
-        lambda f: change(f, "tokenizer_config.json", tokenizer_class="ByT5Tokenizer"), "ByT5Tokenizer is no fast tokenizer",
+        lambda f: change(f, "tokenizer_config.json", tokenizer_class="ByT5Tokenizer"), "ByT5Tokenizer is not a fast tokenizer",
     ),
     "a tokenizer with a token more": (
         lambda f: model_folders.write_tokenizer(f, byte_tokenizer((("t", "h"),))),
@@ -108,7 +110,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "pickles alone": (of_bins, "no pickle"),
     "no weights": (lambda f: without(f, "model.safetensors"), "its weights cannot be loaded: .*model.safetensors"),
     "a shard less": (lambda f: indexed(f, SHARDS), "model-00001-of-00002.safetensors"),
-    "a broken index": (lambda f: indexed(f, "{"), r"model\.safetensors\.index\.json is no JSON object"),
+    "a broken index": (lambda f: indexed(f, "{"), r"model\.safetensors\.index\.json is not a JSON object"),
     "an empty index": (lambda f: indexed(f, "{}"), "weights cannot be loaded: KeyError: 'weight_map'"),
     "a key that cannot be set": (lambda f: change(f, "config.json", use_return_dict=True), "its config.json cannot be loaded"),
     "an unknown activation": (
@@ -133,7 +135,7 @@ def test_a_folder_that_is_not_what_it_says_is_refused_in_one_line(wrong: str, fo
 @pytest.mark.parametrize("place", ["my model", "owner/my model", "owner/näme", "a..b", "owner/name?", "a/", " "])
 @pytest.mark.parametrize("of", [load_tokenizer, weights_identity])
 def test_what_is_no_name_of_a_repository_and_no_folder_is_refused(of: Callable, place: str) -> None:
-    with pytest.raises(UsageError, match="is no name of a repository"):
+    with pytest.raises(UsageError, match="is neither a repository"):
         of(llama(Path("x"), source={"hub": place, "revision": "main"}))
 
 

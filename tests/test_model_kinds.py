@@ -65,7 +65,7 @@ def test_a_module_without_a_tensor_to_read_is_refused_by_its_site(folder: Path, 
 
 def test_a_site_with_other_braces_than_the_layers_is_refused(folder: Path) -> None:
     model = llama(folder, sites={"resid": {"module": "model.layers.{block}", "tensor": "output"}})
-    with pytest.raises(UsageError, match=r"model\.sites\.resid\.module=model\.layers\.\{block\}: \{layer\} alone"):
+    with pytest.raises(UsageError, match=r"model\.sites\.resid\.module=model\.layers\.\{block\}: only \{layer\} may"):
         hook_point(model, "resid", 1)
 
 
@@ -93,7 +93,7 @@ def test_a_random_gemma2_is_a_model_like_others() -> None:
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"model_type": "nonsense"}, r"model\.source\.random: .*nonsense"),
-    ({"model_type": "t5", "num_layers": 1}, "t5 is no causal language model"),
+    ({"model_type": "t5", "num_layers": 1}, "t5 is not a causal language model"),
     ({"model_type": "llama", "hiden_size": 48}, r"model\.source\.random\.hiden_size=48: .*did you mean hidden_size"),
     ({"model_type": "llama", "hidden_size": "wide"}, r"model\.source\.random: .*hidden_size"),
     ({"model_type": "llama", "hidden_size": 50, "num_attention_heads": 3}, "multiple of the number of attention heads"),

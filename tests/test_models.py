@@ -338,7 +338,7 @@ def test_a_cut_off_file_of_safetensors_is_named_with_what_to_do(tmp_path: Path) 
     weights = tmp_path / "model.safetensors"
     assert _module(model, torch.float32).dtype == torch.float32
     weights.write_bytes(weights.read_bytes()[:-500])
-    with pytest.raises(UsageError, match=rf"hub={tmp_path}: a file of its weights is damaged or cut off .*; copy it again$"):
+    with pytest.raises(UsageError, match=rf"hub={tmp_path}: a file of its weights is damaged or truncated .*; copy it again$"):
         _module(model, torch.float32)
 
 

@@ -17,8 +17,8 @@ from saesweep.data.harvest import harvest
 from saesweep.data.held_out import EVALUATION, blocks_of
 from saesweep.data.micro_batches import ordinary_positions
 from saesweep.errors import UsageError
-from saesweep.evaluation.evaluate import Subject
 from saesweep.evaluation.metrics import CrossEntropy
+from saesweep.evaluation.subject import Subject
 from saesweep.lm import models
 from saesweep.lm.hooks import edit
 from saesweep.storage import checkpoints

@@ -112,7 +112,7 @@ def test_a_place_with_nothing_to_train_on_is_refused_before_a_step_is_timed(tmp_
 @pytest.mark.parametrize("size", [1e-30, 1e-20, 1e25])
 def test_activations_that_float32_cannot_square_are_refused_by_their_site_and_not_by_the_architecture(size):
     rows = {point_of(job(None)): size * torch.randn(64, 16)}
-    with pytest.raises(UsageError, match=r"site=\w+ layer=\d+: the activations at .* whose square float32 does not hold"):
+    with pytest.raises(UsageError, match=r"site=\w+ layer=\d+: the activations at .* whose square leaves the range of float32"):
         probe._require_usable([job(None, "arch=topk")], rows)
 
 

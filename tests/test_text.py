@@ -21,7 +21,8 @@ from saesweep.data import overlap
 from saesweep.data.text import BATCH, Corpus, TextEnded, blocks
 from saesweep.data.text_files import matched
 from saesweep.errors import UsageError
-from saesweep.lm.models import Tokenizer, load_tokenizer
+from saesweep.lm.models import load_tokenizer
+from saesweep.lm.tokenizer import Tokenizer
 
 CONF = Path(__file__).parents[1] / "conf"
 WORDS = [f"document {i}: " + "lorem ipsum dolor " * (i % 7 + 1) for i in range(100)]
@@ -269,8 +270,8 @@ FAULTS = [
     ("a.txt", b"\0\0\xfe\xff\0\0\0o", r"byte 2: is not UTF-8.*iconv -f utf-32 -t utf-8"),
     ("a.jsonl", GZIP, r"a\.jsonl, byte 1: is not UTF-8.*unpack it"),
     ("a.jsonl.gz", GZIP, r"a\.jsonl\.gz: choose files of \.txt, \.jsonl, \.parquet; unpack"),
-    ("a.jsonl", b'{"text": "one"}\n{"text": \n', r"a\.jsonl, row 2: is no JSON"),
-    ("a.jsonl", b"[" * 100_000, r"a\.jsonl, row 1: is no JSON"),
+    ("a.jsonl", b'{"text": "one"}\n{"text": \n', r"a\.jsonl, row 2: is not JSON"),
+    ("a.jsonl", b"[" * 100_000, r"a\.jsonl, row 1: is not JSON"),
     ("a.jsonl", b'{"text": "one"}\n["two"]\n', r"a\.jsonl, row 2: is a JSON list"),
     ("a.jsonl", b'{"text": "one"}\n{"text": ["two"], "body": "b"}\n', r"row 2: holds a value of type list, not text.*in body"),
     ("a.jsonl", b'{"body": "one"}\n', r"text\.field=text: .*a\.jsonl has no such field of text; it has body"),
@@ -305,7 +306,7 @@ def test_whatever_json_allows_may_stand_in_another_field(tmp_path: Path, other: 
 
 @pytest.mark.parametrize(("value", "said"), [
     (DEEP, "row 2: holds a value of type list, not text"), (LONG, "row 2: holds a value of type float, not text"),
-    (DEEP[:-10], "row 2: is no JSON"), (DEEP + "]", "row 2: is no JSON"),
+    (DEEP[:-10], "row 2: is not JSON"), (DEEP + "]", "row 2: is not JSON"),
 ])
 def test_a_deep_or_long_value_in_the_field_of_the_text_is_refused(tmp_path: Path, value: str, said: str) -> None:
     path = tmp_path / "a.jsonl"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.data.normalisation import Statistics
 from saesweep.errors import UsageError
-from saesweep.evaluation import evaluate
+from saesweep.evaluation.splicing import replaced
 from saesweep.lm import models
 from saesweep.lm.hooks import HookPoint, edit, hook_point
 from saesweep.lm.models import LanguageModel
@@ -129,7 +129,7 @@ def splice(
         at = sae.statistics.ordinary(x)
         if tokens is not None:
             at &= ~torch.isin(tokens, special.to(tokens.device))
-        return evaluate.replaced(x, at, reconstruct)
+        return replaced(x, at, reconstruct)
 
     handle = module.register_forward_pre_hook(listen, with_kwargs=True)
     try:

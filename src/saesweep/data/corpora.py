@@ -1,4 +1,4 @@
-"""Where documents come from: the `kind` of a text, read as a sequence that stays, or as a stream."""
+"""Sources of documents: the standard library and text files as sequences, datasets of the Hugging Face hub as streams."""
 
 import hashlib
 import itertools
@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from saesweep.lm.hub import require_hub
 from saesweep.runtime.digests import sha256
 
 log = logging.getLogger(__name__)
-FIRST_ROWS = 1000  # of a stream, one of which has to hold text in text.field
+FIRST_ROWS = 1000  # rows of a stream among which one must hold text in text.field
 
 
 def stdlib() -> list[str]:
-    """Python's own source with its tests, by path; a few files are deliberately not UTF-8."""
+    """The source files of Python's standard library, tests included, sorted by path; files that are not UTF-8 are left out."""
     root = Path(sysconfig.get_paths()["stdlib"])
     paths = [path for path in root.rglob("*.py") if not {"site-packages", "dist-packages"} & set(path.parts)]
     if not paths:
@@ -36,7 +36,7 @@ def stdlib() -> list[str]:
 
 
 def files(text: Mapping[str, Any]) -> Sequence[str]:
-    """One document per txt file, or per row of jsonl and parquet, in the order of the paths."""
+    """One document per txt file, or per row of jsonl and parquet, in the order of the paths. Raises UsageError."""
     from saesweep.data import text_files  # imports pyarrow
 
     if not text["glob"]:
@@ -46,9 +46,10 @@ def files(text: Mapping[str, Any]) -> Sequence[str]:
 
 
 class Streamed:
-    """One field of a dataset's rows, shuffled in a buffer: the same documents in the same order each time it is iterated.
+    """One field of the rows of a dataset, shuffled in a buffer; every iteration gives the same documents in the same order.
 
-    `identity`: of the dataset's files, the commit that they are of, or on this machine a digest of their content.
+    `identity`: a digest of the URLs of the dataset's files, which contain its commit, or of the content of local files.
+    Raises UsageError for a dataset that cannot be read or has no text in text.field.
     """
 
     def __init__(self, text: Mapping[str, Any], seed: int) -> None:
@@ -56,24 +57,27 @@ class Streamed:
 
         self._where, self._field = text["repository"], text["field"]
         self._name = f"text={text['name']}"
-        where = self._where
-        if Path(where).is_dir():
-            where = _as_it_is_written(where)
+        if Path(self._where).is_dir():
+            _require_no_pattern(self._where)
         else:
-            require_hub(self._name, where, "use text=python_stdlib, or text=files")
+            require_hub(self._name, self._where, "use text=python_stdlib, or text=files")
         try:
-            builder = datasets.load_dataset_builder(where, text["config"], revision=text["revision"])
-            rows = builder.as_streaming_dataset(split="train")
-            first = list(_until(lambda row: isinstance(row.get(self._field), str), itertools.islice(rows, FIRST_ROWS)))
+            builder = datasets.load_dataset_builder(self._where, text["config"], revision=text["revision"])
+            rows: Any = builder.as_streaming_dataset(split="train")
+            first = []
+            for row in itertools.islice(rows, FIRST_ROWS):
+                first.append(row)
+                if isinstance(row.get(self._field), str):
+                    break
         except Exception as error:
             hint = " (pip install zstandard)" if "zstd" in str(error) else ""
             raise UsageError(f"{self._name}: cannot read {self._where}: {_reason(error)}{hint}") from error
         self._require_field(first)
         self._rows = rows.shuffle(seed=seed, buffer_size=text["buffer"])
-        self.identity = _content((builder.config.data_files or {}).get("train", []))
+        self.identity = _files_digest((builder.config.data_files or {}).get("train", []))
 
     def _require_field(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        from saesweep.data.text_files import no_field
+        from saesweep.data.text_readers import no_field
 
         if not rows:
             raise UsageError(f"{self._name}: cannot read {self._where}: it has no rows")
@@ -82,8 +86,8 @@ class Streamed:
             raise no_field(self._field, self._where, list(fields))
 
     def __iter__(self) -> Iterator[str]:
-        """Rows that are empty, or have no such field, are left out."""
-        from saesweep.data.text_files import whole_characters
+        """The documents; rows that are empty or lack the field are left out. Raises UsageError where reading fails."""
+        from saesweep.data.text_readers import without_surrogates
 
         rows, skipped = iter(self._rows), 0
         for number in itertools.count(1):
@@ -91,7 +95,7 @@ class Streamed:
                 row = next(rows, None)
             except Exception as error:
                 raise UsageError(f"{self._name}: {self._where} broke off at row {number:,}: {_reason(error)}; run the same "
-                                 "command again, which resumes from the last checkpoint") from error
+                                 "command again to resume from the last checkpoint") from error
             if row is None:
                 break
             value = row.get(self._field)
@@ -99,7 +103,7 @@ class Streamed:
                 raise UsageError(f"text.field={self._field}: {self._where}, row {number:,} of the stream: holds a value "
                                  f"of type {type(value).__name__}, not text; choose another field or text")
             if value and value.strip():
-                yield whole_characters(value)
+                yield without_surrogates(value)
             else:
                 skipped += 1
         if skipped:
@@ -107,25 +111,16 @@ class Streamed:
                         self._field)
 
 
-def _until(enough: Callable[[Mapping[str, Any]], bool], rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    for row in rows:
-        yield row
-        if enough(row):
-            return
-
-
 def _reason(error: Exception) -> str:
-    """One line of it."""
     return f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
 
 
-def _as_it_is_written(folder: str) -> str:
-    """The datasets library takes a folder for a pattern."""
+def _require_no_pattern(folder: str) -> None:
+    """Raises UsageError for a folder that the datasets library would take as a pattern."""
     if any(character in folder for character in "*?[]"):
         raise UsageError(f"text.repository={folder}: a folder with * ? [ or ] in its name cannot be read; rename it")
-    return folder
 
 
-def _content(data_files: Iterable[str]) -> str:
+def _files_digest(data_files: Iterable[str]) -> str:
     known = [[name, None if "://" in name else sha256(Path(name))] for name in map(str, data_files)]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()

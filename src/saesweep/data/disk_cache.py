@@ -1,14 +1,13 @@
-"""Activations on disk, so that a second sweep needs no language model: `cache=disk`.
+"""Activations on disk (`cache=disk`), so that a second sweep needs no language model.
 
-    outputs/.activations/<digest>/    the digest of all that determines the activations
-      header.json                     what that is, to read
-      <place>.json                    a run of blocks: the tokens asked for, its rows per block, where each ends in the text,
-                                      its files
-      <place>.<n>.bin                 the rows of one hook point, raw, in the language model's dtype
+    outputs/.activations/<digest>/    digest of all settings that determine the activations
+      header.json                     those settings, for a reader
+      <key>.json                      an entry: tokens requested, rows per block, the position after each block, its files
+      <key>.<digest>.bin              the raw rows of one hook point [rows, d_in], in the dtype of the language model
 
-A place is where the run begins in the text (pool and position), or the digest of held-out tokens. The files of a run are
-written before its JSON, under other names first: a run is there whole or not at all, and another sweep adds the hook
-points that it lacks.
+The key is the position in the text at which the entry begins (pool and block), or the digest of held-out tokens. The files
+of an entry are written before its JSON, each atomically, so that an entry is complete or absent; hook points that an entry
+lacks are added by the sweep that needs them.
 """
 from __future__ import annotations
 
@@ -28,21 +27,23 @@ from jaxtyping import Int
 from torch import Tensor
 
 from saesweep.data.harvest import LanguageModelSource
-from saesweep.data.micro_batches import tokens_wanted
+from saesweep.data.micro_batches import ordinary_positions, tokens_wanted
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint, Rows
-from saesweep.lm.models import Tokenizer
+from saesweep.lm.tokenizer import Tokenizer
 from saesweep.runtime import atomic, distributed
 
 log = logging.getLogger(__name__)
 
 
 def digest(what: Any) -> str:
+    """16 hex digits of the SHA-256 of a JSON value."""
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 class CachedSource:
-    """The windows of a LanguageModelSource, bit for bit; `make` loads the language model, once something is missing."""
+    """The windows of a LanguageModelSource, bit for bit. `make` is called, and loads the model, only for missing entries.
+    Raises UsageError where the folder cannot be written to or an entry is damaged."""
 
     def __init__(
         self, folder: Path, determined_by: Mapping[str, Any], points: Sequence[HookPoint],
@@ -51,38 +52,40 @@ class CachedSource:
     ):
         self.device, self.tokenizer = torch.device(device), tokenizer
         self.folder, self.points, self.make = folder / digest(determined_by), tuple(points), make
-        if not (self.folder / "header.json").is_file():  # one that is whole may be read-only
+        if not (self.folder / "header.json").is_file():  # a complete cache may be read-only
             _require_folder(folder)
-        self.context, self.window_tokens, self.state = context, window, {"pool": 0, "position": 0}
+        self.context, self.window_tokens = context, window
+        self.state: dict[str, Any] = {"pool": 0, "position": 0}
         self.header = json.dumps(determined_by, indent=1, default=str).encode()
 
     def window(self, rows: int) -> Rows:
+        """The next window; a smaller one where no more than `rows` rows are wanted."""
         wanted = tokens_wanted(rows, self.context, self.window_tokens, self.tokenizer)
-        place = self._place()
-        run = self._run(place)
-        if distributed.any_rank(run is None or (run["wanted"] < wanted and not run["text_ended"])):
-            run = self._harvest_run(place, wanted)
-        run = self._with_all_points(place, run)
-        found = list(itertools.accumulate(run["rows"]))
-        blocks = min(bisect.bisect_left(found, wanted) + 1, len(found))
-        self.state = dict(zip(("pool", "position"), run["ends"][blocks - 1], strict=True))
-        return self._rows(run, sum(run["rows"][:blocks]))
+        key = self._key()
+        entry = self._entry(key)
+        if distributed.any_rank(entry is None or (entry["wanted"] < wanted and not entry["text_ended"])) or entry is None:
+            entry = self._harvest_entry(key, wanted)
+        entry = self._completed(key, entry)
+        rows_up_to = list(itertools.accumulate(entry["rows"]))
+        blocks = min(bisect.bisect_left(rows_up_to, wanted) + 1, len(rows_up_to))
+        pool, position = entry["ends"][blocks - 1]
+        self.state = {"pool": pool, "position": position}
+        return self._rows(entry, sum(entry["rows"][:blocks]))
 
     def holds_next(self) -> bool:
-        """Whether the next window, or a part of it, is on disk for all hook points."""
-        run = self._run(self._place())
-        return run is not None and not self._lacking(run)
+        """Whether the next window, or its beginning, is on disk for all hook points."""
+        entry = self._entry(self._key())
+        return entry is not None and not self._missing(entry)
 
     def read(self, tokens: Int[Tensor, "blocks context"]) -> Rows:
-        """Of blocks that are no run of the training text."""
-        place = "held_out-" + hashlib.sha256(tokens.numpy().tobytes()).hexdigest()[:16]
-        run = self._run(place) or {"points": {}, "rows": None}
-        lacking = self._lacking(run)
-        if lacking:
-            run = self._add(place, run, self.make().read(tokens, lacking))
-        return self._rows(run, None)
+        """Activations at the ordinary positions of held-out blocks, cached by the digest of their tokens."""
+        key = "held_out-" + hashlib.sha256(tokens.numpy().tobytes()).hexdigest()[:16]
+        entry = self._entry(key) or {"points": {}, "rows": None}
+        if missing := self._missing(entry):
+            entry = self._add(key, entry, self.make().read(tokens, missing))
+        return self._rows(entry, None)
 
-    def _place(self) -> str:
+    def _key(self) -> str:
         return f"{self.state['pool']:06}-{self.state['position']:06}"
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,31 +94,30 @@ class CachedSource:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.state = dict(state)
 
-    def _harvest_run(self, place: str, wanted: int) -> dict[str, Any]:
+    def _harvest_entry(self, key: str, wanted: int) -> dict[str, Any]:
         source = self.make()
         source.load_state_dict(self.state)
         tokens, ends = source.next_blocks(wanted)
-        per_block = source.ordinary(tokens).sum(1).tolist()
-        run = {"wanted": wanted, "rows": per_block, "ends": ends, "text_ended": sum(per_block) < wanted, "points": {}}
-        return self._add(place, run, source.read(tokens, self.points, source.progress_callback(sum(per_block))))
+        per_block = ordinary_positions(tokens, self.tokenizer).sum(1).tolist()
+        entry = {"wanted": wanted, "rows": per_block, "ends": ends, "text_ended": sum(per_block) < wanted, "points": {}}
+        return self._add(key, entry, source.read(tokens, self.points, source.progress_callback(sum(per_block))))
 
-    def _with_all_points(self, place: str, run: dict[str, Any]) -> dict[str, Any]:
-        lacking = self._lacking(run)
-        if not lacking:
-            return run
+    def _completed(self, key: str, entry: dict[str, Any]) -> dict[str, Any]:
+        if not (missing := self._missing(entry)):
+            return entry
         source = self.make()
         source.load_state_dict(self.state)
-        tokens, _ = source.next_blocks(run["wanted"])
-        return self._add(place, run, source.read(tokens, lacking, source.progress_callback(sum(run["rows"]))))
+        tokens, _ = source.next_blocks(entry["wanted"])
+        return self._add(key, entry, source.read(tokens, missing, source.progress_callback(sum(entry["rows"]))))
 
-    def _lacking(self, run: Mapping[str, Any]) -> list[HookPoint]:
-        """The same on all ranks: what one of them has not seen on disk yet, all harvest."""
-        mine = [point for point in self.points if str(point) not in run["points"]]
-        anybodys = set(itertools.chain(*distributed.all_gather(mine)))
-        return [point for point in self.points if point in anybodys]
+    def _missing(self, entry: Mapping[str, Any]) -> list[HookPoint]:
+        """The hook points that an entry lacks on any rank: all ranks harvest together."""
+        missing_here = [point for point in self.points if str(point) not in entry["points"]]
+        missing_anywhere = set(itertools.chain(*distributed.all_gather(missing_here)))
+        return [point for point in self.points if point in missing_anywhere]
 
-    def _run(self, place: str) -> dict[str, Any] | None:
-        file = self.folder / f"{place}.json"
+    def _entry(self, key: str) -> dict[str, Any] | None:
+        file = self.folder / f"{key}.json"
         if not file.is_file():
             return None
         try:
@@ -126,50 +128,50 @@ class CachedSource:
     def _damaged(self, file: Path) -> UsageError:
         return UsageError(f"cache=disk: {file} is damaged or missing; delete {self.folder}, it is made again")
 
-    def _add(self, place: str, run: dict[str, Any], rows: Rows) -> dict[str, Any]:
+    def _add(self, key: str, entry: dict[str, Any], rows: Rows) -> dict[str, Any]:
         for point, x in rows.items():
-            name = f"{place}.{digest(str(point))}.bin"
+            name = f"{key}.{digest(str(point))}.bin"
             content = x.cpu().contiguous().view(torch.uint8).numpy()
             _write(self.folder / name, content)
             dtype = str(x.dtype).removeprefix("torch.")
-            run["points"][str(point)] = {"file": name, "dtype": dtype, "d_in": x.shape[1], "crc32": zlib.crc32(content)}
+            entry["points"][str(point)] = {"file": name, "dtype": dtype, "d_in": x.shape[1], "crc32": zlib.crc32(content.data)}
         if not (self.folder / "header.json").is_file():
             _write(self.folder / "header.json", self.header)
-        _write(self.folder / f"{place}.json", json.dumps(run).encode())
-        return run
+        _write(self.folder / f"{key}.json", json.dumps(entry).encode())
+        return entry
 
-    def _rows(self, run: Mapping[str, Any], count: int | None) -> Rows:
-        return {point: self._read(run["points"][str(point)])[:count] for point in self.points}
+    def _rows(self, entry: Mapping[str, Any], count: int | None) -> Rows:
+        return {point: self._read(entry["points"][str(point)])[:count] for point in self.points}
 
-    def _read(self, entry: Mapping[str, Any]) -> Tensor:
-        file = self.folder / entry["file"]
+    def _read(self, array: Mapping[str, Any]) -> Tensor:
+        file = self.folder / array["file"]
         size = file.stat().st_size if file.is_file() else 0
         content = torch.empty(size, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         if size:
             with file.open("rb") as opened:
                 opened.readinto(content.numpy())
-        if zlib.crc32(content.numpy()) != entry["crc32"]:
+        if zlib.crc32(content.numpy().data) != array["crc32"]:
             raise self._damaged(file)
-        x = content.view(getattr(torch, entry["dtype"])).view(-1, entry["d_in"])
+        x = content.view(getattr(torch, array["dtype"])).view(-1, array["d_in"])
         return x.to(self.device, non_blocking=True)
 
 
-def _checked(run: Any) -> dict[str, Any]:
-    """Raises ValueError or TypeError for what is not the JSON of a run."""
-    lacking = {"points", "rows"} - set(run if isinstance(run, dict) else {})
-    entries = () if lacking else dict(run["points"]).values()
-    if lacking or any({"file", "dtype", "d_in", "crc32"} - set(entry) for entry in entries):
-        raise ValueError("it lacks keys")
-    return run
+def _checked(entry: Any) -> dict[str, Any]:
+    """Raises ValueError or TypeError for JSON that is not an entry."""
+    missing = {"points", "rows"} - set(entry if isinstance(entry, dict) else {})
+    arrays = () if missing else dict(entry["points"]).values()
+    if missing or any({"file", "dtype", "d_in", "crc32"} - set(array) for array in arrays):
+        raise ValueError("keys are missing")
+    return entry
 
 
 def _require_folder(folder: Path) -> None:
-    """Raises UsageError where nothing can be written to it, or to the first of its parents that is there."""
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not there.is_dir():
-        raise UsageError(f"cache.folder={folder}: {there} is no folder; give another, or write cache=none")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"cache.folder={folder}: {there} cannot be written to; give another, or write cache=none")
+    """Raises UsageError unless the folder, or the first of its parents that exists, can be written to."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise UsageError(f"cache.folder={folder}: {existing} is not a folder; give another, or write cache=none")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"cache.folder={folder}: {existing} cannot be written to; give another, or write cache=none")
 
 
 def _write(file: Path, content: Any) -> None:

@@ -1,4 +1,4 @@
-"""`activations.forward_tokens=auto`: the micro-batch size at which the language model takes the least time per token."""
+"""`activations.forward_tokens=auto`: the micro-batch size at which the language model is fastest per token."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ from saesweep.lm.models import LanguageModel
 from saesweep.runtime.memory import out_of_memory
 from saesweep.runtime.timing import quickest
 
-WORTH_IT = 1.05  # a larger micro-batch has to be so much faster, for the memory that it takes
+MIN_SPEEDUP = 1.05  # a larger micro-batch, which takes more memory, must be faster by this factor
 
 
 def timed_forward(lm: LanguageModel, points: Sequence[HookPoint], blocks: int, context: int) -> tuple[float, Rows]:
-    """Seconds that so many blocks of random tokens take, and their activations."""
+    """Seconds that a micro-batch of `blocks` blocks of random tokens takes, and its activations."""
     tokens = torch.randint(lm.tokenizer.vocab_size, (blocks, context), generator=torch.Generator().manual_seed(0))
     return quickest(lambda: harvest(lm, points, tokens))
 
 
 def fastest_forward(lm: LanguageModel, points: Sequence[HookPoint], context: int, most: int) -> int:
-    """How many tokens a forward takes for a token to take the least time: context, twice that and so on, up to `most`.
+    """The micro-batch size in tokens (context, doubled up to `most`) with the highest throughput.
 
-    Of sizes that are level the smallest; where memory ends first, no more than half of what fits, for the SAEs need some.
-    It is timed, so it may be another one the next time.
+    The smallest of sizes within MIN_SPEEDUP of the fastest; if memory runs out, at most half of what fits, as the SAEs need
+    memory too. The result depends on timings, so it may differ between runs.
     """
     rates: dict[int, float] = {}
     size = context
-    while size <= max(most, context) and not _is_past_its_best(list(rates.values())):
+    while size <= max(most, context) and not _slower_again(list(rates.values())):
         try:
             rates[size] = size / timed_forward(lm, points, size // context, context)[0]
         except Exception as error:
@@ -38,8 +38,9 @@ def fastest_forward(lm: LanguageModel, points: Sequence[HookPoint], context: int
                 del rates[size // 2]
             break
         size *= 2
-    return next(size for size, rate in rates.items() if WORTH_IT * rate >= max(rates.values()))
+    return next(size for size, rate in rates.items() if MIN_SPEEDUP * rate >= max(rates.values()))
 
 
-def _is_past_its_best(rates: Sequence[float]) -> bool:
-    return len(rates) > 2 and max(rates[-2:]) < WORTH_IT * max(rates[:-2])
+def _slower_again(rates: Sequence[float]) -> bool:
+    """Whether neither of the last two sizes is MIN_SPEEDUP faster than all before them."""
+    return len(rates) > 2 and max(rates[-2:]) < MIN_SPEEDUP * max(rates[:-2])

@@ -1,4 +1,4 @@
-"""Held-out blocks: which tokens of the held-out documents an evaluation or a calibration reads."""
+"""Held-out blocks: the tokens of held-out documents on which SAEs are evaluated or calibrated."""
 from __future__ import annotations
 
 import itertools
@@ -11,14 +11,14 @@ from torch import Tensor
 from saesweep.data.micro_batches import ordinary_positions
 from saesweep.data.text import Corpus, pieces, tokenized
 from saesweep.errors import UsageError
-from saesweep.lm.models import Tokenizer
+from saesweep.lm.tokenizer import Tokenizer
 from saesweep.runtime.rng import HELD_OUT, generator
 
-EVALUATION, CALIBRATION = 0, 1  # the held-out documents are dealt out in turn
+EVALUATION, CALIBRATION = 0, 1  # purposes: each takes every other held-out document
 
 
 class HeldOut(NamedTuple):
-    """Blocks of tokens; of each, the number of the document that it is from, and how many ordinary tokens it has."""
+    """Blocks of tokens; for each block the number of its document, and how many ordinary tokens it has."""
 
     tokens: Int[Tensor, "blocks context"]
     documents: Int[Tensor, " blocks"]
@@ -26,33 +26,33 @@ class HeldOut(NamedTuple):
 
     @property
     def count(self) -> int:
-        """Documents."""
+        """Number of documents."""
         return int(self.documents.max()) + 1
 
 
 def held_out_blocks(
     corpus: Corpus, tokenizer: Tokenizer, purpose: int, *, tokens: int, context: int, stream_seed: int
 ) -> HeldOut:
-    """At least `tokens` ordinary tokens in blocks drawn from all over the held-out documents of this purpose."""
+    """Blocks with at least `tokens` ordinary tokens, drawn at random from the held-out documents of a purpose.
+    Raises UsageError where those documents have fewer."""
     documents = enumerate(tokenized(itertools.islice(corpus.documents("held_out"), purpose, None, 2), tokenizer))
     found, numbers = torch.empty(0, context, dtype=torch.long), list[int]()
-    while (there := int(ordinary_positions(found, tokenizer).sum())) < tokens:
-        read = list(itertools.islice(documents, 256))
-        more = [(number, block) for number, ids in read for block in pieces(ids, tokenizer, context)]
-        if not read:
+    while (available := int(ordinary_positions(found, tokenizer).sum())) < tokens:
+        some = list(itertools.islice(documents, 256))
+        more = [(number, block) for number, ids in some for block in pieces(ids, tokenizer, context)]
+        if not some:
             key = ("evaluation.tokens", "evaluation.calibration_tokens")[purpose]
-            fix = f"write {key}={there}, or " if there else ""
-            raise UsageError(
-                f"{key}={tokens}: there are {there:,} held-out tokens for it; {fix}hold out more with text.held_out"
-            )
+            fix = f"write {key}={available}, or " if available else ""
+            raise UsageError(f"{key}={tokens}: there are {available:,} held-out tokens for it; {fix}hold out more with "
+                             "text.held_out")
         found = torch.cat([found, *(block[None] for _, block in more)])
         numbers += [number for number, _ in more]
     order = torch.randperm(len(found), generator=generator(stream_seed, HELD_OUT, purpose))
     drawn = HeldOut(found[order], torch.tensor(numbers)[order], ordinary_positions(found[order], tokenizer).sum(1))
-    blocks, documents, ordinary = (part[: blocks_of(drawn, tokens)] for part in drawn)
-    return HeldOut(blocks, documents.unique(return_inverse=True)[1], ordinary)
+    blocks, sources, ordinary = (part[: blocks_of(drawn, tokens)] for part in drawn)
+    return HeldOut(blocks, sources.unique(return_inverse=True)[1], ordinary)
 
 
 def blocks_of(held_out: HeldOut, tokens: int) -> int:
-    """How many of the first blocks hold so many ordinary tokens."""
+    """The smallest number of first blocks that hold `tokens` ordinary tokens."""
     return int((held_out.ordinary.cumsum(0) < tokens).sum()) + 1

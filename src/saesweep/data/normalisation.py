@@ -1,4 +1,4 @@
-"""What is measured of a hook point before anything is trained: its mean, its scale, and which of its tokens are sinks."""
+"""Statistics of the activations at a hook point, measured before training: mean, scale, and the norm of a sink."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,29 +12,32 @@ from torch import Tensor
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
 
-CONSTANT = 1e-6  # a root mean square spread below this share of the mean's norm is rounding
-LEAST, MOST = 1e-18, 1e18  # of the spread, whose square is a number of float32
+CONSTANT = 1e-6  # an RMS spread below this share of the norm of the mean is rounding
+MIN_SPREAD, MAX_SPREAD = 1e-18, 1e18  # beyond these the square leaves the range of float32
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one hook point, from the first tokens of the stream: x -> (x - mean) / scale, and which tokens are sinks."""
+    """Normalisation x -> (x - mean) / scale of one hook point, and its sinks; from the first tokens of the stream.
 
-    mean: Float[Tensor, " d_in"]  # zeros where the run does not centre
-    scale: float  # so that E||(x - mean) / scale||^2 = 1 over the tokens that are no sinks
-    centre: Float[Tensor, " d_in"]  # the mean, whether or not it is subtracted
-    largest: float  # a centred norm above this is a sink's; infinity where sinks are kept
+    A sink is a token whose centred norm exceeds `activations.max_norm` times the median. Norms are in raw units.
+    """
+
+    mean: Float[Tensor, " d_in"]  # zeros with activations.center=false
+    scale: float  # so that E||(x - mean) / scale||^2 = 1 without sinks
+    centre: Float[Tensor, " d_in"]  # the mean without sinks, whether or not it is subtracted
+    largest: float  # largest centred norm of a token that is not a sink; infinity with max_norm=null
     quantiles: tuple[float, ...]  # 1%, 50%, 99%, 100% of the centred norms
-    sinks: float  # share of the tokens
+    sinks: float  # share of tokens
 
     @staticmethod
     def of(
         x: Float[Tensor, "tokens d_in"], *, center: bool, max_norm: float | None, point: HookPoint | str = "the hook point"
     ) -> Statistics:
-        """The mean is taken twice: the second time without the sinks that the first one showed.
+        """Measure rows x. The mean is taken twice, the second time without the sinks found by the first.
 
-        Raises UsageError, which names `point`, where nothing can be trained: on rows that are not finite, do not vary, or are
-        too small or too large to be squared.
+        Raises UsageError, which names `point`, for rows that are not finite, do not vary, are all sinks, or whose squares
+        leave the range of float32.
         """
         require_finite(x, point)
         x = x.double()
@@ -54,7 +57,7 @@ class Statistics:
         return Statistics(mean.float(), scale, centre.float(), largest, quantiles, float((norms > largest).double().mean()))
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Its tensors, and the rest as JSON knows it."""
+        """Tensors and JSON values for a checkpoint; `restored` is the inverse."""
         numbers = {"scale": self.scale, "largest": self.largest, "quantiles": list(self.quantiles), "sinks": self.sinks}
         return {"statistics.mean": self.mean, "statistics.centre": self.centre}, numbers
 
@@ -64,18 +67,20 @@ class Statistics:
         return Statistics(**(dict(numbers) | {"mean": mean, "centre": centre, "quantiles": tuple(numbers["quantiles"])}))
 
     def ordinary(self, x: Float[Tensor, "*tokens d_in"]) -> Bool[Tensor, "*tokens"]:
-        """Which tokens are no sinks. A row that is not finite is none: it is not to be left out without a word."""
+        """Which tokens are not sinks. A row that is not finite is not a sink: it must raise an error, not be left out."""
         norms = (x.float() - self.centre.to(x.device)).norm(dim=-1)
         return (norms <= self.largest) | ~norms.isfinite()
 
     def apply(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
+        """Raw activations, normalised in fp32."""
         return (x.float() - self.mean.to(x.device)) / self.scale
 
     def undo(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
+        """Normalised activations, in raw units."""
         return x * self.scale + self.mean.to(x.device)
 
     def report(self, point: HookPoint) -> str:
-        """One line on the site, and one on what follows from it."""
+        """A line on the activations at the hook point, and a line on their normalisation or a better one."""
         spread = self.quantiles[1]
         ratio = float(self.centre.norm()) / spread
         low, median, high, top = self.quantiles
@@ -97,7 +102,7 @@ def require_finite(x: Float[Tensor, "tokens d_in"], point: HookPoint | str) -> N
     bad = int((~x.isfinite().all(dim=1)).sum())
     if bad:
         half = x.dtype == torch.float16
-        fix = "write model.dtype=bfloat16 or float32" if half else "the language model itself gives them: choose another site"
+        fix = "write model.dtype=bfloat16 or float32" if half else "the language model produces them: choose another site"
         where = "model.dtype=float16: " if half else ""
         raise UsageError(f"{where}the activations at {point} are not finite on {bad:,} of {len(x):,} tokens; {fix}")
 
@@ -110,6 +115,6 @@ def _require_spread(
         besides = f" besides {sinks:,} sinks" if sinks else ""
         raise UsageError(f"the activations at {point} do not vary over {len(kept):,} tokens{besides} (constant): there is "
                          "nothing to train on; choose another site=... or layer=...")
-    if not LEAST < spread < MOST:
-        raise UsageError(f"the activations at {point} have a spread of {spread:.3g}, whose square float32 does not hold: there "
-                         "is nothing to train on; choose another site=... or layer=..., or another model")
+    if not MIN_SPREAD < spread < MAX_SPREAD:
+        raise UsageError(f"the activations at {point} have a spread of {spread:.3g}, whose square leaves the range of "
+                         "float32; choose another site=... or layer=..., or another model")

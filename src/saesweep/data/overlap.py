@@ -1,7 +1,7 @@
-"""Which documents share passages with others: a passage is 200 characters that follow each other.
+"""Documents that share passages with others: a passage is 200 consecutive characters.
 
-Of a document's passages those count whose hash falls into a 32nd part of all hashes, and the one with the smallest hash:
-the same ones in every document. A hash is a polynomial of the characters modulo 2^64, of all passages in a few passes.
+Passages are sampled by hash, so that the same ones are drawn in every document: those whose hash begins with 5 zero bits,
+and the one with the smallest hash. The hash is a rolling polynomial modulo 2^64.
 """
 from collections.abc import Iterable
 from functools import cache
@@ -10,31 +10,31 @@ import numpy as np
 from jaxtyping import UInt32, UInt64
 
 PASSAGE = 200  # characters
-SAMPLED = 5  # bits of a hash that are 0
-MOST = 0.05  # share of a document's passages that may also stand in held-out text
-RULE = f"passages of {PASSAGE}, one in {1 << SAMPLED}, at most {MOST}"  # part of the identity of a text
-CHUNK = 1 << 18  # characters that are hashed at once
+SAMPLED = 5  # leading zero bits of the hash of a sampled passage
+MAX_SHARED = 0.05  # share of a document's passages that may also occur in held-out text
+RULE = f"passages of {PASSAGE}, one in {1 << SAMPLED}, at most {MAX_SHARED}"  # part of the identity of a text
+CHUNK = 1 << 18  # characters hashed at once
 BASE, MIX = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93  # odd
 Hashes = UInt64[np.ndarray, " passages"]
 
 
 class Passages:
-    """Of some documents; there is none in this set if there are no documents."""
+    """The sampled passages of some documents."""
 
     def __init__(self, documents: Iterable[str]) -> None:
         self._hashes = np.unique(np.concatenate([np.empty(0, np.uint64), *map(passages, documents)]))
 
     def overlap(self, document: str) -> bool:
-        """Whether more than MOST of the document's passages are among these."""
+        """Whether more than MAX_SHARED of the document's sampled passages are among these."""
         own = passages(document)
         if not len(own) or not len(self._hashes):
             return False
         at = np.searchsorted(self._hashes, own).clip(max=len(self._hashes) - 1)
-        return bool((self._hashes[at] == own).mean() > MOST)
+        return bool((self._hashes[at] == own).mean() > MAX_SHARED)
 
 
 def passages(document: str) -> Hashes:
-    """The sampled ones, each once and sorted; a document of fewer than 200 characters has none."""
+    """Hashes of the sampled passages, unique and sorted; none for a document of fewer than 200 characters."""
     characters = np.frombuffer(document.encode("utf-32-le", "surrogatepass"), "<u4")
     last = len(characters) - PASSAGE + 1
     if last <= 0:
@@ -46,7 +46,7 @@ def passages(document: str) -> Hashes:
 
 
 def _hashes(characters: UInt32[np.ndarray, " characters"]) -> Hashes:
-    """Of the passage that begins at each character: sum over i of character[i] * BASE^i, scrambled."""
+    """Hash of the passage that begins at each character: sum over i of character[i] * BASE^i, with its bits mixed."""
     powers, inverses = _powers()
     sums = np.zeros(len(characters) + 1, np.uint64)
     np.cumsum(characters * powers[: len(characters)], out=sums[1:])
@@ -58,7 +58,7 @@ def _hashes(characters: UInt32[np.ndarray, " characters"]) -> Hashes:
 
 @cache
 def _powers() -> tuple[UInt64[np.ndarray, " powers"], UInt64[np.ndarray, " powers"]]:
-    """BASE^i and BASE^-i modulo 2^64."""
+    """BASE^i and BASE^-i modulo 2^64, for i from 0."""
     def of(base: int) -> UInt64[np.ndarray, " powers"]:
         powers = np.full(CHUNK + PASSAGE, base, np.uint64)
         powers[0] = 1

@@ -1,7 +1,7 @@
-"""The next window, read in the language model while this one is trained on: `read_ahead=true`, on a GPU.
+"""Harvest the next window while the SAEs train on the current one: `read_ahead=true`, on a GPU.
 
-A window is read a micro-batch at a time, on a stream of the GPU of its own, as far as its predecessor was handed out.
-What is read, and in which order, stays the same; two windows are held instead of one.
+The next window is harvested micro-batch by micro-batch on a CUDA stream of its own, in step with the batches taken from the
+current one. The activations and their order do not change; two windows are in memory instead of one.
 """
 from __future__ import annotations
 
@@ -10,39 +10,43 @@ from typing import TypeVar
 
 import torch
 
+from saesweep.lm.hooks import Rows
+
 T = TypeVar("T")
 
 
-def drain(reading: Generator[int, None, T], tell: Callable[[int], None] = lambda rows: None) -> T:
-    """The result of something that is done in parts; what each part yields is told."""
+def drain(steps: Generator[int, None, T], on_progress: Callable[[int], None] = lambda rows: None) -> T:
+    """Run a generator to its end and return its result; `on_progress` is called with every value it yields."""
     while True:
         try:
-            tell(next(reading))
+            on_progress(next(steps))
         except StopIteration as end:
             return end.value
 
 
 class ReadAhead:
+    """Runs a generator of `window_by_micro_batch` step by step on a CUDA stream of its own."""
+
     def __init__(self, device: torch.device):
         self.device, self.stream = device, torch.cuda.Stream(device)
         self.begin(None)
 
-    def begin(self, reading: Generator[int, None, dict] | None) -> None:
-        """Of a window whose parts tell how many rows there are by then; what was begun before is left."""
-        self._reading, self._rows, self._window = reading, 0, None
+    def begin(self, steps: Generator[int, None, Rows] | None) -> None:
+        """Start a window, or none; one that was started before is dropped."""
+        self._steps, self._rows, self._window = steps, 0, None
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
 
     def until(self, rows: int) -> None:
-        """Go on until so many rows are there."""
+        """Continue until `rows` rows are harvested, or all."""
         with torch.cuda.stream(self.stream):
-            while self._reading is not None and self._rows < rows:
+            while self._steps is not None and self._rows < rows:
                 try:
-                    self._rows = next(self._reading)
+                    self._rows = next(self._steps)
                 except StopIteration as end:
-                    self._reading, self._window = None, end.value
+                    self._steps, self._window = None, end.value
 
-    def window(self) -> dict | None:
-        """The whole of it, for the stream that the SAEs are trained on; None where none was begun."""
+    def window(self) -> Rows | None:
+        """The complete window, ready for the current CUDA stream; None where none was started."""
         self.until(2**63)
         window, self._window = self._window, None
         current = torch.cuda.current_stream(self.device)

@@ -1,11 +1,11 @@
-"""Activations at the hook points -> shuffled, centred and scaled batches.
+"""Shuffled, normalised batches of activations.
 
-    a pool    documents_per_pool documents, tokenised; their blocks in an order drawn from stream_seed (reading.py)
-    a window  so many tokens of those blocks, read in the language model; their rows in an order drawn from stream_seed
-    a batch   the next batch_tokens rows of the window
+    pool    documents_per_pool documents, tokenised; their blocks shuffled with stream_seed (harvest.py)
+    window  activations.window tokens of those blocks, harvested; their rows shuffled with stream_seed
+    batch   the next batch_tokens rows of the window
 
-What a window leaves over, less than one batch, is not used. Every order depends on stream_seed and the number of the
-pool or window alone, so a position in the stream is a handful of numbers, and any SAE of a sweep sees the same tokens.
+Rows left over at the end of a window, fewer than a batch, are not used. Each order depends only on stream_seed and the
+number of the pool or window, so a position in the stream is a few numbers and all SAEs of a sweep see the same tokens.
 """
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from saesweep.runtime.rng import WINDOW, generator
 
 @runtime_checkable
 class Source(Protocol):
-    """Windows of activation rows, in a fixed order, from any position on."""
+    """Windows of activations [rows, d_in] per hook point, in a fixed order, from any saved position.
+
+    A source that supports read-ahead also has `window_by_micro_batch(rows)`: see LanguageModelSource.
+    """
 
     def window(self, rows: int) -> Rows: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -33,7 +36,7 @@ class Source(Protocol):
 
 
 class Position(NamedTuple):
-    """`offset` rows into window number `window`, which begins at `source`; `step` batches were handed out so far."""
+    """After `step` batches: at row `offset` of window number `window`, which begins at the source's state `source`."""
 
     step: int
     window: int
@@ -42,75 +45,76 @@ class Position(NamedTuple):
 
 
 class ActivationStream:
-    """`steps` batches: {hook point: rows without sinks, centred and scaled}, from the start or from a saved position.
+    """`steps` batches {hook point: normalised rows [tokens, d_in] without sinks}, from the start or a saved position.
 
-    What it hands out depends on its arguments and the position alone, so its state is the same on every rank.
+    Batches depend only on the arguments and the position, which are the same on every rank.
     """
 
     def __init__(
         self, source: Source, *, steps: int, batch_tokens: int, stream_seed: int,
         center: bool, max_norm: float | None, statistics: int, ahead: ReadAhead | None = None,
     ):
-        """`ahead`: where the source can be read in parts, between the steps."""
+        """`statistics`: number of rows they are measured on. `ahead`: for a source that supports read-ahead."""
         self.ahead = ahead
         self.source, self.steps, self.batch_tokens, self.seed = source, steps, batch_tokens, stream_seed
-        self.position = self._before = Position(0, 0, 0, source.state_dict())
-        self.seconds_reading, self.rows_read = 0.0, 0  # so far, in this process
+        self.position = self._previous = Position(0, 0, 0, source.state_dict())
+        self.seconds_reading, self.rows_read = 0.0, 0  # harvested by this process
         self._rows: Rows = {}
         self._measure = lambda x, point: Statistics.of(x[:statistics], center=center, max_norm=max_norm, point=point)
         self._statistics: dict[HookPoint, Statistics] | None = None
 
     def __len__(self) -> int:
-        """Of the batches that are left."""
+        """Number of batches left."""
         return self.steps - self.position.step
 
     def __iter__(self) -> Iterator[dict[HookPoint, Float[Tensor, "_ _"]]]:
         while self.position.step < self.steps:
-            yield {point: self._clean(point, x) for point, x in self._next_rows().items() if point in self._statistics}
+            yield {point: self._normalised(point, x) for point, x in self._next_rows().items() if point in self.statistics}
 
     @property
     def statistics(self) -> dict[HookPoint, Statistics]:
-        """Of the first rows, unless they were saved."""
+        """Those of the checkpoint, else measured on the first rows."""
         if self._statistics is None:
             self._begin_window()
+            assert self._statistics is not None
         return self._statistics
 
     @property
     def rows_at_hand(self) -> int:
-        """Read, and not handed out yet."""
+        """Rows harvested and not yet handed out."""
         return len(next(iter(self._rows.values()))) - self.position.offset if self._rows else 0
 
     def only(self, points: Collection[HookPoint]) -> None:
-        """Hand out these alone: other ranks train the SAEs of the rest."""
+        """Hand out only these hook points: other ranks train the SAEs of the rest."""
         self._statistics = {point: x for point, x in self.statistics.items() if point in points}
 
-    def _clean(self, point: HookPoint, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "_ d_in"]:
+    def _normalised(self, point: HookPoint, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "_ d_in"]:
         statistics = self.statistics[point]
         return statistics.apply(x[statistics.ordinary(x)])
 
     def _next_rows(self) -> Rows:
         if not self._rows:
             self._begin_window()
-        at = self._before = self.position
+        at = self._previous = self.position
         end = at.offset + self.batch_tokens
         rows = {point: x[at.offset : end] for point, x in self._rows.items()}
         if end + self.batch_tokens <= len(next(iter(self._rows.values()))):
             self.position = Position(at.step + 1, at.window, end, at.source)
         else:
-            self.position = Position(at.step + 1, at.window + 1, 0, self._after)
+            self.position = Position(at.step + 1, at.window + 1, 0, self._next_source)
             self._rows = {}  # before the next window is harvested
         if self.ahead:
             self.ahead.until(end)
         return rows
 
     def _begin_window(self) -> None:
-        """The window at the position, no larger than the rest of the run needs, its rows in random order."""
+        """Harvest and shuffle the window at the position, no larger than the remaining steps need."""
         at = self.position
         left = self.steps - at.step + at.offset // self.batch_tokens
         start, rows = time.monotonic(), self.ahead and self.ahead.window()
         if rows is None:
-            rows = drain(self._reading(left * self.batch_tokens))
-        self._after = self.source.state_dict()
+            rows = drain(self._harvest(left * self.batch_tokens))
+        self._next_source = self.source.state_dict()
         count = len(next(iter(rows.values())))
         order = torch.randperm(count, generator=generator(self.seed, WINDOW, at.window))
         self._rows = {point: x[order.to(x.device)] for point, x in rows.items()}
@@ -119,27 +123,30 @@ class ActivationStream:
             self._statistics = {point: self._measure(x, point) for point, x in self._rows.items()}
         left -= count // self.batch_tokens
         if self.ahead and left > 0:
-            self.ahead.begin(self._reading(left * self.batch_tokens))
+            self.ahead.begin(self._harvest(left * self.batch_tokens))
 
-    def _reading(self, wanted: int) -> Generator[int, None, Rows]:
-        """A window of at least a batch: blocks that are mostly padding, or a small window, may hold less."""
-        rows = yield from self._part(wanted)
+    def _harvest(self, wanted: int) -> Generator[int, None, Rows]:
+        """A window of at least one batch: several of the source's where blocks are mostly padding or its window is small."""
+        rows = yield from self._source_window(wanted)
         while (count := len(next(iter(rows.values())))) < self.batch_tokens:
-            more = yield from self._part(wanted - count)
+            more = yield from self._source_window(wanted - count)
             rows = {point: torch.cat([x, more[point]]) for point, x in rows.items()}
         return rows
 
-    def _part(self, wanted: int) -> Generator[int, None, Rows]:
-        return (yield from self.source.reading(wanted)) if self.ahead else self.source.window(wanted)
+    def _source_window(self, wanted: int) -> Generator[int, None, Rows]:
+        if not self.ahead:
+            return self.source.window(wanted)
+        return (yield from self.source.window_by_micro_batch(wanted))  # pyright: ignore[reportAttributeAccessIssue] - see Source
 
     def position_after(self, step: int) -> Position:
-        """Of the last batch that was handed out, or of the one before it: the last may not have been trained on."""
-        at = self.position if step == self.position.step else self._before
-        assert at.step == step, f"the stream stands at step {self.position.step}, and forgot about step {step}"
+        """The position after `step` batches: the last batch handed out may not have been trained on."""
+        at = self.position if step == self.position.step else self._previous
+        assert at.step == step, f"the stream is at step {self.position.step} and does not keep the position of step {step}"
         return at
 
     def resume(self, position: Position, statistics: Mapping[HookPoint, Statistics]) -> None:
-        self.position = self._before = position
+        """Continue from the position and with the statistics of a checkpoint."""
+        self.position = self._previous = position
         self.source.load_state_dict(position.source)
         self._rows, self._statistics = {}, dict(statistics)
         if self.ahead:

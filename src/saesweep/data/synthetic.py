@@ -1,8 +1,8 @@
-"""Activations without a language model: sparse sums of a known dictionary, so that its recovery can be measured.
+"""Synthetic activations: sparse sums of a known dictionary, so that its recovery can be measured.
 
     x = sum over features of  a_i * d_i + noise        d_i unit vectors, a_i in [0.5, 1.5] with probability p_i, else 0
 
-The p_i fall from the first feature to the last by the factor `spread` and add up to l0.
+The p_i fall geometrically from the first feature to the last by the factor `spread` and add up to l0.
 """
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from saesweep.runtime.rng import SYNTHETIC, generator
 
 
 class SyntheticSource:
+    """Windows of `window` rows of synthetic activations at one hook point; `seed` draws the dictionary."""
+
     def __init__(
         self, point: HookPoint, *, features: int, d_in: int, l0: float, spread: float, noise: float, seed: int,
         window: int, stream_seed: int, device: torch.device | str = "cpu",
@@ -30,10 +32,12 @@ class SyntheticSource:
         self.probability = (falling * l0 / falling.sum()).clamp(max=1.0)
 
     def window(self, rows: int) -> Rows:
+        """The next window; a smaller one where no more than `rows` rows are wanted."""
         self.number += 1
         return {self.point: self.draw(min(self.rows, rows), generator(self.seed, SYNTHETIC, self.number))}
 
     def draw(self, count: int, random: torch.Generator) -> Float[Tensor, "count d_in"]:
+        """`count` independent rows."""
         features, d_in = self.dictionary.shape
         strength = 0.5 + torch.rand(count, features, generator=random)
         active = torch.rand(count, features, generator=random) < self.probability

@@ -1,14 +1,14 @@
-"""Text as documents in a fixed order, and documents as blocks of tokens.
+"""Documents in a fixed order, split into training and held-out, and cut into blocks of tokens.
 
     kind: stdlib    the source of Python's standard library, on every machine
     kind: files     txt (a document each), jsonl and parquet (a document per row), by glob
     kind: hub       a dataset of the Hugging Face hub, or a folder like one, streamed and shuffled in a buffer
 
-The order is drawn from stream_seed. Its first different documents are held out: the share `held_out`, or that number of a
-stream. No content is on both sides: duplicates are dropped, and so is, from training, every document of whose passages of
-200 characters more than 5% also stand in held-out text (overlap.py). Evaluation and calibration, which take every other
-held-out document, are kept apart in the same way: an empty document takes the place of one that is dropped. Of the passages
-of the default evaluation text, 4.9% stand in training without that rule, 0.3% with it.
+The order is drawn from stream_seed. Its first unique documents are held out: the share `held_out`, of a stream that number.
+No content is in both splits: duplicates are dropped, and from training every document of whose passages of 200 characters
+more than 5% also occur in held-out text (overlap.py). Evaluation and calibration each take every other held-out document
+and are kept apart by the same rule: a calibration document that is dropped becomes an empty one. Without the rule 4.9% of
+the passages of the default evaluation text also occur in training, with it 0.3%.
 """
 
 import hashlib
@@ -26,19 +26,21 @@ from torch import Tensor
 from saesweep.data import corpora
 from saesweep.data.overlap import RULE, Passages
 from saesweep.errors import UsageError
-from saesweep.lm.models import Tokenizer
+from saesweep.lm.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 Split = Literal["train", "held_out"]
 BATCH = 64  # documents per call of the tokenizer
-PADDING = -1
+PADDING = -1  # token id
 
 
 class TextEnded(UsageError):
-    """The training documents were read to their end, and text.repeat is false."""
+    """All training documents are read, and text.repeat is false."""
 
 
 class Corpus:
+    """The documents of a file of conf/text. Raises UsageError where it cannot be read or is too small to split."""
+
     def __init__(self, text: Mapping[str, Any], stream_seed: int) -> None:
         self.name, self.repeat, self.finite = text["name"], text["repeat"], text["kind"] != "hub"
         self._settings = dict(text)
@@ -51,17 +53,17 @@ class Corpus:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What it is known by: its settings, and a digest of its content and of the rule by which it is split."""
+        """The settings, and a digest of the content and of the rule by which it is split."""
         return self._settings | {"digest": hashlib.sha256(RULE.encode() + self._split.content).hexdigest()}
 
     def documents(self, split: Split, start: int = 0) -> Iterator[str]:
-        """From number `start` of the split on. Training documents start over if text.repeat, else end in an error."""
+        """Documents from number `start`. Training documents repeat with text.repeat=true, else end with TextEnded."""
         if split == "held_out":
             return itertools.islice(self._split.held_out(), start, None)
         return itertools.islice(self._train(), start, None)
 
     def one_pass(self, split: Split, number: int = 0) -> Iterator[str]:
-        """Every document of the split once; each pass over finite training documents has an order of its own."""
+        """Every document of the split once; passes over the training documents of a finite text differ in order."""
         return iter(self._split.held_out() if split == "held_out" else self._split.train(number))
 
     def _train(self) -> Iterator[str]:
@@ -72,12 +74,13 @@ class Corpus:
                 yield first
                 yield from documents
             if first is None or not self.repeat:
-                raise TextEnded(
-                    f"text={self.name} was read to its end before training was: lower tokens, or set text.repeat=true"
-                )
+                raise TextEnded(f"text={self.name} was read to its end before training was finished: lower tokens, or set "
+                                "text.repeat=true")
 
 
 class _Finite:
+    """The split of a text whose documents can be indexed."""
+
     def __init__(self, text: Mapping[str, Any], texts: Sequence[str], seed: int) -> None:
         share = text["held_out"]
         if not 0 < share < 1:
@@ -92,20 +95,20 @@ class _Finite:
         self._texts, self._seed = texts, seed
         evaluation = Passages(texts[number] for number in order[:count:2])
         self._held_out = [
-            None if place % 2 and evaluation.overlap(texts[number]) else number for place, number in enumerate(order[:count])
+            None if i % 2 and evaluation.overlap(texts[number]) else number for i, number in enumerate(order[:count])
         ]
         held_out = Passages(self.held_out())
         self._train = [number for number in order[count:] if not held_out.overlap(texts[number])]
-        self._say(text["name"], len(order) - count)
+        self._report_overlap(text["name"], len(order) - count)
 
-    def _say(self, name: str, drawn: int) -> None:
-        left_out = drawn - len(self._train)
+    def _report_overlap(self, name: str, candidates: int) -> None:
+        left_out = candidates - len(self._train)
         if not self._train:
-            raise UsageError(f"text={name}: all of its {drawn:,} training documents share passages with held-out text; "
+            raise UsageError(f"text={name}: all of its {candidates:,} training documents share passages with held-out text; "
                              "use a text whose documents differ")
         if left_out:
             log.info("text=%s: %s of %s training documents share passages with held-out text, and are left out",
-                     name, f"{left_out:,}", f"{drawn:,}")
+                     name, f"{left_out:,}", f"{candidates:,}")
 
     def held_out(self) -> Iterator[str]:
         return ("" if number is None else self._texts[number] for number in self._held_out)
@@ -116,16 +119,18 @@ class _Finite:
 
 
 class _Stream:
+    """The split of a text that can only be iterated."""
+
     def __init__(self, text: Mapping[str, Any], texts: corpora.Streamed) -> None:
         self._name, self._texts, self._count, self.content = text["name"], texts, text["held_out"], texts.identity.encode()
         if not isinstance(self._count, int) or self._count < 1:
             raise UsageError(f"text.held_out={self._count}: of a stream it is a number of documents; write 2000")
 
     def held_out(self) -> Iterator[str]:
-        return iter(self._first[0])
+        return iter(self._held_out_documents[0])
 
     @cached_property
-    def _first(self) -> tuple[list[str], set[bytes], Passages]:
+    def _held_out_documents(self) -> tuple[list[str], set[bytes], Passages]:
         """The held-out documents, their digests and their passages."""
         found: dict[bytes, str] = {}
         for document in self._texts:
@@ -133,22 +138,21 @@ class _Stream:
             if len(found) == self._count:
                 break
         evaluation = Passages(list(found.values())[::2])
-        kept = ["" if place % 2 and evaluation.overlap(document) else document for place, document in enumerate(found.values())]
+        kept = ["" if i % 2 and evaluation.overlap(document) else document for i, document in enumerate(found.values())]
         return kept, set(found), Passages(kept)
 
     def train(self, number: int) -> Iterator[str]:
-        """The same in every pass: another order would hold out others."""
-        _, held_out, passages = self._first
-        left_out = 0
+        """The same order in every pass: another would hold out other documents."""
+        _, held_out, passages = self._held_out_documents
+        reported = False
         for document in self._texts:
             if _digest(document) in held_out:
                 continue
-            if passages.overlap(document):
-                left_out += 1
-                if left_out == 1:
-                    log.info("text=%s: training documents that share passages with held-out text are left out", self._name)
-            else:
+            if not passages.overlap(document):
                 yield document
+            elif not reported:
+                log.info("text=%s: training documents that share passages with held-out text are left out", self._name)
+                reported = True
 
 
 def _shuffled(numbers: list[int], seed: str) -> list[int]:
@@ -160,13 +164,13 @@ def _digest(document: str) -> bytes:
 
 
 def blocks(documents: Iterable[str], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, " context"]]:
-    """Each document in pieces of `context` tokens, BOS before each where there is one, the last one padded with -1."""
+    """Documents cut into blocks of `context` tokens, each with BOS first if there is one; the last is padded with -1."""
     for tokens in tokenized(documents, tokenizer):
         yield from pieces(tokens, tokenizer, context)
 
 
 def pieces(tokens: list[int], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, " context"]]:
-    """The blocks of one document."""
+    """The blocks of one document's tokens."""
     first = [] if tokenizer.bos is None else [tokenizer.bos]
     size = context - len(first)
     for start in range(0, len(tokens), size):
@@ -175,6 +179,7 @@ def pieces(tokens: list[int], tokenizer: Tokenizer, context: int) -> Iterator[In
 
 
 def tokenized(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """The token ids of each document, without special tokens."""
     documents = iter(documents)
     while batch := list(itertools.islice(documents, BATCH)):
         yield from tokenizer.encode(batch)

@@ -1,4 +1,4 @@
-"""Whether a text is long enough, from its tokens alone: before a weight is loaded."""
+"""Check that a text is long enough, from its tokens, before any weights are loaded."""
 from __future__ import annotations
 
 import logging
@@ -10,7 +10,7 @@ from saesweep.data.held_out import CALIBRATION, EVALUATION, HeldOut
 from saesweep.data.micro_batches import tokens_wanted
 from saesweep.data.text import Corpus, tokenized
 from saesweep.errors import UsageError
-from saesweep.lm.models import Tokenizer
+from saesweep.lm.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 def require_enough_tokens(
     corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any], held_out: Callable[[int, int], HeldOut]
 ) -> None:
-    """Text for the training and the evaluation of a job. Of a stream only what is held out is counted: it comes first.
+    """Raises UsageError where the text is too short for the training or evaluation of a job, or `context` does not fit.
 
-    `held_out`: the held-out blocks for a purpose and a number of tokens, as the job is going to read them.
+    Of a stream only held-out documents are counted. `held_out(purpose, tokens)` gives the held-out blocks of the job.
     """
     context = job["context"]
     if context <= (tokenizer.bos is not None):
@@ -31,21 +31,16 @@ def require_enough_tokens(
     if corpus.finite:
         _require_training(corpus, tokenizer, job["tokens"], job["batch_tokens"], context, job["activations"]["window"])
     try:
-        _require_held_out(job, held_out)
+        held_out(EVALUATION, job["evaluation"]["tokens"])
+        held_out(CALIBRATION, job["evaluation"]["calibration_tokens"])
     except (OSError, RuntimeError) as error:  # of the network
         raise UsageError(f"text={corpus.name}: its held-out documents cannot be read: {error}") from error
 
 
-def _require_held_out(job: Mapping[str, Any], held_out: Callable[[int, int], HeldOut]) -> None:
-    numbers = job["evaluation"]
-    for purpose, tokens in ((EVALUATION, numbers["tokens"]), (CALIBRATION, numbers["calibration_tokens"])):
-        held_out(purpose, tokens)
-
-
 def _require_training(corpus: Corpus, tokenizer: Tokenizer, tokens: int, batch_tokens: int, context: int, window: int) -> None:
-    """Counts the training tokens until there are enough; with text.repeat=true any text has enough."""
+    """Counts training tokens until there are enough; with text.repeat=true any text is long enough."""
     def need(steps: int) -> int:
-        return needed(steps, batch_tokens, context, window, tokenizer)
+        return tokens_needed(steps, batch_tokens, context, window, tokenizer)
 
     steps, found = math.ceil(tokens / batch_tokens), 0
     wanted = need(steps)
@@ -59,16 +54,16 @@ def _require_training(corpus: Corpus, tokenizer: Tokenizer, tokens: int, batch_t
         return
     steps = found // batch_tokens
     while steps > 0 and (short := need(steps) - found) > 0:
-        steps -= max(1, short // (2 * batch_tokens))  # one fewer needs at most two batches less
-    left_over = f", and a window of {window:,} leaves over what is less than a batch" if found >= tokens else ""
+        steps -= max(1, short // (2 * batch_tokens))  # a step fewer needs at most two batches fewer
+    left_over = f", and each window of {window:,} leaves less than a batch unused" if found >= tokens else ""
     fix = f"set tokens={steps * batch_tokens} at most, " if steps > 0 else ""
     raise UsageError(f"{has}, tokens={tokens:,} are asked for{left_over}: {fix}text.repeat=true, or use more text")
 
 
-def needed(steps: int, batch_tokens: int, context: int, window: int, tokenizer: Tokenizer) -> int:
-    """Tokens that a text has to hold for so many batches: each window may leave over all but one of a batch's."""
-    whole = max(1, tokens_wanted(steps * batch_tokens, context, window, tokenizer) // batch_tokens)  # batches of a whole one
-    windows = max(0, steps // whole - 2)  # the last, which may be smaller, are counted one by one
+def tokens_needed(steps: int, batch_tokens: int, context: int, window: int, tokenizer: Tokenizer) -> int:
+    """Training tokens that suffice for `steps` batches: each window may leave up to a batch less one token unused."""
+    whole = max(1, tokens_wanted(steps * batch_tokens, context, window, tokenizer) // batch_tokens)  # batches of a full window
+    windows = max(0, steps // whole - 2)  # the last ones, which may be smaller, are counted one by one
     left = steps - windows * whole
     while left > 0:
         windows += 1

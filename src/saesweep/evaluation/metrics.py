@@ -1,4 +1,4 @@
-"""What each number is: sums over held-out tokens in fp64, divided once at the end (README, "Metrics")."""
+"""The metrics: sums over held-out tokens in fp64, divided once at the end (README, "Metrics")."""
 from __future__ import annotations
 
 import math
@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-UNCOUNTED = -100
-ROUNDING = 1e-12  # a variance below this share of the mean square is none
+IGNORED = -100  # target whose prediction is not scored
+ROUNDING = 1e-12  # a variance below this share of the mean square is rounding
 NOT_SPLICED = dict.fromkeys(("ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered"))  # without an LM
 
 
 class Fidelity:
-    """How well x_hat = decode(encode(x)) stands for x, and how often each latent fires; by document, and over all."""
+    """Reconstruction error of x_hat = decode(encode(x)), and how often each latent is active; per document and over all."""
 
     def __init__(self, d_in: int, d_sae: int, mean: Float[Tensor, " d_in"], scale: float, documents: int = 1):
-        """mean, scale: of the training units, in which mse, cosine and bias are taken."""
+        """mean, scale: of the normalisation in training; mse, cosine and bias are measured on normalised activations."""
         self.mean, self.scale = mean.double(), scale
         self.fired = torch.zeros(d_sae, dtype=torch.long)
         self.by_document = torch.zeros(documents, 4, dtype=torch.float64)  # tokens, active, squared error, ||x||^2
@@ -30,7 +30,7 @@ class Fidelity:
         self, x: Float[Tensor, "tokens d_in"], f: Float[Tensor, "tokens d_sae"], x_hat: Float[Tensor, "tokens d_in"],
         documents: Int[Tensor, " tokens"] | None = None,
     ) -> None:
-        """x and x_hat in raw units; `documents`: the number of each token's, if there are several."""
+        """Add tokens: x and x_hat in raw units; `documents`: the document of each token, if there are several."""
         x, x_hat = ((tensor.double() - self.mean.to(tensor.device)) / self.scale for tensor in (x, x_hat))
         documents = torch.zeros(len(x), dtype=torch.long) if documents is None else documents
         self.by_document, self.sum_x_by_document, documents = (
@@ -40,8 +40,8 @@ class Fidelity:
         squared_x, squared_x_hat = x.square().sum(1), x_hat.square().sum(1)
         active = f > 0
         self.fired += torch.count_nonzero(active, dim=0).cpu()
-        of_a_token = torch.ones_like(squared_x), active.sum(1).double(), (x - x_hat).square().sum(1), squared_x
-        self.by_document.index_add_(0, documents, torch.stack(of_a_token, 1))
+        per_token = torch.ones_like(squared_x), active.sum(1).double(), (x - x_hat).square().sum(1), squared_x
+        self.by_document.index_add_(0, documents, torch.stack(per_token, 1))
         self.sum_x_by_document.index_add_(0, documents, x)
         self.squared_x_hat += float(squared_x_hat.sum())
         self.product += float(products.sum())
@@ -57,23 +57,23 @@ class Fidelity:
 
     @property
     def variance(self) -> Float[Tensor, " documents"]:
-        """sum ||x - mean x||^2 over each document's tokens, the mean being that of all."""
+        """sum ||x - mean x||^2 over each document's tokens, with the mean over all documents."""
         tokens, _, _, squared_x = self.by_document.T
         mean = self.sum_x / self.tokens
         return squared_x - 2 * self.sum_x_by_document @ mean + tokens * mean.square().sum()
 
     def documents(self) -> dict[str, list[float]]:
-        """What the numbers are made of, by document: l0 = sum active / sum tokens, fvu = sum error / sum variance."""
+        """Sums per document: l0 = sum active / sum tokens, fvu = sum error / sum variance."""
         tokens, active, error, _ = self.by_document.T.tolist()
         return {"tokens": tokens, "active": active, "error": error, "variance": self.variance.tolist()}
 
     @property
     def frequency(self) -> Float[Tensor, " d_sae"]:
-        """Share of the tokens on which each latent is active."""
+        """Share of tokens on which each latent is active."""
         return self.fired.double() / self.tokens
 
     def result(self) -> dict[str, float | None]:
-        """Of at least one token; None where a ratio has nothing to be divided by."""
+        """The metrics, of at least one token; a ratio with denominator zero is None."""
         frequency, squared_error, variance = self.frequency, float(self.by_document[:, 2].sum()), float(self.variance.sum())
         varies = variance > ROUNDING * float(self.by_document[:, 3].sum())
         return {
@@ -88,7 +88,7 @@ class Fidelity:
 
 
 class CrossEntropy:
-    """Mean next-token cross-entropy, nats per token; by block, in the order in which they came, and over all."""
+    """Mean next-token cross-entropy in nats per token: per block, in the order added, and over all."""
 
     def __init__(self) -> None:
         self.nats, self.tokens = list[float](), list[int]()
@@ -97,34 +97,34 @@ class CrossEntropy:
     def add(self, logits: Float[Tensor, "batch pos vocab"], tokens: Int[Tensor, "batch pos"], counted: Tensor) -> None:
         """`counted` [batch, pos]: the tokens whose prediction is scored."""
         counted = counted[:, 1:]
-        targets = tokens[:, 1:].masked_fill(~counted, UNCOUNTED)
-        for predicted, target in zip(logits[:, :-1], targets, strict=True):  # views: logits are too large to be copied
-            parts = zip(predicted.split(32), target.split(32), strict=True)  # fp32 ones that fit the cache
-            sums = (F.cross_entropy(part.float(), wanted, ignore_index=UNCOUNTED, reduction="sum") for part, wanted in parts)
+        targets = tokens[:, 1:].masked_fill(~counted, IGNORED)
+        for predicted, target in zip(logits[:, :-1], targets, strict=True):  # views: logits are too large to copy
+            parts = zip(predicted.split(32), target.split(32), strict=True)  # so that fp32 logits fit in the CPU cache
+            sums = (F.cross_entropy(part.float(), wanted, ignore_index=IGNORED, reduction="sum") for part, wanted in parts)
             self.nats.append(sum(map(float, sums)))
         self.tokens += counted.sum(1).tolist()
 
     def result(self) -> float | None:
-        """None where nothing was scored, or the loss is not finite."""
+        """None where no token was scored or the loss is not finite."""
         mean = sum(self.nats) / max(1, sum(self.tokens))
         return mean if sum(self.tokens) and math.isfinite(mean) else None
 
 
 def spliced(clean: float | None, sae: float | None, zero: float | None, mean: float | None) -> dict[str, float | None]:
-    """The language model's loss with the reconstruction in place of the activation, against its ablations."""
+    """Metrics of the loss with the reconstruction in place of the activation, relative to the clean and ablated losses."""
     delta = None if sae is None or clean is None else sae - clean
-    recovered = None if delta is None or zero is None or zero == clean else 1 - delta / (zero - clean)
+    recovered = None if delta is None or clean is None or zero is None or zero == clean else 1 - delta / (zero - clean)
     return {
         "ce_clean": clean, "ce_sae": sae, "ce_zero": zero, "ce_mean": mean, "delta_loss": delta, "loss_recovered": recovered,
     }
 
 
 def by_document(values: Sequence[float], documents: Int[Tensor, " blocks"], count: int) -> list[float]:
-    """Sums of values[i], that of block i, by the document that it is from; the last blocks may have none."""
+    """Sum per document of values[i], the value of block i; values may end before the blocks do."""
     sums = torch.zeros(count, dtype=torch.float64)
     return sums.index_add_(0, documents[: len(values)], torch.tensor(values, dtype=torch.float64)).tolist()
 
 
 def dead_share(tokens_since_fired: Int[Tensor, " d_sae"], tokens_seen: Int[Tensor, ""], dead_after: int) -> float:
-    """Share of latents that did not fire in the last `dead_after` tokens that they saw, or in all of them if fewer."""
+    """Share of latents that were not active in the last `dead_after` tokens, or in all tokens seen if fewer."""
     return float((tokens_since_fired >= tokens_seen.clamp(max=dead_after)).double().mean())

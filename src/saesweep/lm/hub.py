@@ -1,6 +1,6 @@
-"""What transformers loads from a repository of the Hugging Face hub, or from a folder; what goes wrong there is one line.
+"""Load a config, tokenizer or model from the Hugging Face hub or from a folder; failures become one-line UsageErrors.
 
-Whether the hub can be reached is asked once and quickly: its own clients retry for most of a minute.
+One request with a short timeout tests whether the hub can be reached: its own client retries for most of a minute.
 """
 
 import json
@@ -25,66 +25,66 @@ log = logging.getLogger(__name__)
 TIMEOUT = 10  # seconds
 WHAT = {"AutoConfig": "config.json", "AutoTokenizer": "tokenizer", "AutoModelForCausalLM": "weights"}
 
-UNUSABLE = (KeyError, ValueError, ImportError, TypeError, AttributeError)  # raised of a config's values, not of files
+UNUSABLE = (KeyError, ValueError, ImportError, TypeError, AttributeError)  # raised for values of a config, not for files
 
 
 def require_hub(key: str, repository: str, advice: str) -> None:
-    """Raises where what `key` names is not on this machine and cannot be fetched."""
+    """Raises UsageError where the hub cannot be reached to download what `key` names. `advice`: what to do instead."""
     missing = f"{key}: {repository} is not on this machine"
     if constants.HF_HUB_OFFLINE:
-        raise UsageError(f"{missing}, and HF_HUB_OFFLINE forbids to fetch it: unset it, or {advice}")
+        raise UsageError(f"{missing}, and HF_HUB_OFFLINE forbids downloads: unset it, or {advice}")
     try:
         urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=TIMEOUT).close()
     except urllib.error.HTTPError:
-        return  # it answers
+        return  # any status is an answer
     except OSError as error:
         raise UsageError(f"{missing}, and the hub cannot be reached ({error}): {advice}") from error
 
 
 def repository(model: Mapping[str, Any]) -> str:
-    """The repository, or the folder with `~` expanded."""
+    """model.source.hub: owner/name, or a folder with `~` expanded."""
     named = str(model["source"]["hub"])
     return str(Path(named).expanduser()) if named.startswith("~") else named
 
 
-def is_folder(place: str) -> bool:
-    """Or a repository. Raises UsageError for what can be neither."""
-    if Path(place).is_dir():
+def is_folder(source: str) -> bool:
+    """True for a folder, False for the name of a repository. Raises UsageError for anything else."""
+    if Path(source).is_dir():
         return True
-    if place.startswith(("/", ".")) or place.count("/") > 1:
-        raise UsageError(f"model.source.hub={place}: there is no such folder; give one that is there, or owner/name of the hub")
+    if source.startswith(("/", ".")) or source.count("/") > 1:
+        raise UsageError(f"model.source.hub={source}: there is no such folder; give an existing one, or owner/name of the hub")
     try:
-        validate_repo_id(place)
+        validate_repo_id(source)
     except HFValidationError as error:
-        raise UsageError(f"model.source.hub={place}: it is no name of a repository (owner/name) and no folder; correct "
-                         "it") from error
+        raise UsageError(f"model.source.hub={source}: it is neither a repository (owner/name) nor a folder; correct it"
+                         ) from error
     return False
 
 
 def from_hub(auto: type, model: Mapping[str, Any], **options: Any) -> Any:
-    """What `auto.from_pretrained` gives: from this machine's cache where it is there, without a look at the network.
+    """`auto.from_pretrained` of a folder or repository; one in the cache of this machine is loaded without network access.
 
     Raises UsageError where it cannot be loaded.
     """
-    place = repository(model)
+    source = repository(model)
     options |= {"revision": model["source"].get("revision"), "trust_remote_code": False}
-    folder = is_folder(place)
+    folder = is_folder(source)
     try:
-        return _loaded(auto, place, local_files_only=True, **options)
+        return _load(auto, source, local_files_only=True, **options)
     except Exception as error:
         if folder or isinstance(error, SafetensorError):
-            raise _refused(auto, model, error) from error
-        log.info("%s is not on this machine yet (%s)", place, brief(error))
-    require_hub(f"model={model['name']}", place, f"`hf download {place}` where there is a network")
+            raise _load_error(auto, model, error) from error
+        log.info("%s is not in the cache of this machine (%s)", source, brief(error))
+    require_hub(f"model={model['name']}", source, f"`hf download {source}` on a machine with network access")
     try:
-        return _loaded(auto, place, **options)
+        return _load(auto, source, **options)
     except Exception as error:
-        raise _refused(auto, model, error) from error
+        raise _load_error(auto, model, error) from error
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing of what transformers logs: what it warns of while it loads is refused in one line, or changes nothing."""
+def silence_transformers() -> Iterator[None]:
+    """Suppress the log of transformers: what it warns of while loading is refused in one line, or has no effect."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.CRITICAL)
     try:
@@ -93,39 +93,39 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _loaded(auto: type, place: str, **options: Any) -> Any:
-    with quiet():
-        found = auto.from_pretrained(place, **options)
+def _load(auto: type, source: str, **options: Any) -> Any:
+    with silence_transformers():
+        found = auto.from_pretrained(source, **options)
     if hasattr(found, "all_special_ids") and len(found) <= len(set(found.all_special_ids)):
-        raise OSError("there are no files of one, such as tokenizer.json")  # transformers makes one of special tokens alone
+        raise OSError("there are no files of one, such as tokenizer.json")  # transformers returns one of special tokens only
     return found
 
 
-def _refused(auto: type, model: Mapping[str, Any], error: Exception) -> UsageError:
-    """What a loader raised, as one line."""
-    place = repository(model)
-    where, folder, what = f"model.source.hub={place}", Path(place).is_dir(), WHAT[auto.__name__]
+def _load_error(auto: type, model: Mapping[str, Any], error: Exception) -> UsageError:
+    """The UsageError for what from_pretrained raised."""
+    source = repository(model)
+    where, folder, what = f"model.source.hub={source}", Path(source).is_dir(), WHAT[auto.__name__]
     if isinstance(error, SafetensorError):
-        fix = "copy it again" if folder else f"get it again by `hf download {place} --force-download`"
-        return UsageError(f"{where}: a file of its weights is damaged or cut off ({error}); {fix}")
+        fix = "copy it again" if folder else f"download it again with `hf download {source} --force-download`"
+        return UsageError(f"{where}: a file of its weights is damaged or truncated ({error}); {fix}")
     if "trust_remote_code" in str(error):
         return UsageError(f"{where}: its {what} needs code of its own, and no code of a repository is run; "
-                          "give a model that transformers itself has")
-    if what == "weights" and isinstance(error, UNUSABLE) and "weight_map" not in str(error) and not _broken(place):
+                          "give a model that transformers implements")
+    if what == "weights" and isinstance(error, UNUSABLE) and "weight_map" not in str(error) and not _invalid_json(source):
         return UsageError(f"{where}: its config cannot be used: {brief(error)}; correct config.json")
     if not folder:
         fix = "correct the name; where it is gated, accept its terms on the hub, then `hf auth login`"
     elif what == "weights":
         fix = "give a folder with all files of its weights; they are read from safetensors only, no pickle"
     else:
-        fix = "mend it, or get its files again"
-    because = (broken := _broken(place)) and f", {broken} is no JSON object"
+        fix = "correct it, or copy its files again"
+    because = (invalid := _invalid_json(source)) and f", {invalid} is not a JSON object"
     return UsageError(f"{where}: its {what} cannot be loaded{because}: {brief(error)}; {fix}")
 
 
-def _broken(place: str) -> str:
-    """The files of a folder that are no JSON objects."""
-    return ", ".join(file.name for file in sorted(Path(place).glob("*.json")) if _json_object(file) is None)
+def _invalid_json(source: str) -> str:
+    """The .json files of a folder that hold no JSON object, comma-separated."""
+    return ", ".join(file.name for file in sorted(Path(source).glob("*.json")) if _json_object(file) is None)
 
 
 def _json_object(file: Path) -> dict[str, Any] | None:
@@ -136,9 +136,9 @@ def _json_object(file: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def named_weights(folder: Path) -> set[str]:
-    """The files, with their subfolders, that the config and the indices of a folder name as its weights; whether they are
-    there is seen when they are loaded."""
+def weight_files(folder: Path) -> set[str]:
+    """Paths, relative to the folder, of the weight files that its config and its safetensors indices name; a missing file is
+    reported when the weights are loaded."""
     own = (_json_object(folder / "config.json") or {}).get("transformers_weights")
     named = {own} if isinstance(own, str) else set()
     for index in [*folder.glob("*.safetensors.index.json"), *(folder / name for name in named)]:
@@ -148,6 +148,6 @@ def named_weights(folder: Path) -> set[str]:
 
 
 def brief(error: Exception) -> str:
-    """One line of at most a few hundred characters, with what kind of error it is where the text alone says little."""
+    """One line of at most a few hundred characters, with the type of the error unless it is an OSError."""
     text = textwrap.shorten(str(error).rstrip(". \n"), 300, placeholder=" ...")
     return text if isinstance(error, OSError) and text else f"{type(error).__name__}: {text}"

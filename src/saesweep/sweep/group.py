@@ -13,7 +13,7 @@ from saesweep.data.normalisation import Statistics, require_finite
 from saesweep.data.prefetch import ReadAhead
 from saesweep.data.stream import ActivationStream, Position
 from saesweep.errors import TrainingFailed
-from saesweep.evaluation.evaluate import Measured, Subject
+from saesweep.evaluation.subject import Measured, Subject
 from saesweep.lm.hooks import HookPoint
 from saesweep.loggers.identity import MemberInfo, labels
 from saesweep.loggers.sweep_logger import SweepLogger

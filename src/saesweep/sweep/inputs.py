@@ -13,8 +13,9 @@ from saesweep.data.harvest import LanguageModelSource
 from saesweep.data.held_out import CALIBRATION, EVALUATION
 from saesweep.data.synthetic import SyntheticSource
 from saesweep.errors import UsageError
-from saesweep.evaluation.evaluate import Measured, Subject, evaluate
+from saesweep.evaluation.evaluate import evaluate
 from saesweep.evaluation.recovery import evaluate_synthetic
+from saesweep.evaluation.subject import Measured, Subject
 from saesweep.lm.hooks import HookPoint, Rows, hook_point
 from saesweep.runtime.console import ProgressLine
 from saesweep.runtime.rng import SYNTHETIC_CALIBRATION, generator

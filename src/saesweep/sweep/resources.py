@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # the launcher makes a Resources before torch is imported
     from saesweep.data.held_out import HeldOut
     from saesweep.data.text import Corpus
     from saesweep.lm.hooks import HookPoint
-    from saesweep.lm.models import LanguageModel, Tokenizer
+    from saesweep.lm.models import LanguageModel
+    from saesweep.lm.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -1,0 +1,79 @@
+"""One SAE under evaluation: its fidelity on held-out activations, and the result."""
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.data.normalisation import Statistics, require_finite
+from saesweep.errors import UsageError
+from saesweep.evaluation.metrics import NOT_SPLICED, CrossEntropy, Fidelity
+from saesweep.lm.hooks import HookPoint
+from saesweep.runtime.isolate import isolate_failures
+
+log = logging.getLogger(__name__)
+
+
+class Measured(NamedTuple):
+    """The evaluation of one SAE."""
+
+    numbers: dict[str, float | None]  # section "Metrics" of the README
+    documents: dict[str, list[float]]  # the sums behind them, by document
+    frequency: list[float]  # share of tokens on which each latent is active
+
+
+@dataclass
+class Subject:
+    """One folded SAE under evaluation: it encodes and reconstructs raw activations."""
+
+    sae: SparseAutoencoder
+    point: HookPoint
+    statistics: Statistics
+    fidelity: Fidelity = field(init=False)
+    ce: CrossEntropy = field(default_factory=CrossEntropy)
+    sinks: int = 0
+    failed: Exception | None = None
+
+    def start(self, documents: int) -> None:
+        """Reset the sums, for activations of so many documents."""
+        self.fidelity = Fidelity(self.sae.d_in, self.sae.d_sae, self.statistics.mean, self.statistics.scale, documents)
+
+    def isolate_failures(self) -> AbstractContextManager[None]:
+        """An exception inside is logged and kept in `failed`; one that says that memory has run out is raised."""
+        def keep(error: Exception) -> None:
+            known = isinstance(error, UsageError)
+            log.error("the evaluation of an SAE at %s failed: %s", self.point, error, exc_info=not known)
+            self.failed = error
+
+        return isolate_failures(keep)
+
+    def measure(self, x: Float[Tensor, "tokens d_in"], documents: Int[Tensor, " tokens"]) -> None:
+        """Add raw activations, of which sinks are left out; `documents`: the document of each token. Raises UsageError."""
+        require_finite(x, self.point)
+        ordinary = self.statistics.ordinary(x)
+        self.sinks += int((~ordinary).sum())
+        parts = zip(x[ordinary].float().split(2048), documents[ordinary.cpu()].split(2048), strict=True)
+        for part, numbers in parts:
+            f = self.sae.encode(part)
+            self.fidelity.add(part, f, self.sae.decode(f), numbers)
+
+    def require_measured(self) -> None:
+        """Raises UsageError where no token was measured, or sums are not finite."""
+        if self.fidelity.tokens == 0:
+            raise UsageError(f"activations.max_norm: all {self.sinks:,} held-out tokens at {self.point} are sinks by it; write "
+                             "a larger number, or null")
+        if not bool(self.fidelity.by_document.isfinite().all()):
+            raise UsageError(f"the reconstruction at {self.point} is not finite on held-out tokens: lower arch.optimizer.lr")
+
+    def result(self, more: Mapping[str, float | None], by: Mapping[str, list[float]] | None = None) -> Measured | Exception:
+        """The metrics with `more`, and the sums per document with those of `by`; or the exception that isolated the SAE."""
+        if self.failed:
+            return self.failed
+        numbers = {**self.fidelity.result(), **NOT_SPLICED, **more, "sinks": self.sinks}
+        return Measured(numbers, {**self.fidelity.documents(), **(by or {})}, self.fidelity.frequency.tolist())

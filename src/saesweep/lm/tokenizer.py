@@ -1,0 +1,63 @@
+"""The tokenizer of a language model, without special tokens, truncation or padding; and one of bytes, for tests."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tokenizers
+
+from saesweep.errors import UsageError
+
+RESERVED = 3  # ids of the byte tokenizer that are not bytes: 0 padding, 1 BOS, 2 EOS
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """`encode` maps texts to token ids and adds no special tokens; `bos` is None where the model is read without BOS."""
+
+    encode: Callable[[list[str]], list[list[int]]]
+    bos: int | None
+    special: frozenset[int]  # never trained on
+    vocab_size: int
+    decode: Callable[[list[int]], str] | None = None
+    positions: int | None = None  # the longest context of the model, in tokens; None: no limit
+
+
+def from_backend(
+    model: Mapping[str, Any], backend: tokenizers.Tokenizer, bos: int | None, special: Iterable[int],
+    positions: int | None = None,
+) -> Tokenizer:
+    """A Tokenizer of the tokenizers library. Raises UsageError for model.bos=true without a BOS token."""
+    if model["bos"] and bos is None:
+        raise UsageError(f"model.bos=true: the tokenizer of {model['name']} has no BOS token; set model.bos=false")
+    _make_lossless(backend)
+    added = [number for number, token in backend.get_added_tokens_decoder().items() if token.special]
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def decode(ids: list[int]) -> str:
+        return backend.decode(ids, skip_special_tokens=False)
+
+    never_trained = frozenset([*special, *added])
+    return Tokenizer(encode, bos if model["bos"] else None, never_trained, backend.get_vocab_size(), decode, positions)
+
+
+def _make_lossless(backend: tokenizers.Tokenizer) -> None:
+    """Turn off what tokenizer.json may ask for: truncation, padding, and random sampling of merges or pieces."""
+    backend.no_truncation()
+    backend.no_padding()
+    for sampling in ("dropout", "alpha", "nbest_size"):
+        if getattr(backend.model, sampling, None) is not None:
+            setattr(backend.model, sampling, None)
+
+
+def byte_tokenizer(bos: bool, positions: int | None) -> Tokenizer:
+    """One token per byte of UTF-8, with id byte + RESERVED."""
+    def encode(texts: list[str]) -> list[list[int]]:
+        return [[byte + RESERVED for byte in text.encode()] for text in texts]
+
+    def decode(ids: list[int]) -> str:
+        return bytes(number - RESERVED for number in ids if number >= RESERVED).decode(errors="replace")
+
+    return Tokenizer(encode, 1 if bos else None, frozenset(range(RESERVED)), 256 + RESERVED, decode, positions)
