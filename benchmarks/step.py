@@ -58,7 +58,7 @@ def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member,
 
     def step(x: Tensor) -> None:
         member.step_(x, 1.0)
-        optimizer.step_group(0, sae.unformed)
+        optimizer.step_group(0, sae.execution.deferred_gradients)
         sae.constrain_()
 
     return member, step

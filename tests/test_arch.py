@@ -6,6 +6,7 @@ from pretended_gpu import TRITON
 
 from saesweep.arch import base, latents, ops
 from saesweep.arch.batchtopk import BatchTopK
+from saesweep.arch.execution import Execution
 from saesweep.arch.gated import Gated
 from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.ops import cpu
@@ -88,7 +89,7 @@ def gradients(sae, loss):  # of all but thresholds: theirs are pseudo-gradients
 def test_the_step_is_the_equation_in_value_and_gradient(name, layout, monkeypatch):
     monkeypatch.setattr(ops, "DENSE_BELOW", 0)
     sae, x = made(name), data()
-    sae.dense = layout == "dense"
+    sae.execution.dense = layout == "dense"
     coefficient = torch.zeros_like(COEFFICIENT) if name == "jumprelu" else COEFFICIENT
     step = sae.step(x, coefficient, 1.0)
     assert (step.latents.entries is None) == (layout == "dense")
@@ -129,14 +130,14 @@ def test_the_compiled_step_over_a_list_equals_the_dense_one_with_autograd(name, 
     with torch.no_grad():
         sae.b_enc += (-0.5 if name == "jumprelu" else -1.7) / d_in**0.5  # a few of a hundred are active
     found = {}
-    for sae.dense in (False, True):
+    for sae.execution.dense in (False, True):
         sae.tokens_since_fired.zero_()[::3] = 1000
         step = sae.step(x, coefficient, 1.0)
-        assert (step.latents.entries is None) == sae.dense
+        assert (step.latents.entries is None) == sae.execution.dense
         sae.zero_grad()
         sum(step.losses.values()).backward()
         gradients = {f"d{key}": p.grad.clone() for key, p in sae.named_parameters() if p.grad is not None}
-        found[sae.dense] = {"f": step.latents.dense().detach(), "x_hat": step.x_hat, **step.losses, **gradients}
+        found[sae.execution.dense] = {"f": step.latents.dense().detach(), "x_hat": step.x_hat, **step.losses, **gradients}
     assert found[True]["f"].any() and found[True].keys() == found[False].keys()
     for key, wanted in found[True].items():
         torch.testing.assert_close(found[False][key], wanted, rtol=1e-4, atol=1e-5 * float(wanted.detach().abs().max()))
@@ -165,7 +166,7 @@ def test_candidates_hold_all_that_is_chosen_even_where_rows_differ_in_size_by_fa
 def test_where_pre_activations_are_all_alike_every_row_still_has_k_latents():
     for value in (0.0, 1.0):
         x = torch.full((8, 16), value)
-        f = latents.encode(x, torch.ones(512, 16), torch.ones(512), torch.zeros(16), None, 9, dense=False)
+        f = latents.encode(x, torch.ones(512, 16), torch.ones(512), torch.zeros(16), None, 9, Execution())
         assert ((f.dense() > 0).sum(1) == 9).all()
 
 
@@ -260,12 +261,12 @@ def test_gradients_that_the_optimizer_forms_row_by_row_lead_to_the_same_weights(
         sae.b_enc.data += (-0.5 if name == "jumprelu" else -1.7) / D_IN**0.5  # a few of a hundred are active
         optimizer = UnitRowAdam([parameter_group(sae, {"lr": 0.01, "betas": (0.5, 0.999), "eps": 1e-8, "clip": clip})])
         for seed in range(3):
-            sae.unformed = [] if unformed else None
+            sae.execution.deferred_gradients = [] if unformed else None
             sae.tokens_since_fired.zero_()[::3] = 1000 if dead else 0
             sum(sae.step(data(seed).float(), COEFFICIENT.float(), 1.0).losses.values()).backward()
-            waiting = [p for p, _ in sae.unformed or ()]
+            waiting = [p for p, _ in sae.execution.deferred_gradients or ()]
             assert (len(waiting) == 2) == unformed
-            optimizer.step_group(0, sae.unformed)
+            optimizer.step_group(0, sae.execution.deferred_gradients)
         ends[unformed] = dict(sae.named_parameters())
     for key, wanted in ends[False].items():
         torch.testing.assert_close(ends[True][key], wanted, rtol=1e-4, atol=1e-5)
@@ -275,9 +276,9 @@ def test_a_frozen_matrix_stays_as_it_is_where_the_optimizer_forms_the_gradients(
     monkeypatch.setattr(ops, "DENSE_BELOW", 0)
     sae = made("topk").float()
     sae.W_enc_T.requires_grad_(False)
-    sae.unformed = []
+    sae.execution.deferred_gradients = []
     sum(sae.step(data().float(), COEFFICIENT.float(), 1.0).losses.values()).backward()
-    assert [p is sae.W_dec for p, _ in sae.unformed] == [True] and sae.W_enc_T.grad is None
+    assert [p is sae.W_dec for p, _ in sae.execution.deferred_gradients] == [True] and sae.W_enc_T.grad is None
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -347,7 +348,7 @@ def test_an_input_in_other_units_trains_to_the_same_sae_in_those_units(name):
 def test_a_step_reads_the_encoder_once_whatever_the_architecture(name, dense, monkeypatch):
     """Gated's gate and magnitude too are one product."""
     sae, read = made(name), []
-    sae.dense = dense
+    sae.execution.dense = dense
     sae.tokens_since_fired.zero_()  # AuxK reads the rows of the dead
     known = latents.encode
     monkeypatch.setattr(base, "encode", lambda *given: read.append(1) or known(*given))

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from saesweep.arch.execution import Execution
 from saesweep.arch.latents import Latents, encode, reconstruct
-from saesweep.arch.ops import Unformed
 
 
 class Step(NamedTuple):
@@ -35,12 +35,11 @@ class SparseAutoencoder(nn.Module, ABC):
     thresholded: ClassVar[bool] = True  # a latent is active by its own margin, not by its rank on the token
     latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)  # per-latent parameters in the units of the pre-activation
     unclipped: ClassVar[tuple[str, ...]] = ()  # parameters left out of the clipping: their gradients carry 1/bandwidth
-    dense = False  # every step by dense products and autograd alone: what the step over a list is measured against
-    unformed: Unformed | None = None  # a list: backward leaves there what the optimizer forms; None: all gradients are formed
 
     def __init__(self, d_in: int, d_sae: int, sparsity: int):
         super().__init__()
         self.d_in, self.d_sae, self.sparsity = d_in, d_sae, sparsity
+        self.execution = Execution()
         W_dec = nn.init.kaiming_uniform_(torch.empty(d_sae, d_in))
         W_dec /= W_dec.norm(dim=1, keepdim=True)
         self.W_dec = nn.Parameter(W_dec)
@@ -86,7 +85,7 @@ class SparseAutoencoder(nn.Module, ABC):
             above = above.detach().to(self.b_enc.dtype).expand_as(self.b_enc)
         elif above is not None:
             above = torch.full_like(self.b_enc, above)
-        return encode(x, self.W_enc_T, self.b_enc, self.b_dec, above, largest, self.dense, self.unformed)
+        return encode(x, self.W_enc_T, self.b_enc, self.b_dec, above, largest, self.execution)
 
     def reconstruct(
         self, f: Latents, x: Float[Tensor, "batch d_in"], frozen: bool = False
@@ -96,7 +95,7 @@ class SparseAutoencoder(nn.Module, ABC):
         The gradient is the error's; x_hat has none. `frozen`: W_dec and b_dec are held constant.
         """
         W_dec, b_dec = (p.detach() if frozen else p for p in (self.W_dec, self.b_dec))
-        return reconstruct(f, W_dec, b_dec, x, self.unformed)
+        return reconstruct(f, W_dec, b_dec, x, self.execution.deferred_gradients)
 
     @torch.no_grad()
     def count_fired_(self, fired: Bool[Tensor, " d_sae"], tokens: int) -> None:
@@ -131,7 +130,7 @@ class SparseAutoencoder(nn.Module, ABC):
         return {name: getattr(self, name).detach().float().cpu().contiguous() for name in names}
 
     @torch.no_grad()
-    def take_(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_exported_(self, tensors: Mapping[str, Tensor]) -> None:
         """What `exported` gave."""
         for name in ("W_enc", "W_dec", "b_dec", *self.latent_units):
             getattr(self, name).copy_(tensors[name])

@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.arch.ops import Sums, Unformed, ops_for
+from saesweep.arch.execution import Execution
+from saesweep.arch.ops import DeferredGradients, Sums, ops_for
 from saesweep.arch.ops.plain import kept
 
 
@@ -45,13 +46,13 @@ class Entries:
 
     def gradient(
         self, of: Float[Tensor, "d_sae d"], weights: Float[Tensor, " n"], matrix: Float[Tensor, "batch d"],
-        unformed: Unformed | None,
+        deferred: DeferredGradients | None,
     ) -> Float[Tensor, "d_sae d"] | None:
         """For every column of the list, the sum of weight * matrix[row]; left to the optimizer where it asks for that."""
         sums = Sums(*self.by_column, self.rows, weights, matrix)
-        if unformed is None:
+        if deferred is None:
             return self.ops.sum_columns(*sums)
-        unformed.append((of, sums))
+        deferred.append((of, sums))
         return None
 
 
@@ -101,16 +102,16 @@ class _Encode(torch.autograd.Function):
     """pi = u W_enc + b_enc at the entries of the list, whose values are known already; u = x - b_dec."""
 
     @staticmethod
-    def forward(ctx, u, W_enc_T, b_enc, b_dec, values, entries, unformed):
+    def forward(ctx, u, W_enc_T, b_enc, b_dec, values, entries, deferred):
         ctx.save_for_backward(u, W_enc_T, values)
-        ctx.entries, ctx.unformed = entries, unformed
+        ctx.entries, ctx.deferred = entries, deferred
         return values.clone()
 
     @staticmethod
     def backward(ctx, grad):
         u, W_enc_T, values = ctx.saved_tensors
         grad = grad.masked_fill(values == 0, 0.0)  # of entries that are on the list, but are not kept
-        dW_enc_T = ctx.entries.gradient(W_enc_T, grad, u, ctx.unformed) if ctx.needs_input_grad[1] else None
+        dW_enc_T = ctx.entries.gradient(W_enc_T, grad, u, ctx.deferred) if ctx.needs_input_grad[1] else None
         db_enc = grad.new_zeros(ctx.entries.shape[1]).index_add_(0, ctx.entries.columns, grad)
         return None, dW_enc_T, db_enc, -(db_enc @ W_enc_T), None, None, None
 
@@ -119,11 +120,11 @@ class _Reconstruct(torch.autograd.Function):
     """The residual of f W_dec + b_dec from x, and its squared norm, over the list; the first has no gradient."""
 
     @staticmethod
-    def forward(ctx, f, W_dec, b_dec, x, entries, unformed):
+    def forward(ctx, f, W_dec, b_dec, x, entries, deferred):
         where = (entries.row_starts, entries.rows, entries.columns)
         residual, squares, products = entries.ops.reconstruct(*where, f, W_dec, b_dec, x)
         ctx.save_for_backward(f, residual, products, W_dec)
-        ctx.entries, ctx.unformed = entries, unformed
+        ctx.entries, ctx.deferred = entries, deferred
         ctx.mark_non_differentiable(residual)
         return residual, squares.sum() / len(x)
 
@@ -131,7 +132,7 @@ class _Reconstruct(torch.autograd.Function):
     def backward(ctx, _, grad):
         f, residual, products, W_dec = ctx.saved_tensors
         factor = 2 * grad / len(residual)
-        dW_dec = ctx.entries.gradient(W_dec, f * factor, residual, ctx.unformed) if ctx.needs_input_grad[1] else None
+        dW_dec = ctx.entries.gradient(W_dec, f * factor, residual, ctx.deferred) if ctx.needs_input_grad[1] else None
         db_dec = residual.sum(0) * factor if ctx.needs_input_grad[2] else None
         return products * factor, dW_dec, db_dec, None, None, None
 
@@ -143,8 +144,7 @@ def encode(
     b_dec: Float[Tensor, " d_in"],
     above: Float[Tensor, " d_sae"] | None,
     k: int,
-    dense: bool,
-    unformed: Unformed | None = None,
+    execution: Execution,
 ) -> Latents:
     """Pre-activations above their bound, or else the k largest of each token: as a list, or dense where that is asked for
     or too many are kept for a list to pay.
@@ -154,21 +154,22 @@ def encode(
     shape = (len(x), len(W_enc_T))
     ops = ops_for(x)
     u = x - b_dec
-    if not dense and (chosen := ops.choose(u.detach(), W_enc_T, b_enc, above, k)) is not None:
+    if not execution.dense and (chosen := ops.choose(u.detach(), W_enc_T, b_enc, above, k)) is not None:
         *where, values = chosen
         entries = Entries(*where, shape, ops)
-        return Latents(_Encode.apply(u.detach(), W_enc_T, b_enc, b_dec, values, entries, unformed), shape, entries)
+        pi = _Encode.apply(u.detach(), W_enc_T, b_enc, b_dec, values, entries, execution.deferred_gradients)
+        return Latents(pi, shape, entries)
     pi = F.linear(u, W_enc_T, b_enc)
     return Latents(pi.masked_fill(~kept(pi.detach(), above, k), 0.0), shape)
 
 
 def reconstruct(
     f: Latents, W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"], x: Float[Tensor, "batch d_in"],
-    unformed: Unformed | None = None,
+    deferred: DeferredGradients | None = None,
 ) -> tuple[Float[Tensor, "batch d_in"], Float[Tensor, ""]]:
     """x_hat = f W_dec + b_dec, without gradient, and the squared error: summed over d_in, averaged over the batch."""
     if f.entries is None:
         x_hat = f.values @ W_dec + b_dec
         return x_hat.detach(), (x - x_hat).square().sum(-1).mean()
-    residual, error = _Reconstruct.apply(f.values, W_dec, b_dec, x, f.entries, unformed)
+    residual, error = _Reconstruct.apply(f.values, W_dec, b_dec, x, f.entries, deferred)
     return x + residual, error

@@ -186,9 +186,9 @@ def _step_seconds(sae: SparseAutoencoder, x: torch.Tensor, numbers: Mapping[str,
     optimizer = UnitRowAdam([parameter_group(sae, numbers)])
 
     def step() -> None:
-        sae.unformed = []
+        sae.execution.deferred_gradients = []
         sum(sae.step(x, torch.tensor(0.0, device=x.device), 1.0).losses.values()).backward()
-        optimizer.step_group(0, sae.unformed)
+        optimizer.step_group(0, sae.execution.deferred_gradients)
         sae.constrain_()
 
     return quickest(step)[0] / len(x)

@@ -15,5 +15,5 @@ def build(job: Mapping[str, Any], d_in: int) -> SparseAutoencoder:
         sae = instantiate(
             job["arch"], leave=NOT_ARGUMENTS, d_in=d_in, d_sae=job["width"], sparsity=job["sparsity"],
         )
-    sae.dense = job["dense"]
+    sae.execution.dense = job["dense"]
     return sae

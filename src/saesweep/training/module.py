@@ -27,6 +27,7 @@ from saesweep.runtime import distributed, signals
 from saesweep.runtime.memory import alone
 from saesweep.training.l0_controller import Coefficient
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
+from saesweep.training.ranks import SharedRanks
 from saesweep.training.running_sums import Moments, RunningSums, moments_of
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Member(nn.Module):
         super().__init__()
         self.label, self.point, self.sae, self.coefficient, self.optimizer = label, point, sae, coefficient, optimizer
         self.sums, self.latest, self.failed = RunningSums(), dict[str, float](), ""
+        self.sae.execution.ranks = SharedRanks()
         self.declared = False  # failed for a reason that the training itself has found
 
     def learning_rate(self, progress: float) -> float:
@@ -61,7 +63,7 @@ class Member(nn.Module):
         `moments`: `moments_of` the batch, where they are known.
         """
         x = distributed.own(batch)
-        self.sae.unformed = [] if distributed.ranks_per_sae() == 1 else None
+        self.sae.execution.deferred_gradients = [] if distributed.ranks_per_sae() == 1 else None
         step = self.sae.step(x, x.new_zeros(()) if self.coefficient is None else self.coefficient.at(progress), progress)
         share = len(x) / len(batch)
         loss = torch.stack(list(step.losses.values())).sum() * share
@@ -158,7 +160,7 @@ class SAESweep(L.LightningModule):
         alone = distributed.ranks_per_sae() == 1  # else the other ranks are in the middle of this step
         with member.failing_alone(f"after {self.tokens:,} tokens") if alone else nullcontext():
             loss = member.step_(x, self.steps_done / self.total_steps, moments)
-            self.optimizer.step_group(index, member.sae.unformed)
+            self.optimizer.step_group(index, member.sae.execution.deferred_gradients)
             member.sae.constrain_()
             return loss
         return x.new_zeros(())

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
-from saesweep.arch.ops import Adam, Sums, Unformed, ops_for
+from saesweep.arch.ops import Adam, DeferredGradients, Sums, ops_for
 
 
 class UnitRowAdam(torch.optim.Optimizer):
@@ -37,10 +37,10 @@ class UnitRowAdam(torch.optim.Optimizer):
         return loss
 
     @torch.no_grad()
-    def step_group(self, index: int, unformed: Unformed | None = None) -> None:
+    def step_group(self, index: int, deferred: DeferredGradients | None = None) -> None:
         """The step of one group, whose gradients are then dropped: those of all groups need never be there at once."""
         group = self.param_groups[index]
-        gradients, clip = _gradients(group, unformed or [])
+        gradients, clip = _gradients(group, deferred or [])
         for i, grad in gradients.items():
             p = group["params"][i]
             state = self.state[p]
@@ -53,12 +53,12 @@ class UnitRowAdam(torch.optim.Optimizer):
             p.grad = None
 
 
-def _gradients(group: Mapping[str, Any], unformed: Unformed) -> tuple[dict[int, Tensor | Sums], float | Tensor]:
-    """By the parameter's position, its gradient as rows, left unformed where nobody needs its norm; and what clips it."""
-    assert all(any(q is p for p in group["params"]) for q, _ in unformed), "of a parameter of another group"
+def _gradients(group: Mapping[str, Any], deferred: DeferredGradients) -> tuple[dict[int, Tensor | Sums], float | Tensor]:
+    """By the parameter's position, its gradient as rows, left deferred where nobody needs its norm; and what clips it."""
+    assert all(any(q is p for p in group["params"]) for q, _ in deferred), "of a parameter of another group"
     gradients, squares = dict[int, Tensor | Sums](), []
     for i, p in enumerate(group["params"]):
-        sums = [s for q, s in unformed if q is p]
+        sums = [s for q, s in deferred if q is p]
         if p.grad is None and len(sums) == 1:
             grad = sums[0]
         elif p.grad is not None or sums:

@@ -58,7 +58,7 @@ class Sums(NamedTuple):
     matrix: Tensor
 
 
-Unformed = list[tuple[Tensor, Sums]]  # gradients, or parts of them, and the parameters they are of
+DeferredGradients = list[tuple[Tensor, Sums]]  # gradients, or parts of them, and the parameters they are of
 
 
 def ops_for(x: Tensor) -> ModuleType:
