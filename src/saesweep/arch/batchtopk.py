@@ -4,7 +4,7 @@
     inference  f = pi * H(pi - theta)        theta: running mean over batches of the smallest pi that was kept
     loss       ||x - x_hat||^2 + AuxK        see auxk.py
 
-After training it is a JumpReLU with one threshold, and is saved as that.
+After training it is a JumpReLU with one threshold, and is saved as one.
 """
 from collections.abc import Mapping
 
