@@ -18,7 +18,7 @@ from saesweep.data.synthetic import SyntheticSource
 from saesweep.lm.hooks import HookPoint
 from saesweep.training.build import build
 from saesweep.training.l0_controller import Coefficient
-from saesweep.training.module import Member
+from saesweep.training.member import Member
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
 
 POINT = HookPoint("synthetic", "output")
