@@ -488,7 +488,9 @@ def test_only_what_the_user_names_is_imported_from_the_working_directory(tmp_pat
         (tmp_path / f"{name}.py").write_text("class Mine: pass\n")
     (tmp_path / "json.py").write_text("raise AssertionError('the installed one comes first')\n")
     code = ("from saesweep.config.instantiate import locate; import json\nprint(locate('named.Mine').__name__)\n"
-            "try:\n    import other\nexcept ImportError as error:\n    print(error)")
-    environment = ENV | {"SAESWEEP_PACKAGES": "named, json"}
+            "try:\n    import other\nexcept ImportError as error:\n    print(error)\n"
+            "try:\n    locate('missing.Mine', 'arch._target_')\nexcept ValueError as error:\n    print(error)")
+    environment = ENV | {"SAESWEEP_PACKAGES": "named, json, missing"}
     ended = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert ended.stdout.splitlines() == ["Mine", "No module named 'other'"], ended.stderr
+    missing = f"arch._target_=missing.Mine: there is no missing, neither installed nor in the working directory {tmp_path}"
+    assert ended.stdout.splitlines() == ["Mine", "No module named 'other'", missing], ended.stderr

@@ -8,6 +8,7 @@ import importlib.machinery
 import os
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.utils import get_object
@@ -40,9 +41,12 @@ def locate(target: str, key: str = "_target_") -> Any:
     """The object with this dotted path; `key` is where the path was read, for the message. Raises UsageError if it is not
     allowed or cannot be imported."""
     allowed = (*PACKAGES, *own_packages())
-    if not isinstance(target, str) or target.split(".")[0] not in allowed:
+    package = str(target).split(".")[0]
+    if not isinstance(target, str) or package not in allowed:
         raise UsageError(f"{key}={target}: must be the dotted path of something in {', '.join(allowed)}; to allow a "
                          "package of your own, set the environment variable SAESWEEP_PACKAGES=its_name")
+    if find_spec(package) is None:
+        raise UsageError(f"{key}={target}: there is no {package}, neither installed nor in the working directory {os.getcwd()}")
     try:
         return get_object(target)
     except Exception as error:  # Hydra wraps every error of the import
