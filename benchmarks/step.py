@@ -18,7 +18,7 @@ from saesweep.data.synthetic import SyntheticSource
 from saesweep.lm.hooks import HookPoint
 from saesweep.training.build import build
 from saesweep.training.l0_controller import Coefficient
-from saesweep.training.module import Member
+from saesweep.training.member import Member
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
 
 POINT = HookPoint("synthetic", "output")
@@ -58,7 +58,7 @@ def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member,
 
     def step(x: Tensor) -> None:
         member.step_(x, 1.0)
-        optimizer.step_group(0, sae.unformed)
+        optimizer.step_group(0, sae.execution.deferred_gradients)
         sae.constrain_()
 
     return member, step

@@ -1,18 +1,18 @@
-"""Every architecture: its loss is its equation, lists and dense matrices agree, folding and saving change nothing."""
+"""Each architecture: its loss is its equation, and the kernels agree with dense products; what all keep: test_contract.py."""
 
 import pytest
 import torch
 from pretended_gpu import TRITON
 
-from saesweep.arch import base, latents, ops
+from saesweep.arch import latents, ops
 from saesweep.arch.batchtopk import BatchTopK
+from saesweep.arch.execution import Execution
 from saesweep.arch.gated import Gated
 from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.ops import cpu
 from saesweep.arch.ops.plain import kept, tangent
 from saesweep.arch.relu import ReLU
 from saesweep.arch.topk import TopK
-from saesweep.training.optimizer import UnitRowAdam, parameter_group
 
 D_IN, D_SAE, K, BATCH = 12, 96, 5, 64
 AVX2 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
@@ -88,7 +88,7 @@ def gradients(sae, loss):  # of all but thresholds: theirs are pseudo-gradients
 def test_the_step_is_the_equation_in_value_and_gradient(name, layout, monkeypatch):
     monkeypatch.setattr(ops, "DENSE_BELOW", 0)
     sae, x = made(name), data()
-    sae.dense = layout == "dense"
+    sae.execution.dense = layout == "dense"
     coefficient = torch.zeros_like(COEFFICIENT) if name == "jumprelu" else COEFFICIENT
     step = sae.step(x, coefficient, 1.0)
     assert (step.latents.entries is None) == (layout == "dense")
@@ -129,14 +129,14 @@ def test_the_compiled_step_over_a_list_equals_the_dense_one_with_autograd(name, 
     with torch.no_grad():
         sae.b_enc += (-0.5 if name == "jumprelu" else -1.7) / d_in**0.5  # a few of a hundred are active
     found = {}
-    for sae.dense in (False, True):
+    for sae.execution.dense in (False, True):
         sae.tokens_since_fired.zero_()[::3] = 1000
         step = sae.step(x, coefficient, 1.0)
-        assert (step.latents.entries is None) == sae.dense
+        assert (step.latents.entries is None) == sae.execution.dense
         sae.zero_grad()
         sum(step.losses.values()).backward()
         gradients = {f"d{key}": p.grad.clone() for key, p in sae.named_parameters() if p.grad is not None}
-        found[sae.dense] = {"f": step.latents.dense().detach(), "x_hat": step.x_hat, **step.losses, **gradients}
+        found[sae.execution.dense] = {"f": step.latents.dense().detach(), "x_hat": step.x_hat, **step.losses, **gradients}
     assert found[True]["f"].any() and found[True].keys() == found[False].keys()
     for key, wanted in found[True].items():
         torch.testing.assert_close(found[False][key], wanted, rtol=1e-4, atol=1e-5 * float(wanted.detach().abs().max()))
@@ -165,7 +165,7 @@ def test_candidates_hold_all_that_is_chosen_even_where_rows_differ_in_size_by_fa
 def test_where_pre_activations_are_all_alike_every_row_still_has_k_latents():
     for value in (0.0, 1.0):
         x = torch.full((8, 16), value)
-        f = latents.encode(x, torch.ones(512, 16), torch.ones(512), torch.zeros(16), None, 9, dense=False)
+        f = latents.encode(x, torch.ones(512, 16), torch.ones(512), torch.zeros(16), None, 9, Execution())
         assert ((f.dense() > 0).sum(1) == 9).all()
 
 
@@ -175,25 +175,6 @@ def test_a_list_that_would_be_longer_than_a_dense_matrix_is_worth_is_not_made():
     assert cpu.choose(u, W_enc_T, zero, zero, 0) is None  # half of the latents
     assert cpu.choose(u, W_enc_T, zero, None, D_SAE // ops.DENSE_BELOW + 1) is None
     assert cpu.choose(u, W_enc_T, zero, zero + 100.0, 0) is not None
-
-
-@pytest.mark.parametrize("name", MAKE)
-def test_what_training_reconstructs_is_what_encode_and_decode_give(name):
-    sae, x = made(name), data()
-    step = sae.step(x, COEFFICIENT, 1.0)
-    if name == "batchtopk":
-        values = step.latents.values.detach()
-        sae.batch_threshold.value.copy_(values[values > 0].min() * (1 - 1e-9))
-    f = sae.encode(x)
-    torch.testing.assert_close(f, step.latents.dense())
-    torch.testing.assert_close(sae(x), step.x_hat)
-    torch.testing.assert_close(step.latents.l0.double(), (f > 0).double().sum(1).mean())
-    assert torch.equal(step.latents.fired, (f > 0).any(0))
-
-
-@pytest.mark.parametrize("name", MAKE)
-def test_encode_is_never_negative(name):
-    assert (made(name).encode(data()) >= 0).all()
 
 
 def test_topk_has_k_latents_and_fewer_only_where_the_kth_pre_activation_is_negative():
@@ -234,62 +215,13 @@ def test_gateds_auxiliary_loss_does_not_reach_the_decoder():
     assert sae.W_dec.grad is None and sae.W_enc_T.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", MAKE)
-def test_the_decoder_starts_and_stays_on_the_unit_sphere_and_its_gradient_is_tangent(name):
-    torch.manual_seed(0)
-    sae = MAKE[name]().double()
-    assert torch.equal(sae.W_enc, sae.W_dec.T)
-    optimizer = UnitRowAdam([parameter_group(sae, {"lr": 0.01, "betas": (0.0, 0.999), "eps": 1e-8, "clip": 1.0})])
-    for seed in range(3):
-        sum(sae.step(data(seed), COEFFICIENT, 1.0).losses.values()).backward()
-        assert (tangent(sae.W_dec.grad, sae.W_dec) * sae.W_dec).sum(1).abs().max() < 1e-6
-        optimizer.step()
-        optimizer.zero_grad()
-        torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(D_SAE, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("clip", [None, 0.1])
-@pytest.mark.parametrize("dead", [False, True], ids=["all alive", "some dead"])
-@pytest.mark.parametrize("name", MAKE)
-def test_gradients_that_the_optimizer_forms_row_by_row_lead_to_the_same_weights(name, dead, clip, monkeypatch):
-    """Those of AuxK, of the dead latents, are formed, and are added."""
-    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
-    ends = {}
-    for unformed in (False, True):
-        sae = made(name).float()
-        sae.b_enc.data += (-0.5 if name == "jumprelu" else -1.7) / D_IN**0.5  # a few of a hundred are active
-        optimizer = UnitRowAdam([parameter_group(sae, {"lr": 0.01, "betas": (0.5, 0.999), "eps": 1e-8, "clip": clip})])
-        for seed in range(3):
-            sae.unformed = [] if unformed else None
-            sae.tokens_since_fired.zero_()[::3] = 1000 if dead else 0
-            sum(sae.step(data(seed).float(), COEFFICIENT.float(), 1.0).losses.values()).backward()
-            waiting = [p for p, _ in sae.unformed or ()]
-            assert (len(waiting) == 2) == unformed
-            optimizer.step_group(0, sae.unformed)
-        ends[unformed] = dict(sae.named_parameters())
-    for key, wanted in ends[False].items():
-        torch.testing.assert_close(ends[True][key], wanted, rtol=1e-4, atol=1e-5)
-
-
 def test_a_frozen_matrix_stays_as_it_is_where_the_optimizer_forms_the_gradients(monkeypatch):
     monkeypatch.setattr(ops, "DENSE_BELOW", 0)
     sae = made("topk").float()
     sae.W_enc_T.requires_grad_(False)
-    sae.unformed = []
+    sae.execution.deferred_gradients = []
     sum(sae.step(data().float(), COEFFICIENT.float(), 1.0).losses.values()).backward()
-    assert [p is sae.W_dec for p, _ in sae.unformed] == [True] and sae.W_enc_T.grad is None
-
-
-@pytest.mark.parametrize("name", MAKE)
-def test_folded_equals_unfolded(name):
-    sae, x = made(name), data()
-    sae.step(data(0), COEFFICIENT, 1.0)  # BatchTopK learns its threshold, which is one of these pre-activations
-    mean, scale = torch.randn(D_IN, dtype=torch.float64), 7.3
-    f, x_hat = sae.encode(x), sae(x)
-    sae.requires_grad_(False).fold_(mean, scale)
-    raw = x * scale + mean
-    torch.testing.assert_close(sae.encode(raw), scale * f, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(sae(raw), x_hat * scale + mean, rtol=1e-9, atol=1e-9)
+    assert [p is sae.W_dec for p, _ in sae.execution.deferred_gradients] == [True] and sae.W_enc_T.grad is None
 
 
 def test_gated_is_a_jumprelu_with_a_gap_between_gate_and_magnitude():
@@ -340,35 +272,3 @@ def test_an_input_in_other_units_trains_to_the_same_sae_in_those_units(name):
         curves.append(torch.tensor(curve))
     torch.testing.assert_close(curves[0], curves[1], rtol=1e-3, atol=1e-3)
     assert curves[0][-1, 1] < curves[0][0, 1]
-
-
-@pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("name", MAKE)
-def test_a_step_reads_the_encoder_once_whatever_the_architecture(name, dense, monkeypatch):
-    """Gated's gate and magnitude too are one product."""
-    sae, read = made(name), []
-    sae.dense = dense
-    sae.tokens_since_fired.zero_()  # AuxK reads the rows of the dead
-    known = latents.encode
-    monkeypatch.setattr(base, "encode", lambda *given: read.append(1) or known(*given))
-    sae.step(data(), COEFFICIENT, 1.0)
-    assert len(read) == 1
-
-
-@pytest.mark.parametrize("name", MAKE)
-def test_tokens_in_blocks_or_alone_are_encoded_as_tokens_in_a_row(name):
-    sae, x = made(name), data()
-    f = sae.encode(x)
-    torch.testing.assert_close(sae.encode(x.view(2, -1, D_IN)).flatten(0, 1), f)
-    torch.testing.assert_close(sae(x.view(2, -1, D_IN)).flatten(0, 1), sae.decode(f))
-    torch.testing.assert_close(sae.encode(x[0]), f[0])
-
-
-@pytest.mark.parametrize("name", MAKE)
-def test_a_dead_latent_is_counted_in_tokens(name):
-    sae = made(name)
-    sae.tokens_since_fired.zero_()
-    step = sae.step(data(), COEFFICIENT, 1.0)
-    sae.count_fired_(step.latents.fired, step.latents.shape[0])
-    assert torch.equal(sae.tokens_since_fired == BATCH, ~step.latents.fired)
-    assert torch.equal(sae.tokens_since_fired == 0, step.latents.fired)

@@ -208,7 +208,7 @@ def test_a_run_from_the_start_begins_a_new_curve_whatever_the_old_columns(tmp_pa
 def test_keys_are_fixed_by_the_first_row(tmp_path, changed):
     logger = told([member(tmp_path / "study")], csv=True, wandb=None)
     logger.log_member(0, {"l0": 1.0}, 100)
-    with pytest.raises(AssertionError, match="metrics changed"):
+    with pytest.raises(UsageError, match="its columns are l0, but the metrics are now"):
         logger.log_member(0, changed, 200)
 
 

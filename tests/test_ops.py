@@ -129,7 +129,7 @@ def updated(backend, grad, weight, beta1, unit):
 def test_an_update_of_the_rows_is_that_of_the_definition(backend, shape, beta1, unit):
     weight, grad = drawn(*shape), drawn(*shape, seed=1)
     weight /= weight.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(backend.measured(grad, weight, unit), plain.measured(grad, weight, unit))
+    torch.testing.assert_close(backend.grad_and_norms(grad, weight, unit), plain.grad_and_norms(grad, weight, unit))
     found = updated(backend, grad, weight, beta1, unit)
     torch.testing.assert_close(found, updated(plain, grad, weight, beta1, unit), rtol=1e-5, atol=1e-6)
     assert not torch.equal(found[0], weight)
@@ -143,9 +143,9 @@ def test_a_gradient_that_is_not_formed_does_what_the_formed_one_does(backend, li
     weight /= weight.norm(dim=1, keepdim=True)
     sums = Sums(*backend.sort_by_column(columns, len(weight)), rows, f, x)
     formed = plain.sum_columns(*sums)
-    measured = plain.measured(formed, weight, unit)
+    measured = plain.grad_and_norms(formed, weight, unit)
     for module in (backend, plain):
-        torch.testing.assert_close(module.measured(sums, weight, unit), measured, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(module.grad_and_norms(sums, weight, unit), measured, rtol=1e-4, atol=1e-5)
     wanted = updated(plain, formed, weight, beta1, unit)
     for module in (backend, plain):
         torch.testing.assert_close(updated(module, sums, weight, beta1, unit), wanted, rtol=1e-4, atol=1e-5)

@@ -1,16 +1,11 @@
-"""`sparsity` is the sparsity: the controller in training, and the thresholds' last shift on held-out rows."""
+"""`sparsity` is the sparsity: the controller in training; test_contract.py has the thresholds' last shift."""
 
 import math
 
 import pytest
 import torch
-from small import ARCHS, job, trained
+from small import job, trained
 
-from saesweep.arch.batchtopk import BatchTopK
-from saesweep.arch.gated import Gated
-from saesweep.arch.jumprelu import JumpReLU
-from saesweep.arch.relu import ReLU
-from saesweep.training.calibration import meet_l0_
 from saesweep.training.l0_controller import Coefficient
 
 NUMBERS = {"start": 0.1, "power": 0.0, "gain": 0.02, "damping": 1.0, "memory": 10, "warmup": 0.1, "freeze": 0.2}
@@ -98,71 +93,3 @@ def test_the_coefficient_rises_linearly_over_the_warm_up(fixed):
     found = [float(coefficient.at(progress)) for progress in (0.0, 0.025, 0.05, 0.1, 0.7)]
     assert found == pytest.approx([0.0, 0.025, 0.05, 0.1, 0.1])
     assert float(Coefficient(8, fixed=fixed, **(NUMBERS | {"warmup": 0.0})).at(0.0)) == pytest.approx(0.1)
-
-
-D_IN, D_SAE, TARGET, ROWS = 16, 128, 6, 3000
-MAKE = {
-    "relu": lambda k: ReLU(D_IN, D_SAE, k),
-    "gated": lambda k: Gated(D_IN, D_SAE, k),
-    "jumprelu": lambda k: JumpReLU(
-        D_IN, D_SAE, k, bandwidth=0.5, init_threshold=1.0, relative=True, warm_start=0.0, threshold_tokens=3200
-    ),
-    "batchtopk": lambda k: BatchTopK(D_IN, D_SAE, k, threshold_tokens=3200, alpha=0.0, k_aux=1, aux_tokens=1),
-}
-
-
-def made(name, k=TARGET):
-    """With biases, thresholds and magnitudes that differ from latent to latent."""
-    torch.manual_seed(0)
-    sae = MAKE[name](k).requires_grad_(False)
-    sae.b_enc += 0.05 * torch.randn(D_SAE)
-    if name == "gated":
-        sae.b_mag -= 0.1 * torch.rand(D_SAE)
-        sae.r_mag += 0.3 * torch.randn(D_SAE)
-    if name == "jumprelu":
-        sae.threshold += 0.1 * torch.rand(D_SAE)
-    if name == "batchtopk":
-        sae.batch_threshold.value.fill_(0.1)
-    return sae
-
-
-X = torch.randn(ROWS, D_IN, generator=torch.Generator().manual_seed(1)) / D_IN**0.5
-
-
-@pytest.mark.parametrize("name", MAKE)
-@pytest.mark.parametrize("target", [1, TARGET, 30])
-def test_the_last_shift_meets_the_target_exactly_on_its_rows(name, target):
-    sae = made(name, target)
-    before = int((sae.encode(X) > 0).sum())
-    shift = meet_l0_(sae, X)
-    active = int((sae.encode(X) > 0).sum())
-    assert abs(active - target * ROWS) <= 3  # ties of rounding
-    assert (shift > 0) == (before > target * ROWS)
-    assert (sae.encode(X) >= 0).all()
-    assert meet_l0_(sae, X) == pytest.approx(0, abs=1e-5)
-
-
-@pytest.mark.parametrize("name", MAKE)
-def test_the_last_shift_changes_how_many_are_active_and_not_how_strongly(name):
-    sae = made(name)
-    before = sae.encode(X)
-    shift = meet_l0_(sae, X)
-    after = sae.encode(X)
-    both = (before > 0) & (after > 0)
-    wanted = before[both] - (shift if name == "relu" else 0)  # whose threshold is its bias
-    assert both.sum() > ROWS
-    torch.testing.assert_close(after[both], wanted, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", MAKE)
-def test_a_target_that_cannot_be_met_is_left_alone_and_no_latent_becomes_negative(name):
-    sae = made(name, D_SAE)
-    meet_l0_(sae, X)
-    assert (sae.encode(X) >= 0).all()
-    sae = made(name, 100)  # more than have a positive pre-activation
-    meet_l0_(sae, X)
-    assert (sae.encode(X) >= 0).all()
-
-
-def test_every_architecture_with_a_threshold_can_be_shifted_and_topk_needs_no_shift():
-    assert set(MAKE) == set(ARCHS) - {"topk"}

@@ -61,7 +61,7 @@ def load(folder: str | Path, device: str = "cpu") -> LoadedSAE:
         raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
     config, tensors = files.settings(folder), load_file(folder / files.WEIGHTS)
     sae = as_loaded(build(config, d_in=len(tensors["b_dec"])))
-    sae.take_(tensors)
+    sae.load_exported_(tensors)
     found = checkpoints.read(folder / files.STATISTICS)
     sae.config, sae.metrics, sae.folder = config, files.numbers(folder), folder
     sae.point = hook_point(config["model"], config["site"]["name"], config["layer"])

@@ -1,1 +1,1 @@
-"""One file per architecture: the equations on top, activate and step under them."""
+"""Architectures: one file each, with the equations on top and `activate` and `step` under them."""

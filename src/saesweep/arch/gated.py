@@ -54,6 +54,6 @@ class Gated(SparseAutoencoder):
         return tensors | {"b_gate": tensors.pop("b_enc"), "r_mag": self.r_mag.detach().float().cpu()}
 
     @torch.no_grad()
-    def take_(self, tensors: Mapping[str, Tensor]) -> None:
-        super().take_({**tensors, "b_enc": tensors["b_gate"]})
+    def load_exported_(self, tensors: Mapping[str, Tensor]) -> None:
+        super().load_exported_({**tensors, "b_enc": tensors["b_gate"]})
         self.r_mag.copy_(tensors["r_mag"])

@@ -9,10 +9,10 @@ H, the Heaviside step, has no useful gradient. With K the rectangle |u| < 1/2 an
     d JumpReLU / d theta ~ -(theta / eps) K((pi - theta) / eps)
     d H        / d theta ~ -(1 / eps)     K((pi - theta) / eps)        the penalty reaches theta alone
 
-theta is kept at eps / 2 or more, so the window never holds a negative pi and the paper's ReLU on pi changes nothing.
+theta is kept at eps / 2 or more, so that the window contains no negative pi and the paper's ReLU on pi changes nothing.
 
-warm_start (ours; 0 is the paper): for that share of the run the batch's `sparsity * batch` largest pi are the active
-ones, as in BatchTopK; the threshold so found then becomes every theta. Short runs end near TopK this way.
+warm_start (not in the paper; 0 leaves it out): for this share of the run the `sparsity * batch` largest pi of the batch are
+the active ones, as in BatchTopK, and every theta is the threshold found so far. With it short runs end close to TopK.
 """
 import math
 
@@ -21,7 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saesweep.arch.base import SparseAutoencoder, Step
-from saesweep.arch.batchtopk import RunningThreshold
+from saesweep.arch.latents import Latents
+from saesweep.arch.running_threshold import RunningThreshold
 from saesweep.config.ranges import Count, NotNegative, Positive, Share
 
 
@@ -33,7 +34,7 @@ class _JumpReLU(torch.autograd.Function):
         return pi * (pi > theta)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         pi, theta = ctx.saved_tensors
         window = (pi - theta).abs() < ctx.eps / 2
         return grad * (pi > theta), -(theta / ctx.eps) * window * grad, None
@@ -47,24 +48,25 @@ class _Heaviside(torch.autograd.Function):
         return (pi > theta).to(pi)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         pi, theta = ctx.saved_tensors
         window = (pi - theta).abs() < ctx.eps / 2
         return None, -(1 / ctx.eps) * window * grad, None
 
 
 def jumprelu(pi: Float[Tensor, "*n"], theta: Float[Tensor, "*n"], eps: float) -> Float[Tensor, "*n"]:
-    """pi where it exceeds theta, else 0; elementwise, with the pseudo-derivative in theta."""
+    """pi where it exceeds theta, else 0; elementwise, with a pseudo-derivative in theta."""
     return _JumpReLU.apply(pi, theta, eps)
 
 
 def heaviside(pi: Float[Tensor, "*n"], theta: Float[Tensor, "*n"], eps: float) -> Float[Tensor, "*n"]:
-    """H(pi - theta); elementwise, no gradient in pi, the pseudo-derivative in theta."""
+    """H(pi - theta); elementwise, with no gradient in pi and a pseudo-derivative in theta."""
     return _Heaviside.apply(pi, theta, eps)
 
 
 class JumpReLU(SparseAutoencoder):
-    """bandwidth and init_threshold are in units of 1 / sqrt(d_in) where `relative`, else in those of the input."""
+    """bandwidth, init_threshold: in units of 1 / sqrt(d_in) if `relative`, else in those of the input; threshold_tokens: the
+    length of the running mean of the warm start's threshold."""
 
     saved_as = "jumprelu"
     latent_units = ("b_enc", "threshold")
@@ -87,15 +89,19 @@ class JumpReLU(SparseAutoencoder):
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         if progress < self.warm_start:
             return self._batch_step(x)
-        pi = self.preactivations(x, above=self.threshold - self.bandwidth / 2)  # the window's lower end: no derivative below
+        pi = self.preactivations(x, above=self.threshold - self.bandwidth / 2)  # the lower end of the window
         theta = pi.at(self.threshold)
         f = pi.with_values(jumprelu(pi.values, theta, self.bandwidth))
-        active = heaviside(pi.values, theta, self.bandwidth)
+        penalty = self.penalty(f, pi, theta)
         x_hat, error = self.reconstruct(f, x)
-        return Step(f, x_hat, {
-            "reconstruction": error,
-            "sparsity": coefficient * f.mean_per_token(active),
-        })
+        return Step(f, x_hat, {"reconstruction": error, "sparsity": coefficient * penalty})
+
+    def penalty(self, f: Latents, pi: Latents, theta: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+        """The sparsity penalty before its coefficient, summed over latents, averaged over tokens. Subclasses may override it.
+
+        f.values, pi.values and theta have one value for each entry that has a value or a pseudo-derivative.
+        """
+        return f.mean_per_token(heaviside(pi.values, theta, self.bandwidth))
 
     def _batch_step(self, x: Float[Tensor, "batch d_in"]) -> Step:
         f = self.batch_threshold.largest(self, x)

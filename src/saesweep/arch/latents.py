@@ -1,12 +1,12 @@
-"""Latents of a batch, dense or as the list of the few entries that matter; the same formulas serve both.
+"""Latents of a batch, dense or as a list of the entries that can be nonzero, with one interface.
 
-Of d_sae latents only about L0 are active on a token, and entries that are zero and stay zero contribute neither to the
-reconstruction nor to any gradient. So a batch of latents is either
+Only about L0 of the d_sae latents are active on a token, and all others contribute neither to the reconstruction nor to any
+gradient. A batch of latents is therefore either
 
     dense   values [batch, d_sae]
     a list  values [n], with the row (token) and column (latent) of each entry, in row-major order
 
-and decoding, as well as every weight gradient, is a weighted sum of rows of one matrix over that list:
+Decoding and every weight gradient are weighted sums of the rows of one matrix over that list:
 
     x_hat[b]    = sum over entries of row b     of  f * W_dec[column]
     dW_dec[i]   = sum over entries of column i  of  f * g[row]            g = dL/dx_hat = 2 (x_hat - x) / batch
@@ -24,13 +24,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.arch.ops import Sums, Unformed, ops_for
+from saesweep.arch.execution import Execution
+from saesweep.arch.ops import DeferredGradients, Sums, ops_for
 from saesweep.arch.ops.plain import kept
 
 
 @dataclass(frozen=True)
 class Entries:
-    """Which entries of a [batch, d_sae] matrix are kept: n of them, sorted by row."""
+    """The n entries of a [batch, d_sae] matrix that are on the list, sorted by row."""
 
     row_starts: Int[Tensor, " batch_1"]
     rows: Int[Tensor, " n"]
@@ -40,18 +41,18 @@ class Entries:
 
     @cached_property
     def by_column(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " d_sae_1"]]:
-        """The order that sorts the entries by column, and where each column begins in it."""
+        """The order that sorts the entries by column, and where each column starts in it."""
         return self.ops.sort_by_column(self.columns, self.shape[1])
 
     def gradient(
         self, of: Float[Tensor, "d_sae d"], weights: Float[Tensor, " n"], matrix: Float[Tensor, "batch d"],
-        unformed: Unformed | None,
+        deferred: DeferredGradients | None,
     ) -> Float[Tensor, "d_sae d"] | None:
-        """For every column of the list, the sum of weight * matrix[row]; left to the optimizer where it asks for that."""
+        """The gradient of the parameter `of`: for every column, the sum of weight * matrix[row]; None once it is deferred."""
         sums = Sums(*self.by_column, self.rows, weights, matrix)
-        if unformed is None:
+        if deferred is None:
             return self.ops.sum_columns(*sums)
-        unformed.append((of, sums))
+        deferred.append((of, sums))
         return None
 
 
@@ -64,7 +65,7 @@ class Latents:
     entries: Entries | None = None
 
     def at(self, parameter: Float[Tensor, " d_sae"]) -> Float[Tensor, ...]:
-        """A per-latent parameter beside every value."""
+        """The value of a per-latent parameter for every entry."""
         if self.entries is None:
             return parameter.expand(self.shape)
         return parameter.index_select(0, self.entries.columns)
@@ -79,12 +80,12 @@ class Latents:
 
     @property
     def l0(self) -> Float[Tensor, ""]:
-        """Mean number of latents > 0 per token."""
+        """Mean number of latents above 0 per token."""
         return (self.values.detach() > 0).sum() / self.shape[0]
 
     @property
     def fired(self) -> Bool[Tensor, " d_sae"]:
-        """Whether each latent was > 0 on any token."""
+        """Whether each latent was above 0 on any token."""
         values = self.values.detach()
         if self.entries is None:
             return (values > 0).any(0)
@@ -98,40 +99,40 @@ class Latents:
 
 
 class _Encode(torch.autograd.Function):
-    """pi = u W_enc + b_enc at the entries of the list, whose values are known already; u = x - b_dec."""
+    """pi = u W_enc + b_enc at the entries of the list, whose values are already computed; u = x - b_dec."""
 
     @staticmethod
-    def forward(ctx, u, W_enc_T, b_enc, b_dec, values, entries, unformed):
+    def forward(ctx, u, W_enc_T, b_enc, b_dec, values, entries, deferred):
         ctx.save_for_backward(u, W_enc_T, values)
-        ctx.entries, ctx.unformed = entries, unformed
+        ctx.entries, ctx.deferred = entries, deferred
         return values.clone()
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         u, W_enc_T, values = ctx.saved_tensors
-        grad = grad.masked_fill(values == 0, 0.0)  # of entries that are on the list, but are not kept
-        dW_enc_T = ctx.entries.gradient(W_enc_T, grad, u, ctx.unformed) if ctx.needs_input_grad[1] else None
+        grad = grad.masked_fill(values == 0, 0.0)  # entries that are on the list, but not kept
+        dW_enc_T = ctx.entries.gradient(W_enc_T, grad, u, ctx.deferred) if ctx.needs_input_grad[1] else None
         db_enc = grad.new_zeros(ctx.entries.shape[1]).index_add_(0, ctx.entries.columns, grad)
         return None, dW_enc_T, db_enc, -(db_enc @ W_enc_T), None, None, None
 
 
 class _Reconstruct(torch.autograd.Function):
-    """The residual of f W_dec + b_dec from x, and its squared norm, over the list; the first has no gradient."""
+    """The residual f W_dec + b_dec - x, which has no gradient, and its squared norm averaged over the batch."""
 
     @staticmethod
-    def forward(ctx, f, W_dec, b_dec, x, entries, unformed):
+    def forward(ctx, f, W_dec, b_dec, x, entries, deferred):
         where = (entries.row_starts, entries.rows, entries.columns)
         residual, squares, products = entries.ops.reconstruct(*where, f, W_dec, b_dec, x)
         ctx.save_for_backward(f, residual, products, W_dec)
-        ctx.entries, ctx.unformed = entries, unformed
+        ctx.entries, ctx.deferred = entries, deferred
         ctx.mark_non_differentiable(residual)
         return residual, squares.sum() / len(x)
 
     @staticmethod
-    def backward(ctx, _, grad):
+    def backward(ctx, _, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         f, residual, products, W_dec = ctx.saved_tensors
         factor = 2 * grad / len(residual)
-        dW_dec = ctx.entries.gradient(W_dec, f * factor, residual, ctx.unformed) if ctx.needs_input_grad[1] else None
+        dW_dec = ctx.entries.gradient(W_dec, f * factor, residual, ctx.deferred) if ctx.needs_input_grad[1] else None
         db_dec = residual.sum(0) * factor if ctx.needs_input_grad[2] else None
         return products * factor, dW_dec, db_dec, None, None, None
 
@@ -143,32 +144,32 @@ def encode(
     b_dec: Float[Tensor, " d_in"],
     above: Float[Tensor, " d_sae"] | None,
     k: int,
-    dense: bool,
-    unformed: Unformed | None = None,
+    execution: Execution,
 ) -> Latents:
-    """Pre-activations above their bound, or else the k largest of each token: as a list, or dense where that is asked for
-    or too many are kept for a list to pay.
+    """Pre-activations above their bound, or else the k largest of each token: as a list, or dense if `execution.dense` or if a
+    list would be slower.
 
-    Dense values that are not kept are zero, and no gradient passes there: both layouts give the same numbers.
+    Dense values that are not kept are zero and have no gradient, so both layouts give the same numbers.
     """
     shape = (len(x), len(W_enc_T))
     ops = ops_for(x)
     u = x - b_dec
-    if not dense and (chosen := ops.choose(u.detach(), W_enc_T, b_enc, above, k)) is not None:
-        *where, values = chosen
-        entries = Entries(*where, shape, ops)
-        return Latents(_Encode.apply(u.detach(), W_enc_T, b_enc, b_dec, values, entries, unformed), shape, entries)
+    if not execution.dense and (chosen := ops.choose(u.detach(), W_enc_T, b_enc, above, k)) is not None:
+        starts, rows, columns, values = chosen
+        entries = Entries(starts, rows, columns, shape, ops)
+        pi = _Encode.apply(u.detach(), W_enc_T, b_enc, b_dec, values, entries, execution.deferred_gradients)
+        return Latents(pi, shape, entries)
     pi = F.linear(u, W_enc_T, b_enc)
     return Latents(pi.masked_fill(~kept(pi.detach(), above, k), 0.0), shape)
 
 
 def reconstruct(
     f: Latents, W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"], x: Float[Tensor, "batch d_in"],
-    unformed: Unformed | None = None,
+    deferred: DeferredGradients | None = None,
 ) -> tuple[Float[Tensor, "batch d_in"], Float[Tensor, ""]]:
-    """x_hat = f W_dec + b_dec, without gradient, and the squared error: summed over d_in, averaged over the batch."""
+    """x_hat = f W_dec + b_dec, without gradient, and the squared error, summed over d_in and averaged over the batch."""
     if f.entries is None:
         x_hat = f.values @ W_dec + b_dec
         return x_hat.detach(), (x - x_hat).square().sum(-1).mean()
-    residual, error = _Reconstruct.apply(f.values, W_dec, b_dec, x, f.entries, unformed)
+    residual, error = _Reconstruct.apply(f.values, W_dec, b_dec, x, f.entries, deferred)
     return x + residual, error

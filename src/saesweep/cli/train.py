@@ -21,8 +21,6 @@ def main(root: Path | None = None) -> None:
     """root: the folder that holds conf/ and sweeps/; None: where the package has them."""
     root = root or program.root()
     os.environ[program.ROOT] = str(root)
-    if os.environ.get("SAESWEEP_PACKAGES"):  # the user's, which may lie in the working directory, as in the ranks
-        sys.path.append(os.getcwd())
     if "--schema" in sys.argv[1:]:
         from saesweep.config.json_schema import print_schema
 

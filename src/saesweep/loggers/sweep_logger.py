@@ -12,6 +12,7 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 from lightning.pytorch.loggers import Logger
 
 from saesweep.config.schema import wandb_mode
+from saesweep.errors import UsageError
 from saesweep.loggers import wandb_runs
 from saesweep.loggers.identity import MemberInfo
 from saesweep.loggers.lightning_logger import LightningLogger
@@ -134,7 +135,7 @@ class CurveFile:
 
     def add(self, metrics: Metrics, tokens: int) -> None:
         file = self._file or self._open(list(metrics), tokens)
-        assert list(metrics) == self._keys, f"metrics changed from {self._keys} to {list(metrics)}"
+        self._require_same(self._keys, list(metrics))
         self._writer.writerow([tokens, *(repr(float(value)) for value in metrics.values())])
         file.flush()
 
@@ -145,9 +146,16 @@ class CurveFile:
         if self._file is not None:
             self._file.close()
 
+    def _require_same(self, before: list[str], now: list[str]) -> None:
+        """One table has one set of columns: raises UsageError where a row, or a resumed training, has others."""
+        if before != now:
+            raise UsageError(f"{self._path}: its columns are {', '.join(before)}, but the metrics are now {', '.join(now)}; an "
+                             "architecture has the same losses at every step, and a changed one needs another name=")
+
     def _open(self, keys: list[str], tokens: int) -> TextIO:
         kept = _rows_before(self._path, tokens) if self._path.exists() else []
-        assert not kept or kept[0] == ["tokens", *keys], f"{self._path} has other columns: {kept[0]}"
+        if kept:
+            self._require_same(kept[0][1:], keys)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         draft = self._path.with_name(f".{self._path.name}.tmp")
         self._keys, self._file = keys, (file := draft.open("w", newline=""))

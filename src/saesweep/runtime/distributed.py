@@ -81,24 +81,6 @@ def all_reduce_sum(value: float) -> float:
     return counted.item()
 
 
-def mean(per_token: Float[Tensor, " own"]) -> Float[Tensor, ""]:
-    """Mean over the tokens of all ranks, without gradient."""
-    per_token = per_token.detach()
-    if ranks_per_sae() == 1:
-        return per_token.mean()
-    both = torch.stack([per_token.sum(), per_token.new_tensor(len(per_token))])
-    dist.all_reduce(both)
-    return both[0] / both[1]
-
-
-def variance(x: Float[Tensor, "own d"]) -> Float[Tensor, ""]:
-    """Mean of ||x - mean||^2 over the tokens of all ranks, without gradient."""
-    x = x.detach()
-    sums = torch.cat([x.sum(0), x.square().sum().view(1)]) / all_reduce_sum(len(x))
-    all_reduce_([sums])
-    return sums[-1] - sums[:-1].square().sum()
-
-
 def all_gather_values(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
     """The values of all ranks, concatenated in rank order."""
     if ranks_per_sae() == 1:

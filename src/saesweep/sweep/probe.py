@@ -1,4 +1,4 @@
-"""What a group would take: the probe behind the plan."""
+"""The probe behind the plan: what a group would take, and whether its architectures keep their contract."""
 from __future__ import annotations
 
 import itertools
@@ -21,25 +21,28 @@ from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
 from saesweep.runtime.console import ProgressLine
 from saesweep.runtime.timing import quickest
-from saesweep.storage import sae_format
 from saesweep.sweep import compilation, inputs
 from saesweep.sweep.inputs import KnownDictionary, ReadText, point_of
 from saesweep.sweep.resources import Resources
 from saesweep.training.build import build
 from saesweep.training.calibration import meet_l0_
+from saesweep.training.contract import require_contract
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
 
 log = logging.getLogger(__name__)
-SAMPLE = 1000  # documents of which the fill of the blocks is measured
+SAMPLE = 1000  # documents from which the share of padding is estimated
 
 
 def estimate(jobs: Sequence[Settings], resources: Resources) -> dict[str, Any]:
-    """What a group will take, from a few forwards of the language model and a few steps of each kind of SAE."""
+    """Sizes, memory and seconds of a group, from a few forwards of the language model and a few steps of each kind of SAE.
+
+    Raises UsageError for a text, a hook point, a size or an architecture that cannot be trained.
+    """
     inputs.require_device(jobs[0])
     say = ProgressLine(every=0.0)
     if has_lm(jobs[0]):
         say(f"reading the text, {jobs[0]['text']['name']}")
-        resources.require_long_enough_text(jobs[0])  # before the weights
+        resources.require_long_enough_text(jobs[0])  # before the weights are loaded
     say(f"timing a forward of {jobs[0]['model']['name']}")
     rows, position_seconds = _probe_rows(jobs, resources)
     _require_usable(jobs, rows)
@@ -62,12 +65,12 @@ def estimate(jobs: Sequence[Settings], resources: Resources) -> dict[str, Any]:
 
 
 def _kind(job: Settings, d_in: int) -> tuple:
-    """SAEs of one kind take the same time."""
+    """SAEs of one kind take the same time per token."""
     return job["arch"]["name"], job["width"], job["sparsity"], job["dense"], d_in
 
 
 def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> float:
-    """The share of the positions that the language model reads which hold ordinary tokens, of a sample of the text."""
+    """The share of the language model's positions that hold ordinary tokens, on a sample of the text."""
     corpus, tokenizer = resources.require_long_enough_text(job)
     sample = itertools.islice(filter(None, corpus.one_pass("held_out")), SAMPLE)
     documents, forward_tokens = list(tokenized(sample, tokenizer)), resources.forward_tokens(job, points)
@@ -78,7 +81,7 @@ def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> f
         return fill(read[order], tokenizer, forward_tokens)
 
     share, median = of(job["context"]), statistics.median_low(map(len, documents))
-    shorter = 1 << median.bit_length()  # holds BOS too
+    shorter = 1 << median.bit_length()  # room for BOS
     if share < 0.5 and shorter < job["context"] and (time := share / of(shorter)) < 0.8:
         log.warning("text=%s: blocks of context=%d are %.0f%% full, documents have %d tokens in the median: context=%d would "
                     "read as much in %.0f%% of the time", corpus.name, job["context"], 100 * share, median, shorter, 100 * time)
@@ -86,7 +89,7 @@ def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> f
 
 
 def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float, share: float, resources: Resources) -> float:
-    """The language model's part of it: the activations, and a pass with logits per SAE, per ablation and one clean."""
+    """The language model's part of evaluation: the activations, and a pass with logits per SAE, per ablation and one clean."""
     numbers = jobs[0]["evaluation"]
     seconds = (numbers["tokens"] + numbers["calibration_tokens"]) * harvest_seconds
     if not has_lm(jobs[0]) or numbers["lm_tokens"] == 0:
@@ -100,7 +103,7 @@ def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float, share:
 
 
 def _probe_rows(jobs: Sequence[Settings], resources: Resources) -> tuple[dict[HookPoint, torch.Tensor], float]:
-    """A few activation rows per hook point, and the seconds that a position takes to harvest."""
+    """A few activation rows [tokens, d_in] per hook point, and the seconds of harvest per position."""
     job, points = jobs[0], list(dict.fromkeys(map(point_of, jobs)))
     if not has_lm(job):
         known = job["model"]["source"]["synthetic"]
@@ -117,19 +120,19 @@ def _probe_rows(jobs: Sequence[Settings], resources: Resources) -> tuple[dict[Ho
 
 
 def _require_usable(jobs: Sequence[Settings], rows: Mapping[HookPoint, torch.Tensor]) -> None:
-    """Of all places, before a step is taken on one of them."""
+    """Raises UsageError, with the keys of the hook point, if its activations are not finite or do not vary."""
     for point, job in {point_of(job): job for job in jobs}.items():
         numbers = job["activations"]
         try:
             Statistics.of(rows[point], center=numbers["center"], max_norm=numbers["max_norm"], point=point)
         except UsageError as error:
-            of_the_place = str(error).startswith("the activations")
-            key = f"site={job['site']['name']} layer={job['layer']}: " if of_the_place else ""
+            of_the_point = str(error).startswith("the activations")
+            key = f"site={job['site']['name']} layer={job['layer']}: " if of_the_point else ""
             raise UsageError(f"{key}{error}") from error
 
 
 def _require_memory(job: Settings, d_in: int) -> None:
-    """An SAE is its weights, their gradients and Adam's two moments; a step holds a batch of activations."""
+    """Raises UsageError if the weights, gradients and Adam's two moments, or a batch of activations, exceed the memory."""
     _require_room(f"width={job['width']}", 4 * 4 * 2 * d_in * job["width"], job)
     _require_room(f"batch_tokens={job['batch_tokens']}", 4 * d_in * job["batch_tokens"], job)
 
@@ -148,39 +151,11 @@ def _probe_step(job: Settings, x: torch.Tensor) -> float:
     x /= x.square().sum(1).mean().sqrt()
     try:
         sae = build(job, x.shape[1]).to(x.device)
-        _require_consistent(sae, x[:64], job["arch"]["name"])
-        _require_control(sae, x[:64], job["arch"])
+        require_contract(sae, x[:64], job["arch"])
         return _step_seconds(sae, x, job["arch"]["optimizer"])
     except Exception as error:
         error.add_note(f"in a step of arch={job['arch']['name']} that the plan takes to measure its time")
         raise
-
-
-@torch.no_grad()
-def _require_consistent(sae: SparseAutoencoder, x: torch.Tensor, name: str) -> None:
-    """What an architecture of one's own may have forgotten, which would end in wrong numbers without a word."""
-    sae.b_enc += 1e-3 * torch.randn(sae.b_enc.shape, generator=torch.Generator().manual_seed(0)).to(x)  # no ties (d_in=1)
-    f = sae.activate((x - sae.b_dec) @ sae.W_enc + sae.b_enc)
-    tensors = {key: tensor.to(x) for key, tensor in sae.exported().items()}
-    read = sae_format.encoded(sae.saved_as, tensors, sae.sparsity, x)
-    if read is not None and not _mostly(read, f):
-        raise UsageError(f"arch={name}: saved_as={sae.saved_as}, but SAELens' {sae.saved_as} encodes otherwise than its "
-                         f"`activate`; write saved_as = \"{name}\", which SAELens refuses to load")
-    if sae.thresholded and not _mostly(sae.margin(x) > 0, f > 0):
-        raise UsageError(f"arch={name}: its latents are active elsewhere than where `margin` is above zero; L0 is calibrated "
-                         "by `margin` and `raise_thresholds_`: write both to fit `activate`")
-
-
-def _require_control(sae: SparseAutoencoder, x: torch.Tensor, arch: Mapping[str, Any]) -> None:
-    if arch["control"] is None and "sparsity" in sae.step(x, x.new_zeros(()), 1.0).losses:
-        raise UsageError(f"arch.control=null: {arch['name']} has a sparsity loss, whose coefficient would stay 0; give "
-                         "the numbers that move it, as conf/arch/jumprelu.yaml does")
-
-
-def _mostly(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal, but for few of the entries that are not zero: those on the edge of it."""
-    other = ~torch.isclose(a.float(), b.float(), rtol=1e-3, atol=1e-5)
-    return bool(other.sum() <= 0.02 * (b != 0).sum())
 
 
 def _step_seconds(sae: SparseAutoencoder, x: torch.Tensor, numbers: Mapping[str, Any]) -> float:
@@ -189,9 +164,10 @@ def _step_seconds(sae: SparseAutoencoder, x: torch.Tensor, numbers: Mapping[str,
     optimizer = UnitRowAdam([parameter_group(sae, numbers)])
 
     def step() -> None:
-        sae.unformed = []
-        sum(sae.step(x, torch.tensor(0.0, device=x.device), 1.0).losses.values()).backward()
-        optimizer.step_group(0, sae.unformed)
+        sae.execution.deferred_gradients = []
+        losses = sae.step(x, torch.tensor(0.0, device=x.device), 1.0).losses
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step_group(0, sae.execution.deferred_gradients)
         sae.constrain_()
 
     return quickest(step)[0] / len(x)

@@ -1,4 +1,4 @@
-"""From a job's settings to its SAE."""
+"""From a job's settings to its SAE: the one place that calls an architecture's constructor."""
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +9,11 @@ from saesweep.config.instantiate import NOT_ARGUMENTS, instantiate
 
 
 def build(job: Mapping[str, Any], d_in: int) -> SparseAutoencoder:
-    """An untrained SAE from its own seed."""
+    """The untrained SAE of these settings, initialised from their seed; torch's global random state is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job["seed"])
         sae = instantiate(
             job["arch"], leave=NOT_ARGUMENTS, d_in=d_in, d_sae=job["width"], sparsity=job["sparsity"],
         )
-    sae.dense = job["dense"]
+    sae.execution.dense = job["dense"]
     return sae

@@ -1,103 +1,37 @@
 """N SAEs on one stream of activations.
 
-Their parameters are disjoint, so the gradient of the summed loss is each SAE's own: a backward and an update per member,
-in one optimizer with a group per member, are exactly N trainings, and N = 1 is nothing special. Clipping, schedules and
-failures are a member's own; trained jointly or alone, on a CPU, the weights are bitwise the same.
+Their parameters are disjoint, so a backward and an update per member, in one optimizer with a group per member, are exactly
+N independent trainings. Clipping, schedules and failures are per member. On a CPU the weights of an SAE that is trained
+jointly are bitwise those of one that is trained alone.
 """
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import lightning as L
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from saesweep.arch.base import SparseAutoencoder
 from saesweep.errors import UsageError
-from saesweep.evaluation.metrics import dead_share
 from saesweep.lm.hooks import HookPoint
 from saesweep.loggers.sweep_logger import SweepLogger
 from saesweep.runtime import distributed, signals
-from saesweep.runtime.isolate import isolate_failures
-from saesweep.training.l0_controller import Coefficient
+from saesweep.training.member import Member, Members
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
 from saesweep.training.running_sums import Moments, RunningSums, moments_of
 
-log = logging.getLogger(__name__)
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-class Member(nn.Module):
-    """One SAE of the group: where it reads, its coefficient, its optimizer's numbers, its latest metrics."""
-
-    def __init__(
-        self, label: str, point: HookPoint, sae: SparseAutoencoder, coefficient: Coefficient | None,
-        optimizer: Mapping[str, Any],
-    ):
-        """`coefficient`: None where the architecture has none."""
-        super().__init__()
-        self.label, self.point, self.sae, self.coefficient, self.optimizer = label, point, sae, coefficient, optimizer
-        self.sums, self.latest, self.failed = RunningSums(), dict[str, float](), ""
-        self.declared = False  # failed for a reason that the training itself has found
-
-    def learning_rate(self, progress: float) -> float:
-        """Rises linearly over `warmup`, falls linearly to zero over `decay`: shares of the run."""
-        warmup, decay = self.optimizer["warmup"], self.optimizer["decay"]
-        rise = min(1.0, progress / warmup) if warmup > 0 else 1.0
-        fall = min(1.0, (1 - progress) / decay) if decay > 0 else 1.0
-        return self.optimizer["lr"] * rise * fall
-
-    def step_(
-        self, batch: Float[Tensor, "batch d_in"], progress: float, moments: Moments | None = None
-    ) -> Float[Tensor, ""]:
-        """Forward, backward, counters and coefficient for one batch; the optimizer's part is the group's.
-
-        `moments`: `moments_of` the batch, where they are known.
-        """
-        x = distributed.shard(batch)
-        self.sae.unformed = [] if distributed.ranks_per_sae() == 1 else None
-        step = self.sae.step(x, x.new_zeros(()) if self.coefficient is None else self.coefficient.at(progress), progress)
-        share = len(x) / len(batch)
-        loss = torch.stack(list(step.losses.values())).sum() * share
-        loss.backward()
-        fired, l0 = step.latents.fired, step.latents.l0 * share
-        if distributed.ranks_per_sae() > 1:
-            votes = fired.to(l0)
-            distributed.all_reduce_([l0, votes, *(p.grad for p in self.sae.parameters() if p.grad is not None)])
-            fired = votes > 0
-        self.sums.add(len(batch), moments or moments_of(batch), l0, step, share)
-        self.sae.count_fired_(fired, len(batch))
-        if self.coefficient is not None:
-            self.coefficient.update_(l0, progress)
-        return loss.detach()
-
-    def dead_share(self, dead_after: int) -> float:
-        return dead_share(self.sae.tokens_since_fired, self.sae.tokens_seen, dead_after)
-
-    def failing_alone(self, when: str) -> AbstractContextManager[None]:
-        def failed(error: Exception) -> None:
-            known = isinstance(error, UsageError)
-            log.error("%s: %s", self.label, error, exc_info=not known)
-            self.stop_(f"{self.label}: {'' if known else f'{type(error).__name__}: '}{error} {when}")
-
-        return isolate_failures(failed)
-
-    def stop_(self, reason: str) -> None:
-        """The rest of the group goes on without it."""
-        self.failed = reason
-        for parameter in self.sae.parameters():
-            parameter.grad = None
-            parameter.requires_grad_(False)
 
 
 class SAESweep(L.LightningModule):
     """Members with disjoint parameters on one stream of {hook point: activations} batches."""
+
+    optimizer: UnitRowAdam
 
     def __init__(
         self, members: list[Member], *, steps: int, batch_tokens: int, log_tokens: int, dead_after: int,
@@ -106,11 +40,12 @@ class SAESweep(L.LightningModule):
     ):
         super().__init__()
         self.progress, self.after_step = progress, after_step
-        self.members = nn.ModuleList(members)
+        self.members = Members(members)
         self.total_steps, self.batch_tokens, self.dead_after = steps, batch_tokens, dead_after
         self.log_steps = max(1, log_tokens // batch_tokens)
         groups = [parameter_group(member.sae, member.optimizer) for member in members]
-        self.optimizer = UnitRowAdam(groups) if groups else None  # a rank without SAEs reads for the others
+        if groups:  # a rank without SAEs harvests for the others
+            self.optimizer = UnitRowAdam(groups)
         self.steps_done = 0
         self._last_log = (0, time.monotonic())
         self.tokens_per_second = 0.0
@@ -131,15 +66,15 @@ class SAESweep(L.LightningModule):
         self._last_log = (self.tokens, time.monotonic())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
-        if not self.running and distributed.ranks_per_sae() == distributed.world_size():  # else others need what it reads
+        if not self.running and distributed.ranks_per_sae() == distributed.world_size():  # else other ranks need its harvest
             self.trainer.should_stop = True
-            return -1  # nothing is left to train in this epoch
+            return -1  # Lightning's word for the end of the epoch
         return None
 
     def training_step(self, batch: dict[HookPoint, Tensor], batch_idx: int) -> Float[Tensor, ""]:
-        """Member by member, update included: the activations and gradients of one at a time are held, and are in the cache.
+        """Forward, backward and update member by member, so that only one member's intermediates are held, in the cache.
 
-        All members take the step or none, and what is due after it is done: a signal waits for that.
+        Signals are deferred until all members have taken the step and what is due after it is done.
         """
         with signals.deferred():
             moments = {point: moments_of(batch[point]) for point in {member.point for member in self.running}}
@@ -155,22 +90,27 @@ class SAESweep(L.LightningModule):
 
     def _step(self, index: int, member: Member, x: Float[Tensor, "batch d_in"], moments: Moments) -> Float[Tensor, ""]:
         self.optimizer.param_groups[index]["lr"] = member.learning_rate((self.steps_done + 1) / (self.total_steps + 1))
-        independent = distributed.ranks_per_sae() == 1  # else the other ranks are in the middle of this step
+        independent = distributed.ranks_per_sae() == 1  # with several ranks per SAE the others are in the middle of this step
         with member.failing_alone(f"after {self.tokens:,} tokens") if independent else nullcontext():
             loss = member.step_(x, self.steps_done / self.total_steps, moments)
-            self.optimizer.step_group(index, member.sae.unformed)
-            member.sae.constrain_()
+            if not member.failed:
+                self.optimizer.step_group(index, member.sae.execution.deferred_gradients)
+                member.sae.constrain_()
             return loss
         return x.new_zeros(())
 
-    def optimizer_zero_grad(self, *args: Any) -> None:
-        """Lightning asks for it between the step and its backward: each member has done both."""
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Nothing: `step_group` frees the gradients."""
 
-    def backward(self, loss: Float[Tensor, ""], *args: Any) -> None:
-        """Done by each member, in `training_step`."""
+    def backward(self, loss: Float[Tensor, ""], *args: Any, **kwargs: Any) -> None:
+        """Nothing: `training_step` includes it."""
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable) -> None:
-        optimizer_closure()  # every member's update is a part of its step
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Call `training_step`, which includes the updates."""
+        if optimizer_closure is not None:
+            optimizer_closure()
 
     def _log(self) -> None:
         now, (tokens, then) = time.monotonic(), self._last_log
@@ -189,20 +129,22 @@ class SAESweep(L.LightningModule):
         self.progress(self)
 
     def _write(self, running: Mapping[int, Member]) -> dict[int, str]:
-        """Which members' rows could not be written, and why."""
+        """Write a row per member; returns the reason for each whose row could not be written."""
         problems = {}
         for index, member in running.items():
             try:
                 if isinstance(self.logger, SweepLogger):
                     self.logger.log_member(index, member.latest, self.tokens)
+            except UsageError as error:
+                problems[index] = f"{member.label}: {error}"
             except OSError as error:
                 problems[index] = f"{member.label}: {error} after {self.tokens:,} tokens"
         return problems
 
     def stop_where_not_finite_(self, member: Member) -> None:
-        """Weights are looked at as well: a latent whose pre-activation is NaN is merely never active.
+        """Stop a member whose metrics or parameters are not finite. A NaN in one latent's parameters shows in no metric.
 
-        An fvu alone is not finite where the tokens do not vary, which says nothing about the SAE.
+        fvu alone is NaN if the tokens do not vary, which is not the SAE's failure.
         """
         if member.failed:
             return
@@ -222,7 +164,7 @@ class SAESweep(L.LightningModule):
         }
 
     def state_of(self, member: Member) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Its tensors, and the rest as JSON knows it: with `restore_`, the member goes on as if it had never stopped."""
+        """Its tensors, and the rest as JSON; after `restore_` the member continues as if it had never stopped."""
         member.sums.reduce_()
         tensors = {f"member.{key}": tensor for key, tensor in member.state_dict().items()}
         steps = {}

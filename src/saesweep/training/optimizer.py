@@ -1,30 +1,31 @@
-"""Adam for N SAEs, a parameter group each, with decoders whose rows stay on the unit sphere.
+"""Adam for N SAEs, one parameter group each, with decoder rows that stay on the unit sphere.
 
-    g <- g - (g . w) w          for rows w of norm one: what would only change their norm is dropped
-    g <- g * min(1, clip / |g|) by the norm over the group, without the parameters that it leaves unclipped
+    g <- g - (g . w) w          for rows w of norm one: their radial part is dropped
+    g <- g * min(1, clip / |g|) with the norm over the clipped parameters of the group
     w <- Adam(w, g)
     w <- w / |w|                for rows of norm one
 
-On a CPU and a GPU the four are one pass over each matrix (arch/ops), which without a clip forms the gradient as well, row
-by row. A clip needs the whole gradient's norm first: then it is formed and measured in a pass of its own.
+The four are one pass over each matrix (arch/ops), which without a clip also forms the gradient, row by row. With a clip the
+gradient is formed and its norm computed in a pass before.
 """
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
-from saesweep.arch.ops import Adam, Sums, Unformed, ops_for
+from saesweep.arch.ops import Adam, DeferredGradients, Sums, ops_for
 
 
 class UnitRowAdam(torch.optim.Optimizer):
     """Each group: params, lr, betas, eps, clip (a norm or None), and which of its params are `unit` and `unclipped`.
 
-    `unit`: positions, in the group, of the matrices whose rows have norm one; `unclipped`: of those that are not clipped.
+    `unit`: positions in params of the matrices whose rows have norm one; `unclipped`: of parameters without clipping.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]]):
@@ -37,10 +38,10 @@ class UnitRowAdam(torch.optim.Optimizer):
         return loss
 
     @torch.no_grad()
-    def step_group(self, index: int, unformed: Unformed | None = None) -> None:
-        """The step of one group, whose gradients are then dropped: those of all groups need never be there at once."""
+    def step_group(self, index: int, deferred: DeferredGradients | None = None) -> None:
+        """One step of one group, which frees its gradients, so that those of all groups are never held at once."""
         group = self.param_groups[index]
-        gradients, clip = _gradients(group, unformed or [])
+        gradients, clip = _gradients(group, deferred or [])
         for i, grad in gradients.items():
             p = group["params"][i]
             state = self.state[p]
@@ -53,27 +54,28 @@ class UnitRowAdam(torch.optim.Optimizer):
             p.grad = None
 
 
-def _gradients(group: Mapping[str, Any], unformed: Unformed) -> tuple[dict[int, Tensor | Sums], float | Tensor]:
-    """By the parameter's position, its gradient as rows, left unformed where nobody needs its norm; and what clips it."""
-    assert all(any(q is p for p in group["params"]) for q, _ in unformed), "of a parameter of another group"
+def _gradients(group: Mapping[str, Any], deferred: DeferredGradients) -> tuple[dict[int, Tensor | Sums], float | Tensor]:
+    """Each parameter's gradient as rows, by position, still deferred where no norm is needed; and the clip factor."""
+    assert all(any(q is p for p in group["params"]) for q, _ in deferred), "a deferred gradient is of another group"
     gradients, squares = dict[int, Tensor | Sums](), []
     for i, p in enumerate(group["params"]):
-        sums = [s for q, s in unformed if q is p]
+        sums = [s for q, s in deferred if q is p]
         if p.grad is None and len(sums) == 1:
             grad = sums[0]
         elif p.grad is not None or sums:
-            grad = sum((ops_for(p).sum_columns(*s) for s in sums), as_rows(p.grad) if p.grad is not None else 0)
+            formed = [] if p.grad is None else [as_rows(p.grad)]
+            grad = reduce(torch.add, formed + [ops_for(p).sum_columns(*s) for s in sums])
         else:
             continue
         if group["clip"] is not None and i not in group["unclipped"]:
-            grad, found = ops_for(p).measured(grad, as_rows(p.detach()), i in group["unit"])
+            grad, found = ops_for(p).grad_and_norms(grad, as_rows(p.detach()), i in group["unit"])
             squares.append(found.sum(dtype=torch.float64))
         gradients[i] = grad
     return gradients, clip_factor(group["clip"], squares)
 
 
 def parameter_group(sae: SparseAutoencoder, optimizer: Mapping[str, Any]) -> dict[str, Any]:
-    """Of UnitRowAdam, with the numbers of conf/arch."""
+    """The SAE's group for UnitRowAdam; `optimizer`: the node of its architecture."""
     names, parameters = zip(*sae.named_parameters(), strict=True)
     numbers = {key: optimizer[key] for key in ("lr", "eps", "clip")}
     unclipped = [i for i, name in enumerate(names) if name in sae.unclipped]
@@ -82,8 +84,10 @@ def parameter_group(sae: SparseAutoencoder, optimizer: Mapping[str, Any]) -> dic
 
 
 def clip_factor(clip: float | None, squares: Sequence[Tensor]) -> float | Tensor:
-    """What gradients of these squared norms are multiplied by: 1 below the clip. On a GPU nobody waits for it."""
-    return (clip / torch.stack(squares).sum().sqrt()).clamp(max=1.0) if squares else 1.0
+    """min(1, clip / norm) of gradients with these squared norms; a tensor, so that the host does not wait for a GPU."""
+    if clip is None or not squares:
+        return 1.0
+    return (clip / torch.stack(list(squares)).sum().sqrt()).clamp(max=1.0)
 
 
 def _numbers(group: dict[str, Any], step: int, factor: float | Tensor) -> Adam:
@@ -92,5 +96,5 @@ def _numbers(group: dict[str, Any], step: int, factor: float | Tensor) -> Adam:
 
 
 def as_rows(x: Tensor) -> Tensor:
-    """A vector as a matrix of one row; never a copy."""
+    """A vector as a matrix of one row, as a view."""
     return x.view(-1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""The sums behind the rows of metrics.csv: over the steps since the last one, in fp64, of one rank or of all."""
+"""The sums behind a row of metrics.csv, in fp64, over the steps since the row before."""
 from __future__ import annotations
 
 import math
@@ -22,14 +22,14 @@ class Moments(NamedTuple):
 
 
 def moments_of(batch: Float[Tensor, "batch d_in"]) -> Moments:
-    """Of this rank's rows, in fp64, so that the mean may outweigh the spread. As products, which are faster than sums."""
+    """Of this rank's rows, in fp64, because the mean may be far larger than the spread; by products, faster than sums."""
     x = distributed.shard(batch).double()
     return Moments(x.new_ones(len(x)) @ x, x.reshape(-1) @ x.reshape(-1))
 
 
 @dataclass
 class RunningSums:
-    """What the steps since the last log line add up to: tokens, steps and active are of all ranks, the rest of this one."""
+    """Sums over the steps since the last row: `tokens`, `steps` and `active` of all ranks, the others of this rank."""
 
     tokens: int = 0
     steps: int = 0
@@ -40,7 +40,7 @@ class RunningSums:
     x: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))  # [d_in] after the first step
 
     def add(self, tokens: int, moments: Moments, l0: Float[Tensor, ""], step: Step, share: float) -> None:
-        """`share`: of the tokens, this rank's."""
+        """Add a step on a batch of `tokens`; `l0`: of all ranks; `share`: of the tokens on this rank."""
         self.tokens, self.steps = self.tokens + tokens, self.steps + 1
         self.active += l0.double() * tokens
         self.error += step.losses["reconstruction"].detach().double() * (share * tokens)
@@ -49,7 +49,7 @@ class RunningSums:
             self.losses[name] = self.losses.get(name, 0.0) + loss.detach().double() * share
 
     def reduce_(self) -> None:
-        """Rank 0 then has the sums of all, the others nothing."""
+        """Move the sums of all ranks to rank 0; the other ranks keep zeros."""
         if distributed.ranks_per_sae() > 1:
             like = torch.as_tensor(self.active).double()
             sums = torch.stack([torch.as_tensor(x).to(like) for x in (self.error, self.squares, *self.losses.values())])
@@ -65,7 +65,7 @@ class RunningSums:
             self.x = torch.zeros_like(self.x)
 
     def means(self) -> dict[str, float]:
-        """fvu is a share of the variance about the mean of all these tokens; NaN where they do not vary, such as one alone."""
+        """A row's metrics. fvu is a share of the variance about the mean of all these tokens, NaN where they do not vary."""
         self.reduce_()
         losses = {f"loss_{name}": float(total) / self.steps for name, total in self.losses.items()}
         squares = float(self.squares)
@@ -74,11 +74,11 @@ class RunningSums:
         return {"l0": float(self.active) / self.tokens, "fvu": fvu, **losses}
 
     def finite(self) -> bool:
-        """Whether the activations were, on rank 0 of all ranks once they are reduced."""
+        """Whether all activations were finite; after `reduce_`, on rank 0 those of all ranks."""
         return math.isfinite(float(self.squares))
 
     def plain(self) -> dict[str, Any]:
-        """fp64 all of them, so that they come back from JSON as they were; `x` is a tensor of its own."""
+        """The numbers for JSON, which keeps fp64 exactly; `x` is saved as a tensor."""
         numbers = {key: float(getattr(self, key)) for key in ("active", "error", "squares")}
         losses = {name: float(total) for name, total in self.losses.items()}
         return {"tokens": self.tokens, "steps": self.steps, **numbers, "losses": losses}

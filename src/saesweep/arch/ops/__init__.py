@@ -1,27 +1,27 @@
-"""The few operations over a list of entries that take all the time, three times over with one result.
+"""The operations over a list of entries that take most of a step's time, in three modules that compute the same.
 
-    plain   PyTorch alone: the definition, and what fp64 and other devices take
-    cpu     fp32 on a CPU: numba, entries chosen by an int8, int16 or fp32 product
-    gpu     fp32 on CUDA: Triton, entries chosen by a bf16 product
+    plain   PyTorch alone: the definition, for fp64 and for other devices
+    cpu     fp32 on a CPU: numba, candidates by an int8, int16 or fp32 product
+    gpu     fp32 on CUDA: Triton, candidates by a bf16 product
 
 Each module has
 
     choose(u, W_enc_T, b_enc, above, k)                  the entries of pi = u W_enc + b_enc above their bound, or else the
                                                          k largest of each row: (starts, rows, columns, values), or None
-                                                         where they are too many for a list to pay; an entry whose value
-                                                         is 0 is listed, but not kept
+                                                         if there are so many that dense products are faster; an entry
+                                                         whose value is 0 is listed, but not kept
     sort_by_column(columns, d_sae)                       (order, starts) that sort the list by column
     reconstruct(starts, rows, columns, f, W_dec, b_dec, x)
                                                          the residual f W_dec + b_dec - x, its rows' squared norms, and
                                                          residual[row] . W_dec[column]
     sum_columns(order, starts, rows, weights, matrix)    for every column, the sum of weight * matrix[row]
     fired(columns, values, d_sae)                        which columns have a value above 0
-    measured(grad, weight, unit)                         the gradient, formed, and its rows' squared norms; `unit`: of their
-                                                         part that is tangent to the weight's rows, which have norm one
-    adam(weight, grad, mean, square, numbers, unit)      one Adam step in place (optimizer.py); without beta1 the mean is
-                                                         the gradient, and is left alone
+    grad_and_norms(grad, weight, unit)                   the gradient as a tensor, and its rows' squared norms; `unit`: the
+                                                         weight's rows have norm one, and only the tangent part counts
+    adam(weight, grad, mean, square, numbers, unit)      one Adam step in place (training/optimizer.py); with beta1 = 0 the
+                                                         mean is the gradient, and `mean` is not written
 
-A gradient is a tensor or, where its rows are to be formed one at a time and never all be there, `Sums`.
+A gradient is a tensor, or a `Sums` if its rows are to be formed one at a time without holding all of them.
 
 A list is in row-major order; entry e belongs to row r where starts[r] <= e < starts[r + 1].
 """
@@ -31,16 +31,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# A list costs more per entry than a dense product does: with fewer latents per active one than this, dense is faster.
-# Measured on 2 cores without AMX: level at 7 to 8 for widths of 4,096 and 16,384, ReLU, Gated and TopK alike.
+# A list costs more per entry than a dense product: with less than this many latents per active latent, dense is faster.
+# Measured on 2 cores without AMX: equal at 7 to 8 for widths of 4,096 and 16,384, for ReLU, Gated and TopK.
 DENSE_BELOW = 8
 Chosen = tuple[Tensor, Tensor, Tensor, Tensor]  # where rows start; row, column and value of each entry
 
 
 class Adam(NamedTuple):
-    """The scalars of one step: step_size = lr / (1 - beta1^t), unbias = 1 / sqrt(1 - beta2^t); gradients are times clip."""
+    """The scalars of one step: step_size = lr / (1 - beta1^t), unbias = 1 / sqrt(1 - beta2^t); clip multiplies gradients."""
 
-    clip: float | Tensor  # a tensor on a GPU: the host need not know it
+    clip: float | Tensor  # a tensor on a GPU, so that the host does not wait for it
     step_size: float
     beta1: float
     beta2: float
@@ -49,20 +49,20 @@ class Adam(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """A gradient that is not formed: row c is the sum of weight * matrix[row] over the entries of column c."""
+    """A gradient that is not formed yet: row c is the sum of weight * matrix[row] over the entries of column c."""
 
-    order: Tensor  # with starts: the entries column by column
+    order: Tensor  # the entries sorted by column; starts: where each column starts in it
     starts: Tensor
     rows: Tensor
     weights: Tensor
     matrix: Tensor
 
 
-Unformed = list[tuple[Tensor, Sums]]  # gradients, or parts of them, and the parameters they are of
+DeferredGradients = list[tuple[Tensor, Sums]]  # parameters, and gradients or parts of gradients
 
 
 def ops_for(x: Tensor) -> ModuleType:
-    """The module for tensors such as this one."""
+    """The module for tensors of this dtype and device."""
     from saesweep.arch.ops import plain
 
     if x.dtype != torch.float32:
@@ -79,5 +79,5 @@ def ops_for(x: Tensor) -> ModuleType:
 
 
 def starts_of(counts: Tensor) -> Tensor:
-    """[n] -> [n + 1]: where each of n runs begins, and where the last one ends."""
+    """[n] -> [n + 1]: where each of n runs starts, and where the last one ends."""
     return torch.nn.functional.pad(counts.cumsum(0), (1, 0))

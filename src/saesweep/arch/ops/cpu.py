@@ -1,15 +1,14 @@
 """fp32 on a CPU: numba's loops, and entries chosen in two stages.
 
-A rough product ranks all d_sae latents: in int8 where the processor multiplies that natively (a third of the time of
-fp32), in int16 where it has AVX2 alone, with rows scaled to their largest value s * 127, or more; in fp32 where
-neither fits. It is off by
+A rough product ranks all d_sae latents: in int8 if the processor multiplies it natively (a third of the time of fp32), in
+int16 if it has AVX2 but no VNNI, with rows scaled to the largest integer of the type; else in fp32. Its error is
 
     pi - rough ~ normal(0, (s_u |w|)^2 / 12 + (s_w |u|)^2 / 12)         s_u, s_w: the steps of u's and w's rows
 
-so whatever lies within a few standard deviations of being chosen is a candidate. Some coordinates of a language
-model's activations are far larger than the others, and would coarsen the step for all: u is divided, and W_enc
-multiplied, by the square root of each coordinate's rms, which shares that out between the two. The candidates, a tenth
-more than are chosen, are then computed in fp32 and chosen by that: values are exact, and so is the choice but for
+so every latent within a few standard deviations of being chosen is a candidate. Some coordinates of a language model's
+activations are far larger than the others and would make the quantisation step coarse for all: u is divided, and W_enc
+multiplied, by the square root of each coordinate's rms, which splits the error between the two. The candidates, a tenth
+more than are chosen, are then computed in fp32 and chosen by that value. Values are exact, and so is the choice except for
 about one entry in ten thousand, at the edge of being chosen.
 """
 from __future__ import annotations
@@ -82,7 +81,7 @@ def fired(columns: Tensor, values: Tensor, d_sae: int) -> Tensor:
     return out
 
 
-def measured(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Tensor, Tensor]:
+def grad_and_norms(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Tensor, Tensor]:
     squares = torch.empty(len(weight))
     if isinstance(grad, Sums):
         sums, grad = grad, torch.empty_like(weight)
@@ -93,7 +92,7 @@ def measured(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Tensor, T
 
 
 def adam(weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
-    assert weight.is_contiguous() and mean.is_contiguous() and square.is_contiguous(), "they are written in place"
+    assert weight.is_contiguous() and mean.is_contiguous() and square.is_contiguous(), "these are written in place"
     state, scalars = _arrays(weight, mean, square), map(np.float32, numbers)
     if isinstance(grad, Sums):
         kernels.adam_sums(*_arrays(*grad), *state, *scalars, unit)
@@ -108,10 +107,10 @@ def _arrays(*tensors: Tensor) -> tuple:
 def _scan(
     u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: int, slots: Tensor, counts: Tensor
 ) -> None:
-    """The candidates, per row."""
+    """Write the candidates of each row into slots, and their number into counts."""
     score, scale_u, scale_w, norm_u, norm_w = _rough(u, W_enc_T)
     sigma = 1 / math.sqrt(12)
-    if above is not None:  # 3 of the one and 3 of the other part: between 3 and 4.2 of the sum
+    if above is not None:  # 3 sigma of each of the two parts: 3 to 4.2 sigma of their sum
         bound, error = (above - b_enc) / scale_w, 3 * sigma * norm_w / scale_w
         kernels.scan_above(*_arrays(score, scale_u, 3 * sigma * norm_u, bound, error, slots, counts))
     else:
@@ -120,13 +119,13 @@ def _scan(
 
 
 def _rough(u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"]) -> tuple[Tensor, ...]:
-    """score [batch, d_sae] ~ u W_enc / (scale_u scale_w), the two scales, and the norms that its error grows with."""
+    """score [batch, d_sae] ~ u W_enc / (scale_u scale_w), the two scales, and the norms to which its error is proportional."""
     (n, d), m, kind = u.shape, len(W_enc_T), rough_in()
     if kind == "fp32" or (kind == "int16" and not int16.fits(n, m, d)):
         ones_u, ones_w = torch.ones(len(u)), torch.ones(len(W_enc_T))
         tiny = 8 * torch.finfo(u.dtype).eps
         x, W = _arrays(u, W_enc_T)
-        score = torch.from_numpy(x @ W.T)  # by numpy's OpenBLAS: torch's MKL is slower by a quarter on AMD's processors
+        score = torch.from_numpy(x @ W.T)  # numpy's OpenBLAS: torch's MKL is a quarter slower on AMD processors
         return score, ones_u, ones_w, tiny * u.norm(dim=1), torch.zeros(len(W_enc_T))
     rms = u.square().mean(0).sqrt()
     share = (rms / rms.mean()).clamp(1e-4, 1e4).nan_to_num(1.0).sqrt()
@@ -134,7 +133,7 @@ def _rough(u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"])
     q_w, scale_w, norm_w = _quantised(W_enc_T, share, kind)
     score = _scratch(n * m)[: n * m].view(n, m)
     if kind == "int8":
-        torch._int_mm(q_u, q_w.T, out=score)
+        torch._int_mm(q_u, q_w.T, out=score)  # pyright: ignore[reportPrivateImportUsage]
     else:
         int16.product(*_arrays(q_u, q_w, score))
     return score, scale_u, scale_w, norm_u, norm_w
@@ -151,7 +150,7 @@ _buffer = torch.empty(0, dtype=torch.int32)
 
 
 def _scratch(size: int) -> Tensor:
-    """The largest tensor of a step is the same memory every time."""
+    """The largest tensor of a step uses the same memory every time."""
     global _buffer
     if len(_buffer) < size:
         _buffer = torch.empty(size, dtype=torch.int32)
@@ -160,7 +159,7 @@ def _scratch(size: int) -> Tensor:
 
 @cache
 def rough_in() -> Literal["int8", "int16", "fp32"]:
-    """The type whose products this processor is fastest in."""
+    """The type of the fastest products on this processor."""
     if torch.cpu._is_vnni_supported():
         return "int8"
     return "int16" if torch.backends.cpu.get_cpu_capability() == "AVX2" else "fp32"

@@ -1,12 +1,11 @@
 """fp32 on CUDA: Triton's kernels, a program per token or per latent, and entries chosen in two stages.
 
-A product in bf16 ranks all d_sae latents; it is off by less than 2^-7 |u| |w|, mostly by far less. Whatever lies so near
-to being chosen is a candidate, whose pre-activation is then computed in fp32. The k largest are taken of k + k / 4 + 8
-candidates per token: no size depends on the data, and the host never waits. Candidates for being above a bound are
-counted, which the host waits for, and then listed all of them: those that turn out to lie below it with value 0.
+A product in bf16 ranks all d_sae latents; its error is below 2^-7 |u| |w|, mostly far below. Every latent this close to
+being chosen is a candidate, whose pre-activation is then computed in fp32. The k largest are taken from k + k / 4 + 8
+candidates per token, so that no size depends on the data and the host never waits. Candidates for a bound are counted, for
+which the host waits, and all of them are listed; those that are below the bound have the value 0.
 
-Rows are gathered four at a time, so that memory is asked for the next before it has given the last; a thread holds eight
-numbers of each.
+Rows are gathered four at a time, so that several loads are in flight; a thread holds eight numbers of each.
 
 TRITON_INTERPRET=1 runs the kernels without a GPU, on CPU tensors: that is how they are tested.
 """
@@ -15,6 +14,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import triton
@@ -25,8 +25,8 @@ from saesweep.arch import ops
 from saesweep.arch.ops import Adam, Chosen, Sums, plain, starts_of
 
 ROUNDING = 2.0**-7
-SCAN = 1024  # latents that a program looks at together
-TOGETHER = tl.constexpr(4)  # rows that are gathered at once
+SCAN = 1024  # latents per block of a scan
+TOGETHER = tl.constexpr(4)  # rows per gather
 sort_by_column, fired = plain.sort_by_column, plain.fired
 
 
@@ -63,8 +63,8 @@ def _largest(rough: Tensor, u: Tensor, W_enc_T: Tensor, b_enc: Tensor, k: int) -
     return starts, rows, columns.gather(1, best.indices).flatten(), best.values.flatten()
 
 
-def compiled(function: Callable) -> Callable:
-    return triton.jit(inspect.unwrap(function))  # less what a type checker has put around it
+def compiled(function: Callable) -> Any:  # indexed by its grid
+    return triton.jit(inspect.unwrap(function))  # without a runtime type checker's wrapper
 
 
 @compiled
@@ -148,7 +148,7 @@ def _reconstruct(starts, columns, f, W_dec, b_dec, x, residual, squares, product
         total += tl.sum(weight[:, None] * rows, 0)
     tl.store(residual + r * d + lanes, total, mask=lanes < d)
     tl.store(squares + r, tl.sum(total * total))
-    _products_of(total, columns, start, end, W_dec, products, d, lanes)  # the rows of W_dec are in the cache now
+    _products_of(total, columns, start, end, W_dec, products, d, lanes)  # while the rows of W_dec are in the cache
 
 
 def reconstruct(
@@ -214,13 +214,13 @@ def _sum_columns_and_squares(
     tl.store(squares + c, tl.sum(g * g))
 
 
-def measured(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Tensor, Tensor]:
+def grad_and_norms(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Tensor, Tensor]:
     (count, d), squares = weight.shape, weight.new_empty(len(weight))
     if isinstance(grad, Sums):
         sums, grad = _contiguous(grad), torch.empty_like(weight)
         _sum_columns_and_squares[(count,)](*sums, weight, grad, squares, d, UNIT=unit, **_block(d))
-    elif count == 1:  # a vector: one program would do all of it
-        return plain.measured(grad, weight, unit)
+    elif count == 1:  # a vector would be one program
+        return plain.grad_and_norms(grad, weight, unit)
     else:
         _row_squares[(count,)](grad.contiguous(), weight, squares, d, UNIT=unit, **_block(d))
     return grad, squares
@@ -267,7 +267,7 @@ def _adam_sums(
 
 
 def adam(weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
-    if len(weight) == 1 and isinstance(grad, Tensor) and not unit:  # a vector, which is cut into rows
+    if len(weight) == 1 and isinstance(grad, Tensor) and not unit:  # a vector, cut into rows
         weight, grad, mean, square = (x.view(-1, math.gcd(x.shape[1], SCAN)) for x in (weight, grad, mean, square))
     d = weight.shape[1]
     clip = numbers.clip if isinstance(numbers.clip, Tensor) else weight.new_full((), numbers.clip)

@@ -1,7 +1,7 @@
-"""The loops that PyTorch has no fast form for on a CPU, compiled by numba on first use and cached on disk.
+"""Loops for which PyTorch has no fast operation on a CPU, compiled by numba on first use and cached on disk.
 
-All are fp32 and own their output row by row, so no result depends on the number of threads. Lists of entries are in
-row-major order: entry e belongs to the row r with starts[r] <= e < starts[r + 1].
+All are fp32, and each output row is written by one thread, so no result depends on the number of threads.
+Lists of entries are in row-major order: entry e belongs to the row r with starts[r] <= e < starts[r + 1].
 """
 import inspect
 from collections.abc import Callable
@@ -18,15 +18,15 @@ ZERO, ONE = np.float32(0), np.float32(1)
 
 def compiled(function: Callable, parallel: bool = True) -> Callable:
     options = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": MATH}
-    return njit(parallel=parallel, **options)(inspect.unwrap(function))  # less what a type checker has put around it
+    return njit(parallel=parallel, **options)(inspect.unwrap(function))  # without a runtime type checker's wrapper
 
 
 def inlined(function: Callable) -> Callable:
     return compiled(function, parallel=False)
 
 
-numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-numba.set_parallel_chunksize(32)  # rows: some have many entries, so none is dealt out before a thread is free for it
+numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # pyright: ignore
+numba.set_parallel_chunksize(32)  # rows: some have many entries, so threads take them as they become free
 
 
 @inlined
@@ -47,7 +47,7 @@ def _float(bits):
 
 @compiled
 def quantise(x, factor, most, q, scale, norm):
-    """x [n, d] * factor [d] ~ scale [n] * q [n, d] in whole numbers of at most `most`; and the norms of its rows."""
+    """x [n, d] * factor [d] ~ scale [n] * q [n, d] with integers of magnitude at most `most`, and the norms of its rows."""
     n, d = x.shape
     for r in prange(n):
         row = np.empty(d, np.float32)  # no array expressions: each would be compiled as a parallel loop of its own
@@ -55,7 +55,7 @@ def quantise(x, factor, most, q, scale, norm):
             row[j] = x[r, j] * factor[j]
         bits = row.view(np.int32)
         largest = np.int32(0)
-        for j in range(d):  # of the magnitudes' bits: as integers they have the same order, and a vector maximum
+        for j in range(d):  # the bits of magnitudes are ordered as integers, whose maximum is a vector instruction
             largest = max(largest, bits[j] & np.int32(0x7FFFFFFF))
         scale[r] = max(_float(largest), np.float32(1e-30)) / most
         norm[r] = np.sqrt(_dot(row, row))

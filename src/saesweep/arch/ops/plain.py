@@ -1,4 +1,4 @@
-"""By PyTorch alone: the definition of every operation."""
+"""The definition of every operation, in PyTorch alone."""
 from __future__ import annotations
 
 import torch
@@ -11,7 +11,7 @@ from saesweep.arch.ops import Adam, Chosen, Sums, starts_of
 
 
 def kept(pi: Float[Tensor, "batch d_sae"], above: Float[Tensor, " d_sae"] | None, k: int) -> Bool[Tensor, "batch d_sae"]:
-    """What lies above its bound, or else the k largest of each row."""
+    """Mask of the entries above their bound, or else of the k largest of each row."""
     if above is not None:
         return pi > above
     return torch.zeros_like(pi, dtype=torch.bool).scatter_(1, pi.topk(k, sorted=False).indices, True)
@@ -56,7 +56,7 @@ def fired(columns: Int[Tensor, " n"], values: Float[Tensor, " n"], d_sae: int) -
 
 
 def tangent(grad: Float[Tensor, "rows d"], weight: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
-    """The rows of the gradient without their part along the rows of the weight, which have norm one."""
+    """The rows of the gradient minus their projection on the rows of the weight, which have norm one."""
     return torch.addcmul(grad, (grad * weight).sum(1, keepdim=True), weight, value=-1)
 
 
@@ -64,7 +64,7 @@ def formed(grad: Tensor | Sums) -> Tensor:
     return sum_columns(*grad) if isinstance(grad, Sums) else grad
 
 
-def measured(
+def grad_and_norms(
     grad: Float[Tensor, "rows d"] | Sums, weight: Float[Tensor, "rows d"], unit: bool
 ) -> tuple[Float[Tensor, "rows d"], Float[Tensor, " rows"]]:
     grad = formed(grad)

@@ -1,6 +1,6 @@
-"""The CPU's loops are compiled: `python -m saesweep.arch.ops.precompile`, whose work numba's cache keeps for other processes.
+"""Compile the CPU's loops into numba's cache: `python -m saesweep.arch.ops.precompile`.
 
-All but two that few runs need: `adam_sums`, where nothing is clipped, and `sum_columns`, for several ranks and AuxK.
+Left out are two that few runs need: `adam_sums`, for runs without clipping, and `sum_columns`, for several ranks and AuxK.
 """
 import torch
 
@@ -8,7 +8,7 @@ from saesweep.arch.ops import Adam, Sums, cpu
 
 
 def compile_usual() -> None:
-    """By a small example of each, in the types that training has."""
+    """Call each loop on a small example with the types of training."""
     batch, d_in, d_sae = 64, 16, 256
     u, W, b_enc, b_dec = torch.randn(batch, d_in), torch.randn(d_sae, d_in), torch.zeros(d_sae), torch.zeros(d_in)
     cpu.choose(u, W, b_enc, torch.full_like(b_enc, 2 * d_in**0.5), 0)
@@ -18,8 +18,8 @@ def compile_usual() -> None:
     residual, _, _ = cpu.reconstruct(starts, rows, columns, values, W, b_dec, u)
     cpu.fired(columns, values, d_sae)
     sums = Sums(*cpu.sort_by_column(columns, d_sae), rows, values, residual)
-    formed, _ = cpu.measured(sums, W, True)
-    cpu.measured(formed, W, True)
+    formed, _ = cpu.grad_and_norms(sums, W, True)
+    cpu.grad_and_norms(formed, W, True)
     numbers = Adam(clip=1.0, step_size=0.1, beta1=0.9, beta2=0.999, unbias=1.0, eps=1e-8)
     cpu.adam(W, formed, torch.zeros_like(W), torch.zeros_like(W), numbers, True)
 

@@ -1,0 +1,46 @@
+"""AuxK, the auxiliary loss that revives dead latents (Gao et al. 2024, arXiv:2406.04093, section A.2).
+
+    loss = alpha * ||x - mean||^2 * ||e - e_hat||^2 / ||e||^2
+
+e = x - x_hat is held constant, e_hat decodes the k_aux largest pi among the dead latents without b_dec, and the loss is 0
+while no latent is dead. Over the variance of x this is the paper's term, times a constant: 1 in training units, where x is
+centred.
+"""
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.arch.execution import SingleRank
+from saesweep.arch.ops.plain import kept
+
+
+def auxk(
+    sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"],
+    *, alpha: float, k_aux: int, aux_tokens: int,
+) -> Float[Tensor, ""]:
+    """The loss on a batch. A latent that has not fired for more than `aux_tokens` tokens is dead."""
+    dead = (sae.tokens_since_fired > aux_tokens).nonzero().squeeze(1)
+    k = min(k_aux, len(dead))
+    if k == 0 or alpha == 0:
+        return x.new_zeros(())
+    W_enc_T, W_dec, b_enc = F.embedding(dead, sae.W_enc_T), F.embedding(dead, sae.W_dec), sae.b_enc[dead]
+    pi = torch.relu(F.linear(x - sae.b_dec, W_enc_T, b_enc))
+    f = pi if k == len(dead) else pi * kept(pi.detach(), None, k)
+    residual = x - x_hat
+    variance, error = _batch_moments(x, residual, sae.execution.ranks)
+    share = (residual - f @ W_dec).square().sum(1).mean() / error
+    return alpha * variance * share
+
+
+@torch.no_grad()
+def _batch_moments(
+    x: Float[Tensor, "own d"], residual: Float[Tensor, "own d"], ranks: SingleRank
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Mean of ||x - mean||^2 and of ||residual||^2 over the batch of all ranks."""
+    batch = ranks.all_reduce_sum(len(x))
+    moments = torch.cat([x.sum(0), x.square().sum().view(1)]) / batch
+    squares = residual.square().sum(1).sum()
+    ranks.all_reduce_([moments, squares])
+    return moments[-1] - moments[:-1].square().sum(), squares / batch

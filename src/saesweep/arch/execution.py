@@ -1,0 +1,37 @@
+"""How a step is computed, which changes no result: layout, where gradients are formed, and the ranks that share a batch."""
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from saesweep.arch.ops import DeferredGradients
+
+
+class SingleRank:
+    """Sums over the ranks that train an SAE together, each on its rows of the batch; for one rank all are the identity."""
+
+    def all_reduce_sum(self, value: float) -> float:
+        """The sum over the ranks of a number that each of them has."""
+        return value
+
+    def all_reduce_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor, all of one dtype, by its sum over the ranks; no gradient passes."""
+
+    def all_gather_values(self, values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
+        """The values of all ranks, one rank after the other."""
+        return values
+
+
+@dataclass
+class Execution:
+    """Set by the training; the defaults are those of an SAE on its own.
+
+    dense: every step by dense products and autograd alone, the reference for the step over a list.
+    deferred_gradients: a list to which backward appends weight gradients for the optimizer to form; None: form all.
+    ranks: who has the other rows of the batch.
+    """
+
+    dense: bool = False
+    deferred_gradients: DeferredGradients | None = None
+    ranks: SingleRank = field(default_factory=SingleRank)

@@ -1,0 +1,46 @@
+"""BatchTopK's selection: the k * batch largest pre-activations of a batch, and the threshold that selects them later."""
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.arch.latents import Latents
+
+
+class RunningThreshold(nn.Module):
+    """value: the running mean, over batches, of the smallest pre-activation that was kept."""
+
+    value: Tensor
+    last: Tensor
+
+    def __init__(self, tokens: int):
+        """`tokens`: the length of the running mean."""
+        super().__init__()
+        self.tokens = tokens
+        self.register_buffer("value", torch.tensor(0.0, dtype=torch.float64))
+        self.register_buffer("last", torch.tensor(0.0, dtype=torch.float64))  # of the last batch: early on it moves fast
+
+    def largest(self, sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"]) -> Latents:
+        """The sparsity * batch largest positive pre-activations, the others zero; updates the running mean."""
+        ranks = sae.execution.ranks
+        batch = int(ranks.all_reduce_sum(len(x)))
+        count = sae.sparsity * batch
+        pi = sae.preactivations(x, above=0.9 * self.last)  # few: those near the last batch's smallest
+        values = _positive(pi)
+        if ranks.all_reduce_sum(len(values)) < count:
+            pi = sae.preactivations(x, above=0.0)
+            values = _positive(pi)
+        values = ranks.all_gather_values(values)
+        count = min(count, values.numel())
+        if count == 0:
+            return pi
+        smallest = values.kthvalue(values.numel() - count + 1).values
+        new = smallest.to(self.value)
+        self.last.copy_(new)
+        self.value.copy_(torch.where(self.value > 0, self.value.lerp(new, min(1.0, batch / self.tokens)), new))
+        return pi.with_values(torch.where(pi.values >= smallest, pi.values, 0.0))
+
+
+def _positive(pi: Latents) -> Float[Tensor, " n"]:
+    values = pi.values.detach().flatten()
+    return values[values > 0]

@@ -1,0 +1,84 @@
+"""What an architecture must keep (arch/base.py), checked before anything is trained: a breach would end in wrong numbers.
+
+Each check raises UsageError with the architecture's name, what was found and the fix.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saesweep.arch.base import SparseAutoencoder, Step
+from saesweep.errors import UsageError
+from saesweep.storage import sae_format
+
+PROGRESS = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the run at which a step is taken: warm starts end somewhere between
+
+
+def require_contract(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], arch: Mapping[str, Any]) -> None:
+    """`sae`: untrained, and changed by the steps; `x`: in training units; `arch`: the node of the config."""
+    name, keys = arch["name"], list[list[str]]()
+    _require_consistent(sae, x, name)
+    for progress in PROGRESS:
+        step = sae.step(x, x.new_ones(()), progress)
+        sae.constrain_()
+        _require_losses(step, x, f"arch={name}: at progress={progress:g}")
+        keys.append(list(step.losses))
+        if problem := changed_keys(keys[0], keys[-1]):
+            raise UsageError(f"arch={name}: from progress=0 to progress={progress:g}, {problem}")
+    if arch["control"] is None and "sparsity" in keys[-1]:
+        raise UsageError(f"arch.control=null: {name} has a sparsity loss, whose coefficient would stay 0; give "
+                         "the numbers that move it, as conf/arch/jumprelu.yaml does")
+
+
+def changed_keys(before: Iterable[str], now: Iterable[str]) -> str:
+    """One line about losses whose keys differ between two steps; empty where they are the same, in the same order."""
+    before, now = ", ".join(before), ", ".join(now)
+    if before == now:
+        return ""
+    return (f"the keys of its losses were {before} and are now {now}: `step` must return the same keys in the same order at "
+            "every step; return x.new_zeros(()) for a loss that is off")
+
+
+@torch.no_grad()
+def _require_consistent(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], name: str) -> None:
+    """`exported` and `margin` mean what `activate` computes."""
+    sae.b_enc += 1e-3 * torch.randn(sae.b_enc.shape, generator=torch.Generator().manual_seed(0)).to(x)  # no ties (d_in=1)
+    f = sae.activate((x - sae.b_dec) @ sae.W_enc + sae.b_enc)
+    tensors = {key: tensor.to(x) for key, tensor in sae.exported().items()}
+    read = sae_format.encoded(sae.saved_as, tensors, sae.sparsity, x)
+    if read is not None and not _mostly_equal(read, f):
+        raise UsageError(f"arch={name}: saved_as={sae.saved_as}, but SAELens' {sae.saved_as} encodes otherwise than its "
+                         f"`activate`; write saved_as = \"{name}\", which SAELens refuses to load")
+    if sae.thresholded and not _mostly_equal(sae.margin(x) > 0, f > 0):
+        raise UsageError(f"arch={name}: its latents are active elsewhere than where `margin` is above zero; L0 is calibrated "
+                         "by `margin` and `raise_thresholds_`: write both to fit `activate`")
+
+
+def _require_losses(step: Step, x: Float[Tensor, "batch d_in"], where: str) -> None:
+    """Finite scalars with a gradient, of which `reconstruction` is the full error; a loss that is off is a constant 0."""
+    if "reconstruction" not in step.losses:
+        raise UsageError(f"{where}, its losses are {', '.join(step.losses) or 'none'} and lack reconstruction, from which the "
+                         "fvu is computed; `reconstruct` returns it")
+    for key, loss in step.losses.items():
+        if not isinstance(loss, Tensor) or loss.shape != ():
+            shape = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise UsageError(f"{where}, its loss {key} is {shape}, not a scalar tensor; take its mean over the batch")
+        if not loss.isfinite():
+            raise UsageError(f"{where}, its loss {key} is {float(loss.detach())}; it must be finite")
+        if not loss.requires_grad and (key == "reconstruction" or loss != 0):
+            raise UsageError(f"{where}, its loss {key} is {float(loss):.4g} and has no gradient; compute it from the "
+                             "parameters without `detach`")
+    found, error = float(step.losses["reconstruction"].detach()), float((x - step.x_hat).square().sum(1).mean())
+    if abs(found - error) > 1e-3 * error + 1e-5 * float(x.square().sum(1).mean()):
+        raise UsageError(f"{where}, its loss reconstruction is {found:.4g}, but ||x - x_hat||^2, summed over d_in and averaged "
+                         f"over the batch, is {error:.4g}; put other terms and factors into a loss of another name")
+
+
+def _mostly_equal(a: Tensor, b: Tensor) -> bool:
+    """Equal, but for few of the entries of b that are not zero: those at the edge of being active."""
+    other = ~torch.isclose(a.float(), b.float(), rtol=1e-3, atol=1e-5)
+    return bool(other.sum() <= 0.02 * (b != 0).sum())
