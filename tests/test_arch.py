@@ -4,12 +4,12 @@ import pytest
 import torch
 from pretended_gpu import TRITON
 
-from saesweep.arch import latents, ops
+from saesweep.arch import latents
 from saesweep.arch.batchtopk import BatchTopK
 from saesweep.arch.execution import Execution
 from saesweep.arch.gated import Gated
 from saesweep.arch.jumprelu import JumpReLU
-from saesweep.arch.ops import cpu
+from saesweep.arch.ops import cpu, entries
 from saesweep.arch.ops.plain import kept, tangent
 from saesweep.arch.relu import ReLU
 from saesweep.arch.topk import TopK
@@ -86,7 +86,7 @@ def gradients(sae, loss):  # of all but thresholds: theirs are pseudo-gradients
 @pytest.mark.parametrize("layout", ["list", "dense"])
 @pytest.mark.parametrize("name", MAKE)
 def test_the_step_is_the_equation_in_value_and_gradient(name, layout, monkeypatch):
-    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
+    monkeypatch.setattr(entries, "DENSE_BELOW", 0)
     sae, x = made(name), data()
     sae.execution.dense = layout == "dense"
     coefficient = torch.zeros_like(COEFFICIENT) if name == "jumprelu" else COEFFICIENT
@@ -114,7 +114,7 @@ def test_the_compiled_step_over_a_list_equals_the_dense_one_with_autograd(name, 
     """In fp32, where the kernels are: numba's, entries chosen in int8, int16 and fp32, and Triton's in its interpreter."""
     if how == "int16" and not AVX2:
         pytest.skip("needs a processor with AVX2")
-    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
+    monkeypatch.setattr(entries, "DENSE_BELOW", 0)
     monkeypatch.setattr(cpu, "rough_in", lambda: how)
     if how == "gpu":
         pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
@@ -173,7 +173,7 @@ def test_a_list_that_would_be_longer_than_a_dense_matrix_is_worth_is_not_made():
     u, W_enc_T = data().float(), torch.randn(D_SAE, D_IN)
     zero = torch.zeros(D_SAE)
     assert cpu.choose(u, W_enc_T, zero, zero, 0) is None  # half of the latents
-    assert cpu.choose(u, W_enc_T, zero, None, D_SAE // ops.DENSE_BELOW + 1) is None
+    assert cpu.choose(u, W_enc_T, zero, None, D_SAE // entries.DENSE_BELOW + 1) is None
     assert cpu.choose(u, W_enc_T, zero, zero + 100.0, 0) is not None
 
 
@@ -216,7 +216,7 @@ def test_gateds_auxiliary_loss_does_not_reach_the_decoder():
 
 
 def test_a_frozen_matrix_stays_as_it_is_where_the_optimizer_forms_the_gradients(monkeypatch):
-    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
+    monkeypatch.setattr(entries, "DENSE_BELOW", 0)
     sae = made("topk").float()
     sae.W_enc_T.requires_grad_(False)
     sae.execution.deferred_gradients = []

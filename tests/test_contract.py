@@ -16,8 +16,9 @@ from small import CONF, SIZES, job, trained
 from standin.cli import ENV, ROOT
 from torch import distributed as dist
 
-from saesweep.arch import base, latents, ops
+from saesweep.arch import base, latents
 from saesweep.arch.jumprelu import JumpReLU
+from saesweep.arch.ops import entries
 from saesweep.arch.ops.plain import tangent
 from saesweep.arch.relu import ReLU
 from saesweep.arch.topk import TopK
@@ -103,7 +104,7 @@ def test_the_losses_have_the_same_keys_at_every_step(name):
 @pytest.mark.parametrize("dense", [False, True], ids=["list", "dense"])
 @every_yaml
 def test_reconstruction_is_the_full_error_of_what_the_latents_decode_to(name, dense, monkeypatch):
-    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
+    monkeypatch.setattr(entries, "DENSE_BELOW", 0)
     sae, x = made(name), data()
     sae.execution.dense = dense
     for progress in PROGRESS:
@@ -118,7 +119,7 @@ def test_reconstruction_is_the_full_error_of_what_the_latents_decode_to(name, de
 @pytest.mark.parametrize("progress", [0.0, 1.0])
 @every_yaml
 def test_a_step_over_a_list_has_the_values_and_gradients_of_the_dense_one(name, progress, dtype, monkeypatch):
-    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
+    monkeypatch.setattr(entries, "DENSE_BELOW", 0)
     found = {}
     for dense in (False, True):
         sae = made(name).to(dtype)
@@ -142,7 +143,7 @@ def test_a_step_over_a_list_has_the_values_and_gradients_of_the_dense_one(name, 
 @every_yaml
 def test_gradients_that_the_optimizer_forms_row_by_row_lead_to_the_same_weights(name, dead, clip, monkeypatch):
     """Those of AuxK, of the dead latents, are formed, and are added."""
-    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
+    monkeypatch.setattr(entries, "DENSE_BELOW", 0)
     ends = {}
     for deferred in (False, True):
         sae = made(name).float()

@@ -11,7 +11,7 @@ ORDER = (  # from the top downwards, as CONTRIBUTING.md draws it
     "errors", "old_names",
 )
 ENTRIES = ("__init__", "cli")  # above all of them
-OF_ARCH = {"torch", "numba", "numpy", "triton", "jaxtyping"}
+OF_ARCH = {"torch", "numba", "llvmlite", "numpy", "triton", "jaxtyping"}
 
 
 @cache

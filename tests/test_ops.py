@@ -6,7 +6,8 @@ from pretended_gpu import TRITON
 from torch.utils._pytree import tree_leaves, tree_map
 
 from saesweep.arch import ops
-from saesweep.arch.ops import Adam, Sums, cpu, int16, plain, starts_of
+from saesweep.arch.ops import cpu, entries, int16, plain
+from saesweep.arch.ops.entries import Adam, Sums, starts_of
 
 pytestmark = pytest.mark.kernels
 SIZES = [(33, 12, 96), (16, 48, 257)]  # batch, d_in, d_sae
@@ -83,7 +84,7 @@ def test_the_columns_that_fired_are_those_of_the_definition(backend, lists):
 
 @pytest.mark.parametrize("k", [0, 7])
 def test_the_chosen_entries_are_those_of_the_definition_and_in_its_order(backend, k, monkeypatch):
-    monkeypatch.setattr(ops, "DENSE_BELOW", 0)
+    monkeypatch.setattr(entries, "DENSE_BELOW", 0)
     u, W_enc_T, b_enc = drawn(40, 24), drawn(300, 24, seed=1), drawn(300, seed=2)
     above = None if k else torch.full((300,), 9.0) + drawn(300, seed=3)
     starts, rows, columns, values = backend.choose(u, W_enc_T, b_enc, above, k)

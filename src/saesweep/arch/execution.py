@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from saesweep.arch.ops import DeferredGradients
+from saesweep.arch.ops.entries import DeferredGradients
 
 
 class SingleRank:

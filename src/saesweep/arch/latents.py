@@ -25,7 +25,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saesweep.arch.execution import Execution
-from saesweep.arch.ops import DeferredGradients, Sums, ops_for
+from saesweep.arch.ops import ops_for
+from saesweep.arch.ops.entries import DeferredGradients, Sums
 from saesweep.arch.ops.plain import kept
 
 

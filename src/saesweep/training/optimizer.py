@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
-from saesweep.arch.ops import Adam, DeferredGradients, Sums, ops_for
+from saesweep.arch.ops import ops_for
+from saesweep.arch.ops.entries import Adam, DeferredGradients, Sums
 
 
 class UnitRowAdam(torch.optim.Optimizer):

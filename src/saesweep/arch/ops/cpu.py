@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saesweep.arch import ops
-from saesweep.arch.ops import Adam, Chosen, Sums, int16, kernels, starts_of
+from saesweep.arch.ops import entries, int16, kernels
+from saesweep.arch.ops.entries import Adam, Chosen, Sums, starts_of
 
 
 @torch.no_grad()
@@ -32,13 +32,13 @@ def choose(
     above: Float[Tensor, " d_sae"] | None, k: int,
 ) -> Chosen | None:
     batch, d_sae = len(u), len(W_enc_T)
-    if above is None and ops.DENSE_BELOW * k > d_sae:
+    if above is None and entries.DENSE_BELOW * k > d_sae:
         return None
     room = d_sae // 2 + 1
     slots = torch.empty(batch, room, dtype=torch.int32)
     counts = torch.empty(batch, dtype=torch.int64)
     _scan(u, W_enc_T, b_enc, above, k, slots, counts)
-    if int(counts.max()) > room or ops.DENSE_BELOW * int(counts.sum()) > 2 * batch * d_sae:
+    if int(counts.max()) > room or entries.DENSE_BELOW * int(counts.sum()) > 2 * batch * d_sae:
         return None
     values = torch.empty(batch, room)
     exact = (slots, values, counts, u, W_enc_T, b_enc)
@@ -48,7 +48,7 @@ def choose(
         kernels.keep_largest(*_arrays(*exact), k)
     starts = starts_of(counts)
     n = int(starts[-1])
-    if ops.DENSE_BELOW * n > batch * d_sae:
+    if entries.DENSE_BELOW * n > batch * d_sae:
         return None
     rows, columns, out = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.int64), torch.empty(n)
     kernels.flatten(*_arrays(slots, values, starts, rows, columns, out))

@@ -21,8 +21,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from saesweep.arch import ops
-from saesweep.arch.ops import Adam, Chosen, Sums, plain, starts_of
+from saesweep.arch.ops import entries, plain
+from saesweep.arch.ops.entries import Adam, Chosen, Sums, starts_of
 
 ROUNDING = 2.0**-7
 SCAN = 1024  # latents per block of a scan
@@ -33,7 +33,7 @@ sort_by_column, fired = plain.sort_by_column, plain.fired
 @torch.no_grad()
 def choose(u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: int) -> Chosen | None:
     batch, d_sae = len(u), len(W_enc_T)
-    if above is None and ops.DENSE_BELOW * k > d_sae:
+    if above is None and entries.DENSE_BELOW * k > d_sae:
         return None
     rough = torch.addmm(b_enc.bfloat16(), u.bfloat16(), W_enc_T.bfloat16().T)
     if above is None:
@@ -43,7 +43,7 @@ def choose(u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: i
     _count[(batch,)](*near, counts, d_sae, BLOCK=SCAN)
     starts = starts_of(counts)
     n = int(starts[-1])
-    if ops.DENSE_BELOW * n > batch * d_sae:
+    if entries.DENSE_BELOW * n > batch * d_sae:
         return None
     rows, columns = counts.new_empty(n), counts.new_empty(n)
     _list[(batch,)](*near, starts, rows, columns, d_sae, BLOCK=SCAN)

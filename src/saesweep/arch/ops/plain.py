@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.arch import ops
-from saesweep.arch.ops import Adam, Chosen, Sums, starts_of
+from saesweep.arch.ops import entries
+from saesweep.arch.ops.entries import Adam, Chosen, Sums, starts_of
 
 
 def kept(pi: Float[Tensor, "batch d_sae"], above: Float[Tensor, " d_sae"] | None, k: int) -> Bool[Tensor, "batch d_sae"]:
@@ -24,7 +24,7 @@ def choose(
 ) -> Chosen | None:
     pi = F.linear(u, W_enc_T, b_enc)
     mask = kept(pi, above, k)
-    if ops.DENSE_BELOW * int(mask.sum()) > mask.numel():
+    if entries.DENSE_BELOW * int(mask.sum()) > mask.numel():
         return None
     rows, columns = mask.nonzero(as_tuple=True)
     return starts_of(mask.sum(1)), rows, columns, pi[rows, columns]

@@ -4,7 +4,8 @@ Left out are two that few runs need: `adam_sums`, for runs without clipping, and
 """
 import torch
 
-from saesweep.arch.ops import Adam, Sums, cpu
+from saesweep.arch.ops import cpu
+from saesweep.arch.ops.entries import Adam, Sums
 
 
 def compile_usual() -> None:
