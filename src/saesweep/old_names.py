@@ -1,4 +1,4 @@
-"""Names of modules that have moved: what a config, a command or a notebook has written down keeps working.
+"""The table of modules that have moved: old configs, commands and notebooks keep working.
 
 `import saesweep.models`, `python -m saesweep.pareto` and `_target_: saesweep.strategies.PerRank` find the module where it is
 now. Where a package has taken the name of a module (saesweep.training), its attributes are looked up in that module.
@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 MOVED = {
     "activations": "data.stream", "cache": "data.disk_cache", "enough": "data.text_length", "overlap": "data.overlap",
@@ -42,12 +42,12 @@ NEW = {f"saesweep.{old}": f"saesweep.{new}" for old, new in MOVED.items()}
 
 
 class Finder:
-    """Asked last, so that no other import is slower."""
+    """The last finder, so that no other import is slower."""
 
     def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in NEW or (spec := find_spec(NEW[name])) is None:
             return None
-        return ModuleSpec(name, Moved(spec), origin=spec.origin)
+        return ModuleSpec(name, cast(Any, Moved(spec)), origin=spec.origin)
 
 
 class Moved:
@@ -60,10 +60,11 @@ class Moved:
         return import_module(self.spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self.spec  # Python has put the old name's there
+        module.__spec__ = self.spec  # Python has set that of the old name
 
     def get_code(self, fullname: str) -> CodeType | None:
-        return self.spec.loader.get_code(self.spec.name)  # of python -m
+        loader: Any = self.spec.loader
+        return loader.get_code(self.spec.name)  # for python -m
 
 
 def install() -> None:

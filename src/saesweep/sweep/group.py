@@ -112,7 +112,7 @@ def _trained(part: LocalGroup, module: SAESweep, stream: ActivationStream, input
     results = distributed.broadcast(_finish(part, module, stream, inputs))
     for index, (folder, result) in enumerate(zip(part.folders, results, strict=True)):
         failed = (str(result) or repr(result)) if isinstance(result, Exception) else None
-        logger.finish(index, None if failed else result, failed)
+        logger.finish(index, None if isinstance(result, Exception) else result, failed)
         if failed is None and distributed.rank_in_sae() == 0:
             checkpoints.remove(folder)
     return results
@@ -197,8 +197,8 @@ def _finish(part: LocalGroup, module: SAESweep, stream: ActivationStream, inputs
     return ends
 
 
-def _warn_if_missed(job: Settings, member: Member, l0: float) -> None:
-    if target(job) is not None and abs(l0 / job["sparsity"] - 1) > MISSED:
+def _warn_if_missed(job: Settings, member: Member, l0: float | None) -> None:
+    if l0 is not None and target(job) is not None and abs(l0 / job["sparsity"] - 1) > MISSED:
         log.warning("%s: its L0 on held-out text is %.1f; its target is sparsity=%d", member.label, l0, job["sparsity"])
 
 

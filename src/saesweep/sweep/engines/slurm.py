@@ -40,7 +40,7 @@ class Slurm:
     def __enter__(self) -> Slurm:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         """Running jobs save and exit; pending ones are cancelled."""
         live = [(group, job) for group, job in self.jobs if _state(job.job_id) in LIVE]
         for group, job in live:
