@@ -8,7 +8,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from standin.cli import ROOT, composed
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "sweeps").glob("*.yaml"))]
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*TEXTS, *sorted((ROOT / "sweeps").glob("*.yaml"))]
 OVERRIDES = r"\+?(trainer|hydra/launcher|cache|logger|text|arch\.\w+|activations\.\w+)=\S"
 
 
@@ -47,8 +48,21 @@ def test_commands_are_found():
     assert any("hydra/launcher=slurm" in words for words in found) and len(found) > 30
 
 
-def test_every_file_that_the_map_names_is_there():
-    text = (ROOT / "README.md").read_text()
-    drawn = text[text.index("## The map") : text.index("## Adding things")]
-    there = {path.name for folder in (ROOT, ROOT / "src") for path in folder.glob("**/*.py" if folder != ROOT else "*.py")}
-    assert {name for name in re.findall(r"[a-z_0-9]+\.py", drawn)} <= there
+def test_every_file_and_package_that_the_picture_and_the_walk_name_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    drawn = text[text.index("## The house") : text.index("## Style")]
+    package = ROOT / "src/saesweep"
+    packages = re.findall(r"[├┌│└─]─? +(\w+)/ ", drawn)
+    assert {"sweep", "engines", "runtime"} <= {*packages}
+    for name in packages:
+        assert list(package.glob(f"**/{name}/__init__.py")), name
+    files = re.findall(r"`([a-z_0-9/]+\.(?:py|yaml))`", drawn)
+    assert len(files) > 10
+    for name in files:
+        assert any((folder / name).exists() for folder in (ROOT, package, package / "sweep/engines")), name
+
+
+def test_no_link_of_a_page_leads_nowhere():
+    for page in TEXTS:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)

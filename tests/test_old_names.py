@@ -56,7 +56,7 @@ def test_a_documented_command_runs_by_its_old_name(module, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name, raising=False)  # as in a new process
     with pytest.raises(SystemExit) as end:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    assert end.value.code == 0 and f"usage: python -m {old_names.NEW[module]}" in capsys.readouterr().out
+    assert end.value.code == 0 and f"usage: saesweep {module.split('.')[-1]}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("old, new", [

@@ -1,6 +1,6 @@
 """A saved W&B workspace for a project of sweeps: Pareto plots, matched L0, curves over tokens, latents, throughput.
 
-    python -m saesweep.report.dashboard --entity ENTITY --project PROJECT
+    saesweep dashboard --entity ENTITY --project PROJECT
 
 needs a login (wandb login) and the extra: pip install -e '.[dashboard]'. It prints the URL of the workspace. Runs have the
 colour of their architecture; --update URL colours the runs of later sweeps. --spec FILE writes the workspace as JSON and
@@ -75,7 +75,7 @@ def _installed() -> ModuleType:
     try:
         import wandb_workspaces.workspaces as ws
     except ImportError as error:
-        raise UsageError("saesweep.report.dashboard needs wandb-workspaces: pip install -e '.[dashboard]'") from error
+        raise UsageError("saesweep dashboard needs wandb-workspaces: pip install -e '.[dashboard]'") from error
     return ws
 
 

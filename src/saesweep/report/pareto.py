@@ -1,7 +1,7 @@
 """The report of one or more sweeps: a table, the comparison of architectures, figures and a page.
 
-    python -m saesweep.report.pareto outputs/default
-    python -m saesweep.report.pareto outputs/a outputs/b --out outputs/both
+    saesweep pareto outputs/default
+    saesweep pareto outputs/a outputs/b --out outputs/both
 
 prints the table and the comparison, and writes pareto.csv, pareto.json, pareto.html, pareto.png, pareto.svg,
 frequency.png and frequency.svg: for one sweep into its folder, for several into the folder given by --out.

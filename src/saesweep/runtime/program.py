@@ -4,18 +4,12 @@ from pathlib import Path
 
 INSTALLED = "SAESWEEP_PROGRAM"  # set where the installed program was called; the ranks of a group inherit it
 ROOT = "SAESWEEP_ROOT"  # the folder that holds conf/ and sweeps/, for the search path
-IN_A_CHECKOUT = {
-    "train": "python train.py",
-    "pareto": "python -m saesweep.report.pareto",
-    "dashboard": "python -m saesweep.report.dashboard",
-    "join": "python -m saesweep.sweep.engines.join",
-}
 
 
 def called(command: str) -> str:
-    """How the user types a command here: `saesweep train`, or `python train.py` in a checkout."""
-    is_program = INSTALLED in os.environ or not (root() / "train.py").is_file()
-    return f"saesweep {command}" if is_program else IN_A_CHECKOUT[command]
+    """What the user types for a command: `saesweep pareto`; for train in a checkout, `python train.py`."""
+    in_checkout = INSTALLED not in os.environ and (root() / "train.py").is_file()
+    return "python train.py" if command == "train" and in_checkout else f"saesweep {command}"
 
 
 def conf_folders(root: Path) -> list[Path]:

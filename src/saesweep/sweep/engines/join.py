@@ -1,6 +1,6 @@
 """Further nodes of a sweep without a scheduler: the usual command on the first node, and on each other one
 
-    MASTER_ADDR=first MASTER_PORT=29500 NODE_RANK=1 python -m saesweep.sweep.engines.join outputs/default
+    MASTER_ADDR=first MASTER_PORT=29500 NODE_RANK=1 saesweep join outputs/default
 
 All nodes see the sweep's folder. A node that joins runs its ranks of every group, and ends with the launcher.
 """
