@@ -16,7 +16,7 @@ from saesweep.lm import models
 from saesweep.lm.models import LanguageModel
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.storage.checkpoints import Cohort, cohorts
-from saesweep.sweep import group, inputs
+from saesweep.sweep import group, group_setup, inputs
 from saesweep.sweep.inputs import point_of
 from saesweep.sweep.origin import determined_by
 from saesweep.sweep.resources import Resources
@@ -109,8 +109,8 @@ def untrained(jobs: list[dict], folders: list[Path] | None = None, **more) -> tu
     """The group, its stream and what it is trained on, as `train_group` makes them: new, or as they were saved."""
     trained_on = inputs_of(jobs[0], [point_of(job) for job in jobs])
     (cohort,) = cohorts(folders) if folders else [Cohort(0, list(range(len(jobs))), [None] * len(jobs))]
-    part = group.LocalGroup(jobs, folders or [], jobs[0], RESOURCES)
-    module, stream = group.prepared(part, trained_on, cohort, **({"progress": lambda module: None} | more))
+    part = group_setup.LocalGroup(jobs, folders or [], jobs[0], RESOURCES)
+    module, stream = group_setup.prepared(part, trained_on, cohort, **({"progress": lambda module: None} | more))
     return module, stream, trained_on
 
 
@@ -123,5 +123,5 @@ def trained(jobs: list[dict], folder: Path, **more) -> SAESweep:
 
 
 def fitted(module: SAESweep, stream: object, jobs: list[dict], folders: list[Path]) -> None:
-    fit(module, stream, group.logger_of(group.LocalGroup(jobs, folders, jobs[0], RESOURCES)), jobs[0], folders,
+    fit(module, stream, group_setup.logger_of(group_setup.LocalGroup(jobs, folders, jobs[0], RESOURCES)), jobs[0], folders,
         determined_by(jobs[0], RESOURCES))

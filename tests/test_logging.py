@@ -24,7 +24,7 @@ from saesweep.errors import UsageError
 from saesweep.loggers.identity import MemberInfo
 from saesweep.loggers.sweep_logger import SweepLogger
 from saesweep.loggers.wandb_runs import FINAL, SummaryRun, flush, sync_command
-from saesweep.sweep.group import LocalGroup, logger_of
+from saesweep.sweep.group_setup import LocalGroup, logger_of
 from saesweep.sweep.resources import Resources
 
 KEYS = ["loss", "l0", "fvu"]

@@ -21,7 +21,7 @@ from saesweep.evaluation.recovery import recovery
 from saesweep.loggers.identity import labels
 from saesweep.runtime import distributed
 from saesweep.storage.checkpoints import cohorts
-from saesweep.sweep import group
+from saesweep.sweep import group_setup
 from saesweep.sweep.inputs import point_of
 from saesweep.sweep.origin import require_same
 from saesweep.training import fit
@@ -467,7 +467,7 @@ def test_a_saved_sae_reconstructs_raw_activations_as_the_eval_says(sweep, text):
 
 
 def test_a_member_that_failed_is_returned_as_an_error_and_the_others_as_numbers(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(group, "Progress", lambda stream: Spoiled(0, 640))
+    monkeypatch.setattr(group_setup, "Progress", lambda stream: Spoiled(0, 640))
     cfgs = [job(text, f"arch={name}") for name in ("topk", "relu")]
     failed, numbers = train_group(cfgs, [tmp_path / "0", tmp_path / "1"])
     assert isinstance(failed, RuntimeError) and "topk/4" in str(failed) and "1,280 tokens" in str(failed)
@@ -485,7 +485,7 @@ def test_a_training_killed_in_its_evaluation_is_not_trained_again(text, tmp_path
         patch.setattr(group, "_finish", killed)
         train_group([job_of_it], [tmp_path / "topk"])
     steps = []
-    monkeypatch.setattr(group, "Progress", lambda stream: lambda module: steps.append(module.tokens))
+    monkeypatch.setattr(group_setup, "Progress", lambda stream: lambda module: steps.append(module.tokens))
     assert train_group([job_of_it], [tmp_path / "topk"]) == [sweep[1][ARCHS.index("topk")]]
     assert not steps and not (tmp_path / "topk/checkpoint").exists()
 

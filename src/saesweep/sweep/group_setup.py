@@ -1,0 +1,93 @@
+"""The SAEs of a group, their activation stream and their loggers, new or from checkpoints."""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from saesweep.config.settings import Settings, device_of, target
+from saesweep.data.normalisation import Statistics
+from saesweep.data.prefetch import ReadAhead
+from saesweep.data.stream import ActivationStream, Position
+from saesweep.lm.hooks import HookPoint
+from saesweep.loggers.identity import MemberInfo, labels
+from saesweep.loggers.sweep_logger import SweepLogger
+from saesweep.runtime import distributed
+from saesweep.storage import checkpoints
+from saesweep.storage.checkpoints import Checkpoint, Cohort
+from saesweep.sweep.inputs import Inputs, point_of
+from saesweep.sweep.resources import Resources
+from saesweep.training.build import build
+from saesweep.training.fit import Progress
+from saesweep.training.l0_controller import Coefficient
+from saesweep.training.module import Member, SAESweep
+
+
+class LocalGroup(NamedTuple):
+    """The SAEs of a group that this rank trains."""
+
+    jobs: list[Settings]
+    folders: list[Path]
+    shared: Settings  # of one of the jobs: the settings that all share
+    resources: Resources
+
+    def of(self, which: Iterable[int]) -> LocalGroup:
+        which = list(which)
+        return LocalGroup([self.jobs[i] for i in which], [self.folders[i] for i in which], self.shared, self.resources)
+
+
+def prepared(part: LocalGroup, inputs: Inputs, cohort: Cohort, **more: Any) -> tuple[SAESweep, ActivationStream]:
+    """The SAEs and their stream, new or from checkpoints."""
+    shared, points = part.shared, list(map(point_of, part.jobs))
+    stream = _stream(shared, inputs.source, math.ceil(shared["tokens"] / shared["batch_tokens"]))
+    found = [checkpoints.read(file) for file in cohort.saves if file is not None]
+    if cohort.step:
+        position = distributed.broadcast_from_any(found[0].state["position"] if found else None)
+        statistics = {point: _statistics(save) for point, save in zip(points, found, strict=True)}
+        stream.resume(Position(**position), statistics)
+    progress = Progress(stream)  # before the first window is harvested
+    stream.only(points)
+    named = zip(part.jobs, points, labels(part.jobs, part.folders), strict=True)
+    members = [_member(label, job, point, stream) for job, point, label in named]
+    sizes = {"log_tokens": shared["log_tokens"], "dead_after": shared["evaluation"]["dead_after"], "progress": progress}
+    module = SAESweep(members, steps=stream.steps, batch_tokens=shared["batch_tokens"], **(sizes | more))
+    module.steps_done = cohort.step
+    if cohort.step:
+        if shared["trainer"]["precision"] == "64-true":
+            module.double()  # before the checkpoint is loaded; Lightning would convert after
+        for member, save in zip(members, found, strict=True):
+            module.restore_(member, *save)
+    return module, stream
+
+
+def _statistics(save: Checkpoint) -> Statistics:
+    return Statistics.restored(save.tensors, save.state["statistics"])
+
+
+def _stream(job: Settings, source: Any, steps: int) -> ActivationStream:
+    numbers = job["activations"]
+    return ActivationStream(
+        source, steps=steps, batch_tokens=job["batch_tokens"], stream_seed=job["stream_seed"],
+        center=numbers["center"], max_norm=numbers["max_norm"], statistics=numbers["statistics"],
+        ahead=ReadAhead(device_of(job)) if job["read_ahead"] else None,
+    )
+
+
+def _member(label: str, job: Settings, point: HookPoint, stream: ActivationStream) -> Member:
+    arch = job["arch"]
+    control = arch["control"]
+    coefficient = control and Coefficient(job["sparsity"], fixed=arch["coefficient"], **control)
+    sae = build(job, len(stream.statistics[point].mean))
+    return Member(label, point, sae, coefficient, arch["optimizer"])
+
+
+def logger_of(part: LocalGroup) -> SweepLogger:
+    infos = [
+        MemberInfo(
+            folder, job, job["name"], job["model"]["name"], job["site"]["name"], job["layer"],
+            job["arch"]["name"], target(job), job["seed"],
+        )
+        for job, folder in zip(part.jobs, part.folders, strict=True)
+    ]
+    return SweepLogger(infos, part.shared.get("logger") or {})
