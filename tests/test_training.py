@@ -21,7 +21,7 @@ from saesweep.evaluation.recovery import recovery
 from saesweep.loggers.identity import labels
 from saesweep.runtime import distributed
 from saesweep.storage.checkpoints import cohorts
-from saesweep.sweep import group_setup
+from saesweep.sweep import group, group_setup
 from saesweep.sweep.inputs import point_of
 from saesweep.sweep.origin import require_same
 from saesweep.training import fit
@@ -482,7 +482,7 @@ def test_a_training_killed_in_its_evaluation_is_not_trained_again(text, tmp_path
     (tmp_path / "topk").mkdir()
     job_of_it = job(text, "arch=topk", "save_tokens=1280")
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(group, "_finish", killed)
+        patch.setattr(group, "finish", killed)
         train_group([job_of_it], [tmp_path / "topk"])
     steps = []
     monkeypatch.setattr(group_setup, "Progress", lambda stream: lambda module: steps.append(module.tokens))
