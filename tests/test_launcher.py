@@ -203,7 +203,7 @@ def test_saes_that_did_not_fit_into_memory_together_are_planned_apart(capsys):
     checkpoints.halve_group_size([PLACE / "flat/16"] * 4)
     assert train("-m", "plan=true", "arch=flat", "sparsity=16,32,64").code == 0
     out = capsys.readouterr().out
-    assert "3 SAEs to train in 2 groups" in out and "2 SAEs (2 at a time: more ran out of memory)" in out
+    assert "3 SAEs to train in 2 groups" in out and "2 SAEs (2 at a time: more run out of memory)" in out
 
 
 def test_what_did_not_fit_into_memory_may_be_tried_smaller():

@@ -90,7 +90,7 @@ def test_a_folder_without_an_sae_is_refused_with_where_there_are_some(reference_
         saesweep.load(reference_sweep)
     with pytest.raises(UsageError, match="holds no finished SAE: give a job's folder"):
         saesweep.load(tmp_path)
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         saesweep.results(tmp_path / "no")
 
 

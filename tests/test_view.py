@@ -66,7 +66,7 @@ def test_one_table_with_a_row_per_sae_is_rewritten_in_place_and_gives_way_to_the
     assert any("/s  " in line and "s left" in line for screen in screens for line in screen)
     assert not [line for line in everything if "dead   state" in line], "the table is gone"
     text = "\n".join(everything)
-    assert text.index("4 SAEs to train in 1 group") < text.index("thresholds shifted") < text.index("Which is better")
+    assert text.index("4 SAEs to train in 1 group") < text.index("thresholds shifted") < text.index("Comparison at the same L0")
 
 
 def test_where_there_is_no_room_the_ones_that_matter_are_shown_and_all_are_counted(sweep, tmp_path):
