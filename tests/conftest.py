@@ -14,12 +14,11 @@ if not os.path.exists("/dev/nvidia0"):
 
 
 def pytest_xdist_auto_num_workers(config):
-    """One process for the tests of one file; for several, one more than there are cores, since some wait for other programs
-    (at most 4: about 1 GB each)."""
+    """One process for the tests of one file, a process per core (at most 4: about 1 GB each) for those of several."""
     files = {argument.split("::")[0] for argument in config.args}
     if len(files) == 1 and next(iter(files)).endswith(".py"):
         return 0
-    return min(len(os.sched_getaffinity(0)) + 1, 4)
+    return min(len(os.sched_getaffinity(0)), 4)
 
 
 SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"]}

@@ -1,9 +1,9 @@
 """The command line: what it says, how fast, from where, what it leaves. The training is a stand-in (tests/standin)."""
+import resource
 import shlex
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -38,13 +38,17 @@ def test_help_lists_the_knobs_and_the_choices_of_every_group():
 @pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("word", ["--help", "sparsty=3", "site=residd"])
-def test_an_answer_without_work_comes_in_under_a_second(word):
+def test_an_answer_without_work_takes_under_a_second_of_a_core(word):
+    """Processor time, which other processes beside it lengthen little: torch alone takes longer to import."""
     def seconds():
-        start = time.perf_counter()
-        typed(word)
-        return time.perf_counter() - start
+        return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])  # user and system
 
-    assert min(seconds() for _ in range(3)) < 1
+    def taken():
+        before = seconds()
+        typed(word)
+        return seconds() - before
+
+    assert 0 < min(taken() for _ in range(3)) < 1
 
 
 @pytest.mark.parametrize("words, line", [
