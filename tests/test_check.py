@@ -181,6 +181,7 @@ def test_what_is_taken_for_an_argument_of_lightnings_trainer_is_one():
     assert set(inspect.signature(lightning.Trainer).parameters) >= TRAINER
 
 
+@pytest.mark.slow
 def test_what_a_plan_needs_does_not_import_lightning():
     script = "import sys, saesweep.sweep.probe, saesweep.sweep.single_job; assert 'lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -305,6 +305,7 @@ def test_a_target_that_cannot_be_met_is_left_alone_and_no_latent_becomes_negativ
 # Together and on several ranks
 
 
+@pytest.mark.slow
 def test_trained_together_and_alone_the_saes_are_bitwise_the_same(tmp_path):
     jobs = [job(None, f"arch={name}", "tokens=640") for name in YAMLS]
     together = trained(jobs, tmp_path / "together").members
@@ -351,6 +352,7 @@ def on_a_rank(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_train_what_one_trains_and_stop_alike_where_the_losses_change(tmp_path):
     ranks = [warm._context.Process(target=on_a_rank, args=(rank, tmp_path)) for rank in range(2)]
     for rank in ranks:
@@ -371,6 +373,7 @@ def test_two_ranks_train_what_one_trains_and_stop_alike_where_the_losses_change(
 # Broken contracts
 
 
+@pytest.mark.slow
 def test_an_sae_whose_losses_change_stops_alone_with_one_line_and_the_others_do_not_notice(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("SAESWEEP_PACKAGES", "test_contract")
     topk, relu, broken = (job(None, f"arch={name}") for name in ("topk", "relu", "topk"))
@@ -461,6 +464,7 @@ def shown():
     return files, shlex.split(command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("trainer=ddp_sim",)], ids=["one process", "two ranks"])
 def test_the_readmes_architecture_of_ones_own_runs_from_an_empty_folder(more, tmp_path):
     files, (environment, *typed) = shown()

@@ -15,6 +15,8 @@ from saesweep.config.json_schema import json_schema, print_schema
 GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger")
 FILES = [path for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory):
