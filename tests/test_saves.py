@@ -121,7 +121,7 @@ def test_a_sweep_that_is_killed_leaves_what_an_undisturbed_one_leaves(moment, te
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.skipif(not os.environ.get("CI_FULL"), reason="takes 13 minutes: set CI_FULL=1")
+@pytest.mark.skipif(not os.environ.get("CI_FULL"), reason="takes 3 minutes: set CI_FULL=1")
 def test_a_sweep_killed_at_20_random_moments_leaves_what_an_undisturbed_one_leaves(text, undisturbed, tmp_path):
     """Whenever it has reached its end, it is started anew, until it was killed so often."""
     whole, seconds = undisturbed
