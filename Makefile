@@ -1,7 +1,7 @@
 # What one types all day. `make fast` before each commit, `make test` before each push.
 .PHONY: fast test long lint docs demo
 
-fast:  ## lint, types and the fast tests: 3 minutes
+fast:  ## lint and the fast tests: 2 minutes
 	ruff check .
 	pytest -q -m "not slow"
 

@@ -68,12 +68,12 @@ class SearchPath(SearchPathPlugin):
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        root, here = os.environ.get(program.ROOT), Path.cwd()
+        root = os.environ.get(program.ROOT)
         if root is None:  # another Hydra application
             return
-        if program.INSTALLED in os.environ and here != Path(root):
-            search_path.prepend(YOURS, f"conf://{here}/conf", anchor="main")
-            search_path.append(YOURS, f"sweeps://{here}")
+        if own := program.own_folder(Path(root)):
+            search_path.prepend(YOURS, f"conf://{own}/conf", anchor="main")
+            search_path.append(YOURS, f"sweeps://{own}")
         search_path.append("saesweep", f"sweeps://{root}")
 
 

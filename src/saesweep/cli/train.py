@@ -24,7 +24,7 @@ def main(root: Path | None = None) -> None:
     if "--schema" in sys.argv[1:]:
         from saesweep.config.json_schema import print_schema
 
-        print_schema(*program.conf_folders(root))
+        print_schema(*(folder / "conf" for folder in (root, program.own_folder(root)) if folder))
         return
     with one_line_errors():
         hydra.main(version_base="1.3", config_path=str(root / "conf"), config_name="train")(train)()

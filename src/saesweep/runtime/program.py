@@ -12,10 +12,10 @@ def called(command: str) -> str:
     return "python train.py" if command == "train" and in_checkout else f"saesweep {command}"
 
 
-def conf_folders(root: Path) -> list[Path]:
-    """The conf/ of the program and, where the installed program was called, the user's own in the working directory."""
-    own = Path.cwd() / "conf"
-    return [root / "conf", *([own] if INSTALLED in os.environ and own.is_dir() and own != root / "conf" else [])]
+def own_folder(root: Path) -> Path | None:
+    """The working directory, whose conf/ and sweeps/ the installed program reads too; None in a checkout and at the root."""
+    here = Path.cwd()
+    return here if INSTALLED in os.environ and here != root else None
 
 
 def root() -> Path:

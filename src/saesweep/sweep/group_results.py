@@ -17,7 +17,8 @@ from saesweep.storage.checkpoints import Checkpoint
 from saesweep.sweep.group_setup import LocalGroup
 from saesweep.sweep.inputs import Inputs, Numbers
 from saesweep.training.calibration import meet_l0_
-from saesweep.training.module import Member, SAESweep
+from saesweep.training.member import Member
+from saesweep.training.module import SAESweep
 
 log = logging.getLogger(__name__)
 MISSED = 0.05  # relative distance of L0 from its target above which a warning is logged

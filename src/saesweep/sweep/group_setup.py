@@ -21,7 +21,8 @@ from saesweep.sweep.resources import Resources
 from saesweep.training.build import build
 from saesweep.training.fit import Progress
 from saesweep.training.l0_controller import Coefficient
-from saesweep.training.module import Member, SAESweep
+from saesweep.training.member import Member
+from saesweep.training.module import SAESweep
 
 
 class LocalGroup(NamedTuple):

@@ -18,7 +18,8 @@ from saesweep.runtime import console, distributed, signals
 from saesweep.runtime.console import ProgressLine
 from saesweep.storage import checkpoints, files
 from saesweep.storage.checkpoints import Checkpoint
-from saesweep.training.module import Member, SAESweep
+from saesweep.training.member import Member
+from saesweep.training.module import SAESweep
 
 
 def fit(

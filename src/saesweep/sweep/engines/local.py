@@ -46,9 +46,8 @@ class GroupProcess:
         words = worker.command(self.place, self.jobs[0].settings["trainer"])
         worker.request(self.place, self.run, self.jobs)
         kept = {key: value for key, value in os.environ.items() if key not in OF_RANKS}
-        kept |= {worker.WATCH: str(os.getpid())}
+        kept |= {worker.WATCH: str(os.getpid()), **environment}
         output = (self.place / "output.txt").open("w") if console.is_live() else None  # the table has the terminal
-        kept |= environment
         self.process = subprocess.Popen(words, env=kept, start_new_session=True, stdout=output, stderr=output)
 
     def ask_to_stop(self) -> None:
