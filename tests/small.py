@@ -11,6 +11,7 @@ from standin.cli import ROOT, composed
 
 from saesweep.data import text_length
 from saesweep.data.held_out import held_out_blocks
+from saesweep.data.resources import Resources
 from saesweep.data.text import Corpus
 from saesweep.lm import models
 from saesweep.lm.models import LanguageModel
@@ -18,10 +19,9 @@ from saesweep.lm.tokenizer import Tokenizer
 from saesweep.storage.checkpoints import Cohort, cohorts
 from saesweep.sweep import group, group_setup, inputs
 from saesweep.sweep.inputs import point_of
-from saesweep.sweep.origin import determined_by
-from saesweep.sweep.resources import Resources
 from saesweep.training.fit import fit
 from saesweep.training.module import SAESweep
+from saesweep.training.origin import determined_by
 
 CONF = Path(__file__).parents[1] / "conf"
 SIZES = (

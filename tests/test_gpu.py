@@ -14,11 +14,11 @@ from small import job, tiny, train_group, trained, untrained, write_text
 from saesweep.arch import latents
 from saesweep.arch.ops import plain
 from saesweep.data.harvest import harvest
+from saesweep.data.resources import Resources
 from saesweep.lm import models
 from saesweep.lm.hooks import HookPoint
 from saesweep.storage.checkpoints import cohorts
 from saesweep.sweep.probe import estimate
-from saesweep.sweep.resources import Resources
 from saesweep.training import optimizer
 
 pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")

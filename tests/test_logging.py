@@ -20,12 +20,12 @@ from standin.cli import ROOT, composed, train
 
 from saesweep.config.check import check
 from saesweep.config.schema import wandb_mode
+from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.loggers.identity import MemberInfo
 from saesweep.loggers.sweep_logger import SweepLogger
 from saesweep.loggers.wandb_runs import FINAL, SummaryRun, flush, sync_command
 from saesweep.sweep.group_setup import LocalGroup, logger_of
-from saesweep.sweep.resources import Resources
 
 KEYS = ["loss", "l0", "fvu"]
 

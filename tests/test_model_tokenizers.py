@@ -9,9 +9,9 @@ import pytest
 from model_folders import LLAMA, TOKENS, byte_tokenizer, conf, llama, without
 from small import job, write_text
 
+from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.lm.models import load_tokenizer
-from saesweep.sweep.resources import Resources
 
 TEXT = "the quick brown fox jumps over the lazy dog, twice."
 

@@ -12,7 +12,6 @@ from model_folders import LLAMA, TOKENS, llama
 from small import ARCHS, RESOURCES, job
 
 import saesweep
-from saesweep.api import as_loaded
 from saesweep.data.harvest import harvest
 from saesweep.data.held_out import EVALUATION, blocks_of
 from saesweep.data.micro_batches import ordinary_positions
@@ -24,6 +23,7 @@ from saesweep.lm.hooks import edit
 from saesweep.storage import checkpoints
 from saesweep.sweep.inputs import ReadText
 from saesweep.training.build import build
+from saesweep.training.loaded import as_loaded
 
 ROOT = Path(__file__).parents[1]
 

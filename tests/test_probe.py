@@ -10,12 +10,12 @@ from small import ARCHS, RESOURCES, forget_the_text, job, write_text
 from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.topk import TopK
 from saesweep.data.forward_size import timed_forward as timed
+from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.lm import models
 from saesweep.sweep import probe
 from saesweep.sweep.inputs import point_of
 from saesweep.sweep.probe import estimate
-from saesweep.sweep.resources import Resources
 
 
 class Shrunk(JumpReLU):

@@ -5,8 +5,8 @@ from small import RESOURCES, forget_the_text, job, tiny, trained, write_text
 from test_activations import CONTEXT, EMBEDDING
 
 from saesweep.data import forward_size, harvest
+from saesweep.data.resources import Resources
 from saesweep.runtime import distributed
-from saesweep.sweep.resources import Resources
 
 RISING = [1.0, 1.9, 3.0, 4.0, 4.1, 4.15, 4.1, 4.0]  # tokens a second at 1, 2, 4, 8 ... blocks: level from 8 on
 

@@ -23,10 +23,10 @@ from saesweep.runtime import distributed
 from saesweep.storage.checkpoints import cohorts
 from saesweep.sweep import group, group_setup
 from saesweep.sweep.inputs import point_of
-from saesweep.sweep.origin import require_same
 from saesweep.training import fit
 from saesweep.training.member import Member
 from saesweep.training.module import SAESweep
+from saesweep.training.origin import require_same
 from saesweep.training.running_sums import RunningSums, moments_of
 
 SECTION_6 = {

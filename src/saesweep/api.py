@@ -9,36 +9,18 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from saesweep.arch.base import SparseAutoencoder
-from saesweep.data.normalisation import Statistics
 from saesweep.errors import UsageError
 from saesweep.evaluation.splicing import replaced
 from saesweep.lm import models
-from saesweep.lm.hooks import HookPoint, edit, hook_point
+from saesweep.lm.hooks import edit
 from saesweep.lm.models import LanguageModel
-from saesweep.storage import checkpoints, files, sweep_table
-from saesweep.training.build import build
+from saesweep.storage import checkpoints, sweep_table
+from saesweep.training.loaded import LoadedSAE, load
 
+__all__ = ["language_model", "load", "results", "splice"]
 log = logging.getLogger(__name__)
-
-
-class LoadedSAE(SparseAutoencoder):
-    """An SAE of its own architecture, with what it was trained on beside it."""
-
-    config: dict[str, Any]  # all settings
-    metrics: Mapping[str, int | float | None]  # docs/metrics.md
-    folder: Path
-    point: HookPoint  # where it reads the language model
-    statistics: Statistics  # of that hook point
-
-
-def as_loaded(sae: Any) -> LoadedSAE:
-    """The SAE itself, still of its architecture, that can hold a LoadedSAE's attributes."""
-    sae.__class__ = type(type(sae).__name__, (type(sae), LoadedSAE), {})
-    return sae
 
 
 def results(*sweeps: str | Path) -> pd.DataFrame:
@@ -48,30 +30,6 @@ def results(*sweeps: str | Path) -> pd.DataFrame:
     """
     df = sweep_table.table(*map(Path, sweeps), base=Path("."))
     return df.rename(columns={"path": "folder"})
-
-
-def load(folder: str | Path, device: str = "cpu") -> LoadedSAE:
-    """A trained SAE: `encode` [tokens, d_in] -> [tokens, d_sae] and `decode` back, in raw activation units.
-
-    Raises UsageError where the folder holds no finished SAE.
-    """
-    folder = Path(folder).resolve()
-    folder = folder.parent if folder.name == "sae" else folder
-    if not (folder / files.NUMBERS).is_file():
-        raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
-    config, tensors = files.settings(folder), load_file(folder / files.WEIGHTS)
-    sae = as_loaded(build(config, d_in=len(tensors["b_dec"])))
-    sae.load_exported_(tensors)
-    found = checkpoints.read(folder / files.STATISTICS)
-    sae.config, sae.metrics, sae.folder = config, files.numbers(folder), folder
-    sae.point = hook_point(config["model"], config["site"]["name"], config["layer"])
-    sae.statistics = Statistics.restored(found.tensors, found.state)
-    return sae.to(device).eval().requires_grad_(False)
-
-
-def _hint(folder: Path) -> str:
-    below = sorted(file.parent for file in folder.glob("**/" + files.NUMBERS))
-    return f"; there are {len(below)} below it, such as {below[0]}" if below else ": give a job's folder"
 
 
 def language_model(sae: LoadedSAE, device: str = "cpu") -> LanguageModel:

@@ -31,6 +31,7 @@ MOVED = {
     "digests": "runtime.digests", "distributed": "runtime.distributed", "draws": "runtime.rng", "memory": "runtime.memory",
     "progress": "runtime.console", "screen": "runtime.console", "signals": "runtime.signals", "spinning": "runtime.threads",
     "timing": "runtime.timing",
+    "sweep.origin": "training.origin", "sweep.resources": "data.resources",
     "sweep.before": "sweep.preflight", "sweep.engines": "sweep.engines.base", "sweep.join": "sweep.engines.join",
     "sweep.on_ray": "sweep.engines.ray", "sweep.precompile": "sweep.compilation", "sweep.ranks": "sweep.engines.worker",
     "sweep.record": "sweep.job_record", "sweep.refusals": "sweep.hydra_errors", "sweep.run": "sweep.group",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER, KEPT, TOGETHER = "checkpoint", 2, "together.txt"
-ORIGIN = "determined_by.json"  # in the job's folder: what determined its activations (sweep/origin.py)
+ORIGIN = "determined_by.json"  # in the job's folder: what determined its activations (training/origin.py)
 
 
 class Checkpoint(NamedTuple):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saesweep.config.settings import Settings
+from saesweep.data.resources import Resources
 from saesweep.data.stream import ActivationStream
 from saesweep.runtime import distributed
 from saesweep.runtime.memory import keep_freed_memory, out_of_memory
@@ -15,10 +16,9 @@ from saesweep.storage.checkpoints import Cohort
 from saesweep.sweep.group_results import finish
 from saesweep.sweep.group_setup import LocalGroup, logger_of, prepared
 from saesweep.sweep.inputs import Inputs, Numbers, inputs_of, point_of
-from saesweep.sweep.origin import determined_by, require_same, write_origin
-from saesweep.sweep.resources import Resources
 from saesweep.training.fit import fit
 from saesweep.training.module import SAESweep
+from saesweep.training.origin import determined_by, require_same, write_origin
 
 log = logging.getLogger(__name__)
 

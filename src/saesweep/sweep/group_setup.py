@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from saesweep.config.settings import Settings, device_of, target
 from saesweep.data.normalisation import Statistics
 from saesweep.data.prefetch import ReadAhead
+from saesweep.data.resources import Resources
 from saesweep.data.stream import ActivationStream, Position
 from saesweep.lm.hooks import HookPoint
 from saesweep.loggers.identity import MemberInfo, labels
@@ -17,7 +18,6 @@ from saesweep.runtime import distributed
 from saesweep.storage import checkpoints
 from saesweep.storage.checkpoints import Checkpoint, Cohort
 from saesweep.sweep.inputs import Inputs, point_of
-from saesweep.sweep.resources import Resources
 from saesweep.training.build import build
 from saesweep.training.fit import Progress
 from saesweep.training.l0_controller import Coefficient

@@ -11,6 +11,7 @@ from saesweep.config.settings import Settings, device_of, has_lm
 from saesweep.data.disk_cache import CachedSource
 from saesweep.data.harvest import LanguageModelSource
 from saesweep.data.held_out import CALIBRATION, EVALUATION
+from saesweep.data.resources import Resources
 from saesweep.data.synthetic import SyntheticSource
 from saesweep.errors import UsageError
 from saesweep.evaluation.evaluate import evaluate
@@ -19,8 +20,7 @@ from saesweep.evaluation.subject import Measured, Subject
 from saesweep.lm.hooks import HookPoint, Rows, hook_point
 from saesweep.runtime.console import ProgressLine
 from saesweep.runtime.rng import SYNTHETIC_CALIBRATION, generator
-from saesweep.sweep.origin import determined_by
-from saesweep.sweep.resources import Resources
+from saesweep.training.origin import determined_by
 
 Numbers = dict[str, float | None]  # of one SAE: the metrics of eval.json
 

@@ -10,12 +10,12 @@ from omegaconf import OmegaConf
 
 from saesweep.config.schema import MAY_DIFFER_IN_A_FIGURE
 from saesweep.config.settings import target
+from saesweep.data.resources import Resources
 from saesweep.errors import HOW_TO_REPLACE, UsageError, as_typed
 from saesweep.loggers.identity import own_settings
 from saesweep.storage import checkpoints, files
 from saesweep.storage.files import COMPOSED, FAILED, NUMBERS, RESOLVED
 from saesweep.sweep.jobs import Job, groups, shown
-from saesweep.sweep.resources import Resources
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def stale(jobs: Sequence[Job], resources: Resources) -> set[Path]:
     """The folders whose checkpoints or results are from changed text or weights. Raises UsageError without overwrite=true."""
     changed: dict[Path, str] = {}
     for group in groups([job for job in jobs if checkpoints.origins(job.folder) and not differences(job)]):
-        from saesweep.sweep import origin  # torch
+        from saesweep.training import origin  # torch
 
         try:
             changed |= origin.changed_content(group[0].settings, [job.folder for job in group], resources)

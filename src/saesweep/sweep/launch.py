@@ -12,6 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globa
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
+from saesweep.data.resources import Resources
 from saesweep.errors import TrainingFailed, UsageError, exit_on_usage_error
 from saesweep.runtime import signals
 from saesweep.storage import checkpoints, files
@@ -24,7 +25,6 @@ from saesweep.sweep.hydra_jobs import Result, Setup, enter, run_group
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
 from saesweep.sweep.live_table import live
 from saesweep.sweep.plan import describe
-from saesweep.sweep.resources import Resources
 
 log = logging.getLogger(__name__)
 

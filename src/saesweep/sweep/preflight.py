@@ -16,12 +16,12 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from saesweep.config.check import check_name
 from saesweep.config.logger_keys import refuse_secrets
+from saesweep.data.resources import Resources
 from saesweep.errors import UsageError, exit_on_usage_error
 from saesweep.sweep import rollback
 from saesweep.sweep.hydra_errors import REFUSED, message
 from saesweep.sweep.job_record import refuse_others
 from saesweep.sweep.jobs import folder_at_home, job_of, refuse, require_place, resolving
-from saesweep.sweep.resources import Resources
 
 
 @contextmanager

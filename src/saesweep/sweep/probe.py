@@ -16,6 +16,7 @@ from saesweep.data.disk_cache import CachedSource
 from saesweep.data.forward_size import timed_forward
 from saesweep.data.micro_batches import fill
 from saesweep.data.normalisation import Statistics
+from saesweep.data.resources import Resources
 from saesweep.data.text import pieces, tokenized
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
@@ -23,7 +24,6 @@ from saesweep.runtime.console import ProgressLine
 from saesweep.runtime.timing import quickest
 from saesweep.sweep import compilation, inputs
 from saesweep.sweep.inputs import KnownDictionary, ReadText, point_of
-from saesweep.sweep.resources import Resources
 from saesweep.training.build import build
 from saesweep.training.calibration import meet_l0_
 from saesweep.training.contract import require_contract

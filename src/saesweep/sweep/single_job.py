@@ -5,6 +5,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from saesweep.data.resources import Resources
 from saesweep.errors import TrainingFailed, UsageError, exit_on_usage_error
 from saesweep.runtime import signals
 from saesweep.storage import checkpoints, files
@@ -13,7 +14,6 @@ from saesweep.sweep.engines.local import LocalEngine
 from saesweep.sweep.jobs import Job, job_of, shown
 from saesweep.sweep.launch import planned, show_pareto, train_and_record
 from saesweep.sweep.live_table import live
-from saesweep.sweep.resources import Resources
 
 RUN = "saesweep.sweep.group.train_group"
 

@@ -2,10 +2,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.sweep.engines.base import Engine
 from saesweep.sweep.engines.local import LocalEngine, Pool
-from saesweep.sweep.resources import Resources
 
 
 def engine_of(chosen: Mapping[str, Any] | None, resources: Resources) -> Engine:

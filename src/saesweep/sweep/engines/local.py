@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.config.instantiate import locate
+from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.runtime import console
 from saesweep.sweep.engines import join, worker
 from saesweep.sweep.engines.base import GRACE, Results, forget, place_of
 from saesweep.sweep.jobs import Job
-from saesweep.sweep.resources import Resources
 
 log = logging.getLogger(__name__)
 OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.config.instantiate import locate
+from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.runtime import atomic, signals
 from saesweep.sweep.jobs import Job
-from saesweep.sweep.resources import Resources
 
 WATCH = "SAESWEEP_WATCH"  # the process on this machine that the ranks end with
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.config.settings import Settings, device_of, has_lm
+from saesweep.data.resources import Resources
 from saesweep.errors import HOW_TO_REPLACE, UsageError
 from saesweep.lm import models
 from saesweep.runtime import distributed
 from saesweep.storage import checkpoints, files
-from saesweep.sweep.resources import Resources
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,55 @@
+"""A finished SAE, read back from its folder."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.data.normalisation import Statistics
+from saesweep.errors import UsageError
+from saesweep.lm.hooks import HookPoint, hook_point
+from saesweep.storage import checkpoints, files
+from saesweep.training.build import build
+
+
+class LoadedSAE(SparseAutoencoder):
+    """An SAE of its own architecture, with what it was trained on beside it."""
+
+    config: dict[str, Any]  # all settings
+    metrics: Mapping[str, int | float | None]  # docs/metrics.md
+    folder: Path
+    point: HookPoint  # where it reads the language model
+    statistics: Statistics  # of that hook point
+
+
+def as_loaded(sae: Any) -> LoadedSAE:
+    """The SAE itself, still of its architecture, that can hold a LoadedSAE's attributes."""
+    sae.__class__ = type(type(sae).__name__, (type(sae), LoadedSAE), {})
+    return sae
+
+
+def load(folder: str | Path, device: str = "cpu") -> LoadedSAE:
+    """A trained SAE: `encode` [tokens, d_in] -> [tokens, d_sae] and `decode` back, in raw activation units.
+
+    Raises UsageError where the folder holds no finished SAE.
+    """
+    folder = Path(folder).resolve()
+    folder = folder.parent if folder.name == "sae" else folder
+    if not (folder / files.NUMBERS).is_file():
+        raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
+    config, tensors = files.settings(folder), load_file(folder / files.WEIGHTS)
+    sae = as_loaded(build(config, d_in=len(tensors["b_dec"])))
+    sae.load_exported_(tensors)
+    found = checkpoints.read(folder / files.STATISTICS)
+    sae.config, sae.metrics, sae.folder = config, files.numbers(folder), folder
+    sae.point = hook_point(config["model"], config["site"]["name"], config["layer"])
+    sae.statistics = Statistics.restored(found.tensors, found.state)
+    return sae.to(device).eval().requires_grad_(False)
+
+
+def _hint(folder: Path) -> str:
+    below = sorted(file.parent for file in folder.glob("**/" + files.NUMBERS))
+    return f"; there are {len(below)} below it, such as {below[0]}" if below else ": give a job's folder"
