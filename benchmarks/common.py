@@ -1,4 +1,4 @@
-"""Contestants side by side in one process, and what the machine can do."""
+"""Timings of several contestants in one process, and the machine's peak rates."""
 from __future__ import annotations
 
 import platform
@@ -17,25 +17,25 @@ progress = ProgressLine()
 
 
 def round_robin(contestants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> Times:
-    """Seconds per call: every round calls each contestant once, so that a drift of the machine meets all alike."""
+    """Seconds per call. Every round calls each contestant once, so that changes of the machine's speed affect all alike."""
     for name, call in contestants.items():
         progress(f"warming up {name}")
         for _ in range(warm_up):
             call()
-        finished()
+        synchronize()
     times: Times = {name: [] for name in contestants}
     for number in range(rounds):
         for name, call in contestants.items():
             progress(f"round {number + 1} of {rounds}: {name}")
             start = time.perf_counter()
             call()
-            finished()
+            synchronize()
             times[name].append(time.perf_counter() - start)
     return times
 
 
-def finished() -> None:
-    """A GPU still works when its calls have returned."""
+def synchronize() -> None:
+    """Waits for the GPU, whose calls return before their work is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -45,7 +45,7 @@ def median(times: Times, name: str) -> float:
 
 
 def rates(times: Times, tokens: int) -> list[str]:
-    """A line each: milliseconds (smallest, largest) and tokens/s."""
+    """A row of a Markdown table per contestant: milliseconds (smallest, largest) and tokens/s."""
     width = max(map(len, times))
     return [
         f"| {name.ljust(width)} | {1e3 * median(times, name):8.1f} ({1e3 * min(all_):.0f}, {1e3 * max(all_):.0f}) "
@@ -56,8 +56,8 @@ def rates(times: Times, tokens: int) -> list[str]:
 
 def machine() -> str:
     model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
-    there = {"AMX": torch.cpu._is_amx_tile_supported(), "VNNI": torch.cpu._is_vnni_supported()}
-    has = [name for name in there if there[name]]
+    supported = {"AMX": torch.cpu._is_amx_tile_supported(), "VNNI": torch.cpu._is_vnni_supported()}
+    has = [name for name in supported if supported[name]]
     gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     return (
         f"{date.today()}, {gpu}{model or platform.processor()}, {torch.get_num_threads()} threads, "
@@ -74,7 +74,7 @@ def _lines(file: str) -> list[str]:
 
 
 def peak(batch: int, d_in: int, d_sae: int, device: str = "cpu") -> dict[str, float]:
-    """FLOP/s of the encoder's product [batch, d_in] x [d_in, d_sae], by precision: the best of several."""
+    """FLOP/s of the encoder's product [batch, d_in] x [d_in, d_sae], by precision: the best of 5 rounds."""
     x, w = torch.randn(batch, d_in, device=device), torch.randn(d_sae, d_in, device=device)
     q_x, q_w = (torch.randint(-127, 127, t.shape, dtype=torch.int8, device=device) for t in (x, w))
     half_x, half_w = x.bfloat16(), w.bfloat16()
@@ -88,5 +88,5 @@ def peak(batch: int, d_in: int, d_sae: int, device: str = "cpu") -> dict[str, fl
 
 
 def prepare() -> None:
-    """The allocator of ours is everybody's here: what is compared is the work, not page faults."""
+    """Gives all contestants saesweep's allocator settings, so that page faults do not enter the comparison."""
     keep_freed_memory()

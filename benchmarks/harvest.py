@@ -1,6 +1,6 @@
-"""Activations of the default model's default site, our way and others': python -m benchmarks.harvest [--dtype auto].
+"""Harvest of the default model's default site, against transformers alone: python -m benchmarks.harvest [--dtype auto].
 
-All give the same numbers, bit for bit, which is checked. Peers that have no early stop take one of the first two ways.
+The activations of all methods are checked to be bitwise equal. Peers without early stopping use one of the first two.
 """
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def main() -> None:
     tokens = torch.randint(10, lm.tokenizer.vocab_size, (args.blocks, args.context), generator=random).to(args.device)
 
     @torch.no_grad()
-    def whole() -> torch.Tensor:
+    def with_head() -> torch.Tensor:
         return lm.module(tokens, output_hidden_states=True).hidden_states[layer + 1]
 
     @torch.no_grad()
-    def body() -> torch.Tensor:
+    def without_head() -> torch.Tensor:
         return lm.module.base_model(tokens, output_hidden_states=True).hidden_states[layer + 1]
 
-    ways = {
-        "model(ids, output_hidden_states=True)": whole,
-        "the same without the LM head": body,
+    methods = {
+        "model(ids, output_hidden_states=True)": with_head,
+        "the same without the LM head": without_head,
         "saesweep": lambda: read(lm.module, [point], tokens)[point],
     }
-    times = common.round_robin(ways, args.rounds, warm_up=1)
-    same = all(torch.equal(way(), ways["saesweep"]()) for way in ways.values())
+    times = common.round_robin(methods, args.rounds, warm_up=1)
+    same = all(torch.equal(method(), methods["saesweep"]()) for method in methods.values())
     print(common.machine())
     print(f"\n{args.model}, {point}, {lm.module.dtype}, {args.blocks} blocks of {args.context} tokens, {args.rounds} rounds\n")
-    print("| way | ms (smallest, largest) | tokens/s |\n| --- | --- | --- |", *common.rates(times, tokens.numel()), sep="\n")
+    print("| method | ms (smallest, largest) | tokens/s |\n| --- | --- | --- |", *common.rates(times, tokens.numel()), sep="\n")
     slow, fast = (common.median(times, name) for name in ("model(ids, output_hidden_states=True)", "saesweep"))
     print(f"\n{slow / fast:.1f} times the first; all activations {'bit-equal' if same else 'NOT EQUAL'}")
 

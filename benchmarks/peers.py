@@ -1,4 +1,4 @@
-"""One training step of each peer on ready activations, as its own trainer takes it: pip install -e '.[bench]'."""
+"""One training step of each peer on given activations, as in its own trainer: pip install -e '.[bench]'."""
 from __future__ import annotations
 
 import warnings
@@ -15,8 +15,8 @@ PRECISIONS = ("fp32", "bf16")
 def contestants(
     arch: str, x: Tensor, d_sae: int, k: int, threshold: float, precisions: Sequence[str]
 ) -> Iterator[tuple[str, Step]]:
-    """Each peer that has the architecture, where x is, in fp32 and with bf16 autocast; `threshold` gives an L0 of k at the
-    start."""
+    """The steps of each peer that has the architecture, on x's device, in fp32 and with bf16 autocast; `threshold` makes the
+    initial L0 equal k."""
     device = x.device.type
     makers = {
         "SAELens": {"jumprelu": sae_lens, "topk": sae_lens, "gated": sae_lens},
@@ -55,7 +55,7 @@ def sae_lens(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: b
 
 
 def dictionary_learning(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: bool, device: str) -> Step:
-    """It turns autocast off on a CPU: bf16 is put around it."""
+    """It turns autocast off on a CPU, so the step is wrapped in one for bf16."""
     from dictionary_learning.trainers.gdm import GatedSAETrainer
     from dictionary_learning.trainers.jumprelu import JumpReluTrainer
     from dictionary_learning.trainers.top_k import TopKTrainer
@@ -77,7 +77,7 @@ def dictionary_learning(arch: str, d_in: int, d_sae: int, k: int, threshold: flo
 
 
 def sparsify(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: bool, device: str) -> Step:
-    """The steps of its trainer's hook and loop, with Adam: its embedding bags need no Triton."""
+    """The operations of its trainer's hook and loop, with Adam; its embedding bags need no Triton."""
     from sparsify import SparseCoder, SparseCoderConfig
 
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
-"""The training step against the peers': python -m benchmarks.step [--width 4096 16384] [--arch jumprelu topk gated].
+"""The training step, against the peers': python -m benchmarks.step [--width 4096 16384] [--arch jumprelu topk gated].
 
-Activations are ready; all take the same batches, with an L0 of k: a sparse sum of known directions, as in
-conf/model/synthetic.yaml but larger. A step is forward, backward, clipping, optimizer, constraints, dead counters.
+All contestants train on the same batches, at an L0 of k. The activations are sparse sums of known directions, as in
+conf/model/synthetic.yaml but larger. A step is forward, backward, clipping, optimizer, constraints and dead counters.
 """
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def batches(d_in: int, batch: int, count: int, device: str) -> list[Tensor]:
 
 
 def start_threshold(x: Tensor, W_enc_T: Tensor, k: int) -> float:
-    """With which k latents per token are active on average, before any training."""
+    """The threshold above which k latents per token are active on average before training."""
     pi = (x[:512] @ W_enc_T.T).flatten()
     return float(pi.kthvalue(int(pi.numel() * (1 - k / len(W_enc_T)))).values)
 
 
 def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member, Callable[[Tensor], None]]:
-    """A member as training has it, started at its target L0, its coefficient held."""
+    """A member and its training step; it starts at its target L0, and its coefficient is fixed."""
     node = OmegaConf.to_container(OmegaConf.load(f"conf/arch/{arch}.yaml"))
     sae = build({"arch": node, "seed": 0, "width": d_sae, "sparsity": k, "dense": dense}, x.shape[1]).to(x.device)
     threshold = start_threshold(x, sae.W_enc_T.detach(), k)
@@ -53,7 +53,7 @@ def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member,
             sae.b_mag.fill_(-threshold / 2)
     coefficient = node["control"] and Coefficient(k, fixed=1e-3, **node["control"])
     member = Member(arch, POINT, sae, coefficient, node["optimizer"]).to(x.device)
-    group = parameter_group(sae, node["optimizer"]) | {"lr": 1e-5}  # so slow that L0 stays where it is
+    group = parameter_group(sae, node["optimizer"]) | {"lr": 1e-5}  # too small to change L0
     optimizer = UnitRowAdam([group])
 
     def step(x: Tensor) -> None:
@@ -79,7 +79,7 @@ def compare(
     print("| step | ms (smallest, largest) | tokens/s |\n| --- | --- | --- |", *common.rates(times, batch), sep="\n")
     for peer in dict.fromkeys(name.split()[0] for name in times if not name.startswith("saesweep")):
         best = min((name for name in times if name.startswith(peer)), key=lambda name: common.median(times, name))
-        print(f"\n{common.median(times, best) / common.median(times, 'saesweep'):.1f} times {best}, its best", end="")
+        print(f"\n{common.median(times, best) / common.median(times, 'saesweep'):.1f} times as fast as {best}", end="")
     dense_flop = 10 * batch * d_in * d_sae  # five products of the dense step
     rate = dense_flop / common.median(times, "saesweep") / 1e9
     print(f"\n\n{rate:,.0f} GFLOP/s of the dense step's five products", flush=True)
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--k", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", nargs="*", default=peers.PRECISIONS, help="of the peers; none: ours alone")
+    parser.add_argument("--precision", nargs="*", default=peers.PRECISIONS, help="of the peers; no value: saesweep alone")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     common.prepare()

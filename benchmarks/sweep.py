@@ -1,8 +1,8 @@
-"""The README's sweep against SAELens, which trains the same nine SAEs one by one: python -m benchmarks.sweep.
+"""The README's sweep, against SAELens, which trains the same nine SAEs one by one: python -m benchmarks.sweep.
 
-Ours is the command itself, from start to figure, evaluation included. SAELens' time is put together from its own parts
-on the same model, tokens, width and batch: its ActivationsStore's rate and its trainer's rate for each architecture, in
-series as its runner has them, for as many tokens as ours; loading and evaluation are not counted against it.
+The time of saesweep is that of the whole command, from start to figure, with evaluation. The time of SAELens is computed
+from the rates of its ActivationsStore and of its trainer for each architecture, one after the other as in its runner, on
+the same model, tokens, width and batch size; its loading and evaluation are not counted.
 """
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def ours(words: list[str]) -> float:
-    """Seconds of the command, in an empty folder."""
+    """Seconds that the command takes in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         command = [sys.executable, str(ROOT / "train.py"), "-m", *words]
@@ -38,7 +38,7 @@ def ours(words: list[str]) -> float:
 
 
 def store(lm: LanguageModel, layer: int, batch: int, context: int):
-    """SAELens' activations of the same text, already tokenised, in a buffer that is small enough to be timed."""
+    """SAELens' activations of the same tokenised text, with a buffer small enough to time."""
     from datasets import Dataset
     from sae_lens.load_model import HookedProxyLM
     from sae_lens.training.activations_store import ActivationsStore
@@ -56,17 +56,17 @@ def store(lm: LanguageModel, layer: int, batch: int, context: int):
 
 
 class _NoTokenizer:
-    """The text is tokens already."""
+    """The dataset is already tokenised."""
 
     bos_token_id = eos_token_id = sep_token_id = None
 
 
 def theirs(tokens: int, width: int, batch: int, context: int, precisions: Sequence[str]) -> float:
-    """Seconds for the nine SAEs, put together from the parts."""
+    """Seconds for the nine SAEs, computed from the rates of harvest and step."""
     model = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/model/gemma3_270m.yaml"))
     source = store(models.load(model), model["layer"], batch, context)
-    reading = common.round_robin({"SAELens harvest": lambda: source.get_activations(source.get_batch_tokens())}, rounds=5)
-    harvest = common.median(reading, "SAELens harvest") / (16 * context)
+    harvests = common.round_robin({"SAELens harvest": lambda: source.get_activations(source.get_batch_tokens())}, rounds=5)
+    harvest = common.median(harvests, "SAELens harvest") / (16 * context)
     x = torch.randn(batch, 640)
     total = 0.0
     for arch in ARCHS:

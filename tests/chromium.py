@@ -8,15 +8,15 @@ from contextlib import contextmanager
 import pytest
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-OFFLINE = ("file:", "data:", "blob:", "about:", "chrome:")  # what asks nobody
-LOUD = {"SEVERE", "WARNING"}
+LOCAL = ("file:", "data:", "blob:", "about:", "chrome:")  # addresses that need no network
+PROBLEMS = {"SEVERE", "WARNING"}
 
 
 class Browser:
-    """A window, and what its pages said and asked for since it was opened."""
+    """A window. `console` has the warnings and errors of its pages, `requests` the addresses that they requested."""
 
     def __init__(self, driver):
-        self.driver, self.said, self.asked = driver, [], []
+        self.driver, self.console, self.requests = driver, [], []
         for domain in ("Network.enable", "Accessibility.enable"):
             driver.execute_cdp_cmd(domain, {})
 
@@ -36,29 +36,29 @@ class Browser:
     def one(self, selector):
         return self.driver.find_element("css selector", selector)
 
-    def wait(self, true):
+    def wait(self, condition):
         from selenium.webdriver.support.wait import WebDriverWait
 
-        WebDriverWait(self.driver, 10).until(lambda _: true())
+        WebDriverWait(self.driver, 10).until(lambda _: condition())
 
-    def listen(self):
-        """Read the browser's logs: console messages of weight, and the addresses that were asked."""
-        self.said += [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in LOUD]
+    def read_logs(self):
+        """Appends what the browser logged since the last call to `console` and `requests`."""
+        self.console += [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in PROBLEMS]
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
             url = message["params"].get("request", {}).get("url") or message["params"].get("url", "")
-            if message["method"] in {"Network.requestWillBeSent", "Network.webSocketCreated"} and not url.startswith(OFFLINE):
-                self.asked.append(url)
+            if message["method"] in {"Network.requestWillBeSent", "Network.webSocketCreated"} and not url.startswith(LOCAL):
+                self.requests.append(url)
         return self
 
     def controls(self):
-        """(role, name) of everything that can be used, as a screen reader hears it."""
-        used = {"button", "link", "checkbox", "combobox", "textbox", "radio", "DisclosureTriangle", "region", "dialog"}
+        """(role, name) of every interactive element in the accessibility tree."""
+        roles = {"button", "link", "checkbox", "combobox", "textbox", "radio", "DisclosureTriangle", "region", "dialog"}
         nodes = self.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-        heard = [node for node in nodes if not node.get("ignored") and node["role"]["value"] in used]
-        return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in heard]
+        shown = [node for node in nodes if not node.get("ignored") and node["role"]["value"] in roles]
+        return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in shown]
 
-    def photograph(self, file):
+    def screenshot(self, file):
         self.driver.save_screenshot(str(file))
 
 

@@ -1,6 +1,7 @@
-"""Every Triton kernel, compiled to machine code for a GPU that need not be here: python tests/compile_kernels.py 80 90.
+"""Compiles every Triton kernel for the given compute capabilities; no GPU is needed: python tests/compile_kernels.py 80 90.
 
-Prints a line each: kernel, d_in, the bytes a thread spills. Not in the interpreter, so in a process of its own.
+Prints kernel, d_in and the bytes that a thread spills, one kernel per line. It needs a process of its own, without Triton's
+interpreter.
 """
 import os
 import re
@@ -17,25 +18,25 @@ from triton.compiler import ASTSource
 
 from saesweep.arch.ops import gpu
 
-WHOLE = {"starts", "columns", "order", "rows", "counts"}
+INT64 = {"starts", "columns", "order", "rows", "counts"}
 SCALARS = {"d": "i32", "m": "i32", **dict.fromkeys(("step_size", "beta1", "beta2", "unbias", "eps"), "fp32")}
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
 def spilled(kernel: triton.JITFunction, target: GPUTarget, d: int) -> int:
-    how = {"UNIT": True, "MEAN": True, **gpu._block(d)}
-    warps = how.pop("num_warps")
+    meta = {"UNIT": True, "MEAN": True, **gpu._block(d)}
+    warps = meta.pop("num_warps")
     if "m" in kernel.arg_names:
-        how["BLOCK"], warps = gpu.SCAN, 4
-    constants = {name: how[name] for name in kernel.arg_names if name in how}
-    pointers = {name: "*i64" if name in WHOLE else "*bf16" if name == "rough" else "*fp32" for name in kernel.arg_names}
+        meta["BLOCK"], warps = gpu.SCAN, 4
+    constants = {name: meta[name] for name in kernel.arg_names if name in meta}
+    pointers = {name: "*i64" if name in INT64 else "*bf16" if name == "rough" else "*fp32" for name in kernel.arg_names}
     signature = {name: "constexpr" if name in constants else SCALARS.get(name, pointers[name]) for name in kernel.arg_names}
     compiled = triton.compile(ASTSource(kernel, signature, constants), target=target, options={"num_warps": warps})
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        told = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    return int(re.search(r"STACK:(\d+)", told)[1])
+        usage = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    return int(re.search(r"STACK:(\d+)", usage)[1])
 
 
 if __name__ == "__main__":

@@ -36,10 +36,10 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def nobody_is_logged_in(monkeypatch, tmp_path):
-    from offline import no_network_and_no_account
+def without_wandb_login(monkeypatch, tmp_path):
+    from offline import refuse_network_and_logins
 
-    no_network_and_no_account(monkeypatch, tmp_path)
+    refuse_network_and_logins(monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="session")

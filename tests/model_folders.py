@@ -1,4 +1,4 @@
-"""Folders of small models as save_pretrained writes them, with a tokenizer of bytes."""
+"""Folders of small models as save_pretrained writes them, with a byte tokenizer."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ TOKENS = 256 + len(SPECIAL)
 
 
 def write(folder: Path, model_type: str, tokenizer: Tokenizer | None = None, **sizes: Any) -> Path:
-    """A model of random weights, norms and biases among them; wide, so that every part makes a difference."""
+    """A model with random weights, norms and biases, large enough that each of them changes the logits."""
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(model_type, **({"vocab_size": TOKENS, "initializer_range": 0.2} | sizes))
     module = transformers.AutoModelForCausalLM.from_config(config)
@@ -50,13 +50,13 @@ def byte_tokenizer(merges: tuple[tuple[str, str], ...] = (), **options: Any) -> 
 
 
 def change(folder: Path, file: str, **changes: Any) -> None:
-    """Keys of a JSON file."""
+    """Sets keys of a JSON file."""
     path = folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def conf(name: str, folder: Path, **changes: Any) -> dict[str, Any]:
-    """A file of conf/model that reads this folder."""
+    """The config of conf/model/NAME.yaml, with this folder as its source."""
     model = OmegaConf.to_container(OmegaConf.load(CONF / f"model/{name}.yaml"))
     source = {"hub": str(folder), "revision": "main"}
     return model | {"name": "small", "dtype": "float32", "layers": 3, "source": source} | changes
@@ -71,6 +71,6 @@ def weights(folder: Path, changed: Callable[[dict], dict]) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def without(folder: Path, *files: str) -> None:
+def remove(folder: Path, *files: str) -> None:
     for file in files:
         (folder / file).unlink()

@@ -1,4 +1,4 @@
-"""Offline W&B runs read back from their files, without a server; and no network while they are written."""
+"""Reads offline W&B runs back from their files, and blocks the network while they are written."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from saesweep.loggers import wandb_runs
 OFFLINE = {"name": "wandb", "project": "saesweep", "entity": None, "mode": "offline", "live_seconds": 60.0, "artifacts": False}
 
 
-def no_network_and_no_account(monkeypatch, folder):
-    """Only the unix sockets and this machine's own ports stay open; nobody is logged in."""
+def refuse_network_and_logins(monkeypatch, folder):
+    """Allows connections to unix sockets and to this machine alone, and removes W&B's login and settings."""
     connect = socket.socket.connect
 
     def refuse(self, address):
@@ -32,7 +32,7 @@ def no_network_and_no_account(monkeypatch, folder):
 
 
 def records(file):
-    """The protobuf records of a .wandb file: 7 bytes, then LevelDB's log: 32 KiB blocks of framed fragments."""
+    """The protobuf records of a .wandb file: a header of 7 bytes, then LevelDB's log, 32 KiB blocks of framed fragments."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, whole = file.read_bytes(), 7, b""
@@ -56,13 +56,13 @@ def values(items):
 
 
 def read(folder):
-    """What one finished offline run holds; W&B's own process writes the file's end shortly after finish() returns."""
+    """The content of the only offline run in a folder; W&B's process writes its end shortly after finish() returns."""
     wandb_runs.flush()
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    return ended(file)
+    return finished_run(file)
 
 
-def ended(file):
+def finished_run(file):
     for _ in range(200):
         if "exit" in (run := parse(file)):
             return run
@@ -75,10 +75,10 @@ def parse(file):
     for record in records(file):
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            about = record.run
-            run |= {"id": about.run_id, "name": about.display_name, "group": about.run_group, "tags": list(about.tags),
-                    "job_type": about.job_type, "project": about.project, "notes": about.notes}
-            run["config"] |= values(about.config.update)
+            info = record.run
+            run |= {"id": info.run_id, "name": info.display_name, "group": info.run_group, "tags": list(info.tags),
+                    "job_type": info.job_type, "project": info.project, "notes": info.notes}
+            run["config"] |= values(info.config.update)
         elif kind == "config":
             run["config"] |= values(record.config.update)
         elif kind == "history":
@@ -95,20 +95,20 @@ def parse(file):
 
 
 def keys(run):
-    """What W&B counts as a run's metrics: of its history and its summary, but for its own."""
+    """The keys of a run's history and summary, without W&B's own."""
     logged = {key for row in [*run["history"], run["summary"]] for key in row}
     return {key for key in logged if not key.startswith("_")}
 
 
 def table(folder, row, key):
-    """A table that a row of the history speaks of, as pandas knows it."""
+    """The table that a row of the history refers to, as a DataFrame."""
     (file,) = folder.glob(f"wandb/offline-run-*/files/{row[f'{key}/path']}")
     content = json.loads(file.read_text())
     return pd.DataFrame(content["data"], columns=content["columns"])
 
 
 def train_reference(folder):
-    """A small sweep through the command line: every architecture, and the loggers of the tests."""
+    """Trains a small sweep of every architecture by the command line, with the loggers of the tests."""
     more = [f"arch={','.join(ARCHS)}", "site=mlp", "layer=0", "logger=[csv,wandb,tensorboard]", "logger.wandb.mode=offline",
             "logger.wandb.artifacts=true"]
     environment = ENV | {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}

@@ -1,4 +1,4 @@
-"""A Slurm of two nodes on loopback, from Debian's packages slurm-wlm and munge, for the tests; needs root."""
+"""A Slurm cluster of two nodes on loopback addresses, from Debian's packages slurm-wlm and munge; it needs root."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-NODES = ("127.0.0.2", "127.0.0.3")  # names that mean something to those who meet there
+NODES = ("127.0.0.2", "127.0.0.3")  # addresses at which ranks can reach each other
 PROGRAMS = ("sbatch", "slurmctld", "slurmd", "munged")
 CONF = """
 ClusterName=loopback
@@ -39,8 +39,8 @@ PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def why_not() -> str | None:
-    """Why it cannot be started here."""
+def unavailable_reason() -> str | None:
+    """Why a cluster cannot start on this machine; None if it can."""
     if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
         return f"{', '.join(missing)} not found: apt-get install slurm-wlm munge"
     return None if os.geteuid() == 0 else "only root can start slurmd"
@@ -48,7 +48,7 @@ def why_not() -> str | None:
 
 @contextmanager
 def running(folder: Path) -> Iterator[dict[str, str]]:
-    """What to add to the environment of those who use it."""
+    """Runs the cluster; yields the environment variables that its clients need."""
     for name in ("state", *(f"spool.{node}" for node in NODES)):
         (folder / name).mkdir()
     host = socket.gethostname().split(".")[0]
@@ -65,12 +65,12 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
         for command in (["munged", "--force", *munged], ["slurmctld", "-c"], *(["slurmd", "-N", node] for node in NODES)):
             subprocess.run(command, env=os.environ | environment, check=True, capture_output=True)
         for _ in range(100):
-            asked = subprocess.run(["sinfo", "-h", "-o", "%T"], env=os.environ | environment, capture_output=True, text=True)
-            if asked.stdout.strip() == "idle":
+            sinfo = subprocess.run(["sinfo", "-h", "-o", "%T"], env=os.environ | environment, capture_output=True, text=True)
+            if sinfo.stdout.strip() == "idle":
                 break
             time.sleep(0.2)
         else:
-            raise AssertionError(f"no idle node: {asked}, {(folder / 'slurmctld.log').read_text()[-2000:]}")
+            raise AssertionError(f"no idle node: {sinfo}, {(folder / 'slurmctld.log').read_text()[-2000:]}")
         yield environment
     finally:
         for name in (*(f"slurmd.{node}.pid" for node in NODES), "slurmctld.pid", "munged.pid"):

@@ -1,4 +1,4 @@
-"""Small trainings for the tests: a text of made-up words, configs to fit it, a group trained as `train_group` does."""
+"""Small trainings for the tests: a text of random words, configs for it, and a group trained as by `train_group`."""
 
 import json
 import random
@@ -29,11 +29,11 @@ SIZES = (
     "activations={window: 1024, statistics: 512, documents_per_pool: 8, forward_tokens: 256}",
     "evaluation={tokens: 512, lm_tokens: 256, calibration_tokens: 512}",
 )
-LEFT = ("eval.json", "cfg.json", "sae_weights.safetensors", "metrics.csv")
+RESULT_FILES = ("eval.json", "cfg.json", "sae_weights.safetensors", "metrics.csv")
 ARCHS = ("relu", "gated", "jumprelu", "topk", "batchtopk")
 
 
-RESOURCES = Resources()  # the tests read the same text and model again and again
+RESOURCES = Resources()  # the tests share one text and one model
 
 
 def inputs_of(job: dict, points: list) -> object:
@@ -50,7 +50,7 @@ def require_enough_tokens(corpus: Corpus, tokenizer: Tokenizer, job: dict) -> No
 
 
 def write_text(folder: Path, documents: int = 60, seed: int = 0) -> str:
-    """A jsonl file; its path as the overrides of a text."""
+    """Writes a jsonl file of random words; its path, for text.glob."""
     draw = random.Random(seed)
     words = ["".join(draw.choices("etaoinshr", k=draw.randint(2, 7))) for _ in range(200)]
     texts = [" ".join(draw.choices(words, k=draw.randint(20, 80))) for _ in range(documents)]
@@ -59,14 +59,14 @@ def write_text(folder: Path, documents: int = 60, seed: int = 0) -> str:
     return str(file)
 
 
-def forget_the_text() -> None:
-    """What a new process has not read yet."""
+def clear_text_caches() -> None:
+    """Drops everything but the language model, as in a new process."""
     for kind in [kind for kind in RESOURCES._kept if kind != "language model"]:
         del RESOURCES._kept[kind]
 
 
 def words(file: str | None) -> tuple[str, ...]:
-    """Overrides of the tiny model on this text, or of the synthetic one."""
+    """The overrides of the tiny model on this text, or of the synthetic model without one."""
     model = (
         ("model=synthetic",) if file is None else ("model=tiny", "text=files", f"text.glob={file}", "text.held_out=0.2")
     )
@@ -74,21 +74,21 @@ def words(file: str | None) -> tuple[str, ...]:
 
 
 def command(file: str, *more: str) -> list[str]:
-    """The command line of a sweep; what `more` sets is not set twice."""
+    """The command line of a sweep; overrides in `more` replace those of `words`."""
     known = {word.split("=")[0] for word in more}
     return [sys.executable, str(ROOT / "train.py"), "-m", *(w for w in words(file) if w.split("=")[0] not in known), *more]
 
 
 def weights(folder: Path) -> dict[str, bytes]:
-    """Of all SAEs of a sweep, by path."""
+    """The weights files of all SAEs of a sweep, by path."""
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("sae_weights.safetensors")}
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Of every SAE, by path: its numbers, its weights, and its curve but for the tokens per second."""
+    """The result files of every SAE, by path; the training curve without its tokens per second."""
     found = {}
     for file in sorted((folder / "outputs").rglob("*")):
-        if file.name in LEFT:
+        if file.name in RESULT_FILES:
             content = file.read_bytes()
             if file.name == "metrics.csv":
                 content = b"\n".join(line.rpartition(b",")[0] for line in content.splitlines())
@@ -106,22 +106,22 @@ def tiny() -> LanguageModel:
 
 
 def untrained(jobs: list[dict], folders: list[Path] | None = None, **more) -> tuple[SAESweep, object, object]:
-    """The group, its stream and what it is trained on, as `train_group` makes them: new, or as they were saved."""
+    """The module, stream and inputs of a group as `train_group` makes them, new or from their checkpoints."""
     trained_on = inputs_of(jobs[0], [point_of(job) for job in jobs])
     (cohort,) = cohorts(folders) if folders else [Cohort(0, list(range(len(jobs))), [None] * len(jobs))]
-    part = group_setup.LocalGroup(jobs, folders or [], jobs[0], RESOURCES)
-    module, stream = group_setup.prepared(part, trained_on, cohort, **({"progress": lambda module: None} | more))
+    local_group = group_setup.LocalGroup(jobs, folders or [], jobs[0], RESOURCES)
+    module, stream = group_setup.prepared(local_group, trained_on, cohort, **({"progress": lambda module: None} | more))
     return module, stream, trained_on
 
 
 def trained(jobs: list[dict], folder: Path, **more) -> SAESweep:
-    """A group trained to its end, or until something raises; the same call goes on from what was saved."""
+    """Trains a group to its end, or until something raises; the same call resumes from the checkpoints."""
     folders = [folder / str(i) for i in range(len(jobs))]
     module, stream, _ = untrained(jobs, folders, **more)
-    fitted(module, stream, jobs, folders)
+    run_fit(module, stream, jobs, folders)
     return module
 
 
-def fitted(module: SAESweep, stream: object, jobs: list[dict], folders: list[Path]) -> None:
+def run_fit(module: SAESweep, stream: object, jobs: list[dict], folders: list[Path]) -> None:
     fit(module, stream, group_setup.logger_of(group_setup.LocalGroup(jobs, folders, jobs[0], RESOURCES)), jobs[0], folders,
         determined_by(jobs[0], RESOURCES))

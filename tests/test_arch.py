@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pretended_gpu import TRITON
+from mock_gpu import TRITON
 
 from saesweep.arch import latents
 from saesweep.arch.batchtopk import BatchTopK

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small import RESOURCES, forget_the_text, inputs_of, job, tiny, train_group, write_text
+from small import RESOURCES, clear_text_caches, inputs_of, job, tiny, train_group, write_text
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -119,7 +119,7 @@ def test_another_text_of_the_same_name_has_a_folder_of_its_own(tmp_path):
     text = write_text(tmp_path, seed=0)
     first = source(text, tmp_path / "cache").folder
     write_text(tmp_path, seed=1)
-    forget_the_text()
+    clear_text_caches()
     assert source(text, tmp_path / "cache").folder != first
 
 

@@ -14,7 +14,7 @@ from saesweep.report.style import STYLES
 
 ASKED = ("--entity", "team", "--project", "saesweep")
 
-pytestmark = pytest.mark.usefixtures("nobody_is_logged_in")
+pytestmark = pytest.mark.usefixtures("without_wandb_login")
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ GROUP = ("arch=topk,faulty,relu", "sparsity=4")
         ("TurnsNaN", "W_enc_T, b_enc not finite after 1,920 tokens"),
         ("FailsInCalibration", "faulty/4: RuntimeError: a bug in its margin while its L0 was calibrated"),
         ("FailsInEvaluation", "RuntimeError: a bug in its encode"),
-        ("FailsWithoutAWord", "AssertionError"),
-        ("FailsWhenWritten", "No space left on device"),
+        ("FailsWithoutMessage", "AssertionError"),
+        ("FailsInExport", "No space left on device"),
     ],
 )
 def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_only_it(fault, said, text, faulty, tmp_path):
@@ -71,7 +71,7 @@ def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_only_it(faul
 
 def test_what_failed_and_was_mended_goes_on_from_its_save(text, faulty, tmp_path):
     """The mended class stands under the same name, so that the settings are the same."""
-    faulty("faults.mended.Mended")
+    faulty("faults.fixable.FailsUntilFixed")
     (tmp_path / "broken").touch()
     code, out = swept(tmp_path, text, "arch=topk,faulty", "sparsity=4", "save_tokens=640")
     assert code == 1 and "1 of 2 SAEs failed" in out
@@ -85,7 +85,7 @@ def test_what_failed_and_was_mended_goes_on_from_its_save(text, faulty, tmp_path
 
 @pytest.mark.parametrize("more", [(), ("trainer=ddp_sim",)], ids=["one process", "two ranks"])
 def test_a_group_that_does_not_fit_into_memory_is_halved_and_the_next_plan_says_so(more, text, faulty, tmp_path):
-    faulty("faults.NeedsMemory")
+    faulty("faults.RunsOutOfMemory")
     words = ("arch=faulty", "sparsity=2,3,4,5", "save_tokens=640", *more)
     code, out = swept(tmp_path, text, *words)
     assert code == 0, out

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks.step import ours
-from pretended_gpu import Stream, gpu
+from mock_gpu import Stream, gpu
 from small import job, tiny, train_group, trained, untrained, write_text
 
 from saesweep.arch import latents

@@ -1,12 +1,12 @@
 """A training that is killed at any step, and a sweep that is killed at any kind of change of the disk, resume to the same bits.
 
-Kills of real processes are in test_saves.py.
+Kills of real processes are in test_checkpoints.py.
 """
 import re
 
 import pytest
 import torch
-from killed import Killed, killed
+from simulated_kill import Killed, simulated_kill
 from small import command, job, results, trained, write_text
 from standin.cli import train_for_real
 
@@ -82,7 +82,7 @@ def test_a_sweep_killed_once_at_each_kind_of_change_of_the_disk_leaves_what_an_u
     monkeypatch.chdir(tmp_path / "killed")
     for commands in range(60):
         try:
-            with killed(tmp_path / "killed", once):
+            with simulated_kill(tmp_path / "killed", once):
                 assert train_for_real(*words).code == 0
             break
         except Killed:

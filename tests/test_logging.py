@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from offline import OFFLINE, ended, keys, read, saes
+from offline import OFFLINE, finished_run, keys, read, saes
 from omegaconf import OmegaConf
 from small import ARCHS, job
 from standin.cli import ROOT, composed, train
@@ -29,7 +29,7 @@ from saesweep.sweep.group_setup import LocalGroup, logger_of
 
 KEYS = ["loss", "l0", "fvu"]
 
-pytestmark = pytest.mark.usefixtures("nobody_is_logged_in")
+pytestmark = pytest.mark.usefixtures("without_wandb_login")
 
 
 def told(members, csv, wandb):
@@ -342,7 +342,7 @@ def test_after_an_interruption_no_row_is_logged_twice(tmp_path):
         logger.finish(0, numbers, None)
         time.sleep(1.1)  # W&B's and TensorBoard's names have a second in them
     expected = [(tokens, tokens / 7) for tokens in range(100, 501, 100)]
-    runs = [ended(file) for file in sorted(one.folder.glob("wandb/offline-run-*/run-*.wandb"))]
+    runs = [finished_run(file) for file in sorted(one.folder.glob("wandb/offline-run-*/run-*.wandb"))]
     assert len(runs) == 2 and len({run["id"] for run in runs}) == 1
     assert [(row["tokens"], row["train/l0"]) for run in runs for row in run["history"]] == expected
     assert scalars(one.folder, "train/l0") == [(tokens, pytest.approx(value)) for tokens, value in expected]

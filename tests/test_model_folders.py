@@ -10,7 +10,7 @@ import model_folders
 import pytest
 import torch
 import transformers
-from model_folders import LLAMA, TOKENS, byte_tokenizer, change, conf, llama, weights, without
+from model_folders import LLAMA, TOKENS, byte_tokenizer, change, conf, llama, remove, weights
 from safetensors.torch import load_file
 
 from saesweep.errors import UsageError
@@ -36,17 +36,17 @@ def poisoned(value: float) -> Callable[[dict], dict]:
 
 
 def of_bins(folder: Path) -> None:
-    without(folder, "model.safetensors")
+    remove(folder, "model.safetensors")
     torch.save({}, folder / "pytorch_model.bin")
 
 
 def indexed(folder: Path, index: str) -> None:
-    without(folder, "model.safetensors")
+    remove(folder, "model.safetensors")
     (folder / "model.safetensors.index.json").write_text(index)
 
 
 def adapter(folder: Path, files: tuple[str, ...] = ("config.json", "model.safetensors")) -> None:
-    without(folder, *files)
+    remove(folder, *files)
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
 
 
@@ -88,11 +88,11 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a size as text": (lambda f: change(f, "config.json", hidden_size="32"), "hidden_size"),
     "a size that is not the file's": (lambda f: change(f, "config.json", hidden_size=64), "another shape"),
-    "no config": (lambda f: without(f, "config.json"), "there is no config.json in it"),
+    "no config": (lambda f: remove(f, "config.json"), "there is no config.json in it"),
     "a broken config": (lambda f: (f / "config.json").write_text("{"), "config.json is not a JSON object"),
     "a config that is a list": (lambda f: (f / "config.json").write_text("[]"), "config.json is not a JSON object"),
-    "no tokenizer": (lambda f: without(f, "tokenizer.json", "tokenizer_config.json"), "its tokenizer cannot be"),
-    "no tokenizer.json": (lambda f: without(f, "tokenizer.json"), "its tokenizer cannot be loaded"),
+    "no tokenizer": (lambda f: remove(f, "tokenizer.json", "tokenizer_config.json"), "its tokenizer cannot be"),
+    "no tokenizer.json": (lambda f: remove(f, "tokenizer.json"), "its tokenizer cannot be loaded"),
     "a broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), r"tokenizer\.json is not a JSON object"),
     "a tokenizer of another kind": (
         lambda f: (f / "tokenizer.json").write_text('{"version": "1.0"}'), "its tokenizer cannot be loaded",
@@ -108,7 +108,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         rf"{TOKENS + 1} tokens.* embedding {TOKENS} rows",
     ),
     "pickles alone": (of_bins, "no pickle"),
-    "no weights": (lambda f: without(f, "model.safetensors"), "its weights cannot be loaded: .*model.safetensors"),
+    "no weights": (lambda f: remove(f, "model.safetensors"), "its weights cannot be loaded: .*model.safetensors"),
     "a shard less": (lambda f: indexed(f, SHARDS), "model-00001-of-00002.safetensors"),
     "a broken index": (lambda f: indexed(f, "{"), r"model\.safetensors\.index\.json is not a JSON object"),
     "an empty index": (lambda f: indexed(f, "{}"), "weights cannot be loaded: KeyError: 'weight_map'"),

@@ -1,4 +1,4 @@
-"""Models of other kinds than those of conf/model: they run where the sites fit, or are refused in one line."""
+"""Models of other classes than in conf/model: they run if the sites fit, and are refused in one line otherwise."""
 
 from pathlib import Path
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import model_folders
 import pytest
-from model_folders import LLAMA, TOKENS, byte_tokenizer, conf, llama, without
+from model_folders import LLAMA, TOKENS, byte_tokenizer, conf, llama, remove
 from small import job, write_text
 
 from saesweep.data.resources import Resources
@@ -46,7 +46,7 @@ def test_an_empty_tokenizer_that_stands_in_for_missing_files_is_refused(
     name: str, model_type: str, sizes: dict, tmp_path: Path
 ) -> None:
     model_folders.write(tmp_path, model_type, **sizes)
-    without(tmp_path, "tokenizer.json", "tokenizer_config.json")
+    remove(tmp_path, "tokenizer.json", "tokenizer_config.json")
     with pytest.raises(UsageError, match="its tokenizer cannot be loaded: there are no files of one"):
         load_tokenizer(conf(name, tmp_path))
 
@@ -57,7 +57,7 @@ def test_a_cached_repository_without_its_tokenizer_is_fetched_not_refused(
     """Where only the config was fetched before, as by another program."""
     home = tmp_path / "models--owner--name"
     model_folders.write(home / "snapshots" / "1234", "gpt2", n_embd=32, n_layer=3, n_head=2)
-    without(home / "snapshots" / "1234", "tokenizer.json", "tokenizer_config.json")
+    remove(home / "snapshots" / "1234", "tokenizer.json", "tokenizer_config.json")
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text("1234")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -71,7 +71,7 @@ def lm_job(folder: Path, tmp_path: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_context_beyond_the_models_positions_is_refused_before_weights_are_read(folder: Path, tmp_path: Path) -> None:
-    without(folder, "model.safetensors")
+    remove(folder, "model.safetensors")
     assert Resources().require_long_enough_text(lm_job(folder, tmp_path, context=64))[1].positions == 64
     with pytest.raises(UsageError, match=r"context=65: small was made for 64 positions; write context=64"):
         Resources().require_long_enough_text(lm_job(folder, tmp_path, context=65))

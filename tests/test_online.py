@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from offline import no_network_and_no_account, saes
+from offline import refuse_network_and_logins, saes
 from small import command, write_text
 from standin.cli import ENV, ROOT
 from wandb_server import KEY, Server
@@ -61,7 +61,7 @@ def test_the_dashboard_is_saved_with_the_colours_of_the_runs_that_are_there(serv
 
 
 def test_a_server_that_cannot_be_reached_leaves_the_runs_offline_and_the_sweep_whole(account, tmp_path, monkeypatch):
-    no_network_and_no_account(monkeypatch, tmp_path)
+    refuse_network_and_logins(monkeypatch, tmp_path)
     dead = account | {"WANDB_BASE_URL": "http://127.0.0.1:9"}
     script = "from offline import OFFLINE; from saesweep.loggers import wandb_runs; from pathlib import Path; import sys\n"
     script += "chosen = OFFLINE | {'mode': None}\n"

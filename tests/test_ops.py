@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from pretended_gpu import TRITON
+from mock_gpu import TRITON
 from torch.utils._pytree import tree_leaves, tree_map
 
 from saesweep.arch import ops

@@ -6,11 +6,11 @@ import re
 from html.parser import HTMLParser
 
 import chromium
-import made_sweep
+import fake_sweep
 import numpy as np
 import pandas as pd
 import pytest
-from made_sweep import Sweep
+from fake_sweep import Sweep
 
 from saesweep.report import page, style
 from saesweep.report.page import tables, verdict_tables
@@ -50,7 +50,7 @@ class Parsed(HTMLParser):
             self.script = data
 
 
-def html(sweep, name="made"):
+def html(sweep, name="fake"):
     return page.html(sweep.df, sweep.comparison, sweep.details, name)
 
 
@@ -96,7 +96,7 @@ def test_the_table_holds_every_number_of_every_sae_without_a_script():
 
 def test_the_page_names_no_address_but_the_runs_own():
     found = set(re.findall(r"https?://[^\"\s]+|@import|<link|\bsrc=|\burl\(|fetch\(", html(Sweep())))
-    assert found == {"https://wandb.ai/someone/made/runs/abc123", "http://www.w3.org/2000/svg"}
+    assert found == {"https://wandb.ai/someone/fake/runs/abc123", "http://www.w3.org/2000/svg"}
     assert "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'" in html(Sweep())
 
 
@@ -228,7 +228,7 @@ def test_the_model_is_named_only_where_there_are_several():
 
 def test_a_sweep_without_anything_makes_a_page():
     sweep = Sweep()
-    text = page.html(sweep.df.iloc[:0], {"places": [], "failed": [], "unfinished": []}, [], "made")
+    text = page.html(sweep.df.iloc[:0], {"places": [], "failed": [], "unfinished": []}, [], "fake")
     assert "No SAEs yet" in text and Parsed(text).open == []
 
 
@@ -243,18 +243,18 @@ def window():
 
 @pytest.fixture
 def browser(window):
-    """After each test: nothing in the console, and nobody was asked for anything."""
-    window.listen()
-    window.said, window.asked = [], []
+    """A window; after each test, its console is empty and no address was requested."""
+    window.read_logs()
+    window.console, window.requests = [], []
     yield window
-    window.listen()
-    assert window.said == [] and window.asked == []
+    window.read_logs()
+    assert window.console == [] and window.requests == []
 
 
 @pytest.fixture
 def show(browser, tmp_path):
-    def show(sweep, name="made", **how):
-        return browser.open(made_sweep.write(tmp_path, sweep, name), **how)
+    def show(sweep, name="fake", **how):
+        return browser.open(fake_sweep.write(tmp_path, sweep, name), **how)
 
     return show
 
@@ -278,11 +278,12 @@ def click(browser, element):
 
 
 def test_the_watch_would_notice_a_request_and_an_error(browser, tmp_path):
-    (tmp_path / "loud.html").write_text("<img src='http://127.0.0.1:9/x'><script>console.error('told'); nothing()</script>")
-    browser.open(tmp_path / "loud.html").listen()
-    assert browser.asked == ["http://127.0.0.1:9/x"]
-    assert any("told" in said for said in browser.said) and any("nothing is not defined" in said for said in browser.said)
-    browser.said, browser.asked = [], []
+    (tmp_path / "loud.html").write_text("<img src='http://127.0.0.1:9/x'><script>console.error('an error'); nothing()</script>")
+    browser.open(tmp_path / "loud.html").read_logs()
+    assert browser.requests == ["http://127.0.0.1:9/x"]
+    for message in ("an error", "nothing is not defined"):
+        assert any(message in line for line in browser.console)
+    browser.console, browser.requests = [], []
 
 
 def titles(browser):
@@ -595,7 +596,7 @@ def test_everything_that_can_be_used_has_a_name_and_every_text_has_contrast(show
 
 @pytest.mark.parametrize("opening", [False, True], ids=["page", "dialog"])
 def test_on_a_phone_nothing_is_wider_than_the_screen(show, opening):
-    browser = show(made_sweep.two_hundred(), width=360, height=740, phone=True)
+    browser = show(fake_sweep.sweep_of_200(), width=360, height=740, phone=True)
     if opening:
         click(browser, browser.one(".point"))
         assert browser.run("return document.querySelector('#detail').matches(':modal')")
@@ -608,7 +609,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(show, opening):
 
 
 def test_two_hundred_saes_open_in_under_two_seconds_from_a_page_under_three_megabytes(show, tmp_path):
-    sweep = made_sweep.two_hundred()
+    sweep = fake_sweep.sweep_of_200()
     browser = show(sweep)
     assert len(sweep.df) == 200 and len(titles(browser)) == 9 and len(numbers(browser)) == 200
     assert (tmp_path / "pareto.html").stat().st_size < 3e6

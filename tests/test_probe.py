@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from small import ARCHS, RESOURCES, forget_the_text, job, write_text
+from small import ARCHS, RESOURCES, clear_text_caches, job, write_text
 
 from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.topk import TopK
@@ -149,7 +149,7 @@ def test_the_plan_counts_what_is_padding(tmp_path, monkeypatch):
     monkeypatch.setattr(probe, "_step_seconds", lambda *_: 0.0)
 
     def seconds(text):
-        forget_the_text()
+        clear_text_caches()
         found = estimate([job(text, "arch=topk", "context=256", "tokens=6400", "evaluation.lm_tokens=0", "text.repeat=true",
                               "activations.forward_tokens=8192")], RESOURCES)
         return found["seconds"] / (6400 + 512 + 512)
@@ -162,7 +162,7 @@ def test_where_most_is_padding_a_smaller_context_is_named(tmp_path, caplog):
     overrides = ("arch=topk", "context=256", "text.repeat=true", "activations.forward_tokens=8192")
     estimate([job(short_documents(tmp_path), *overrides)], RESOURCES)
     assert "full" not in caplog.text
-    forget_the_text()
+    clear_text_caches()
     estimate([job(short_documents(tmp_path, long=100), *overrides)], RESOURCES)
     found = re.search(r"context=256 are (\d+)% full, documents have 12 tokens in the median: context=16 would", caplog.text)
     assert found and int(found[1]) < 50

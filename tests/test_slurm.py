@@ -13,7 +13,7 @@ from standin.cli import ENV
 
 pytestmark = [
     pytest.mark.slow, pytest.mark.process, pytest.mark.cluster,
-    pytest.mark.skipif(slurm_cluster.why_not() is not None, reason=str(slurm_cluster.why_not())),
+    pytest.mark.skipif(slurm_cluster.unavailable_reason() is not None, reason=str(slurm_cluster.unavailable_reason())),
 ]
 GROUP = ("arch=jumprelu,batchtopk", "sparsity=4", "tokens=64_000", "text.repeat=true", "log_tokens=320")
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.engine.poll=0.3", "trainer=ddp_sim")

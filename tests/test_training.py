@@ -10,7 +10,19 @@ import pytest
 import torch
 import warm
 from safetensors.torch import load_file
-from small import ARCHS, RESOURCES, fitted, forget_the_text, inputs_of, job, train_group, trained, untrained, words, write_text
+from small import (
+    ARCHS,
+    RESOURCES,
+    clear_text_caches,
+    inputs_of,
+    job,
+    run_fit,
+    train_group,
+    trained,
+    untrained,
+    words,
+    write_text,
+)
 from standin.cli import ENV, ROOT
 
 from saesweep.arch.base import Step
@@ -223,12 +235,12 @@ def test_nothing_goes_on_on_a_text_that_has_changed_and_another_dtype_is_said(tm
     (tmp_path / "topk/0").rename(folders[1])
     before = Path(text).read_text()
     Path(text).write_text(before + json.dumps({"text": "one more document"}) + "\n")
-    forget_the_text()
+    clear_text_caches()
     with pytest.raises(UsageError, match=r"1 was trained on other text.*\n.*text\.digest: \w+ there, \w+ now"):
         train_group(jobs, folders)
     assert not folders[0].exists()  # nothing was trained before that was noticed
     Path(text).write_text(before)
-    forget_the_text()
+    clear_text_caches()
     require_same(jobs[1], folders[1:], RESOURCES)
     assert "not exactly" not in caplog.text
     jobs[1]["model"]["dtype"] = "bfloat16"
@@ -272,7 +284,7 @@ def one_step(text, tmp_path, *more):
     module, stream, _ = untrained(jobs)
     before = {key: value.clone() for key, value in module.members.state_dict().items()}
     folders = [tmp_path / "0", tmp_path / "1"]
-    fitted(module, stream, jobs, folders)
+    run_fit(module, stream, jobs, folders)
     return module, before
 
 
@@ -310,7 +322,7 @@ def test_the_loss_that_backward_sees_is_the_sum_of_the_terms_that_are_logged(tex
     module, stream, _ = untrained(jobs)
     module.__class__ = Watched
     folders = [tmp_path / str(i) for i in range(len(jobs))]
-    fitted(module, stream, jobs, folders)
+    run_fit(module, stream, jobs, folders)
     logged = [0.0, 0.0]
     for folder in folders:
         for i, row in enumerate(curve(folder)):
@@ -355,7 +367,7 @@ def test_dead_is_counted_in_tokens_so_the_batch_size_does_not_change_what_it_mea
         module, stream, _ = untrained(jobs)
         module.members[0].sae.b_enc.data[:24] = -1e6
         folder = tmp_path / str(batch)
-        fitted(module, stream, jobs, [folder])
+        run_fit(module, stream, jobs, [folder])
         since = module.members[0].sae.tokens_since_fired
         assert (since[:24] == 1920).all()
         rows = curve(folder)
@@ -369,7 +381,7 @@ def test_a_latent_that_never_fires_is_dead_also_where_sinks_are_left_out_of_the_
     module, stream, _ = untrained(jobs)
     sae = module.members[0].sae
     sae.b_enc.data[:24] = -1e6
-    fitted(module, stream, jobs, [tmp_path])
+    run_fit(module, stream, jobs, [tmp_path])
     assert 0 < sae.tokens_seen < module.tokens and (sae.tokens_since_fired[:24] == sae.tokens_seen).all()
     assert all(float(row["dead"]) >= 0.25 for row in curve(tmp_path))
 
@@ -595,7 +607,7 @@ def test_activations_that_turn_out_not_finite_end_the_saes_of_that_place_alone_a
         return found
 
     inputs.source.window = window
-    fitted(module, stream, jobs, folders)
+    run_fit(module, stream, jobs, folders)
     assert not module.members[0].failed
     assert "the activations at model.layers.0.post_feedforward_layernorm.output are not finite" in module.members[1].failed
 

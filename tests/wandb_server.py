@@ -1,4 +1,4 @@
-"""A stand-in for W&B's server on this machine: it says yes to everything, and keeps what it was told."""
+"""A stand-in for W&B's server on this machine: it accepts every request, and records histories and workspaces."""
 
 import gzip
 import json
@@ -39,18 +39,18 @@ class Server(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def answer(self, query, asked):
+    def answer(self, query, variables):
         if "upsertBucket" in query:
-            names = {"name": asked.get("name"), "displayName": asked.get("displayName")}
+            names = {"name": variables.get("name"), "displayName": variables.get("displayName")}
             return {"upsertBucket": {"bucket": BUCKET | names, "inserted": True}}
         if "createRunFiles" in query:
-            files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in asked["files"]]
+            files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in variables["files"]]
             return {"createRunFiles": {"runID": "Qg==", "uploadHeaders": [], "files": files}}
         if "createArtifact(" in query:
             return {"createArtifact": {"artifact": {"id": "QQ==", "state": "COMMITTED", "artifactSequence": {"id": "cw=="}}}}
         if "upsertView" in query:
-            self.views.append(asked)
-            return {"upsertView": {"view": {"id": "Vg==", "name": asked["name"]}, "inserted": True}}
+            self.views.append(variables)
+            return {"upsertView": {"view": {"id": "Vg==", "name": variables["name"]}, "inserted": True}}
         if "query Runs(" in query:
             nodes = [{"node": RUN | {"name": name, "config": json.dumps({"arch": {"value": arch}})}, "cursor": name}
                      for name, arch in self.archs.items()]
@@ -89,13 +89,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         content = self.body()
         if self.path.endswith("/graphql"):
-            asked = json.loads(content)
-            self.reply({"data": self.server.answer(asked["query"], asked.get("variables") or {})})
+            request = json.loads(content)
+            self.reply({"data": self.server.answer(request["query"], request.get("variables") or {})})
         elif self.path.endswith("/file_stream"):
-            told = json.loads(content).get("files", {}).get("wandb-history.jsonl", {})
+            history = json.loads(content).get("files", {}).get("wandb-history.jsonl", {})
             with self.server.lock:
                 rows = self.server.history.setdefault(self.path.split("/")[-2], [])
-                rows.extend(json.loads(line) for line in told.get("content", []))
+                rows.extend(json.loads(line) for line in history.get("content", []))
             self.reply({"exitcode": None, "limits": {}})
         else:
             self.reply({})

@@ -1,4 +1,4 @@
-"""Architectures that go wrong at a known place: SAESWEEP_PACKAGES=faults arch._target_=faults.FailsInStep."""
+"""Architectures that fail at a known point: SAESWEEP_PACKAGES=faults arch._target_=faults.FailsInStep."""
 
 import gc
 
@@ -27,7 +27,7 @@ class FailsInCalibration(TopK):
         return torch.relu(pi)
 
     def margin(self, x):
-        if self.tokens_seen > 0:  # the plan's probe asks as well
+        if self.tokens_seen > 0:  # not in the plan's probe
             raise RuntimeError("a bug in its margin")
         return super().margin(x)
 
@@ -37,12 +37,12 @@ class FailsInEvaluation(TopK):
         raise RuntimeError("a bug in its encode")
 
 
-class FailsWithoutAWord(TopK):
+class FailsWithoutMessage(TopK):
     def encode(self, x):
         raise AssertionError
 
 
-class FailsWhenWritten(TopK):
+class FailsInExport(TopK):
     def exported(self):
         if self.tokens_seen > 0:
             raise OSError(28, "No space left on device")
@@ -59,10 +59,10 @@ class TurnsNaN(TopK):
         return super().step(x, coefficient, progress)
 
 
-class NeedsMemory(TopK):
-    """As if only two of its kind had room."""
+class RunsOutOfMemory(TopK):
+    """Simulates a device with memory for two of these SAEs."""
 
     def step(self, x, coefficient, progress):
-        if progress > 0.5 and sum(isinstance(thing, NeedsMemory) for thing in gc.get_objects()) > 2:
+        if progress > 0.5 and sum(isinstance(obj, RunsOutOfMemory) for obj in gc.get_objects()) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return super().step(x, coefficient, progress)

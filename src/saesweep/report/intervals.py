@@ -11,8 +11,8 @@ Two sources of variation each contribute a variance:
 t is Student's quantile at the degrees of freedom of each variance, so that two seeds that agree by chance do not give a
 narrow interval. The degrees of freedom of the documents use Kish's effective sample size (sum w)^2 / sum w^2, so that one
 long document among short ones does not count as a large sample. The seed variances of two curves are combined by
-Welch-Satterthwaite. With fewer than MIN_DOCUMENTS documents there is no interval over documents. tests/test_coverage.py
-simulates the coverage.
+Welch-Satterthwaite. With fewer than MIN_DOCUMENTS documents there is no interval over documents.
+tests/test_interval_coverage.py simulates the coverage.
 """
 from __future__ import annotations
 

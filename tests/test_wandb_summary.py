@@ -20,7 +20,7 @@ from saesweep.sweep.wandb_summary import Summary, standing
 
 NUMBERS = ["l0", "fvu", "delta_loss"]
 
-pytestmark = pytest.mark.usefixtures("nobody_is_logged_in")
+pytestmark = pytest.mark.usefixtures("without_wandb_login")
 
 
 def test_the_pareto_table_of_the_offline_run_is_pareto_csv(reference_sweep):

@@ -1,8 +1,8 @@
-"""A kill without a process: from a chosen change of the disk on, nothing that the program does reaches the disk.
+"""A simulated SIGKILL: from a chosen change of the file system on, the program writes nothing more.
 
-Python raises an audit event before a file is opened for writing, and before anything is made, renamed or removed. At the
-chosen event this raises `Killed`, which no `except Exception` catches, and it refuses every change that is made while the
-stack unwinds. As after a real kill, a file that was just opened is left empty, and a draft is left half written.
+Python raises an audit event before it opens a file for writing, and before it creates, renames or removes anything. At the
+chosen event this module raises `Killed`, which no `except Exception` catches, and blocks every change while the stack
+unwinds. As after a real kill, a file that was just opened is empty, and a temporary file is half written.
 """
 import os
 import re
@@ -16,12 +16,12 @@ _watch: Callable[[str, Path], None] | None = None
 
 
 class Killed(BaseException):
-    """The program ends here."""
+    """Raised where the program is killed."""
 
 
 @contextmanager
-def killed(folder: Path, when: Callable[[str], bool]) -> Iterator[None]:
-    """Raises Killed at the first change below the folder for which `when` is true; it is given "<event> <path>"."""
+def simulated_kill(folder: Path, when: Callable[[str], bool]) -> Iterator[None]:
+    """Raises Killed at the first change below the folder for which `when("<event> <path>")` is true."""
     global _watch
     dead = False
 
@@ -32,7 +32,7 @@ def killed(folder: Path, when: Callable[[str], bool]) -> Iterator[None]:
         if not dead and when(f"{event} {_without_numbers(path.relative_to(folder))}"):
             dead = True
             with _unwatched():
-                _cut_short(event, path)
+                _truncate(event, path)
         if dead:
             raise Killed(f"{event} {path}")
 
@@ -44,16 +44,16 @@ def killed(folder: Path, when: Callable[[str], bool]) -> Iterator[None]:
 
 
 def _changes_nothing(event: str, path: Path) -> bool:
-    """A folder that is there is not made, and what is not there is not removed; an unnamed file is opened in a folder."""
+    """Creating an existing folder, removing a missing file, and opening an unnamed temporary file in a folder."""
     return path.exists() == (event == "os.mkdir") if event != "open" else path.is_dir()
 
 
 def _without_numbers(path: Path) -> str:
-    """Of a process, a step and a checksum."""
+    """The path with process ids, steps and checksums replaced by placeholders."""
     return re.sub(r"\d+-[0-9a-f]{8}(?=\.safetensors)", "STEP-CRC", re.sub(r"\.\d+\.tmp$", ".PID.tmp", str(path)))
 
 
-def _cut_short(event: str, path: Path) -> None:
+def _truncate(event: str, path: Path) -> None:
     if event == "open":
         path.touch()
     elif event in ("os.rename", "os.chmod") and path.name.startswith("."):
@@ -70,11 +70,11 @@ def _unwatched() -> Iterator[None]:
         _watch = watch
 
 
-def _heard(event: str, args: tuple) -> None:
+def _audit(event: str, args: tuple) -> None:
     if _watch is None or not (event in CHANGES or (event == "open" and set(args[1] or "") & set("wax+"))):
         return
     with suppress(TypeError):  # a file descriptor has no path
         _watch(event, Path(os.path.abspath(os.fsdecode(args[0]))))
 
 
-sys.addaudithook(_heard)
+sys.addaudithook(_audit)

@@ -1,4 +1,4 @@
-"""Made-up sweeps for pareto.html: plausible numbers from a seeded generator, nothing is trained."""
+"""Fake sweeps for pareto.html: plausible numbers from a seeded generator, without training."""
 
 import math
 from itertools import product
@@ -19,13 +19,13 @@ T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 
 
 class Sweep:
-    """df, comparison and details of a sweep over sites, layers, archs, sparsities and seeds."""
+    """The table (df), comparison and details of a sweep over sites, layers, archs, sparsities and seeds."""
 
     def __init__(
         self, sites=("resid",), layers=(9,), archs=("jumprelu", "topk", "gated"), sparsities=(16, 32, 64), seeds=1, **more
     ):
-        """more: numbers of `failed` and `unfinished` SAEs; `limit` on the number of all; `lm`: whether there is a loss;
-        `latents` per SAE; `fixed`: archs with a fixed coefficient."""
+        """more: `failed` and `unfinished`, numbers of such SAEs; `limit`, the number of all SAEs; `lm`, whether there is a
+        language model's loss; `latents` per SAE; `fixed`, archs with a fixed coefficient."""
         self.rng = np.random.default_rng(0)
         combos = list(product(["gemma3_270m"], sites, layers, sparsities, archs, range(seeds)))
         kept = sorted(self.rng.permutation(len(combos))[: more.get("limit")])
@@ -42,9 +42,9 @@ class Sweep:
         self.comparison = compared(self.df)
 
     def _row(self, model, site, layer, sparsity, arch, seed, state):
-        place = {"resid": 1.0, "mlp": 1.6, "attn": 1.3}.get(site, 1.0) * (1 + layer / 40)
-        fvu = 0.1 * (32 / sparsity) ** 0.34 * LEVEL.get(arch, 1.1) * place * self.rng.normal(1, 0.004)
-        loss = 0.35 * (32 / sparsity) ** 0.6 * LEVEL.get(arch, 1.1) ** 2 * place * self.rng.normal(1, 0.02)
+        factor = {"resid": 1.0, "mlp": 1.6, "attn": 1.3}.get(site, 1.0) * (1 + layer / 40)
+        fvu = 0.1 * (32 / sparsity) ** 0.34 * LEVEL.get(arch, 1.1) * factor * self.rng.normal(1, 0.004)
+        loss = 0.35 * (32 / sparsity) ** 0.6 * LEVEL.get(arch, 1.1) ** 2 * factor * self.rng.normal(1, 0.02)
         l0 = sparsity * (1 if arch == "topk" else self.rng.normal(1, 0.012))
         numbers = {"coefficient": None if "topk" in arch else 1e-3 / sparsity, "l0": l0, "fvu": fvu, "mse": fvu * 0.97,
                    "cosine": 1 - fvu / 2, "relative_reconstruction_bias": 0.9 if arch == "relu" else 0.995,
@@ -91,34 +91,34 @@ class Sweep:
         if row["arch"] == "jumprelu":
             config["arch.warm_start"] = 0.5
         tokens = np.arange(1, 1 + row["tokens"] // 2048) * 2048
-        gone = tokens / 300_000
+        progress = tokens / 300_000
         curve = pd.DataFrame(
-            {"tokens": tokens, "l0": 32 * (1 + 9 * np.exp(-8 * gone)), "fvu": 0.1 + 0.9 * np.exp(-6 * gone)}
+            {"tokens": tokens, "l0": 32 * (1 + 9 * np.exp(-8 * progress)), "fvu": 0.1 + 0.9 * np.exp(-6 * progress)}
         )
         done = row["state"] == "finished"
         rates = np.where(self.rng.random(self.latents) < 0.03, 0, 10 ** self.rng.normal(-2.6, 0.6, self.latents).clip(-4.2, 0))
         command = (
-            f"python train.py name=made model={row['model']} site={row['site']} layer={row['layer']} arch={row['arch']} "
+            f"python train.py name=fake model={row['model']} site={row['site']} layer={row['layer']} arch={row['arch']} "
             f"sparsity={row['sparsity']} seed={row['seed']} tokens=300_000 'text.glob=data/*.jsonl'"
         )
-        url = "https://wandb.ai/someone/made/runs/abc123" if done and row["seed"] == 0 else None
+        url = "https://wandb.ai/someone/fake/runs/abc123" if done and row["seed"] == 0 else None
         reason = FAILED if row["state"] == "failed" else None
         return sweep_table.Details(command, config, curve, rates if done else None, url, reason)
 
 
 def compared(df):
-    """The content of pareto.json, with intervals where there are several seeds."""
+    """The content of pareto.json; it has intervals if there are several seeds."""
     failed = [{"path": path, "reason": FAILED} for path in df.loc[df["state"] == "failed", "path"]]
     unfinished = df.loc[df["state"] == "unfinished", ["path", "tokens"]].to_dict("records")
     return compare(df, [None] * len(df)) | {"failed": failed, "unfinished": unfinished}
 
 
-def two_hundred():
+def sweep_of_200():
     archs, sparsities = ("jumprelu", "topk", "gated", "relu", "batchtopk"), (16, 32, 64)
     return Sweep(("resid", "mlp", "attn"), (5, 9, 13), archs, sparsities, seeds=2, limit=200, failed=6, unfinished=5)
 
 
-def write(folder: Path, sweep: Sweep, name: str = "made") -> Path:
+def write(folder: Path, sweep: Sweep, name: str = "fake") -> Path:
     file = folder / "pareto.html"
     file.write_text(page.html(sweep.df, sweep.comparison, sweep.details, name), encoding="utf-8")
     return file

@@ -1,7 +1,7 @@
 """`activations.forward_tokens=auto`: how many tokens the language model takes at once where that is measured."""
 import pytest
 import torch
-from small import RESOURCES, forget_the_text, job, tiny, trained, write_text
+from small import RESOURCES, clear_text_caches, job, tiny, trained, write_text
 from test_activations import CONTEXT, EMBEDDING
 
 from saesweep.data import forward_size, harvest
@@ -78,7 +78,7 @@ def test_a_training_that_was_stopped_goes_on_with_what_was_measured_when_it_bega
 
     def measured(tokens):
         monkeypatch.setattr(RESOURCES, "_fastest", lambda *_: tokens)
-        forget_the_text()
+        clear_text_caches()
         unmeasured = harvest.harvest
         monkeypatch.setattr(harvest, "harvest", lambda lm, points, x: (sizes.append(x.numel()), unmeasured(lm, points, x))[1])
 

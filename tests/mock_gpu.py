@@ -1,9 +1,9 @@
-"""A GPU that is not there: tensors that say they are on it, with their values on the CPU.
+"""A mock GPU: tensors whose device is cuda:0 and whose values are on the CPU.
 
-What CUDA refuses is refused: an operation on tensors of both devices, numpy's look at a tensor. So is what it does not
-notice: a tensor read on another stream than it was written on, without a wait, or without the allocator being told.
-Whenever the host would have to wait for the device, that is noted. Triton's kernels run in their interpreter, and
-Lightning is told of one GPU. Where there is a real one, that is taken.
+It raises where CUDA raises: at an operation on tensors of both devices, and where numpy reads a tensor. It also raises at
+races, which CUDA does not detect: a tensor is read on a stream that has not waited for the stream that wrote it, or without
+`record_stream`. Every synchronisation of the host with the device is recorded. Triton's kernels run in the interpreter, and
+Lightning sees one GPU. If there is a real GPU, the tests use that.
 """
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from saesweep.sweep import inputs
 
 GPU = torch.device("cuda", 0)
-TRITON = "cuda" if torch.cuda.is_available() else "cpu"  # where its kernels run: there, or in the interpreter
+TRITON = "cuda" if torch.cuda.is_available() else "cpu"  # the device of its kernels' tensors; "cpu" is the interpreter's
 aten = torch.ops.aten
 COPIES = {aten.copy_.default, aten._to_copy.default}
-INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}  # also by a tensor of the CPU
-WAITS = {  # their result, or its size, is on the host
+INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}  # an index may be on the CPU
+WAITS = {  # the host needs their result, or its size
     aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default,
     aten.bincount.default, aten.repeat_interleave.Tensor, aten._unique2.default,
 }
@@ -52,7 +52,7 @@ class OnGpu(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        return _Pretending.operation(func, args, kwargs or {})
+        return _MockMode.operation(func, args, kwargs or {})
 
 
 def on_host(x: Any) -> Any:
@@ -67,10 +67,10 @@ class Stream:
     clock: int
     main: Stream
     current: Stream
-    writes: dict[int, tuple[Stream, int, set[Stream]]]  # by memory: where and when, and which streams it is kept for
+    writes: dict[int, tuple[Stream, int, set[Stream]]]  # by memory: writing stream, time, streams recorded by record_stream
 
     def __init__(self, device: Any = None):
-        self.seen: dict[Stream, int] = {}  # until when this one has waited for the others
+        self.seen: dict[Stream, int] = {}  # the time up to which this stream has waited for each other one
 
     def wait_stream(self, other: Stream) -> None:
         self.seen[other] = Stream.clock
@@ -97,9 +97,9 @@ class Stream:
     def read(cls, x: OnGpu) -> None:
         stream, time, kept_for = cls.writes.get(memory(x), (cls.current, 0, set()))
         if stream is not cls.current and cls.current.seen.get(stream, -1) < time:
-            raise RuntimeError("a race: read on a stream that has not waited for the one it was written on")
+            raise RuntimeError("a race: a stream reads a tensor and has not waited for the stream that wrote it")
         if stream not in (cls.current, cls.main) and cls.current not in kept_for:
-            raise RuntimeError("a race: its memory may be used again by the stream it was written on; record_stream")
+            raise RuntimeError("a race: the stream that wrote a tensor may reuse its memory; call record_stream")
 
 
 def memory(x: OnGpu) -> int:
@@ -117,25 +117,25 @@ class _Moved(torch.autograd.Function):
         return (on_gpu(grad) if ctx.back == "cuda" else on_host(grad)), None
 
 
-class _Pretending(TorchFunctionMode):
-    waits: list[str]  # of the one that is active
+class _MockMode(TorchFunctionMode):
+    waits: list[str]  # of the active mock
 
     @classmethod
     def operation(cls, func: Any, args: tuple, kwargs: dict) -> Any:
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-        there = [x for x in given if isinstance(x, OnGpu)]
+        on_device = [x for x in given if isinstance(x, OnGpu)]
         if func not in COPIES | INDEXED and any(not isinstance(x, OnGpu) and x.dim() for x in given):
             raise RuntimeError(f"Expected all tensors to be on the same device: {func}")
         if func in WAITS or (func in INDEXED and any(i is not None and i.dtype == torch.bool for i in args[1])):
             cls.waits.append(str(func))
-        known, given = {id(x.values_): x for x in there}, set(map(memory, there))
-        for x in there:
+        known, given = {id(x.values_): x for x in on_device}, set(map(memory, on_device))
+        for x in on_device:
             Stream.read(x)
 
         def wrapped(x: Any) -> Any:
             if not isinstance(x, torch.Tensor):
                 return x
-            x = known[id(x)] if id(x) in known else OnGpu(x)  # what is changed in place is given back
+            x = known[id(x)] if id(x) in known else OnGpu(x)  # an in-place operation returns its input
             return x if memory(x) in given and not func._schema.is_mutable else Stream.written(x)
 
         return tree_map(wrapped, func(*tree_map(on_host, args), **tree_map(on_host, kwargs)))
@@ -143,7 +143,7 @@ class _Pretending(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = dict(kwargs or {})
         first = args[0] if args else None
-        if func is torch.Tensor.backward:  # the steps of it are to be seen as well
+        if func is torch.Tensor.backward:  # the operations of the backward pass go through this mode too
             with self:
                 (root, *_), how = args, {"allow_unreachable": True, "accumulate_grad": True}
                 return _engine_run_backward((root,), (torch.ones_like(root),), False, False, (), **how)
@@ -169,13 +169,13 @@ class _Pretending(TorchFunctionMode):
     def _to(
         self, x: torch.Tensor, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False, **_: Any
     ) -> torch.Tensor:
-        for word in args:
-            if isinstance(word, torch.Tensor):
-                device, dtype = word.device, word.dtype
-            elif isinstance(word, torch.dtype):
-                dtype = word
-            elif isinstance(word, str | torch.device):
-                device = word
+        for value in args:
+            if isinstance(value, torch.Tensor):
+                device, dtype = value.device, value.dtype
+            elif isinstance(value, torch.dtype):
+                dtype = value
+            elif isinstance(value, str | torch.device):
+                device = value
         if dtype is not None and dtype != x.dtype:
             x = x.to(dtype)
         if device is None or torch.device(device).type == x.device.type:
@@ -187,7 +187,7 @@ class _Pretending(TorchFunctionMode):
 
 @contextmanager
 def gpu() -> Iterator[list[str]]:
-    """Inside, "cuda" is there; gives the list of the moments at which the host waited for it. A real one counts none."""
+    """Makes "cuda" available, and yields the list of synchronisations; with a real GPU, it stays empty."""
     if torch.cuda.is_available():
         yield []
         return
@@ -195,12 +195,12 @@ def gpu() -> Iterator[list[str]]:
     launch = executor.__call__
 
     def launched(self: Any, *args: Any, **kwargs: Any) -> None:
-        assert len({x.device for x in args if isinstance(x, torch.Tensor)}) == 1, "a kernel is given tensors of both devices"
+        assert len({x.device for x in args if isinstance(x, torch.Tensor)}) == 1, "a kernel has tensors of both devices"
         launch(self, *map(on_host, args), **kwargs)
 
-    _Pretending.waits = []
+    _MockMode.waits = []
     Stream.begin()
-    with pytest.MonkeyPatch.context() as patch, _Pretending():
+    with pytest.MonkeyPatch.context() as patch, _MockMode():
         patch.setattr(executor, "__call__", launched)
         one = {"is_available": True, "auto_device_count": 1, "parse_devices": [0], "get_parallel_devices": [GPU]}
         for name, value in {**one, **dict.fromkeys(("setup_device", "setup", "teardown"))}.items():
@@ -209,8 +209,8 @@ def gpu() -> Iterator[list[str]]:
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch.cuda, "mem_get_info", lambda *_: (8 * 10**9, 16 * 10**9))
         patch.setattr(inputs, "require_device", lambda job: None)
-        torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter stays the object that it is
+        torch.__future__.set_swap_module_params_on_conversion(True)  # .to(device) keeps the Parameter objects
         try:
-            yield _Pretending.waits
+            yield _MockMode.waits
         finally:
             torch.__future__.set_swap_module_params_on_conversion(False)

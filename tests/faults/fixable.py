@@ -1,4 +1,4 @@
-"""Goes wrong while there is a file `broken` in the working directory."""
+"""An architecture that fails while there is a file `broken` in the working directory."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from faults import AFTER
 from saesweep.arch.topk import TopK
 
 
-class Mended(TopK):
+class FailsUntilFixed(TopK):
     steps = 0
 
     def step(self, x, coefficient, progress):
