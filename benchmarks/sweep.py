@@ -28,11 +28,11 @@ ARCHS, SPARSITIES = ("jumprelu", "gated", "topk"), (16, 32, 64)
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def ours(words: list[str]) -> float:
+def ours(overrides: list[str]) -> float:
     """Seconds that the command takes in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        command = [sys.executable, str(ROOT / "train.py"), "-m", *words]
+        command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides]
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - start
 
@@ -82,13 +82,13 @@ def theirs(tokens: int, width: int, batch: int, context: int, precisions: Sequen
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*", default=["arch=jumprelu,gated,topk", "sparsity=16,32,64"])
+    parser.add_argument("overrides", nargs="*", default=["arch=jumprelu,gated,topk", "sparsity=16,32,64"])
     parser.add_argument("--precision", nargs="+", default=peers.PRECISIONS, help="of SAELens' trainer")
     args = parser.parse_args()
     cfg = OmegaConf.load(ROOT / "conf/train.yaml")
     common.prepare()
     print(common.machine(), flush=True)
-    mine = ours(args.words)
+    mine = ours(args.overrides)
     print(f"saesweep: {mine:,.0f} s for nine SAEs, evaluated", flush=True)
     others = theirs(cfg.tokens, cfg.width, cfg.batch_tokens, cfg.context, args.precision)
     print(f"SAELens, one by one: {others:,.0f} s for nine SAEs\n{others / mine:.1f} times faster")

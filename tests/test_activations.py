@@ -1,7 +1,7 @@
-"""The stream: which tokens are handed out, how they are mixed, and that it goes on exactly where it stopped.
+"""The activation stream: which tokens it yields, how it shuffles them, and that it resumes exactly.
 
-The language model here has one embedding per token and every token occurs once in the text, so that a row of a batch
-says which token, and so which document and place, it came from.
+The language model has one embedding per token, and every token occurs once in the text, so that a row of a batch
+identifies its token, and hence its document and position.
 """
 
 import itertools
@@ -37,20 +37,20 @@ def numbers(texts):
     return [[int(word) for word in text.split()] for text in texts]
 
 
-def traced_lm(loud=()):
-    """loud: tokens whose embedding is a hundred times as long."""
+def traced_lm(large=()):
+    """large: tokens whose embedding is multiplied by 100."""
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
         pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )
     torch.manual_seed(0)
     module = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    module.model.embed_tokens.weight.normal_()[list(loud)] *= 100
+    module.model.embed_tokens.weight.normal_()[list(large)] *= 100
     return LanguageModel(module, Tokenizer(numbers, 1, SPECIAL, VOCABULARY))
 
 
 def corpus(folder, lengths, stream_seed=0, repeat=False, end=" 2"):
-    """Documents of so many tokens, counted up from 3 over all of them, each ending in a special token."""
+    """Documents of these lengths; their tokens are numbered consecutively from 3, and each ends in a special token."""
     first, texts = 3, []
     for length in lengths:
         texts.append(" ".join(map(str, range(first, first + length))) + end)
@@ -80,7 +80,7 @@ def stream(lm, corpus, steps, points=(EMBEDDING,), window=1024, pool=16, stream_
 
 
 def tokens_of(stream, lm, batches):
-    """Which token each row is of."""
+    """The token of each row."""
     table = stream.statistics[EMBEDDING].apply(lm.module.model.embed_tokens.weight)
     known = {row.numpy().tobytes(): token for token, row in enumerate(table)}
     return [[known[row.numpy().tobytes()] for row in batch[EMBEDDING]] for batch in batches]
@@ -101,7 +101,7 @@ def lm():
 
 
 @pytest.fixture(scope="module")
-def handed_out(folder, lm):
+def token_batches(folder, lm):
     """The tokens of each of 60 batches: 72% of the text, in 4 windows of 4 pools."""
     s = stream(lm, corpus(folder, LENGTHS), 60)
     batches = tokens_of(s, lm, s)
@@ -109,25 +109,25 @@ def handed_out(folder, lm):
     return batches
 
 
-def test_special_tokens_bos_and_padding_never_reach_a_batch(handed_out):
-    assert all(len(batch) == BATCH for batch in handed_out)
-    assert not SPECIAL & {token for batch in handed_out for token in batch}
+def test_special_tokens_bos_and_padding_never_reach_a_batch(token_batches):
+    assert all(len(batch) == BATCH for batch in token_batches)
+    assert not SPECIAL & {token for batch in token_batches for token in batch}
 
 
-def test_every_token_is_handed_out_at_most_once(handed_out):
-    counts = Counter(token for batch in handed_out for token in batch)
+def test_every_token_is_yielded_at_most_once(token_batches):
+    counts = Counter(token for batch in token_batches for token in batch)
     assert sum(counts.values()) == 60 * BATCH and max(counts.values()) == 1
 
 
-def test_batches_are_mixed_over_documents_and_positions(handed_out):
-    for batch in handed_out[:50]:  # the last windows are as small as what is left of the run
+def test_batches_are_shuffled_over_documents_and_positions(token_batches):
+    for batch in token_batches[:50]:  # the last windows are smaller
         documents = Counter(DOCUMENT[token - 3] for token in batch)
         assert max(documents.values()) <= 0.3 * BATCH and len(documents) >= 9  # of 16 in a pool
-    steps = torch.tensor([[b - a for a, b in pairwise(batch)] for batch in handed_out])
-    assert (steps.abs() <= 5).double().mean() < 0.05  # neighbours in a batch are no neighbours in the text
+    steps = torch.tensor([[b - a for a, b in pairwise(batch)] for batch in token_batches])
+    assert (steps.abs() <= 5).double().mean() < 0.05  # neighbours in a batch are not neighbours in the text
 
 
-def test_the_same_stream_seed_gives_the_same_batches_and_another_does_not(folder, lm):
+def test_the_stream_seed_determines_the_batches(folder, lm):
     def run(seed):
         return [batch[EMBEDDING] for batch in stream(lm, corpus(folder, LENGTHS, seed), 20, stream_seed=seed)]
 
@@ -135,16 +135,16 @@ def test_the_same_stream_seed_gives_the_same_batches_and_another_does_not(folder
     assert not any(map(torch.equal, run(0), run(1)))
 
 
-def test_another_stream_seed_draws_other_synthetic_tokens():
-    place = HookPoint("synthetic", "output")
+def test_the_stream_seed_determines_the_synthetic_tokens():
+    point = HookPoint("synthetic", "output")
     shape = {"features": 20, "d_in": 8, "l0": 2.0, "spread": 20.0, "noise": 0.1, "seed": 0, "window": 64}
-    a, b = (SyntheticSource(place, **shape, stream_seed=seed) for seed in (0, 1))
+    a, b = (SyntheticSource(point, **shape, stream_seed=seed) for seed in (0, 1))
     assert torch.equal(a.dictionary, b.dictionary)
-    x, y = a.window(64)[place], b.window(64)[place]
+    x, y = a.window(64)[point], b.window(64)[point]
     assert not torch.equal(x.sort(0).values, y.sort(0).values)
 
 
-def test_the_batches_of_a_hook_point_do_not_depend_on_which_others_are_read(tmp_path):
+def test_the_batches_of_a_hook_point_do_not_depend_on_the_other_hook_points(tmp_path):
     text = {
         "name": "files",
         "kind": "files",
@@ -163,14 +163,14 @@ def test_the_batches_of_a_hook_point_do_not_depend_on_which_others_are_read(tmp_
         assert all(torch.equal(a[point], b[point]) for a, b in zip(run([point]), together, strict=True))
 
 
-def test_sinks_are_dropped_at_their_hook_point_alone_and_counted(folder):
-    loud = range(5, 5000, 20)  # a twentieth of the tokens, large in the embedding but not behind the norm
-    lm = traced_lm(loud)
+def test_sinks_are_counted_and_dropped_at_their_hook_point_only(folder):
+    large = range(5, 5000, 20)  # a twentieth of the tokens; large after the embedding, not after the norm
+    lm = traced_lm(large)
     s = stream(lm, corpus(folder, LENGTHS), 40, (EMBEDDING, NORMED), max_norm=8.0)
     batches = list(s)
     seen = {token for batch in tokens_of(s, lm, batches) for token in batch}
     kept = sum(len(batch[EMBEDDING]) for batch in batches)
-    assert not seen & set(loud)
+    assert not seen & set(large)
     assert 40 * BATCH * 0.9 < kept < 40 * BATCH
     assert all(len(batch[NORMED]) == BATCH for batch in batches)
     assert s.statistics[EMBEDDING].sinks == pytest.approx(0.05, abs=0.02) and s.statistics[NORMED].sinks == 0
@@ -179,7 +179,7 @@ def test_sinks_are_dropped_at_their_hook_point_alone_and_counted(folder):
 
 
 @pytest.mark.parametrize("center", [True, False])
-def test_training_units_have_unit_power_and_are_undone_exactly(center):
+def test_normalised_activations_have_mean_square_norm_1_and_are_inverted_exactly(center):
     x = 3.0 + torch.randn(4096, 12, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 9, 12)
     x[::100] *= 1000
     statistics = Statistics.of(x, center=center, max_norm=8.0)
@@ -192,7 +192,7 @@ def test_training_units_have_unit_power_and_are_undone_exactly(center):
     torch.testing.assert_close(statistics.undo(statistics.apply(x)), x, rtol=1e-5, atol=1e-4)
 
 
-def test_statistics_are_those_of_the_first_tokens_and_do_not_change(folder, lm):
+def test_statistics_are_computed_on_the_first_tokens_and_stay_fixed(folder, lm):
     s = stream(lm, corpus(folder, LENGTHS), 60)
     before = s.statistics[EMBEDDING]
     raw = torch.cat([before.undo(batch[EMBEDDING]) for batch in s])[:512]
@@ -201,13 +201,13 @@ def test_statistics_are_those_of_the_first_tokens_and_do_not_change(folder, lm):
 
 
 @pytest.mark.slow
-def test_a_stream_goes_on_bitwise_from_any_step(folder, lm):
-    """Across the borders of windows and pools; the peers lost rows, repeated them or started over."""
+def test_a_stream_resumes_bitwise_from_any_step(folder, lm):
+    """Across the boundaries of windows and pools, with no row lost or repeated."""
 
-    def made():
+    def new():
         return stream(lm, corpus(folder, LENGTHS), 40, (EMBEDDING, NORMED), window=320, pool=5)
 
-    s = made()
+    s = new()
     positions, batches = [s.position], []
     for batch in s:
         batches.append(batch)
@@ -215,7 +215,7 @@ def test_a_stream_goes_on_bitwise_from_any_step(folder, lm):
         assert [s.position_after(step) for step in (len(batches) - 1, len(batches))] == positions[-2:]
     assert s.position.window >= 5 and s.source.pool_number >= 5
     for stop in range(0, 41, 3):
-        again = made()
+        again = new()
         again.resume(positions[stop], s.statistics)
         assert len(again) == 40 - stop
         rest = list(again)
@@ -225,7 +225,7 @@ def test_a_stream_goes_on_bitwise_from_any_step(folder, lm):
             assert torch.equal(found[NORMED], wanted[NORMED])
 
 
-def test_a_position_and_statistics_come_back_from_json_and_tensors_as_they_were(folder, lm):
+def test_position_and_statistics_survive_a_round_trip_through_json_and_tensors(folder, lm):
     s = stream(lm, corpus(folder, LENGTHS), 40, window=320, max_norm=8.0)
     next(iter(s))
     position, statistics = s.position, s.statistics[EMBEDDING]
@@ -237,16 +237,16 @@ def test_a_position_and_statistics_come_back_from_json_and_tensors_as_they_were(
 
 
 @pytest.mark.parametrize("length", [4, 31, 40])  # blocks of 32 positions
-def test_a_window_holds_the_tokens_that_are_asked_for_however_long_the_documents_are(folder, lm, length):
+def test_a_window_holds_the_requested_tokens_for_any_document_length(folder, lm, length):
     s, sizes = stream(lm, corpus(folder, [length] * (5600 // length)), 30, pool=64), []
     read = s.source.window
-    s.source.window = lambda rows: _noted(read(rows), sizes)
+    s.source.window = lambda rows: _recorded(read(rows), sizes)
     batches = tokens_of(s, lm, s)
     assert [len(set(batch)) for batch in batches] == [BATCH] * 30
     assert 32 * 31 <= sizes[0] < 32 * 31 + CONTEXT and len(sizes) == 2
 
 
-def test_columns_that_are_padding_in_a_whole_micro_batch_are_not_read_and_change_nothing(folder, lm):
+def test_dropping_columns_of_padding_from_a_micro_batch_changes_no_activation(folder, lm):
     draw = torch.Generator().manual_seed(0)
     lengths = [3, 5, 2, 9, CONTEXT, 7, 1, 4, 4, 4]
     tokens = torch.full((len(lengths), CONTEXT), PADDING)
@@ -265,23 +265,23 @@ def test_columns_that_are_padding_in_a_whole_micro_batch_are_not_read_and_change
 
 @pytest.mark.slow
 def test_a_stream_of_short_documents_resumes_bitwise_from_any_step(folder, lm):
-    def made():
+    def new():
         return stream(lm, corpus(folder, [1 + i % 7 for i in range(1000)]), 40, window=320, pool=50)
 
-    s = made()
+    s = new()
     positions, batches = [s.position], []
     for batch in s:
         batches.append(batch)
         positions.append(s.position)
     assert s.position.window >= 5 and s.source.pool_number >= 5
     for stop in range(0, 41, 7):
-        again = made()
+        again = new()
         again.resume(positions[stop], s.statistics)
         for found, wanted in zip(again, batches[stop:], strict=True):
             assert torch.equal(found[EMBEDDING], wanted[EMBEDDING])
 
 
-def test_an_error_of_a_text_is_not_taken_for_its_end(folder, lm):
+def test_an_error_while_reading_a_text_is_raised_and_not_taken_for_its_end(folder, lm):
     text = corpus(folder, LENGTHS)
 
     def broken(split, start=0):
@@ -293,37 +293,37 @@ def test_an_error_of_a_text_is_not_taken_for_its_end(folder, lm):
         list(stream(lm, text, 60))
 
 
-def test_a_window_smaller_than_a_batch_is_filled_up(folder, lm):
+def test_a_window_smaller_than_a_batch_is_enlarged_to_one(folder, lm):
     s = stream(lm, corpus(folder, LENGTHS), 4, window=100, batch=512)
     counts = Counter(token for batch in tokens_of(s, lm, s) for token in batch)
     assert sum(counts.values()) == 4 * 512 and max(counts.values()) == 1
 
 
-def test_no_window_is_larger_than_the_rest_of_the_run_needs(folder, lm):
+def test_no_window_is_larger_than_the_remaining_steps_need(folder, lm):
     text = corpus(folder, [31] * 100, end="")  # blocks without padding
     for steps, window, windows in ((5, 4096, 1), (20, 1024, 2)):
         s, sizes = stream(lm, text, steps, window=window), []
         read = s.source.window
-        s.source.window = lambda rows, read=read, sizes=sizes: _noted(read(rows), sizes)
+        s.source.window = lambda rows, read=read, sizes=sizes: _recorded(read(rows), sizes)
         list(s)
         assert len(sizes) == windows
         assert steps * BATCH <= sum(sizes) < steps * BATCH * 1.03 + windows * CONTEXT + (windows - 1) * BATCH
 
 
-def _noted(rows, sizes):
+def _recorded(rows, sizes):
     sizes.append(len(rows[EMBEDDING]))
     return rows
 
 
-def test_how_far_a_window_is_read_is_said(folder, lm):
-    s, said = stream(lm, corpus(folder, [31] * 100, end=""), 12), []
-    s.source.line = said.append
+def test_the_progress_of_a_harvest_is_reported(folder, lm):
+    s, lines = stream(lm, corpus(folder, [31] * 100, end=""), 12), []
+    s.source.line = lines.append
     list(s)
-    assert said[0] == "reading the text: 124 of 768 tokens" and len(said) > 5
+    assert lines[0] == "reading the text: 124 of 768 tokens" and len(lines) > 5
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_what_is_read_stays_in_the_language_models_dtype_and_what_is_trained_on_is_fp32(folder, dtype):
+def test_harvested_rows_keep_the_language_models_dtype_and_batches_are_fp32(folder, dtype):
     lm = traced_lm()
     lm.module.to(dtype)
     s = stream(lm, corpus(folder, LENGTHS), 2)
@@ -332,7 +332,7 @@ def test_what_is_read_stays_in_the_language_models_dtype_and_what_is_trained_on_
 
 
 @pytest.mark.parametrize("forward_tokens, blocks", [(4 * CONTEXT + 1, 4), (CONTEXT, 1), (1, 1)])
-def test_the_language_model_reads_whole_blocks_of_no_more_tokens_than_a_forward_takes(folder, lm, forward_tokens, blocks):
+def test_a_micro_batch_is_whole_blocks_of_at_most_forward_tokens(folder, lm, forward_tokens, blocks):
     s, shapes = stream(lm, corpus(folder, [31] * 100, end=""), 5), []
     s.source.forward_tokens = forward_tokens
     with lm.module.register_forward_pre_hook(lambda _, __, given: shapes.append(given["input_ids"].shape), with_kwargs=True):
@@ -341,7 +341,7 @@ def test_the_language_model_reads_whole_blocks_of_no_more_tokens_than_a_forward_
 
 
 @pytest.mark.parametrize("pool", [7, 16, 1000])
-def test_a_text_that_ends_says_so_and_says_what_to_do(folder, lm, pool):
+def test_the_end_of_a_text_is_an_error_that_names_the_fix(folder, lm, pool):
     s = stream(lm, corpus(folder, LENGTHS), 1000, pool=pool)
     taken = []
     with pytest.raises(UsageError, match=r"text=files was read to its end.*lower tokens.*text\.repeat=true"):
@@ -349,8 +349,8 @@ def test_a_text_that_ends_says_so_and_says_what_to_do(folder, lm, pool):
     assert len(taken) * BATCH > 0.9 * sum(LENGTHS)
 
 
-def test_a_text_that_has_just_enough_is_enough(folder, lm):
-    """A window asks for a little more than it needs, and the text need not have that."""
+def test_a_text_with_just_enough_tokens_suffices(folder, lm):
+    """A window requests a few tokens more than it needs; the text need not have those."""
     text = corpus(folder, [31] * 140, end="")
     steps = 137 * 31 // BATCH  # three documents are held out
     assert len(list(stream(lm, text, steps, window=100_000))) == steps
@@ -358,19 +358,19 @@ def test_a_text_that_has_just_enough_is_enough(folder, lm):
 
 @pytest.mark.parametrize("window, batch", [(1024, 64), (256, 200), (100, 64), (100_000, 500), (512, 1)])
 @pytest.mark.parametrize("length", [10, 31, 40])  # blocks of which two thirds are padding, none, a third
-def test_as_many_tokens_as_a_short_text_is_said_to_have_enough_for_can_be_trained_on(folder, lm, window, batch, length):
+def test_the_number_of_tokens_that_the_refusal_of_a_short_text_proposes_can_be_trained_on(folder, lm, window, batch, length):
     text = corpus(folder, [length] * (5600 // length), end="")
-    asked = {"tokens": 5600, "batch_tokens": batch, "context": CONTEXT, "activations": {"window": window}}
-    asked |= {"evaluation": {"tokens": 9, "calibration_tokens": 9}, "stream_seed": 0}
+    settings = {"tokens": 5600, "batch_tokens": batch, "context": CONTEXT, "activations": {"window": window}}
+    settings |= {"evaluation": {"tokens": 9, "calibration_tokens": 9}, "stream_seed": 0}
     with pytest.raises(UsageError, match=r"set tokens=\d+ at most") as refused:
-        require_enough_tokens(text, lm.tokenizer, asked)
+        require_enough_tokens(text, lm.tokenizer, settings)
     most = int(re.search(r"set tokens=(\d+)", str(refused.value))[1])
-    require_enough_tokens(text, lm.tokenizer, asked | {"tokens": most})
+    require_enough_tokens(text, lm.tokenizer, settings | {"tokens": most})
     steps = most // batch
     assert most > 0 and len(list(stream(lm, text, steps, window=window, batch=batch))) == steps
 
 
-def test_a_text_that_may_be_repeated_is_read_again_in_another_order(folder, lm):
+def test_a_repeated_text_is_read_again_in_another_order(folder, lm):
     s = stream(lm, corpus(folder, LENGTHS, repeat=True), 160)
     counts = Counter(token for batch in tokens_of(s, lm, s) for token in batch)
     assert max(counts.values()) in (2, 3) and min(counts.values()) >= 1
@@ -378,7 +378,7 @@ def test_a_text_that_may_be_repeated_is_read_again_in_another_order(folder, lm):
 
 
 @pytest.mark.parametrize(
-    ("mean", "center", "loud", "max_norm", "said"),
+    ("mean", "center", "large", "max_norm", "expected"),
     [
         (9.0, False, False, 8.0, "activations.center=true"),
         (0.0, True, True, None, "activations.max_norm=8"),
@@ -386,19 +386,19 @@ def test_a_text_that_may_be_repeated_is_read_again_in_another_order(folder, lm):
         (0.0, False, False, 8.0, "trained on x / "),
     ],
 )
-def test_the_report_of_a_site_says_what_follows(mean, center, loud, max_norm, said):
+def test_the_report_of_a_hook_point_recommends_settings(mean, center, large, max_norm, expected):
     x = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0)) + mean
-    if loud:
+    if large:
         x[0] *= 1000
     report = Statistics.of(x, center=center, max_norm=max_norm).report(EMBEDDING)
-    assert said in report and "model.embed_tokens.output: |mean|" in report
+    assert expected in report and "model.embed_tokens.output: |mean|" in report
 
 
 @pytest.mark.parametrize("dtype, words", [
     (torch.float16, ["model.dtype=float16: ", "write model.dtype=bfloat16 or float32"]),
     (torch.float32, ["choose another site"]),
 ])
-def test_statistics_of_activations_that_are_not_finite_are_refused_with_the_place_and_how_many(dtype, words):
+def test_activations_that_are_not_finite_are_refused_with_hook_point_and_count(dtype, words):
     x = torch.randn(100, 4).to(dtype)
     x[3, 1], x[7] = float("inf"), float("nan")
     with pytest.raises(UsageError) as error:
@@ -409,18 +409,18 @@ def test_statistics_of_activations_that_are_not_finite_are_refused_with_the_plac
 
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("x", [torch.zeros(50, 4), torch.full((50, 4), 0.1), torch.randn(1, 4), torch.ones(50, 1)])
-def test_statistics_of_activations_that_do_not_vary_are_refused(x, center):
+def test_constant_activations_are_refused(x, center):
     with pytest.raises(UsageError, match=r"the activations at .* do not vary over \d+ tokens \(constant\)"):
         Statistics.of(x, center=center, max_norm=None, point=EMBEDDING)
 
 
-def test_a_bound_by_which_all_tokens_are_sinks_is_refused():
+def test_a_max_norm_that_makes_every_token_a_sink_is_refused():
     with pytest.raises(UsageError, match=r"activations\.max_norm=0\.01: all 50 tokens .* are sinks"):
         Statistics.of(torch.nn.functional.normalize(torch.randn(50, 4)), center=True, max_norm=0.01, point=EMBEDDING)
 
 
 @pytest.mark.parametrize("context, window, batch", [(16, 64, 7), (16, 64, 200), (32, 32, 31), (8, 1000, 3)])
-def test_the_windows_of_a_training_are_counted_without_going_through_all_of_them(lm, context, window, batch):
+def test_the_closed_form_of_tokens_needed_equals_a_loop_over_windows(lm, context, window, batch):
     def one_by_one(steps):
         windows, left = 0, steps
         while left > 0:
@@ -433,5 +433,5 @@ def test_the_windows_of_a_training_are_counted_without_going_through_all_of_them
     assert tokens_needed(10**17, batch, context, window, lm.tokenizer) > 10**17
 
 
-def test_one_dimension_is_enough_for_statistics():
+def test_statistics_work_in_one_dimension():
     assert Statistics.of(torch.randn(50, 1), center=True, max_norm=8.0).scale > 0

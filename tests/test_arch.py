@@ -1,4 +1,4 @@
-"""Each architecture: its loss is its equation, and the kernels agree with dense products; what all keep: test_contract.py."""
+"""Each architecture has the loss of its paper, and its kernels agree with dense products. What all share: test_contract.py."""
 
 import pytest
 import torch
@@ -29,8 +29,8 @@ MAKE = {
 COEFFICIENT = torch.tensor(0.03, dtype=torch.float64)
 
 
-def made(name, seed=0):
-    """In fp64, every parameter away from its initial value."""
+def make(name, seed=0):
+    """An SAE in fp64, with every parameter perturbed."""
     torch.manual_seed(seed)
     sae = MAKE[name]().double()
     for parameter_name, p in sae.named_parameters():
@@ -47,7 +47,7 @@ def data(seed=1, batch=BATCH, d_in=D_IN):
 
 
 def defined_loss(name, sae, x):
-    """The loss as the paper writes it: dense, by autograd, no list anywhere."""
+    """The loss as in the paper, dense and by autograd."""
     pi = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
 
     def error(f, W_dec=sae.W_dec, b_dec=sae.b_dec):
@@ -77,7 +77,7 @@ def defined_loss(name, sae, x):
     return error(f) + aux(f)
 
 
-def gradients(sae, loss):  # of all but thresholds: theirs are pseudo-gradients
+def gradients(sae, loss):  # without those of thresholds, which are pseudo-gradients
     sae.zero_grad()
     loss.backward()
     return {name: p.grad.clone() for name, p in sae.named_parameters() if p.grad is not None and name != "threshold"}
@@ -85,9 +85,9 @@ def gradients(sae, loss):  # of all but thresholds: theirs are pseudo-gradients
 
 @pytest.mark.parametrize("layout", ["list", "dense"])
 @pytest.mark.parametrize("name", MAKE)
-def test_the_step_is_the_equation_in_value_and_gradient(name, layout, monkeypatch):
+def test_the_step_has_value_and_gradients_of_the_papers_loss(name, layout, monkeypatch):
     monkeypatch.setattr(entries, "DENSE_BELOW", 0)
-    sae, x = made(name), data()
+    sae, x = make(name), data()
     sae.execution.dense = layout == "dense"
     coefficient = torch.zeros_like(COEFFICIENT) if name == "jumprelu" else COEFFICIENT
     step = sae.step(x, coefficient, 1.0)
@@ -110,8 +110,8 @@ SIZES = [(12, 96, 64, 5), (64, 999, 100, 7), (96, 2048, 33, 64)]  # d_in, d_sae,
     ("how", "d_in", "d_sae", "batch", "k"),
     [(how, *size) for how in ("int8", "int16", "fp32") for size in SIZES] + [("gpu", 12, 96, 16, 5)],  # the interpreter is slow
 )
-def test_the_compiled_step_over_a_list_equals_the_dense_one_with_autograd(name, d_in, d_sae, batch, k, how, monkeypatch):
-    """In fp32, where the kernels are: numba's, entries chosen in int8, int16 and fp32, and Triton's in its interpreter."""
+def test_the_compiled_sparse_step_equals_the_dense_step_with_autograd(name, d_in, d_sae, batch, k, how, monkeypatch):
+    """In fp32: numba's kernels, with entries chosen in int8, int16 and fp32, and Triton's in the interpreter."""
     if how == "int16" and not AVX2:
         pytest.skip("needs a processor with AVX2")
     monkeypatch.setattr(entries, "DENSE_BELOW", 0)
@@ -124,7 +124,7 @@ def test_the_compiled_step_over_a_list_equals_the_dense_one_with_autograd(name, 
     device = TRITON if how == "gpu" else "cpu"
     for key, value in (("D_IN", d_in), ("D_SAE", d_sae), ("K", k)):
         monkeypatch.setitem(globals(), key, value)
-    sae = made(name).float().to(device)
+    sae = make(name).float().to(device)
     x, coefficient = data(batch=batch, d_in=d_in).float().to(device), COEFFICIENT.float().to(device)
     with torch.no_grad():
         sae.b_enc += (-0.5 if name == "jumprelu" else -1.7) / d_in**0.5  # a few of a hundred are active
@@ -142,7 +142,7 @@ def test_the_compiled_step_over_a_list_equals_the_dense_one_with_autograd(name, 
         torch.testing.assert_close(found[False][key], wanted, rtol=1e-4, atol=1e-5 * float(wanted.detach().abs().max()))
 
 
-def test_candidates_hold_all_that_is_chosen_even_where_rows_differ_in_size_by_far():
+def test_the_candidates_contain_the_chosen_entries_for_rows_of_very_different_norm():
     torch.manual_seed(0)
     u = torch.randn(256, 64) * torch.logspace(-0.5, 0.5, 256)[:, None]
     u[:, 5] *= 4  # one coordinate dominates the scale of every row
@@ -162,14 +162,14 @@ def test_candidates_hold_all_that_is_chosen_even_where_rows_differ_in_size_by_fa
     assert missed["above"] < 1e-3 and missed["largest"] < 1e-3
 
 
-def test_where_pre_activations_are_all_alike_every_row_still_has_k_latents():
+def test_every_row_has_k_latents_if_all_pre_activations_are_equal():
     for value in (0.0, 1.0):
         x = torch.full((8, 16), value)
         f = latents.encode(x, torch.ones(512, 16), torch.ones(512), torch.zeros(16), None, 9, Execution())
         assert ((f.dense() > 0).sum(1) == 9).all()
 
 
-def test_a_list_that_would_be_longer_than_a_dense_matrix_is_worth_is_not_made():
+def test_no_sparse_list_is_made_if_too_many_entries_are_active():
     u, W_enc_T = data().float(), torch.randn(D_SAE, D_IN)
     zero = torch.zeros(D_SAE)
     assert cpu.choose(u, W_enc_T, zero, zero, 0) is None  # half of the latents
@@ -177,8 +177,8 @@ def test_a_list_that_would_be_longer_than_a_dense_matrix_is_worth_is_not_made():
     assert cpu.choose(u, W_enc_T, zero, zero + 100.0, 0) is not None
 
 
-def test_topk_has_k_latents_and_fewer_only_where_the_kth_pre_activation_is_negative():
-    sae, x = made("topk"), data()
+def test_topk_has_k_latents_or_fewer_if_the_kth_pre_activation_is_negative():
+    sae, x = make("topk"), data()
     assert ((sae.encode(x) > 0).sum(1) == K).all()
     sae.b_enc.data.fill_(-0.5)
     active = (sae.encode(x) > 0).sum(1)
@@ -186,8 +186,8 @@ def test_topk_has_k_latents_and_fewer_only_where_the_kth_pre_activation_is_negat
     assert torch.equal(active, (pi > 0).sum(1).clamp(max=K)) and (active < K).any()
 
 
-def test_batchtopk_keeps_k_times_batch_of_the_whole_batch_and_learns_the_smallest():
-    sae = made("batchtopk")
+def test_batchtopk_keeps_k_times_batch_latents_and_learns_the_smallest_as_threshold():
+    sae = make("batchtopk")
     for seed in range(400):
         x = data(seed)
         kept = sae.batch_threshold.largest(sae, x).dense() > 0
@@ -198,26 +198,26 @@ def test_batchtopk_keeps_k_times_batch_of_the_whole_batch_and_learns_the_smalles
     assert float((sae.encode(fresh) > 0).sum() / 4096) == pytest.approx(K, rel=0.03)
 
 
-def test_auxk_moves_dead_latents_only_and_is_left_out_while_none_is_dead():
-    sae, x = made("topk"), data()
+def test_auxk_trains_only_dead_latents_and_is_zero_while_none_is_dead():
+    sae, x = make("topk"), data()
     sae.step(x, COEFFICIENT, 1.0).losses["auxiliary"].backward()
     moved = sae.W_dec.grad.abs().sum(1) > 0
     assert moved.any() and not moved[sae.tokens_since_fired <= sae.aux_tokens].any()
     assert (sae.W_enc_T.grad.abs().sum(1) > 0)[moved].any()  # the encoder's too
-    assert not sae.b_dec.grad.any() or sae.b_dec.grad.abs().max() < 1  # through the encoder's input alone
+    assert not sae.b_dec.grad.any() or sae.b_dec.grad.abs().max() < 1  # only through the encoder's input
     sae.tokens_since_fired.zero_()
     assert sae.step(x, COEFFICIENT, 1.0).losses["auxiliary"] == 0
 
 
-def test_gateds_auxiliary_loss_does_not_reach_the_decoder():
-    sae = made("gated")
+def test_gateds_auxiliary_loss_has_no_gradient_in_the_decoder():
+    sae = make("gated")
     sae.step(data(), COEFFICIENT, 1.0).losses["auxiliary"].backward()
     assert sae.W_dec.grad is None and sae.W_enc_T.grad.abs().sum() > 0
 
 
-def test_a_frozen_matrix_stays_as_it_is_where_the_optimizer_forms_the_gradients(monkeypatch):
+def test_a_frozen_matrix_has_no_deferred_gradient(monkeypatch):
     monkeypatch.setattr(entries, "DENSE_BELOW", 0)
-    sae = made("topk").float()
+    sae = make("topk").float()
     sae.W_enc_T.requires_grad_(False)
     sae.execution.deferred_gradients = []
     sum(sae.step(data().float(), COEFFICIENT.float(), 1.0).losses.values()).backward()
@@ -225,14 +225,14 @@ def test_a_frozen_matrix_stays_as_it_is_where_the_optimizer_forms_the_gradients(
 
 
 def test_gated_is_a_jumprelu_with_a_gap_between_gate_and_magnitude():
-    sae, x = made("gated"), data()
+    sae, x = make("gated"), data()
     r = sae.r_mag.exp()
     z = r * ((x - sae.b_dec) @ sae.W_enc) + sae.b_mag
     theta = torch.relu(sae.b_mag - r * sae.b_enc)
     torch.testing.assert_close(sae.encode(x), z * (z > theta))
 
 
-def test_jumprelu_warm_starts_as_batchtopk_and_hands_its_threshold_over():
+def test_jumprelu_warm_starts_as_batchtopk_and_takes_over_its_threshold():
     torch.manual_seed(0)
     sae = JumpReLU(D_IN, D_SAE, K, bandwidth=0.1, init_threshold=9.0, relative=True, warm_start=0.5, threshold_tokens=3200)
     x = data().float()
@@ -243,8 +243,8 @@ def test_jumprelu_warm_starts_as_batchtopk_and_hands_its_threshold_over():
 
 
 @pytest.mark.parametrize("name", ["relu", "gated", "jumprelu"])
-def test_an_input_in_other_units_trains_to_the_same_sae_in_those_units(name):
-    """Trained on x and on s x, with thresholds, bandwidth, learning rates and coefficient rescaled: the same fvu and L0."""
+def test_training_is_equivariant_to_the_scale_of_the_activations(name):
+    """On x and on s x, with thresholds, bandwidth, learning rates and coefficient rescaled: the same FVU and L0."""
     s, curves = 5.0, []
     for unit in (1.0, s):
         torch.manual_seed(0)

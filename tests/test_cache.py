@@ -1,4 +1,4 @@
-"""Activations on disk: what is read is what would be harvested, bit for bit, and nothing is harvested twice."""
+"""The disk cache of activations: it returns what the language model computes, bit for bit, and nothing is harvested twice."""
 import errno
 import json
 import os
@@ -22,7 +22,7 @@ from saesweep.lm.hooks import HookPoint
 from saesweep.sweep.inputs import point_of
 
 MLP = HookPoint("model.layers.0.post_feedforward_layernorm", "output")
-SIZES = (1000, 1000, 1000, 300)  # rows that are asked for: windows of 1,024 tokens, and a smaller one at the end
+SIZES = (1000, 1000, 1000, 300)  # requested rows: windows of 1,024 tokens, and a smaller one at the end
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def settings(text, folder, *more):
     return job(text, "cache=disk", f"cache.folder={folder}", *more)
 
 
-class Counted:
-    """Stands for the function that loads the language model and makes the source of the activations."""
+class CountingFactory:
+    """Wraps the function that loads the language model and makes the activation source, and counts its calls."""
 
     def __init__(self, inner):
         self.inner, self.calls = once(inner), 0
@@ -46,10 +46,10 @@ class Counted:
 
 
 def source(text, folder, *points, more=()):
-    made = inputs_of(settings(text, folder, *more), points or [point_of(job(text))]).source
-    assert isinstance(made, CachedSource)
-    made.make = Counted(made.make)
-    return made
+    found = inputs_of(settings(text, folder, *more), points or [point_of(job(text))]).source
+    assert isinstance(found, CachedSource)
+    found.make = CountingFactory(found.make)
+    return found
 
 
 def windows(source, sizes=SIZES):
@@ -63,7 +63,7 @@ def assert_same(found, wanted):
             assert one[point].dtype == other[point].dtype and torch.equal(one[point], other[point])
 
 
-def test_windows_from_disk_are_those_of_the_language_model_and_none_is_harvested_twice(text, tmp_path):
+def test_cached_windows_equal_harvested_ones_and_none_is_harvested_twice(text, tmp_path):
     points = [point_of(job(text)), MLP]
     wanted = windows(inputs_of(job(text), points).source)
     first, second = source(text, tmp_path, *points), source(text, tmp_path, *points)
@@ -73,7 +73,7 @@ def test_windows_from_disk_are_those_of_the_language_model_and_none_is_harvested
     assert second.make.calls == 0 and second.state_dict() == first.state_dict()
 
 
-def test_a_longer_run_goes_on_where_a_shorter_one_ended_in_a_smaller_window(text, tmp_path):
+def test_a_longer_run_extends_the_cache_of_a_shorter_one(text, tmp_path):
     wanted = windows(inputs_of(job(text), [point_of(job(text))]).source, (1000, 1000, 1000))
     windows(source(text, tmp_path), (1000, 300))
     longer = source(text, tmp_path)
@@ -84,7 +84,7 @@ def test_a_longer_run_goes_on_where_a_shorter_one_ended_in_a_smaller_window(text
     assert shorter.make.calls == 0
 
 
-def test_any_position_can_be_gone_back_to(text, tmp_path):
+def test_the_source_can_return_to_any_position(text, tmp_path):
     one = source(text, tmp_path)
     before = windows(one, (1000, 1000))
     state = one.state_dict()
@@ -95,7 +95,7 @@ def test_any_position_can_be_gone_back_to(text, tmp_path):
     assert other.make.calls == 0 and len(before) == 2
 
 
-def test_another_hook_point_is_added_beside_those_that_are_there(text, tmp_path):
+def test_another_hook_point_is_added_to_an_existing_cache(text, tmp_path):
     resid = point_of(job(text))
     windows(source(text, tmp_path, resid))
     written = {file: os.stat(file).st_mtime_ns for file in tmp_path.rglob("*.bin")}
@@ -109,13 +109,13 @@ def test_another_hook_point_is_added_beside_those_that_are_there(text, tmp_path)
 
 
 @pytest.mark.parametrize("more", [("context=16",), ("stream_seed=1",), ("model.bos=false",), ("text.held_out=0.3",)])
-def test_other_settings_of_the_stream_have_a_folder_of_their_own(text, tmp_path, more):
+def test_settings_of_the_stream_determine_the_folder(text, tmp_path, more):
     folder = source(text, tmp_path).folder
     assert source(text, tmp_path, more=more).folder != folder
     assert source(text, tmp_path, more=("width=64", "seed=3", "site=mlp", "tokens=640")).folder == folder
 
 
-def test_another_text_of_the_same_name_has_a_folder_of_its_own(tmp_path):
+def test_another_text_of_the_same_name_has_another_folder(tmp_path):
     text = write_text(tmp_path, seed=0)
     first = source(text, tmp_path / "cache").folder
     write_text(tmp_path, seed=1)
@@ -124,7 +124,7 @@ def test_another_text_of_the_same_name_has_a_folder_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
-def test_a_model_that_is_edited_in_place_is_another_though_size_and_time_stamp_stay(tmp_path, name):
+def test_a_model_edited_in_place_has_another_identity_with_the_same_size_and_time_stamp(tmp_path, name):
     model = {"source": {"hub": str(tmp_path), "revision": "main"}}
     for file in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         (tmp_path / file).write_bytes(bytes(3 << 20))
@@ -141,7 +141,7 @@ def test_a_model_that_is_edited_in_place_is_another_though_size_and_time_stamp_s
     assert models.weights_identity(model) == after
 
 
-def test_an_edited_model_is_read_anew_in_the_same_process_and_has_a_cache_of_its_own(text, tmp_path):
+def test_an_edited_model_is_read_again_in_the_same_process_and_has_another_folder(text, tmp_path):
     module, folder = tiny().module, tmp_path / "model"
     module.save_pretrained(folder)
     letters = Tokenizer(WordLevel({"<s>": 0, "a": 1, "[UNK]": 2}, unk_token="[UNK]"))
@@ -160,7 +160,7 @@ def test_an_edited_model_is_read_anew_in_the_same_process_and_has_a_cache_of_its
     assert all(not torch.equal(before[0][point], after[0][point]) for point in after[0])
 
 
-def test_short_documents_are_cached_and_read_alike(tmp_path):
+def test_short_documents_are_cached_like_long_ones(tmp_path):
     file = tmp_path / "short.jsonl"
     words = random.Random(0).choices("etaoinshr", k=20_000)
     file.write_text("".join(json.dumps({"text": "".join(words[i : i + 1 + i % 9])}) + "\n" for i in range(0, 20_000, 3)))
@@ -191,7 +191,7 @@ def test_a_damaged_file_is_refused_by_name(text, tmp_path, damage):
         windows(source(text, tmp_path), (1000,))
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_file(text, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_no_partial_file(text, tmp_path, monkeypatch):
     def full(self, content):
         self.touch()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -205,7 +205,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(text, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("damage", [lambda run: run[:20], lambda run: b"", lambda run: b"[]", lambda run: b"{}",
                                     lambda run: b'{"points": {"a": 3}, "rows": []}', lambda run: run[:30] + b"\xff"])
-def test_a_damaged_list_of_a_run_of_blocks_is_refused_by_name(text, tmp_path, damage):
+def test_a_damaged_index_of_a_window_is_refused_by_name(text, tmp_path, damage):
     one = source(text, tmp_path)
     windows(one, (1000,))
     file = one.folder / "000000-000000.json"
@@ -228,12 +228,12 @@ def test_a_cache_folder_that_cannot_be_written_to_is_refused(text, tmp_path, mon
         source(text, tmp_path / "new")
 
 
-def test_nothing_is_written_before_there_are_blocks(text, tmp_path):
+def test_nothing_is_written_before_the_first_window(text, tmp_path):
     source(text, tmp_path / "new").holds_next()
     assert not (tmp_path / "new").exists()
 
 
-def test_the_header_says_what_determined_the_activations(text, tmp_path):
+def test_the_header_records_what_determines_the_activations(text, tmp_path):
     one = source(text, tmp_path)
     windows(one, (1000,))
     header = json.loads((one.folder / "header.json").read_text())
@@ -241,7 +241,7 @@ def test_the_header_says_what_determined_the_activations(text, tmp_path):
 
 
 @pytest.mark.slow
-def test_trained_from_disk_the_saes_are_bitwise_the_same_and_the_second_time_no_weights_are_loaded(
+def test_saes_trained_from_the_cache_are_bitwise_the_same_and_the_second_time_load_no_language_model(
     text, tmp_path, monkeypatch
 ):
     archs = ("jumprelu", "topk")

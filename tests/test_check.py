@@ -1,4 +1,4 @@
-"""A user's mistakes: each is refused before anything is loaded, with the key, the value and the fix."""
+"""The checks of the config refuse a user's mistake before anything is loaded, with key, value and fix."""
 import inspect
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def refused(*words):
     return str(error.value)
 
 
-def test_the_defaults_with_the_standins_pass():
+def test_the_default_config_with_the_standins_passes():
     assert check(settings("arch=flat")) is None
     assert check(settings("arch=round", "site=mlp", "layer=0", "seed=3")) is None
 
@@ -101,7 +101,7 @@ def test_the_defaults_with_the_standins_pass():
         ("trainer.devices=auto", ["trainer.devices=auto"]),
         ("trainer.devices=[1]", ["trainer.devices=[1]", "whole number"]),
         ("trainer.accelerator=auto", ["trainer.accelerator=auto", "cpu or gpu"]),
-        ("trainer.precision=bf16-true", ["trainer.precision=bf16-true", "32-true or bf16-mixed"]),  # thresholds are fp32
+        ("trainer.precision=bf16-true", ["trainer.precision=bf16-true", "32-true or bf16-mixed"]),  # thresholds need fp32
         ("arch.optimizer.betas=0.9", ["arch.optimizer.betas=0.9", "[0.9,0.999]"]),
         ("arch.optimizer.betas=[0.9]", ["arch.optimizer.betas=[0.9]", "[0.9,0.999]"]),
         ("arch.optimizer.betas=[0.9,1.0]", ["arch.optimizer.betas=[0.9, 1.0]", "below 1"]),
@@ -121,18 +121,18 @@ def test_the_defaults_with_the_standins_pass():
         ("+activations.centre=true", ["activations.centre=true", "did you mean center?"]),
         ("width=${nothing}", ["width", "nothing"]),
         ("model.sites.resid.tensor=middle", ["model.sites.resid.tensor=middle", "input or output"]),
-        ("model.sites.mlp.tensor=middle", ["model.sites.mlp.tensor=middle", "input or output"]),  # not the chosen site
+        ("model.sites.mlp.tensor=middle", ["model.sites.mlp.tensor=middle", "input or output"]),  # a site that is not used
         ("model.sites=3", ["model.sites=3: must be a group of keys"]),
         ("~model.layers", ["model.layers", "missing"]),
         ("width=???", ["width"]),
     ],
 )
-def test_a_mistake_is_named_with_its_value_and_the_fix(word, parts):
+def test_a_mistake_is_refused_with_key_value_and_fix(word, parts):
     message = refused(*word.split())
     assert all(part in message for part in parts), message
 
 
-def test_a_list_that_is_one_value_is_not_taken_for_a_sweep_over_several():
+def test_a_list_is_taken_for_a_sweep_only_if_the_value_is_a_number():
     assert "-m" in refused("arch.optimizer.lr=[1e-3,2e-3]")
     assert "-m" not in refused("arch.optimizer.betas=[0.9]")
 
@@ -147,13 +147,13 @@ def test_a_list_that_is_one_value_is_not_taken_for_a_sweep_over_several():
         ("model=synthetic model.source.synthetic.l0=0", "model.source.synthetic.l0=0: must be above 0"),
     ],
 )
-def test_the_keys_of_a_text_and_of_a_model_are_those_of_its_kind(word, part):
+def test_the_keys_of_texts_and_models_depend_on_their_kind(word, part):
     with pytest.raises(UsageError) as error:
         check(settings("text=files", *word.split(), always=("logger=csv",)))
     assert part in str(error.value)
 
 
-def test_an_argument_of_an_architecture_has_the_type_that_its_constructor_says():
+def test_arguments_of_an_architecture_have_the_types_of_its_constructor():
     with pytest.raises(UsageError, match=r"arch\.k_aux=lots: must be a whole number"):
         check(settings("arch=round", "arch.k_aux=lots"))
     with pytest.raises(UsageError, match=r"arch\.k_aux: is missing"):
@@ -171,18 +171,18 @@ def test_an_argument_of_an_architecture_has_the_type_that_its_constructor_says()
         ("batchtopk", "arch.coefficient=0.1", ["arch.coefficient=0.1", "batchtopk has none"]),
     ],
 )
-def test_the_numbers_of_an_architecture_are_in_the_range_that_its_constructor_says(arch, word, parts):
+def test_numbers_of_an_architecture_are_in_the_ranges_of_its_constructor(arch, word, parts):
     with pytest.raises(UsageError) as error:
         check(settings(f"arch={arch}", word))
     assert all(part in str(error.value) for part in parts), error.value
 
 
-def test_what_is_taken_for_an_argument_of_lightnings_trainer_is_one():
+def test_the_known_trainer_keys_are_arguments_of_lightnings_trainer():
     assert set(inspect.signature(lightning.Trainer).parameters) >= TRAINER
 
 
 @pytest.mark.slow
-def test_what_a_plan_needs_does_not_import_lightning():
+def test_a_plan_does_not_import_lightning():
     script = "import sys, saesweep.sweep.probe, saesweep.sweep.single_job; assert 'lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -192,11 +192,11 @@ def test_what_a_plan_needs_does_not_import_lightning():
     ["activations.max_norm=null", "arch.coefficient=6e-4", "trainer.precision=bf16-mixed", f"evaluation.dead_after={2**62}",
      f"activations.max_norm={10**400}"],
 )
-def test_what_is_allowed_passes(word):
+def test_allowed_values_pass(word):
     assert check(settings("arch=flat", word)) is None
 
 
-def test_whole_numbers_may_be_written_as_floats_and_become_ints():
+def test_whole_numbers_written_as_floats_become_ints():
     words = ("tokens=1e6", "sparsity=32.0", "seed=2.0", "layer=1.0", "arch.control.memory=1e2")
     job = job_of(composed("arch=flat", *words, "activations.forward_tokens=2e3", whole=True), single=True)
     check(job.settings)
@@ -205,19 +205,19 @@ def test_whole_numbers_may_be_written_as_floats_and_become_ints():
     assert job.folder.parts[-3:] == ("resid.1", "flat", "32.2")
 
 
-def test_of_one_number_written_in_two_ways_the_jobs_share_a_group_and_the_settings_are_equal():
+def test_one_number_written_in_two_ways_gives_equal_settings_and_one_group():
     jobs = [job_of(composed("arch=flat", word, whole=True), single=True) for word in ("tokens=1e6", "tokens=1_000_000")]
     for job in jobs:
         check(job.settings)
     assert jobs[0].settings == jobs[1].settings and len(groups(jobs)) == 1
 
 
-def test_the_tokens_for_the_language_models_loss_are_not_looked_at_where_there_is_none():
+def test_lm_tokens_are_not_checked_without_a_language_model():
     words = ("model=synthetic", "evaluation.tokens=1000")
     assert check(settings("arch=flat", *words, always=("text=standin", "logger=csv"))) is None
 
 
-def test_a_hub_is_taken_in_place_of_a_package_and_of_nothing_else():
+def test_a_hub_may_replace_a_package_and_no_other_source():
     word = "model.source.hub=HuggingFaceTB/SmolLM2-135M"
     assert check(settings("model=smollm2_135m", word, always=("logger=csv",))) is None
     assert "one of hub" in refused(f"+{word}")
@@ -227,20 +227,20 @@ def test_a_sweep_without_loggers_passes():
     assert check(settings("arch=flat", "logger=[]", always=("model=standin", "text=standin"))) is None
 
 
-def test_the_checked_keys_are_those_of_the_menu():
-    menu = yaml.safe_load((ROOT / "conf/train.yaml").read_text())
+def test_the_checked_keys_are_those_of_train_yaml():
+    config = yaml.safe_load((ROOT / "conf/train.yaml").read_text())
     groups = {"model", "site", "text", "cache", "arch", "trainer", "logger"}
-    assert Train.__dataclass_fields__.keys() == (menu.keys() - {"defaults", "hydra"}) | groups
-    assert Activations.__dataclass_fields__.keys() == menu["activations"].keys()
-    assert Evaluation.__dataclass_fields__.keys() == menu["evaluation"].keys()
+    assert Train.__dataclass_fields__.keys() == (config.keys() - {"defaults", "hydra"}) | groups
+    assert Activations.__dataclass_fields__.keys() == config["activations"].keys()
+    assert Evaluation.__dataclass_fields__.keys() == config["evaluation"].keys()
 
 
 @pytest.mark.parametrize("file", [file for group in ("site", "trainer", "cache") for file in (ROOT / "conf" / group).iterdir()])
-def test_a_file_of_a_group_is_named_as_it_calls_itself(file: Path):
+def test_a_file_of_a_group_has_its_name_as_name(file: Path):
     assert OmegaConf.load(file).name == file.stem
 
 
-def test_targets_outside_the_allowed_packages_need_the_users_word(monkeypatch):
+def test_targets_outside_the_allowed_packages_need_SAESWEEP_PACKAGES(monkeypatch):
     with pytest.raises(UsageError, match="SAESWEEP_PACKAGES"):
         locate("json.dumps")
     monkeypatch.setenv("SAESWEEP_PACKAGES", "json,other")
@@ -254,14 +254,14 @@ def test_instantiate_calls_the_target_with_the_other_keys():
         instantiate({"_target_": "torch.nn.Linear", "a": [{"_target_": "subprocess.run"}]})
 
 
-def test_instantiate_hands_over_the_very_objects_that_it_is_given():
+def test_instantiate_passes_objects_on_without_copying():
     module, others = object(), [object()]
-    made = instantiate({"_target_": "torch.utils.data.Subset"}, dataset=module, indices=others)
-    assert made.dataset is module and made.indices is others
+    found = instantiate({"_target_": "torch.utils.data.Subset"}, dataset=module, indices=others)
+    assert found.dataset is module and found.indices is others
 
 
-def test_of_every_key_it_is_known_where_it_belongs():
-    """A new key is shared by a group and a figure, and makes the SAE, unless one of the lists says otherwise."""
+def test_every_key_is_classified():
+    """A new key is shared by a group and a figure, and determines the SAE, unless one of the lists contains it."""
     keys = [field.name for field in fields(Train)]
     assert {*MAY_DIFFER_IN_A_GROUP, *MAY_DIFFER_IN_A_FIGURE, *NOT_THE_SAES} <= {*keys}
     assert [key for key in keys if key not in (*MAY_DIFFER_IN_A_GROUP, *NOT_THE_SAES)] == [

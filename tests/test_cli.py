@@ -1,4 +1,4 @@
-"""The command line: what it says, how fast, from where, what it leaves. The training is a stand-in (tests/standin)."""
+"""The command line: messages, exit codes, speed, files. The training is a stand-in (tests/standin)."""
 import resource
 import shlex
 import shutil
@@ -22,13 +22,13 @@ def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons):
     monkeypatch.chdir(tmp_path)
 
 
-def typed(*words, script=ROOT / "train.py"):
+def run_script(*words, script=ROOT / "train.py"):
     return subprocess.run([sys.executable, script, *words], capture_output=True, text=True, env=ENV, timeout=60)
 
 
 @pytest.mark.process
-def test_help_lists_the_knobs_and_the_choices_of_every_group():
-    out = typed("--help").stdout
+def test_help_lists_the_keys_and_the_choices_of_every_group():
+    out = run_script("--help").stdout
     for group in ("model", "site", "text", "trainer", "logger"):
         files = sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
         assert f"{group}: {', '.join(files)}" in out
@@ -38,14 +38,14 @@ def test_help_lists_the_knobs_and_the_choices_of_every_group():
 @pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("word", ["--help", "sparsty=3", "site=residd"])
-def test_an_answer_without_work_takes_under_a_second_of_a_core(word):
-    """Processor time, which other processes beside it lengthen little: torch alone takes longer to import."""
+def test_help_and_mistakes_take_less_than_a_second_of_processor_time(word):
+    """Other processes hardly change processor time. Importing torch alone takes longer than a second."""
     def seconds():
         return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])  # user and system
 
     def taken():
         before = seconds()
-        typed(word)
+        run_script(word)
         return seconds() - before
 
     assert 0 < min(taken() for _ in range(3)) < 1
@@ -63,17 +63,17 @@ def test_an_answer_without_work_takes_under_a_second_of_a_core(word):
     (["-m", "hydra/launcher=pool"], "hydra.launcher.engine.devices: is missing; "),
     (["-m", "sparsity=interval(1,3)"], "BasicSweeper does not support sweep type"),
 ])
-def test_what_cannot_be_composed_is_one_line_with_the_fix_and_exit_code_1(words, line):
-    ended = typed(*words)
+def test_a_config_that_cannot_be_composed_is_one_line_with_the_fix_and_exit_code_1(words, line):
+    ended = run_script(*words)
     assert ended.returncode == 1 and ended.stdout == ""
     assert ended.stderr.startswith(line) and ended.stderr.count("\n") == 1
     assert not list(Path.cwd().rglob("*.log"))
 
 
 @pytest.mark.process
-def test_the_whole_of_hydras_error_is_shown_where_it_is_asked_for(monkeypatch):
+def test_HYDRA_FULL_ERROR_shows_hydras_traceback(monkeypatch):
     monkeypatch.setitem(ENV, "HYDRA_FULL_ERROR", "1")
-    ended = typed("sparsty=3")
+    ended = run_script("sparsty=3")
     assert ended.returncode == 1 and "Traceback" in ended.stderr and "Could not override 'sparsty'" in ended.stderr
 
 
@@ -87,31 +87,31 @@ def test_the_whole_of_hydras_error_is_shown_where_it_is_asked_for(monkeypatch):
     ("seed=${seed}", "seed: refers to itself; write a value"),
     ("layer=${hydra:job.numm}", "layer=null: must be a whole number"),
 ])
-def test_a_value_that_asks_for_what_is_not_there_is_one_line_and_starts_no_job(word, line, mode, capsys):
+def test_an_interpolation_that_cannot_be_resolved_is_one_line_and_starts_no_job(word, line, mode, capsys):
     ended = train(*mode, "arch=flat", word)
     assert ended.code == 1 and ended.error.startswith(line) and "\n" not in ended.error
     assert "training" not in capsys.readouterr().out and not list(Path.cwd().rglob("train.log"))
 
 
 @pytest.mark.parametrize("mode", [[], ["-m"]])
-def test_an_unknown_error_of_the_check_is_shown_and_starts_no_job(mode, monkeypatch, capsys):
+def test_an_unexpected_error_of_the_check_is_shown_and_starts_no_job(mode, monkeypatch, capsys):
     def broken(*_):
-        raise IndexError("a fault of the check")
+        raise IndexError("a bug in the check")
 
     monkeypatch.setattr("saesweep.sweep.preflight." + ("check_name" if mode else "refuse"), broken)
     assert train(*mode, "arch=flat").code == 1
     out, err = capsys.readouterr()
-    assert "Traceback" in err and "IndexError: a fault of the check" in err and "training" not in out
+    assert "Traceback" in err and "IndexError: a bug in the check" in err and "training" not in out
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_one_choice_of_a_group_is_taken_and_a_list_of_them_is_refused():
+def test_a_list_of_choices_of_a_group_is_refused():
     ended = train("-m", "arch=[flat,round]")
     assert ended.code == 1
     assert ended.error == "arch=[flat,round]: is one choice; to sweep over several, write arch=flat,round with -m"
 
 
-def test_the_same_sae_written_in_two_ways_is_refused():
+def test_two_spellings_of_the_same_sae_are_refused():
     ended = train("-m", "arch=flat", "sparsity=16,16.0")
     assert ended.code == 1 and ended.error == f"2 jobs of this sweep are the same SAE, {PLACE}/flat/16: give each value once"
 
@@ -133,11 +133,11 @@ def test_a_tilde_in_a_path_of_the_settings_is_the_home_folder(monkeypatch):
     assert settings["cache"]["folder"] == "/home/me/kept" and settings["model"]["source"]["hub"] == "/home/me/gpt2"
 
 
-def test_a_folder_of_whole_numbers_is_the_same_however_they_are_written():
+def test_whole_numbers_written_as_floats_give_the_same_folder():
     assert job_folder("gemma", "mlp", 9.0, "topk", 32.0, 2.0, None) == "gemma/mlp.9/topk/32.2"
 
 
-def test_the_command_of_an_sae_can_be_pasted_whatever_its_values_hold():
+def test_the_command_of_an_sae_quotes_its_values_for_the_shell():
     word = "text.fail='a, b=c \"d\" $HOME'"
     assert train("-m", "arch=flat", "sparsity=8,16", word).code == 0
     found = files.command(PLACE / "flat/16")
@@ -151,7 +151,7 @@ def test_the_command_of_an_sae_can_be_pasted_whatever_its_values_hold():
     ("a_file", "a_file"), ("a_file/below", "a_file/below"), ("/proc/nope", "/proc/nope"),
     ("'~nobody9/x'", "hydra.sweep.dir=~nobody9/x: there is no user nobody9 here"),
 ])
-def test_a_folder_that_cannot_be_made_is_refused_in_one_line(where, line, mode):
+def test_a_folder_that_cannot_be_created_is_refused_in_one_line(where, line, mode):
     Path("a_file").touch()
     ended = train(*mode, "arch=flat", "sparsity=8", f"hydra.sweep.dir={where}")
     assert ended.code == 1 and ended.error.startswith(line) and "\n" not in ended.error
@@ -159,36 +159,36 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(where, line, mode):
 
 
 @pytest.mark.parametrize("word", ["hydra.run.dir=", "cache.folder="])
-def test_an_empty_folder_of_another_key_is_refused_as_well(word):
+def test_an_empty_path_of_another_key_is_refused(word):
     ended = train("arch=flat", "sparsity=8", word)
     assert ended.code == 1 and ended.error.startswith(f"{word}: must be ") and list(Path.cwd().iterdir()) == []
 
 
-def test_a_folder_outside_that_of_the_sweep_is_refused_before_anything_is_trained(tmp_path_factory):
+def test_a_run_folder_outside_the_sweeps_folder_is_refused_before_training(tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside") / "run"
     ended = train("arch=flat", "sparsity=8", f"hydra.run.dir={outside}")
     assert ended.code == 1 and ended.error.startswith(f"hydra.run.dir={outside}: is outside the folder of the sweep, ")
     assert not outside.exists() and list(Path.cwd().iterdir()) == []
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_a_single_run_that_is_refused_late_leaves_the_disk_as_it_was(there, monkeypatch):
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_single_run_that_is_refused_late_changes_no_file(exists, monkeypatch):
     from standin import run
 
-    if there:
+    if exists:
         assert train("arch=flat", "sparsity=8").code == 0
         (PLACE / "flat/8/eval.json").unlink()
-    before = everything()
+    before = all_files()
 
     def estimate(jobs, resources):
         raise UsageError("text.glob=nope: no such file")
 
     monkeypatch.setattr(run, "estimate", estimate)
     assert train("arch=flat", "sparsity=8", "log_tokens=20_000").error == "text.glob=nope: no such file"
-    assert everything() == before
+    assert all_files() == before
 
 
-def everything() -> dict[str, bytes]:
+def all_files() -> dict[str, bytes]:
     return {str(path): path.read_bytes() if path.is_file() else b"" for path in Path.cwd().rglob("*")}
 
 
@@ -197,7 +197,7 @@ def everything() -> dict[str, bytes]:
     ["arch=flat", "sparsity=9", "plan=true"], ["arch=flat", "sparsity=9", "layer=7"], ["arch=flat,nope"],
     ["arch=flat", "sparsity=9,9.0"], ["arch=flat", "sparsity=9", "width=77"],
 ])
-def test_a_sweep_that_is_planned_or_refused_leaves_the_disk_as_it_was(words, monkeypatch):
+def test_a_sweep_that_is_planned_or_refused_changes_no_file(words, monkeypatch):
     from standin import run
 
     def estimate(jobs, resources, real=run.estimate):
@@ -207,16 +207,16 @@ def test_a_sweep_that_is_planned_or_refused_leaves_the_disk_as_it_was(words, mon
 
     monkeypatch.setattr(run, "estimate", estimate)
     train("-m", *words)
-    assert everything() == {}
+    assert all_files() == {}
     assert train("-m", "arch=flat", "sparsity=8,16").code == 0
-    before = everything()
+    before = all_files()
     assert Path("outputs/default/multirun.yaml").is_file()
     train("-m", *words)
-    assert everything() == before
+    assert all_files() == before
 
 
 @pytest.mark.parametrize("words", [["sparsity=0.001"], ["name=../x", "-m"], ["layer=7"]])
-def test_a_users_mistake_is_one_plain_message_and_leaves_nothing(words, capfd):
+def test_a_users_mistake_is_one_line_and_leaves_no_file(words, capfd):
     ended = train(*words[1:], words[0], "arch=flat")
     assert ended.code == 1 and ended.error.startswith(f"{words[0]}: ") and "\n" not in ended.error
     out, err = capfd.readouterr()
@@ -225,7 +225,7 @@ def test_a_users_mistake_is_one_plain_message_and_leaves_nothing(words, capfd):
 
 
 @pytest.mark.slow
-def test_a_single_run_leaves_the_folder_that_a_sweep_leaves():
+def test_a_single_run_writes_the_same_files_as_a_sweep():
     assert train("arch=flat", "sparsity=8").code == 0
     assert train("-m", "arch=round", "sparsity=8").code == 0
     names = [{str(p.relative_to(PLACE / arch)) for p in (PLACE / arch).rglob("*")} for arch in ("flat", "round")]
@@ -234,7 +234,7 @@ def test_a_single_run_leaves_the_folder_that_a_sweep_leaves():
     assert "resid.1/flat/8" in table and "resid.1/round/8" in table
 
 
-def test_a_single_run_that_is_finished_is_not_trained_again(capsys):
+def test_a_finished_single_run_is_not_trained_again(capsys):
     train("arch=flat", "sparsity=8")
     capsys.readouterr()
     assert train("arch=flat", "sparsity=8").code == 0
@@ -242,7 +242,7 @@ def test_a_single_run_that_is_finished_is_not_trained_again(capsys):
     assert "1 already finished" in out and "training" not in out and "resid.1" in out
 
 
-def test_a_single_run_whose_training_has_failed_ends_with_the_reason_in_one_line(capsys):
+def test_a_failed_single_run_ends_with_its_reason_in_one_line(capsys):
     ended = train("arch=flat", "sparsity=8", "text.diverge=true", "arch.optimizer.lr=1e9")
     reason = "flat/8: mse not finite after 640 tokens"
     assert ended.code == 1
@@ -251,7 +251,7 @@ def test_a_single_run_whose_training_has_failed_ends_with_the_reason_in_one_line
     assert "Set the environment variable HYDRA_FULL_ERROR" not in capsys.readouterr().err
 
 
-def test_a_single_run_with_other_settings_is_refused_and_changes_nothing():
+def test_a_single_run_with_other_settings_is_refused_and_changes_no_file():
     train("arch=flat", "sparsity=8")
     kept = (PLACE / "flat/8/.hydra/config.yaml").read_text()
     ended = train("arch=flat", "sparsity=8", "context=64")
@@ -260,7 +260,7 @@ def test_a_single_run_with_other_settings_is_refused_and_changes_nothing():
 
 
 @pytest.mark.slow
-def test_the_basic_launcher_skips_refuses_and_goes_on_as_the_grouped_one(capsys):
+def test_the_basic_launcher_skips_refuses_and_continues_like_the_grouped_one(capsys):
     basic = ("-m", "arch=flat,round", "sparsity=8", "hydra/launcher=basic")
     assert train(*basic, "text.fail=flat").code == 1
     assert (PLACE / "round/8/eval.json").exists() and not (PLACE / "flat/8/eval.json").exists()
@@ -296,19 +296,19 @@ def test_a_sweep_file_is_found_from_any_working_directory(tmp_path):
     )
     (root / "outputs/other").mkdir(parents=True)
     (root / "outputs/other/multirun.yaml").write_text("a: 1\n")
-    shown = typed("--help", script=root / "train.py").stdout
+    shown = run_script("--help", script=root / "train.py").stdout
     assert "sweeps: mine" in shown and "multirun" not in shown
-    config = typed("sweeps=mine", "--cfg", "all", script=root / "train.py").stdout
+    config = run_script("sweeps=mine", "--cfg", "all", script=root / "train.py").stdout
     assert "name: mine" in config and "mode: MULTIRUN" in config and "sparsity: 8,16" in config
 
 
-def test_the_folder_names_what_differs_and_the_seed_only_where_it_is_not_the_first():
+def test_the_folder_of_a_job_contains_the_seed_only_if_it_is_not_0():
     assert job_folder("gemma", "mlp", 9, "topk", 32, 0, None) == "gemma/mlp.9/topk/32"
     assert job_folder("gemma", "mlp", 9, "topk", 32, 2, None) == "gemma/mlp.9/topk/32.2"
     assert job_folder("gemma", "mlp", 9, "relu", 32, 2, 6e-4) == "gemma/mlp.9/relu/coefficient_0.0006.2"
 
 
-def test_the_menu_composes_with_every_site_and_trainer():
+def test_train_yaml_composes_with_every_site_and_trainer():
     for group in ("site", "trainer"):
         for file in (ROOT / "conf" / group).glob("*.yaml"):
             assert composed("arch=flat", f"{group}={file.stem}")[group].name == file.stem

@@ -1,4 +1,4 @@
-"""Verdicts, means and intervals of hand-made points with known answers."""
+"""Verdicts, means and intervals of the comparison, on points whose results are known."""
 
 import json
 import math
@@ -22,7 +22,7 @@ def at_most(draws):
 
 
 def table(*points, **same):
-    """Each point: (arch, l0, fvu) with more by name in a dict after it; its sparsity is the l0 rounded."""
+    """A table of points (arch, l0, fvu), each optionally followed by a dict of other columns; sparsity is l0 rounded."""
     rows = []
     for arch, l0, fvu, *more in points:
         row = dict.fromkeys(sweep_table.COLUMNS) | {"model": "lm", "site": "resid", "layer": 9, "seed": 0, "state": "finished"}
@@ -33,8 +33,8 @@ def table(*points, **same):
 
 
 def found(df, documents=None, measure="fvu", **more):
-    (place,) = compare(df, documents or [None] * len(df), **more)["places"]
-    return place["metrics"][measure]
+    (hook_point,) = compare(df, documents or [None] * len(df), **more)["places"]
+    return hook_point["metrics"][measure]
 
 
 def gaps(df, documents=None, **more):
@@ -42,14 +42,14 @@ def gaps(df, documents=None, **more):
 
 
 def texts(count=40, seed=0):
-    """Tokens and variance of some documents of very different weight."""
+    """Tokens and variance of documents of very different length."""
     random = np.random.default_rng(seed)
     tokens = random.integers(50, 400, count).astype(float)
     return pd.DataFrame({"tokens": tokens, "variance": tokens * random.uniform(0.2, 3, count)})
 
 
 def measured(text, l0, fvu):
-    """documents.csv of an SAE with this l0 and fvu (a number, or one per document)."""
+    """documents.csv of an SAE with this l0 and fvu (one number, or one per document)."""
     return text.assign(active=text["tokens"] * l0, error=text["variance"] * fvu)
 
 
@@ -59,7 +59,7 @@ def noisy(text, l0, fvu, seed, spread=0.02):
 
 
 def row(arch, l0, sums, **more):
-    """A point whose fvu is that of its documents."""
+    """A point with the fvu of these documents."""
     return arch, l0, float(sums["error"].sum() / sums["variance"].sum()), more
 
 
@@ -74,7 +74,7 @@ def on_text(*points, text=None):
 # Differences
 
 
-def test_the_difference_is_how_much_lower_the_first_is_and_the_percentage_is_of_the_second():
+def test_the_difference_is_second_minus_first_and_the_percentage_is_relative_to_the_second():
     df = table(("good", 16, 0.08), ("good", 64, 0.06), ("bad", 16, 0.10), ("bad", 64, 0.08))
     both = gaps(df)
     assert both["good", "bad", 16]["percent"] == pytest.approx(20) and both["good", "bad", 64]["percent"] == pytest.approx(25)
@@ -82,7 +82,7 @@ def test_the_difference_is_how_much_lower_the_first_is_and_the_percentage_is_of_
     assert both["good", "bad", 16]["value_a"] == 0.08 and both["good", "bad", 16]["value_b"] == 0.10
 
 
-def test_a_target_that_is_missed_a_little_is_compared_in_the_middle_and_moved_along_the_curve():
+def test_points_near_a_target_are_compared_at_their_geometric_mean_along_the_curve():
     df = table(("a", 16, 0.10), ("a", 32, 0.08), ("b", 16.4, 0.1, {"sparsity": 16}), ("b", 31.5, 0.08, {"sparsity": 32}))
     one = gaps(df)["a", "b", 16]
     assert (one["l0"], one["l0_a"], one["l0_b"]) == (pytest.approx(math.sqrt(16 * 16.4), rel=1e-5), 16, 16.4)
@@ -91,7 +91,7 @@ def test_a_target_that_is_missed_a_little_is_compared_in_the_middle_and_moved_al
     assert 0 < one["error"] < 0.001
 
 
-def test_two_single_points_within_5_percent_of_one_l0_are_compared_and_what_that_may_be_worth_is_said():
+def test_single_points_within_5_percent_of_one_l0_are_compared_with_the_error_reported():
     df, sums = on_text(("a", 10.00, 0.080), ("b", 10.08, 0.100))
     one = gaps(df, sums)["a", "b", 10]
     assert one["verdict"] == "better" and one["error"] == pytest.approx(0.008 * 0.18, rel=0.1)
@@ -108,8 +108,8 @@ def power(l0, p=0.34):
     ((16, 64), (16, 32, 64), {16, 64}), ((8, 128), (16, 32, 64), set()),
     ((16, 32, 64, 128), (20, 41, 87), {20, 32, 41, 64, 87}),
 ])
-def test_one_curve_seen_at_different_l0_is_never_better_than_itself_and_wide_holes_are_not_bridged(of_a, of_b, compared):
-    """Exact points on one power law: what is left is the error of interpolation alone."""
+def test_a_curve_is_never_better_than_itself_at_other_l0_and_wide_gaps_are_not_interpolated(of_a, of_b, compared):
+    """Exact points on one power law: the only error is that of interpolation."""
     for p in (0.2, 0.34, 1.0, 1.7):
         points = [("a", x, power(x, p)) for x in of_a] + [("b", x, power(x, p)) for x in of_b]
         found = gaps(table(*points), [measured(texts(), x, value) for _, x, value in points])
@@ -119,7 +119,7 @@ def test_one_curve_seen_at_different_l0_is_never_better_than_itself_and_wide_hol
             assert {label for _, _, label in found} == compared
 
 
-def test_what_is_interpolated_is_said_and_has_the_error_of_the_curvature_in_its_interval():
+def test_interpolation_is_reported_and_its_curvature_error_widens_the_interval():
     df, sums = on_text(*[("a", x, power(x)) for x in (16, 32, 64)], *[("b", x, 1.2 * power(x)) for x in (23, 45)])
     one = gaps(df, sums)["a", "b", 23]
     assert one["interpolated"] == "a" and one["l0"] == 23 and one["verdict"] == "better"
@@ -133,21 +133,21 @@ def test_what_is_interpolated_is_said_and_has_the_error_of_the_curvature_in_its_
     lambda x: 0.3 * min(x, 32) ** -0.6 * (max(x, 32) / 32) ** -0.05, lambda x: 0.2 - 0.03 * math.log(x), lambda x: 0.1,
 ])
 @pytest.mark.parametrize("of_b", [(23, 45), (15.3, 33.5, 66.9), (20, 27, 50, 60)])
-def test_curves_of_other_shapes_are_not_better_than_themselves(curve, of_b):
+def test_curves_of_other_shapes_are_never_better_than_themselves(curve, of_b):
     points = [("a", x, curve(x)) for x in (8, 16, 32, 64)] + [("b", x, curve(x)) for x in of_b]
     sums = [measured(texts(), x, value) for _, x, value in points]
     assert {gap["verdict"] for gap in gaps(table(*points), sums).values()} <= {"equal", "open"}
 
 
-def test_a_target_beside_a_fixed_coefficient_at_the_same_l0_is_compared_and_said_with_both_l0():
-    aimed, other = ("a", 16.7, 0.1, {"sparsity": 16}), ("b", 17.1, 0.2, {"sparsity": math.nan, "coefficient": 1e-3})
-    df, sums = on_text(aimed, other)
+def test_a_target_l0_and_a_fixed_coefficient_at_the_same_l0_are_compared_with_both_l0_reported():
+    with_target, other = ("a", 16.7, 0.1, {"sparsity": 16}), ("b", 17.1, 0.2, {"sparsity": math.nan, "coefficient": 1e-3})
+    df, sums = on_text(with_target, other)
     (gap,) = gaps(df, sums).values()
     assert (gap["l0_a"], gap["l0_b"], gap["interpolated"]) == (16.7, 17.1, None)
     assert "L0 16.7 and 17.1, which may explain" in answer(compare(df, sums))
 
 
-def test_two_labels_at_one_l0_are_one_comparison():
+def test_two_targets_at_one_l0_are_one_comparison():
     other = {"sparsity": 17}
     df, sums = on_text(("a", 16.4, 0.1, {"sparsity": 16}), ("a", 64, 0.05), ("b", 16.6, 0.1, other), ("b", 200, 0.03))
     assert len(gaps(df, sums)) == 1 and found(df, sums)["means"] == []
@@ -155,20 +155,20 @@ def test_two_labels_at_one_l0_are_one_comparison():
 
 
 def test_saes_of_one_curve_at_the_same_l0_widen_its_interval():
-    """Which of them was taken would decide."""
+    """Otherwise the choice among them would decide."""
     for values in ((0.08, 0.09, 0.2), (0.2, 0.09, 0.08)):
         coefficients = zip((32.0, 32.1, 32.3), values, (5e-4, 1e-3, 2e-3), strict=True)
         own = [("a", x, v, {"sparsity": math.nan, "coefficient": c}) for x, v, c in coefficients]
         assert gaps(*on_text(*own, ("b", 32, 0.1)))["a", "b", 32]["verdict"] == "open"
 
 
-def test_losses_near_0_at_different_l0_are_not_told_apart_by_what_a_slope_would_do():
+def test_losses_near_0_at_slightly_different_l0_are_not_significantly_different():
     (_, sums), at = losses(40, np.full(40, 0.0003), np.full(40, -0.0006)), (16.0, 16.3)
     points = [(arch, x, 0.1, {"delta_loss": v}) for arch, x, v in zip("ab", at, (0.0003, -0.0006), strict=True)]
     assert gaps(table(*points), sums, measure="delta_loss")["a", "b", 16]["verdict"] == "open"
 
 
-def test_nothing_is_compared_beyond_the_end_of_a_curve():
+def test_curves_are_not_extrapolated():
     df = table(("a", 16, 0.10), ("a", 32, 0.08), ("b", 20, 0.09), ("b", 64, 0.05))
     assert gaps(df) == {}, "with two points the curvature is not known"
 
@@ -177,11 +177,11 @@ FIXED = [(16, 0.10, 4e-3), (24, 0.09, 2e-3), (64, 0.06, 1e-3)]  # l0, fvu, coeff
 
 
 def fixed(arch, points=FIXED, **more):
-    """SAEs that aim at no L0: their coefficient is fixed."""
+    """SAEs without a target L0, whose coefficient is fixed."""
     return [(arch, l0, fvu, {"sparsity": math.nan, "coefficient": number, **more}) for l0, fvu, number in points]
 
 
-def test_saes_of_fixed_coefficients_are_a_curve_that_is_compared_where_both_have_points():
+def test_saes_with_fixed_coefficients_are_compared_at_common_l0():
     df = table(*fixed("a"), ("b", 16, 0.1), ("b", 32, 0.08), ("b", 64, 0.06))
     (b, a) = sorted(found(df)["curves"], key=lambda curve: curve["arch"], reverse=True)
     assert (a["l0"], a["sparsity"], b["sparsity"]) == ([16, 24, 64], [None] * 3, [16, 32, 64])
@@ -194,29 +194,29 @@ def test_seeds_of_one_fixed_coefficient_are_one_point_of_the_curve():
     assert [curve["l0"] for curve in found(df)["curves"]] == [[pytest.approx(math.sqrt(l0 * (l0 + 2))) for l0, _, _ in FIXED]]
 
 
-def test_architectures_without_a_shared_l0_are_said_to_be_so_and_one_alone_is_not_spoken_of():
+def test_a_missing_common_l0_is_reported_and_a_single_architecture_is_not_compared():
     df = table(("a", 32.0, 0.08), ("b", 40.0, 0.1))
     assert "fvu: no two architectures at one hook point have SAEs within 5% of the same L0" in answer(compare(df, [None, None]))
     assert answer(compare(df[:1], [None])) == ""
 
 
-def test_curves_that_cross_are_better_and_worse_in_turn():
+def test_curves_that_cross_have_opposite_verdicts_at_both_ends():
     df, sums = on_text(("a", 16, 0.08), ("a", 64, 0.08), ("b", 16, 0.1), ("b", 64, 0.06))
     verdicts = {sparsity: (a, gap["verdict"]) for (a, _, sparsity), gap in gaps(df, sums).items()}
     assert verdicts in ({16: ("a", "better"), 64: ("a", "worse")}, {16: ("b", "worse"), 64: ("b", "better")})
 
 
-def test_every_place_is_compared_on_its_own():
+def test_each_hook_point_is_compared_separately():
     df = pd.concat([table(("a", 16, 0.1), ("b", 16, 0.2), site=site) for site in ("resid", "mlp")], ignore_index=True)
-    places = compare(df, [None] * 4)["places"]
-    assert [(p["site"], len(p["metrics"]["fvu"]["gaps"])) for p in places] == [("mlp", 1), ("resid", 1)]
+    hook_points = compare(df, [None] * 4)["places"]
+    assert [(p["site"], len(p["metrics"]["fvu"]["gaps"])) for p in hook_points] == [("mlp", 1), ("resid", 1)]
 
 
 # Verdicts
 
 
 def losses(count, *arrays):
-    """The sums of SAEs with these losses on each of `count` documents, and the table of them."""
+    """The table and the documents of SAEs with these losses on each of `count` documents."""
     text = texts(count)
     scored = pd.Series(np.full(count, 100.0))
     read = measured(text, 32, 0.1).assign(scored=scored, nats_clean=2 * scored)
@@ -225,8 +225,8 @@ def losses(count, *arrays):
     return table(*points), sums
 
 
-def test_a_loss_that_may_be_0_is_judged_by_its_difference_and_not_by_a_percentage():
-    """A ratio cannot be drawn here; the point estimate alone said that one of them was better."""
+def test_a_loss_near_0_is_compared_by_difference_and_has_no_percentage():
+    """A ratio of losses near 0 has no interval; its point estimate alone would call one of them better."""
     noise = np.random.default_rng(4).normal(0, 0.05, (2, 40))
     gap, = gaps(*losses(40, 0.010 + noise[0], 0.012 + noise[1]), measure="delta_loss").values()
     assert gap["verdict"] == "open" and gap["percent"] is None and gap["low"] < 0 < gap["high"]
@@ -235,7 +235,7 @@ def test_a_loss_that_may_be_0_is_judged_by_its_difference_and_not_by_a_percentag
     assert gap["verdict"] == "better" and gap["percent"] is None and gap["difference"] == pytest.approx(0.009)
 
 
-def test_an_architecture_whose_loss_is_below_zero_stays_in_the_comparison():
+def test_a_negative_loss_is_compared():
     noise = np.random.default_rng(4).normal(0, 0.01, (2, 40))
     df, sums = losses(40, -0.1 + noise[0], 0.3 + noise[1])
     gap, = gaps(df, sums, measure="delta_loss").values()
@@ -244,7 +244,7 @@ def test_an_architecture_whose_loss_is_below_zero_stays_in_the_comparison():
 
 
 @pytest.mark.parametrize("documents", [None, 1, 9])
-def test_without_an_interval_nothing_is_said_to_be_better(documents):
+def test_without_an_interval_there_is_no_verdict(documents):
     df, sums = on_text(("a", 32, 0.1), ("b", 32, 0.2), text=texts(documents or 40))
     gap = gaps(df, sums if documents else None)["a", "b", 32]
     assert gap["verdict"] == "none" and gap["low"] is gap["high"] is gap["varied"] is gap["p"] is None
@@ -252,19 +252,19 @@ def test_without_an_interval_nothing_is_said_to_be_better(documents):
     assert "this a has no interval against this b at 32 (50" in words and "better than" not in words
 
 
-def test_equal_within_a_percent_and_not_told_apart_are_two_verdicts():
+def test_equal_within_1_percent_and_not_significant_are_two_verdicts():
     same, sums = on_text(("a", 32, 0.1), ("b", 32, 0.1), text=texts(400))
     assert gaps(same, sums)["a", "b", 32]["verdict"] == "equal"
     few, sums = on_text(("a", 32, 0.1), ("b", 32, 0.1), text=texts(12))
     assert gaps(few, sums)["a", "b", 32]["verdict"] == "open"
 
 
-def test_how_many_comparisons_were_made_is_said_and_those_that_survive_holm_are_marked():
+def test_the_number_of_comparisons_is_reported_and_those_significant_after_holm_are_marked():
     factors = {"a": 1, "b": 1.003, "c": 1.5}
     df, sums = on_text(*[(arch, x, factor * power(x)) for arch, factor in factors.items() for x in (16, 32)])
     comparison = compare(df, sums, reference="a")
-    made = [*comparison["places"][0]["metrics"]["fvu"]["gaps"], *comparison["places"][0]["metrics"]["fvu"]["means"]]
-    tested = sorted((one for one in made if one.get("p") is not None), key=lambda one: one["p"])
+    all_of_them = [*comparison["places"][0]["metrics"]["fvu"]["gaps"], *comparison["places"][0]["metrics"]["fvu"]["means"]]
+    tested = sorted((one for one in all_of_them if one.get("p") is not None), key=lambda one: one["p"])
     assert comparison["comparisons"] == len(tested) == 8
     survive = [one["p"] <= 0.05 / (8 - i) for i, one in enumerate(tested)]
     cut = survive.index(False) if False in survive else 8
@@ -273,10 +273,10 @@ def test_how_many_comparisons_were_made_is_said_and_those_that_survive_holm_are_
     assert "8 comparisons; * marks those significant after Holm's correction" in words and "]*" in words
 
 
-# What is missing
+# Missing values
 
 
-def test_failed_unfinished_and_unmeasured_saes_are_left_out():
+def test_failed_unfinished_and_unmeasured_saes_are_excluded():
     failed, unfinished = {"state": "failed", "sparsity": 32}, {"state": "unfinished", "sparsity": 32}
     df = table(("a", 16, 0.1), ("a", 32, 0.08), ("b", 16, 0.12), ("b", math.nan, math.nan, failed),
                ("c", math.nan, math.nan, unfinished), ("d", 48, math.nan))
@@ -285,20 +285,20 @@ def test_failed_unfinished_and_unmeasured_saes_are_left_out():
     assert "delta_loss" not in compare(df, [None] * len(df))["places"][0]["metrics"]
 
 
-def test_a_sweep_in_which_nothing_is_finished_has_no_answer_and_no_error():
+def test_a_sweep_without_finished_saes_has_an_empty_comparison():
     assert compare(table(), [])["places"] == []
     assert compare(table(("a", 32, math.nan)), [None])["places"][0]["metrics"] == {}
 
 
-# Fronts and means
+# Pareto fronts and means
 
 
-def test_the_front_is_what_no_other_point_dominates():
+def test_the_front_contains_the_points_that_no_other_dominates():
     df = table(("a", 16, 0.1), ("b", 16, 0.1, {"sparsity": 17}), ("a", 20, 0.12), ("a", 32, 0.08), ("b", 64, 0.08))
     assert found(df)["front"] == ["resid/a/16.0", "resid/b/17.0", "resid/a/32.0"]
 
 
-def test_the_mean_is_over_log_l0_at_the_l0_that_all_curves_have():
+def test_the_mean_is_over_log_l0_at_the_l0_common_to_all_curves():
     df = table(("flat", 8, 0.1), ("flat", 16, 0.1), ("flat", 32, 0.1), ("flat", 128, 0.1),
                ("topk", 16, 0.12), ("topk", 32, 0.06), ("topk", 128, 0.02))
     one = found(df)
@@ -309,7 +309,7 @@ def test_the_mean_is_over_log_l0_at_the_l0_that_all_curves_have():
     assert one["reference"] == "topk" and percents == {"flat": pytest.approx(100 * (1 - 0.1 / expected)), "topk": None}
 
 
-def test_means_are_compared_with_the_reference_that_was_asked_for():
+def test_means_are_compared_with_the_given_reference():
     df = table(*[(arch, l0, value) for arch, value in (("topk", 0.1), ("relu", 0.2), ("gated", 0.15)) for l0 in (16, 64)])
     one = found(df, reference="relu")
     percents = {mean["arch"]: round(mean.get("percent", 0)) for mean in one["means"]}
@@ -324,7 +324,7 @@ def test_without_a_common_l0_there_is_no_mean():
 # Intervals from documents
 
 
-def test_a_ratio_that_is_the_same_on_every_document_has_no_doubt_however_different_the_documents_are():
+def test_a_ratio_that_is_equal_on_every_document_has_an_interval_of_width_0():
     text = texts()
     hard = np.random.default_rng(1).uniform(0.02, 0.5, len(text))
     sums = [measured(text, 32, hard * 0.9), measured(text, 32, hard)]
@@ -333,7 +333,7 @@ def test_a_ratio_that_is_the_same_on_every_document_has_no_doubt_however_differe
     assert gap["varied"] == "40 documents" and gap["one_seed"]
 
 
-def test_of_many_documents_the_interval_is_as_wide_as_the_delta_method_says():
+def test_with_many_documents_the_interval_has_the_width_of_the_delta_method():
     text, random = texts(400), np.random.default_rng(2)
     sums = [measured(text, 32, value) for value in (random.uniform(0.08, 0.1, 400), random.uniform(0.06, 0.12, 400))]
     (gap,) = gaps(table(row("a", 32, sums[0]), row("b", 32, sums[1])), sums).values()
@@ -343,7 +343,7 @@ def test_of_many_documents_the_interval_is_as_wide_as_the_delta_method_says():
     assert gap["low"] < gap["difference"] < gap["high"]
 
 
-def test_delta_loss_varies_only_documents_that_the_language_model_read():
+def test_delta_loss_resamples_only_documents_with_a_loss():
     scored, random = np.where(np.arange(40) < 12, 100.0, 0.0), np.random.default_rng(4)
     df, sums = losses(40, 0.2 * random.uniform(0.9, 1.1, 40), 0.25 * random.uniform(0.9, 1.1, 40))
     for one in sums:
@@ -353,7 +353,7 @@ def test_delta_loss_varies_only_documents_that_the_language_model_read():
     assert gap["varied"] == "12 documents" and gap["verdict"] == "better" and 0.03 < gap["low"] < gap["high"] < 0.07
 
 
-def test_saes_measured_on_other_text_are_not_compared_and_those_on_one_text_keep_their_interval():
+def test_saes_measured_on_different_text_are_not_compared():
     one, other = texts(40, 0), texts(40, 1)
     sums = [noisy(one, 32, 0.1, 0), noisy(one, 32, 0.11, 1), noisy(other, 32, 0.12, 2)]
     df = table(("a", 32, 0.1), ("b", 32, 0.11), ("c", 32, 0.12))
@@ -363,26 +363,26 @@ def test_saes_measured_on_other_text_are_not_compared_and_those_on_one_text_keep
     assert both["means"] == []
 
 
-def test_texts_of_equal_lengths_are_told_apart_by_their_content_and_integers_are_the_same_as_floats():
+def test_texts_of_equal_lengths_differ_by_content_and_the_dtype_does_not_matter():
     one, other = (texts(40, seed).assign(tokens=128.0) for seed in (0, 1))
     df = table(("a", 32, 0.1), ("b", 32, 0.2))
     assert found(df, [noisy(one, 32, 0.1, 0), noisy(other, 32, 0.2, 1)])["on_other_text"] == [["a", "b"]]
     assert gaps(df, [noisy(one, 32, 0.1, 0), noisy(one, 32, 0.2, 1).astype({"tokens": int})])["a", "b", 32]["low"] is not None
 
 
-def test_an_sae_without_documents_takes_the_interval_from_its_own_l0_alone():
+def test_an_sae_without_documents_removes_the_interval_at_its_own_l0_only():
     points = [(arch, x, factor * power(x)) for arch, factor in (("a", 1), ("b", 1.2)) for x in (16, 32, 64, 128)]
     df, sums = on_text(*points)
     verdicts = {x: gap["verdict"] for (_, _, x), gap in gaps(df, [*sums[:3], None, *sums[4:]]).items()}
     assert verdicts[16] == "better" and verdicts[128] == "none"
 
 
-def test_one_comparison_alone_is_not_marked_as_one_of_many():
+def test_a_single_comparison_is_not_corrected():
     df, sums = on_text(("a", 16, 0.1), ("b", 16, 0.2))
     assert "*" not in answer(compare(df, sums)) and "Holm" not in answer(compare(df, sums))
 
 
-def test_an_sae_whose_text_is_not_known_is_compared_without_an_interval():
+def test_an_sae_without_documents_is_compared_without_an_interval():
     gap = gaps(table(("a", 32, 0.1), ("b", 32, 0.11)), [measured(texts(), 32, 0.1), None])["a", "b", 32]
     assert gap["percent"] == pytest.approx(100 / 11) and gap["low"] is gap["high"] is gap["varied"] is None
     assert gap["verdict"] == "none"
@@ -405,49 +405,49 @@ def test_with_several_seeds_the_interval_is_welchs():
     assert "a is better than b at 32" in answer(compare(table(*seeds("a", a), *seeds("b", b)), [None] * 7))
 
 
-def test_seeds_and_documents_are_varied_together():
+def test_the_interval_covers_seeds_and_documents():
     df, sums = on_text(*seeds("a", [0.095, 0.100, 0.098]), *seeds("b", [0.105, 0.108, 0.110]))
     without, both = (gaps(df, known)["a", "b", 32] for known in (None, sums))
     assert both["varied"] == "3 seeds and 40 documents" and without["varied"] == "3 seeds"
     alone = gaps(df[df["seed"] == 0].reset_index(drop=True), [sums[0], sums[3]])["a", "b", 32]
     assert alone["one_seed"] and alone["varied"] == "40 documents" and not both["one_seed"]
-    assert both["high"] - both["low"] > alone["high"] - alone["low"], "between seeds there is more than noise on documents"
+    assert both["high"] - both["low"] > alone["high"] - alone["low"], "seeds vary by more than the documents"
 
 
-def test_where_one_curve_has_several_seeds_their_spread_counts_for_one_that_has_not():
+def test_a_curve_with_one_seed_uses_the_seed_variance_of_another_curve():
     df, sums = on_text(*seeds("a", [0.090, 0.110, 0.098]), ("b", 32, 0.105))
     gap = gaps(df, sums)["a", "b", 32]
     assert gap["verdict"] == "open" and gap["varied"] == "the 3 seeds of a and 40 documents"
     df, sums = on_text(("a", 32, 0.098), ("b", 32, 0.105), *seeds("c", [0.15, 0.17, 0.16]))
-    assert gaps(df, sums)["a", "b", 32]["verdict"] == "open", "a third architecture's seeds differ by more than the two do"
-    assert gaps(df[:2], sums[:2])["a", "b", 32]["verdict"] == "better", "these two SAEs do differ, on this text"
+    assert gaps(df, sums)["a", "b", 32]["verdict"] == "open", "a third architecture's seeds differ by more than these two SAEs"
+    assert gaps(df[:2], sums[:2])["a", "b", 32]["verdict"] == "better", "on this text, the two SAEs differ"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("several", [2, 3])
 @pytest.mark.parametrize("third", [False, True])
-def test_a_borrowed_spread_has_the_degrees_of_freedom_of_its_lender(several, third):
-    """Of one distribution, one SAE beside several, or two beside a third architecture's: at most 5% better, but for chance."""
+def test_a_borrowed_seed_variance_has_the_degrees_of_freedom_of_its_source(several, third):
+    """All from one distribution: one SAE against several, or two with a third architecture's seeds; at most 5% are better."""
     random, wrong, text = np.random.default_rng(0), 0, texts()
     for _ in range(DRAWS):
         values = random.normal(0.1, 0.004, several + 2)
-        lenders = seeds("c", values[2:])
-        df, sums = on_text(("a", 32, values[0]), *([("b", 32, values[1])] if third else []), *lenders, text=text)
+        others = seeds("c", values[2:])
+        df, sums = on_text(("a", 32, values[0]), *([("b", 32, values[1])] if third else []), *others, text=text)
         gap = gaps(df, sums)["a", "b" if third else "c", 32]
         assert gap["varied"] == f"the {several} seeds of c and 40 documents"
         wrong += gap["verdict"] in ("better", "worse")
     assert wrong <= at_most(DRAWS)
 
 
-def test_the_spread_of_seeds_on_another_text_is_not_borrowed():
+def test_the_seed_variance_on_another_text_is_not_used():
     df = table(("a", 32, 0.5), ("b", 32, 0.51), *seeds("c", [0.5, 0.6, 0.7]))
     sums = [noisy(texts(40, int(i > 1)), 32, fvu, i) for i, fvu in enumerate(df["fvu"])]
     assert gaps(df, sums)["a", "b", 32]["one_seed"]
 
 
 @pytest.mark.slow
-def test_the_mean_of_a_curve_that_is_read_between_its_points_varies_as_its_points_do():
-    """One architecture at 3 L0 beside itself at 14: the same seeds are in many of the L0 that the mean is over."""
+def test_the_interval_of_a_mean_over_interpolated_l0_counts_each_seed_once():
+    """One architecture at 3 L0 against itself at 14: the same seeds enter many L0 of the mean."""
     random, wrong = np.random.default_rng(0), 0
     for _ in range(DRAWS // 4):
         def drawn(arch, l0s, random=random):
@@ -460,7 +460,7 @@ def test_the_mean_of_a_curve_that_is_read_between_its_points_varies_as_its_point
     assert wrong <= at_most(DRAWS // 4)
 
 
-def test_seeds_of_one_point_that_lie_at_different_l0_give_no_verdict_on_one_curve():
+def test_seeds_at_different_l0_on_one_curve_give_no_verdict():
     at = {"a": [20.0, 20.2, 19.8, 50.0, 49.5, 50.5], "b": [32.0, 31.9, 32.1, 31.8, 32.2, 32.0]}
     points = [(arch, x, power(x), {"seed": s, "sparsity": 32}) for arch, xs in at.items() for s, x in enumerate(xs)]
     points += [(arch, x, power(x), {"seed": s}) for arch in at for x in (16.0, 64.0) for s in range(6)]
@@ -469,19 +469,19 @@ def test_seeds_of_one_point_that_lie_at_different_l0_give_no_verdict_on_one_curv
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("together", [1, 3])
-def test_an_architecture_beside_itself_from_other_seeds_is_rarely_better(together):
-    """At most 5% with three seeds each, beyond what chance makes of so many; never with one."""
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_architecture_is_rarely_better_than_itself_with_other_seeds(count):
+    """In at most 5% of the draws (plus 2 standard errors) with three seeds each, and never with one."""
     random, wrong, text = np.random.default_rng(0), 0, texts()
     for _ in range(DRAWS):
-        values = random.normal(0.1, 0.002, 2 * together)
-        df, sums = on_text(*seeds("a", values[:together]), *seeds("b", values[together:]), text=text)
+        values = random.normal(0.1, 0.002, 2 * count)
+        df, sums = on_text(*seeds("a", values[:count]), *seeds("b", values[count:]), text=text)
         gap = gaps(df, sums)["a", "b", 32]
         wrong += gap["verdict"] in ("better", "worse") and not gap["one_seed"]
-    assert wrong <= (at_most(DRAWS) if together > 1 else 0)
+    assert wrong <= (at_most(DRAWS) if count > 1 else 0)
 
 
-def test_the_curve_goes_through_the_means_over_seeds_with_their_interval():
+def test_the_curve_has_the_means_over_seeds_and_their_intervals():
     values = [0.10, 0.12, 0.11]
     (curve,) = found(table(*seeds("a", values)))["curves"]
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))

@@ -1,4 +1,4 @@
-"""What stands in conf/ and sweeps/: every file, and every point of every sweep, composes and passes the checks."""
+"""conf/ and sweeps/: every file, and every job of every sweep, composes and passes the checks."""
 import inspect
 from collections import Counter
 from copy import deepcopy
@@ -29,8 +29,8 @@ SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def the_menu():
-    """Entered once: it is the composing that is tested, not the entering."""
+def conf_folder():
+    """Initialised once, for speed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAESWEEP_ROOT", str(ROOT))
         GlobalHydra.instance().clear()
@@ -47,13 +47,13 @@ def named(path):
 
 
 def chosen(path):
-    """The words that choose a file, and what that file needs beside it."""
+    """The overrides that choose a file, and those that the file needs."""
     words = [f"{path.parent.name}={path.stem}"]
     return [*words, "text.glob=*.txt"] if path.stem == "files" else words
 
 
 def points(sweep, *typed):
-    """The words of each job, as Hydra's sweeper makes them of the file and of what is typed after it."""
+    """The overrides of each job, as Hydra's sweeper makes them of the file and of the command line."""
     params = composed(f"sweeps={sweep}").hydra.sweeper.params
     words = [*(f"{key}={value}" for key, value in params.items()), *typed]
     overrides = OverridesParser.create().parse_overrides(words)
@@ -62,7 +62,7 @@ def points(sweep, *typed):
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_every_file_of_a_group_composes_passes_and_is_named_as_it_calls_itself(path):
+def test_every_file_of_a_group_composes_passes_and_has_its_name_as_name(path):
     cfg = job_of(composed(*chosen(path)), single=True).settings
     node = cfg[path.parent.name]
     if path.parent.name == "logger":
@@ -70,11 +70,11 @@ def test_every_file_of_a_group_composes_passes_and_is_named_as_it_calls_itself(p
         if find_spec(needed := node.get("needs", "saesweep")) is None:
             pytest.skip(f"{needed} is not installed")
     assert check(cfg) is None
-    assert node.get("name") == path.stem or "lightning" in node["_target_"]  # whose `name` is an argument
+    assert node.get("name") == path.stem or "lightning" in node["_target_"]  # there, `name` is an argument
 
 
 @pytest.mark.slow
-def test_every_model_passes_at_every_site_that_it_has_and_at_its_last_layer():
+def test_every_model_passes_at_each_of_its_sites_and_at_its_last_layer():
     for path in (ROOT / "conf/model").glob("*.yaml"):
         model = OmegaConf.load(path)
         for site in model.sites:
@@ -86,11 +86,11 @@ def test_every_model_passes_at_every_site_that_it_has_and_at_its_last_layer():
 
 
 @pytest.mark.parametrize("arch", sorted(path.stem for path in (ROOT / "conf/arch").glob("*.yaml")))
-def test_every_architecture_is_made_from_its_file_whose_keys_are_its_arguments(arch):
+def test_every_architecture_is_built_from_its_file_whose_keys_are_its_arguments(arch):
     node = OmegaConf.to_container(composed(f"arch={arch}").arch)
     parameters = inspect.signature(locate(node["_target_"])).parameters
     assert set(node) - {"_target_", *NOT_ARGUMENTS} == set(parameters) - {"self", "d_in", "d_sae", "sparsity"}
-    assert all(p.default is p.empty for p in parameters.values())  # numbers stand in YAML alone
+    assert all(p.default is p.empty for p in parameters.values())  # numbers are in YAML only
     with torch.device("meta"):
         sae = instantiate(node, leave=NOT_ARGUMENTS, d_in=8, d_sae=32, sparsity=4)
     assert isinstance(sae, SparseAutoencoder) and sae.W_dec.shape == (32, 8) and sae.sparsity == 4
@@ -98,7 +98,7 @@ def test_every_architecture_is_made_from_its_file_whose_keys_are_its_arguments(a
 
 
 def jobs(sweep, all_words):
-    """Composed once for each combination of files; words that are values are put in, which is what Hydra does last."""
+    """Composes each combination of files once, and sets the values, as Hydra does last."""
     bases = {}
     for words in all_words:
         choices = tuple(word for word in words if word.split("=")[0] in GROUPS)
@@ -112,7 +112,7 @@ def jobs(sweep, all_words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sweep", SWEEPS)
-def test_every_point_of_a_sweep_passes_and_has_a_folder_of_its_own(sweep):
+def test_every_job_of_a_sweep_passes_and_has_its_own_folder(sweep):
     all_words, folders = points(sweep), Counter()
     for words, job in zip(all_words, jobs(sweep, all_words), strict=True):
         assert check(job.settings) is None, words
@@ -123,21 +123,21 @@ def test_every_point_of_a_sweep_passes_and_has_a_folder_of_its_own(sweep):
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
-def test_a_sweep_says_in_its_header_how_to_run_it_what_it_costs_and_what_to_expect(sweep):
+def test_the_header_of_a_sweep_has_command_cost_expectation_and_result(sweep):
     header = [line for line in (ROOT / f"sweeps/{sweep}.yaml").read_text().splitlines() if line.startswith("#")]
     assert header[0] == "# @package _global_"
     for word in (f"python train.py sweeps={sweep}", "# Cost", "# Expected", "# RESULT: "):
         assert any(word in line for line in header), word
 
 
-def test_the_quickstart_is_the_command_of_the_readme():
+def test_the_quickstart_sweep_is_the_command_of_the_readme():
     typed = [["arch=jumprelu", "arch=gated", "arch=topk"], ["sparsity=16", "sparsity=32", "sparsity=64"]]
     assert [tuple(words) for words in points("quickstart")] == list(product(*typed))
     plain, swept = ({k: v for k, v in composed(*w).items() if k != "hydra"} for w in ([], ["sweeps=quickstart"]))
     assert plain == swept
 
 
-def test_the_command_line_narrows_a_sweep():
+def test_overrides_narrow_a_sweep():
     assert len(points("sites")) == 27
     narrowed = points("sites", "layer=9", "arch=topk,gated", "sparsity=64")
     sites, archs = ("site=resid", "site=mlp", "site=attn"), ("arch=topk", "arch=gated")
@@ -145,8 +145,8 @@ def test_the_command_line_narrows_a_sweep():
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_the_keys_of_a_file_stand_in_it_once(path):
-    """YAML takes the last of two equal keys without a word."""
+def test_no_key_occurs_twice_in_a_file(path):
+    """YAML takes the last of two equal keys without a warning."""
     keys = Counter()
 
     def walk(node, above=()):
@@ -181,7 +181,7 @@ def test_a_mistyped_key_of_each_group_is_refused(word):
         ("+activations.centre=true", "did you mean center?"),
     ],
 )
-def test_a_key_that_is_added_must_be_one_that_is_looked_at(word, part):
+def test_an_added_key_must_be_known(word, part):
     with pytest.raises(UsageError, match=part.replace("?", r"\?")):
         check(job_of(composed(word), single=True).settings)
 

@@ -1,4 +1,4 @@
-"""What every architecture keeps, for every YAML of conf/arch: one that is added is tested without a word here."""
+"""The contract of the architectures, for every YAML of conf/arch; a new YAML is tested without a change here."""
 import csv
 import re
 import shlex
@@ -42,7 +42,7 @@ DEAD = 10**9  # tokens without firing
 
 @cache
 def settings(name):
-    """Of a job of this YAML."""
+    """The config of a job of this YAML."""
     cfg = job(None, f"arch={name}")
     check(cfg)
     return cfg
@@ -52,8 +52,8 @@ def untrained(name, d_in=D_IN, d_sae=D_SAE, k=K, seed=0):
     return build(settings(name) | {"width": d_sae, "sparsity": k, "seed": seed}, d_in)
 
 
-def made(name, **sizes):
-    """In fp64, every parameter away from its initial value, a third of the latents dead."""
+def make(name, **sizes):
+    """An SAE in fp64 with every parameter perturbed and a third of the latents dead."""
     torch.manual_seed(0)
     sae = untrained(name, **sizes).double()
     with torch.no_grad():
@@ -73,7 +73,7 @@ every_yaml = pytest.mark.parametrize("name", YAMLS)
 THRESHOLDED = [name for name in YAMLS if untrained(name).thresholded]
 
 
-def test_the_yamls_are_found_and_topk_alone_has_no_thresholds():
+def test_the_yamls_are_found_and_only_topk_has_no_thresholds():
     assert {"relu", "gated", "jumprelu", "topk", "batchtopk", "jumprelu_cold", "paper_topk"} <= {*YAMLS}
     assert {type(untrained(name)) for name in {*YAMLS} - {*THRESHOLDED}} == {TopK}
 
@@ -82,7 +82,7 @@ def test_the_yamls_are_found_and_topk_alone_has_no_thresholds():
 
 
 @every_yaml
-def test_it_is_built_from_its_yaml_under_the_name_of_the_file_and_by_the_seed_alone(name):
+def test_a_yaml_has_the_name_of_its_file_and_the_seed_determines_the_initial_weights(name):
     assert settings(name)["arch"]["name"] == name
     first, again, other = (untrained(name, seed=seed) for seed in (0, 0, 1))
     for key, tensor in first.state_dict().items():
@@ -92,7 +92,7 @@ def test_it_is_built_from_its_yaml_under_the_name_of_the_file_and_by_the_seed_al
 
 @every_yaml
 def test_the_losses_have_the_same_keys_at_every_step(name):
-    sae = made(name)
+    sae = make(name)
     steps = [sae.step(data(), COEFFICIENT, progress) for progress in PROGRESS]
     sae.tokens_since_fired.zero_()  # none is dead
     steps.append(sae.step(data(), COEFFICIENT, 1.0))
@@ -103,9 +103,9 @@ def test_the_losses_have_the_same_keys_at_every_step(name):
 
 @pytest.mark.parametrize("dense", [False, True], ids=["list", "dense"])
 @every_yaml
-def test_reconstruction_is_the_full_error_of_what_the_latents_decode_to(name, dense, monkeypatch):
+def test_the_reconstruction_loss_is_the_squared_error_of_the_decoded_latents(name, dense, monkeypatch):
     monkeypatch.setattr(entries, "DENSE_BELOW", 0)
-    sae, x = made(name), data()
+    sae, x = make(name), data()
     sae.execution.dense = dense
     for progress in PROGRESS:
         step = sae.step(x, COEFFICIENT, progress)
@@ -118,11 +118,11 @@ def test_reconstruction_is_the_full_error_of_what_the_latents_decode_to(name, de
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
 @pytest.mark.parametrize("progress", [0.0, 1.0])
 @every_yaml
-def test_a_step_over_a_list_has_the_values_and_gradients_of_the_dense_one(name, progress, dtype, monkeypatch):
+def test_a_sparse_step_has_the_values_and_gradients_of_a_dense_one(name, progress, dtype, monkeypatch):
     monkeypatch.setattr(entries, "DENSE_BELOW", 0)
     found = {}
     for dense in (False, True):
-        sae = made(name).to(dtype)
+        sae = make(name).to(dtype)
         sae.execution.dense = dense
         with torch.no_grad():
             sae.b_enc -= 1.2 / D_IN**0.5  # few are active
@@ -141,12 +141,12 @@ def test_a_step_over_a_list_has_the_values_and_gradients_of_the_dense_one(name, 
 @pytest.mark.parametrize("clip", [None, 0.1])
 @pytest.mark.parametrize("dead", [False, True], ids=["all alive", "some dead"])
 @every_yaml
-def test_gradients_that_the_optimizer_forms_row_by_row_lead_to_the_same_weights(name, dead, clip, monkeypatch):
-    """Those of AuxK, of the dead latents, are formed, and are added."""
+def test_deferred_gradients_lead_to_the_same_weights(name, dead, clip, monkeypatch):
+    """The gradients of AuxK in dead latents are not deferred, but added."""
     monkeypatch.setattr(entries, "DENSE_BELOW", 0)
     ends = {}
     for deferred in (False, True):
-        sae = made(name).float()
+        sae = make(name).float()
         with torch.no_grad():
             sae.b_enc -= 1.2 / D_IN**0.5  # few are active
         optimizer = UnitRowAdam([parameter_group(sae, {"lr": 0.01, "betas": (0.5, 0.999), "eps": 1e-8, "clip": clip})])
@@ -164,9 +164,9 @@ def test_gradients_that_the_optimizer_forms_row_by_row_lead_to_the_same_weights(
 
 @pytest.mark.parametrize("dense", [False, True])
 @every_yaml
-def test_a_step_reads_the_encoder_once_whatever_the_architecture(name, dense, monkeypatch):
-    """Gated's gate and magnitude too are one product."""
-    sae, read = made(name), []
+def test_a_step_multiplies_with_the_encoder_once(name, dense, monkeypatch):
+    """Gated's gate and magnitude share one product."""
+    sae, read = make(name), []
     sae.execution.dense = dense
     sae.tokens_since_fired.zero_()  # AuxK reads the rows of the dead
     known = latents.encode
@@ -188,12 +188,12 @@ def test_the_decoder_starts_and_stays_on_the_unit_sphere_and_its_gradient_is_tan
         torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(D_SAE, dtype=torch.float64))
 
 
-# What a user of the SAE gets
+# Encoding, decoding and export
 
 
 @every_yaml
-def test_what_training_reconstructs_and_counts_is_what_encode_and_decode_give(name):
-    sae, x = made(name), data()
+def test_encode_and_decode_give_the_latents_and_reconstruction_of_training(name):
+    sae, x = make(name), data()
     step = sae.step(x, COEFFICIENT, 1.0)
     if hasattr(sae, "batch_threshold"):
         sae.batch_threshold.value.mul_(1 - 1e-9)  # it is one of these pre-activations
@@ -206,8 +206,8 @@ def test_what_training_reconstructs_and_counts_is_what_encode_and_decode_give(na
 
 
 @every_yaml
-def test_a_dead_latent_is_counted_in_tokens(name):
-    sae = made(name)
+def test_the_time_since_a_latent_fired_is_counted_in_tokens(name):
+    sae = make(name)
     sae.tokens_since_fired.zero_()
     step = sae.step(data(), COEFFICIENT, 1.0)
     sae.count_fired_(step.latents.fired, step.latents.shape[0])
@@ -216,8 +216,8 @@ def test_a_dead_latent_is_counted_in_tokens(name):
 
 
 @every_yaml
-def test_tokens_in_blocks_or_alone_are_encoded_as_tokens_in_a_row(name):
-    sae, x = made(name), data()
+def test_encode_takes_any_leading_dimensions(name):
+    sae, x = make(name), data()
     f = sae.encode(x)
     torch.testing.assert_close(sae.encode(x.view(2, -1, D_IN)).flatten(0, 1), f)
     torch.testing.assert_close(sae(x.view(2, -1, D_IN)).flatten(0, 1), sae.decode(f))
@@ -225,8 +225,8 @@ def test_tokens_in_blocks_or_alone_are_encoded_as_tokens_in_a_row(name):
 
 
 @every_yaml
-def test_folded_equals_unfolded(name):
-    sae, x = made(name), data()
+def test_a_folded_sae_on_raw_activations_equals_the_unfolded_one_on_normalised_ones(name):
+    sae, x = make(name), data()
     sae.step(data(0), COEFFICIENT, 1.0)  # BatchTopK learns its threshold, which is one of these pre-activations
     mean, scale = torch.randn(D_IN, dtype=torch.float64), 7.3
     f, x_hat = sae.encode(x), sae(x)
@@ -237,8 +237,8 @@ def test_folded_equals_unfolded(name):
 
 
 @every_yaml
-def test_what_is_exported_loads_into_another_sae_and_is_what_saelens_reads_or_refuses(name, tmp_path):
-    sae, x = made(name), data().float()
+def test_an_exported_sae_loads_and_encodes_the_same_in_saelens_format(name, tmp_path):
+    sae, x = make(name), data().float()
     sae.step(data(0), COEFFICIENT, 1.0)  # BatchTopK learns its threshold
     sae = sae.float().requires_grad_(False)
     sae_format.save(tmp_path, sae, settings(name), {"l0": 5.0, "dead": 0.0})
@@ -262,17 +262,17 @@ ROWS = 3000
 X = data(1, ROWS, 16).float()
 
 
-def calibrated(name, k):
-    """Its latents differ in bias, threshold and magnitude."""
-    sae = made(name, d_in=16, d_sae=128, k=k).float().requires_grad_(False)
+def uncalibrated(name, k):
+    """An SAE before calibration, whose latents differ in bias, threshold and magnitude."""
+    sae = make(name, d_in=16, d_sae=128, k=k).float().requires_grad_(False)
     sae.step(0.5 * X, COEFFICIENT.float(), 1.0)  # a running threshold, for smaller inputs
     return sae
 
 
 @pytest.mark.parametrize("target", [1, 6, 30])
 @pytest.mark.parametrize("name", THRESHOLDED)
-def test_the_last_shift_meets_the_target_exactly_on_its_rows(name, target):
-    sae = calibrated(name, target)
+def test_calibration_meets_the_target_l0_exactly_on_its_rows(name, target):
+    sae = uncalibrated(name, target)
     before = int((sae.encode(X) > 0).sum())
     shift = meet_l0_(sae, X)
     active = int((sae.encode(X) > 0).sum())
@@ -283,8 +283,8 @@ def test_the_last_shift_meets_the_target_exactly_on_its_rows(name, target):
 
 
 @pytest.mark.parametrize("name", THRESHOLDED)
-def test_the_last_shift_changes_how_many_are_active_and_not_how_strongly(name):
-    sae = calibrated(name, 6)
+def test_calibration_changes_which_latents_are_active_and_not_their_values(name):
+    sae = uncalibrated(name, 6)
     before = sae.encode(X)
     shift = meet_l0_(sae, X)
     after = sae.encode(X)
@@ -296,17 +296,17 @@ def test_the_last_shift_changes_how_many_are_active_and_not_how_strongly(name):
 
 @pytest.mark.parametrize("target", [100, 128])  # more than have a positive pre-activation; all
 @pytest.mark.parametrize("name", THRESHOLDED)
-def test_a_target_that_cannot_be_met_is_left_alone_and_no_latent_becomes_negative(name, target):
-    sae = calibrated(name, target)
+def test_an_unreachable_target_l0_makes_no_latent_negative(name, target):
+    sae = uncalibrated(name, target)
     meet_l0_(sae, X)
     assert (sae.encode(X) >= 0).all()
 
 
-# Together and on several ranks
+# In a group and on several ranks
 
 
 @pytest.mark.slow
-def test_trained_together_and_alone_the_saes_are_bitwise_the_same(tmp_path):
+def test_saes_trained_in_a_group_and_alone_are_bitwise_the_same(tmp_path):
     jobs = [job(None, f"arch={name}", "tokens=640") for name in YAMLS]
     together = trained(jobs, tmp_path / "together").members
     for one, name, member in zip(jobs, YAMLS, together, strict=True):
@@ -316,7 +316,7 @@ def test_trained_together_and_alone_the_saes_are_bitwise_the_same(tmp_path):
 
 
 class NewLoss(TopK):
-    """A loss that is there after the middle alone."""
+    """It has another loss in the second half of the training."""
 
     def step(self, x, coefficient, progress):
         step = super().step(x, coefficient, progress)
@@ -324,8 +324,8 @@ class NewLoss(TopK):
 
 
 def members():
-    """One per YAML, and one that breaks the contract."""
-    saes = {name: made(name) for name in YAMLS} | {"broken": NewLoss(D_IN, D_SAE, K, alpha=0.1, k_aux=4, aux_tokens=5).double()}
+    """A member per YAML, and one that breaks the contract."""
+    saes = {name: make(name) for name in YAMLS} | {"broken": NewLoss(D_IN, D_SAE, K, alpha=0.1, k_aux=4, aux_tokens=5).double()}
     for name, sae in saes.items():
         arch = settings("topk" if name == "broken" else name)["arch"]
         coefficient = arch["control"] and Coefficient(K, fixed=None, **arch["control"]).double()
@@ -333,7 +333,7 @@ def members():
 
 
 def after_steps(count=8):
-    """The state, the curve and the failure of every member after so many steps on the rows of this rank."""
+    """State, curve and failure of every member after `count` steps on the rows of this rank."""
     found = {}
     for member in members():
         optimizer = UnitRowAdam([parameter_group(member.sae, {**member.optimizer, "lr": 1e-3})])
@@ -353,7 +353,7 @@ def on_a_rank(rank, folder):
 
 
 @pytest.mark.slow
-def test_two_ranks_train_what_one_trains_and_stop_alike_where_the_losses_change(tmp_path):
+def test_two_ranks_train_what_one_trains_and_fail_alike(tmp_path):
     ranks = [warm._context.Process(target=on_a_rank, args=(rank, tmp_path)) for rank in range(2)]
     for rank in ranks:
         rank.start()
@@ -374,7 +374,7 @@ def test_two_ranks_train_what_one_trains_and_stop_alike_where_the_losses_change(
 
 
 @pytest.mark.slow
-def test_an_sae_whose_losses_change_stops_alone_with_one_line_and_the_others_do_not_notice(tmp_path, monkeypatch, caplog):
+def test_an_sae_whose_losses_change_fails_in_one_line_and_the_others_are_unaffected(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("SAESWEEP_PACKAGES", "test_contract")
     topk, relu, broken = (job(None, f"arch={name}") for name in ("topk", "relu", "topk"))
     broken["arch"] |= {"_target_": "test_contract.NewLoss", "name": "mine"}
@@ -390,22 +390,24 @@ def test_an_sae_whose_losses_change_stops_alone_with_one_line_and_the_others_do_
             assert torch.equal(found.state_dict()[key], tensor)
 
 
-def test_an_sae_whose_curve_has_other_columns_from_before_it_was_changed_stops_alone(tmp_path):
+def test_an_sae_whose_existing_curve_has_other_columns_fails_alone(tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1/metrics.csv").write_text("tokens,l0,loss_old\n64,4.0,1.0\n")
     module = trained([job(None, f"arch={name}", "tokens=640") for name in ("topk", "relu")], tmp_path)
     topk, relu = (member.failed for member in module.members)
-    said = (r"relu/4: \S+/metrics\.csv: its columns are l0, loss_old, but the metrics are now l0, .*; an architecture has the "
-            "same losses at every step, and a changed one needs another name=")
-    assert topk == "" and re.fullmatch(said, relu)
+    expected = (
+        r"relu/4: \S+/metrics\.csv: its columns are l0, loss_old, but the metrics are now l0, .*; an architecture has the "
+        "same losses at every step, and a changed one needs another name="
+    )
+    assert topk == "" and re.fullmatch(expected, relu)
 
 
 class Broken(JumpReLU):
-    """Its losses are put wrong by the test."""
+    """Its losses are changed by `alter`, which the test sets."""
 
     def step(self, x, coefficient, progress):
         step = super().step(x, coefficient, progress)
-        return step._replace(losses=self.spoiled(step.losses, x, progress))
+        return step._replace(losses=self.alter(step.losses, x, progress))
 
 
 def without(losses, key):
@@ -432,15 +434,15 @@ BREACHES = {
 
 
 @pytest.mark.parametrize("message", BREACHES)
-def test_the_plan_refuses_losses_that_break_the_contract_and_names_the_architecture_and_the_fix(message):
+def test_the_plan_refuses_losses_that_break_the_contract(message):
     torch.manual_seed(0)
     sae = Broken(
         D_IN, D_SAE, K, bandwidth=0.5, init_threshold=0.5, relative=True, warm_start=0.3, threshold_tokens=3200
     ).double()
-    sae.spoiled = lambda losses, x, progress: losses
+    sae.alter = lambda losses, x, progress: losses
     arch = settings("jumprelu")["arch"] | {"name": "mine"}
     require_contract(sae, data(), arch)
-    sae.spoiled = BREACHES[message]
+    sae.alter = BREACHES[message]
     with pytest.raises(UsageError, match=f"^arch=mine: .*{message}") as error:
         require_contract(sae, data(), arch)
     assert "\n" not in str(error.value)
@@ -455,7 +457,7 @@ def test_the_plan_accepts_every_architecture_of_the_package(name):
 
 
 def shown():
-    """Of the README's paragraph on architectures: its files, and the words of its command."""
+    """The files and the command of the README's paragraph on architectures."""
     text = (ROOT / "README.md").read_text()
     part = text[text.index("**An architecture**") : text.index("**A model**")]
     blocks = re.findall(r"`([\w/]+\.(?:py|yaml))`[^`\n]*:\n\n((?:    .*\n|\n)+)", part)
@@ -466,7 +468,7 @@ def shown():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("trainer=ddp_sim",)], ids=["one process", "two ranks"])
-def test_the_readmes_architecture_of_ones_own_runs_from_an_empty_folder(more, tmp_path):
+def test_the_readmes_own_architecture_runs_from_an_empty_folder(more, tmp_path):
     files, (environment, *typed) = shown()
     assert [*files] == ["mine.py", "myconf/arch/mine.yaml"]
     assert len(files["mine.py"].splitlines()) <= 15 and len(files["myconf/arch/mine.yaml"].splitlines()) <= 6
@@ -483,12 +485,12 @@ def test_the_readmes_architecture_of_ones_own_runs_from_an_empty_folder(more, tm
 
 
 def without_repeats(words):
-    """Of each key the last value."""
+    """The last override of each key."""
     return [word for i, word in enumerate(words) if "=" not in word or word.split("=")[0] not in
             {later.split("=")[0] for later in words[i + 1 :]}]
 
 
-def test_only_what_the_user_names_is_imported_from_the_working_directory(tmp_path):
+def test_only_SAESWEEP_PACKAGES_are_imported_from_the_working_directory(tmp_path):
     for name in ("named", "other"):
         (tmp_path / f"{name}.py").write_text("class Mine: pass\n")
     (tmp_path / "json.py").write_text("raise AssertionError('the installed one comes first')\n")

@@ -1,4 +1,4 @@
-"""Every number of an evaluation against its definition, with SAEs whose right answer is known."""
+"""Every metric of the evaluation against its definition, with SAEs whose metrics are known."""
 
 import dataclasses
 import math
@@ -23,12 +23,12 @@ from saesweep.evaluation.subject import Subject
 from saesweep.lm.hooks import HookPoint, edit
 
 RESID, MLP = HookPoint("model.layers.1", "output"), HookPoint("model.layers.0.post_feedforward_layernorm", "output")
-BEHIND_RESID = HookPoint("model.layers.2", "input")
+AFTER_RESID = HookPoint("model.layers.2", "input")
 D_IN, CONTEXT = 48, 32
 
 
 class Known(SparseAutoencoder):
-    """Hands back fn(x); its latents are x itself."""
+    """An SAE whose latents are x itself and whose reconstruction is fn(x)."""
 
     saved_as = "standard"
 
@@ -83,23 +83,23 @@ def subject(held_out, fn, **more):
     return Subject(Known(fn), RESID, statistics(held_out, **more))
 
 
-# SAEs whose numbers are known
+# SAEs whose metrics are known
 
 
-def test_an_sae_that_hands_back_its_input_costs_nothing(held_out):
+def test_an_sae_that_returns_its_input_has_no_error_and_no_delta_loss(held_out):
     (n,) = evaluated(held_out, subject(held_out, lambda x: x))
     assert n["fvu"] == n["mse"] == n["delta_loss"] == 0
     assert n["ce_sae"] == n["ce_clean"] and n["loss_recovered"] == 1
     assert n["cosine"] == pytest.approx(1) and n["relative_reconstruction_bias"] == pytest.approx(1)
 
 
-def test_an_sae_that_gives_zeros_is_the_zero_ablation(held_out):
+def test_an_sae_that_returns_zeros_is_the_zero_ablation(held_out):
     (n,) = evaluated(held_out, subject(held_out, torch.zeros_like))
     assert n["ce_sae"] == n["ce_zero"] != n["ce_clean"]
     assert n["loss_recovered"] == 0 and n["delta_loss"] == n["ce_zero"] - n["ce_clean"]
 
 
-def test_an_sae_that_gives_the_mean_explains_nothing_and_is_the_mean_ablation(held_out):
+def test_an_sae_that_returns_the_mean_has_fvu_1_and_is_the_mean_ablation(held_out):
     mean = rows(held_out).double().mean(0).float()
     (n,) = evaluated(held_out, subject(held_out, lambda x: mean.expand_as(x)))
     assert n["fvu"] == pytest.approx(1, abs=1e-6)
@@ -107,7 +107,7 @@ def test_an_sae_that_gives_the_mean_explains_nothing_and_is_the_mean_ablation(he
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_a_shrunken_reconstruction_has_a_bias_of_its_share_and_a_perfect_cosine(held_out, share):
+def test_a_shrunken_reconstruction_has_its_factor_as_bias_and_cosine_1(held_out, share):
     mean = rows(held_out).mean(0)
     (n,) = evaluated(held_out, subject(held_out, lambda x: mean + share * (x - mean)))
     assert n["relative_reconstruction_bias"] == pytest.approx(share, abs=1e-4)
@@ -121,7 +121,7 @@ def noise(x):
     return x + 0.3 * torch.sin(17 * x)
 
 
-def test_fidelity_is_what_its_definitions_say(held_out):
+def test_fvu_mse_cosine_and_bias_equal_their_definitions(held_out):
     x, s = rows(held_out).double(), statistics(held_out)
     x_hat = noise(rows(held_out)).double()
     (n,) = evaluated(held_out, subject(held_out, noise))
@@ -162,7 +162,7 @@ def test_l0_and_the_frequencies_are_counts_of_latents_above_zero():
     assert n["frequency_over_1pct"] == 3 / 5 and n["frequency_over_10pct"] == 2 / 5
 
 
-def test_sums_are_divided_once_so_it_does_not_matter_how_tokens_are_batched():
+def test_the_metrics_do_not_depend_on_how_tokens_are_batched():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1000, 6, generator=generator) * torch.logspace(-1, 1, 1000)[:, None]
     x_hat, f = x + torch.randn(1000, 6, generator=generator), latents([0.1] * 7, 1000)
@@ -176,7 +176,7 @@ def test_sums_are_divided_once_so_it_does_not_matter_how_tokens_are_batched():
         assert result == pytest.approx(results[0], rel=1e-12)
 
 
-def test_the_sums_by_document_make_up_the_numbers(held_out):
+def test_the_metrics_are_ratios_of_the_sums_by_document(held_out):
     s = subject(held_out, noise)
     (found,) = measured(held_out, s, lm_tokens=60)
     d, n = {key: torch.tensor(values, dtype=torch.float64) for key, values in found.documents.items()}, found.numbers
@@ -188,7 +188,7 @@ def test_the_sums_by_document_make_up_the_numbers(held_out):
     assert 0 < (d["scored"] > 0).sum() < held_out.count
 
 
-def test_each_documents_sums_are_of_its_own_tokens(held_out):
+def test_the_sums_of_a_document_are_over_its_own_tokens(held_out):
     (found,) = measured(held_out, subject(held_out, noise))
     x = rows(held_out).double()
     number = torch.repeat_interleave(held_out.documents, held_out.ordinary)
@@ -201,14 +201,15 @@ def test_each_documents_sums_are_of_its_own_tokens(held_out):
         assert found.documents["variance"][document] == pytest.approx(float((own - mean).square().sum() / scale**2), rel=1e-5)
 
 
-def test_a_block_is_counted_to_the_document_that_it_was_cut_from(tmp_path):
+def test_a_block_is_attributed_to_its_document(tmp_path):
     text, lm = corpus(tmp_path, [40] * 40, 0), traced_lm()
     text._split._held_out, text._split._train = _cut(text._split._held_out + text._split._train, 0.5)
     found = held_out_blocks(text, lm.tokenizer, EVALUATION, tokens=300, context=CONTEXT, stream_seed=0)
     assert found.ordinary.tolist() == ordinary_positions(found.tokens, lm.tokenizer).sum(1).tolist()
-    of = [{(token - 3) // 40 for token in block[block > 2].tolist()} for block in found.tokens]  # every token occurs once
-    assert all(len(one) == 1 for one in of)
-    pairs = {(number, *one) for number, one in zip(found.documents.tolist(), of, strict=True)}
+    # every token occurs once
+    documents = [{(token - 3) // 40 for token in block[block > 2].tolist()} for block in found.tokens]
+    assert all(len(one) == 1 for one in documents)
+    pairs = {(number, *one) for number, one in zip(found.documents.tolist(), documents, strict=True)}
     assert len(pairs) == len({number for number, _ in pairs}) == len({one for _, one in pairs}) > 3
 
 
@@ -217,35 +218,35 @@ def test_the_language_models_loss_does_not_depend_on_the_tokens_per_forward(held
     assert one == pytest.approx(four, rel=1e-4)
 
 
-def test_the_clean_loss_is_the_models_own_mean_over_the_ordinary_tokens(held_out):
+def test_the_clean_loss_is_the_models_mean_over_ordinary_tokens(held_out):
     (n,) = evaluated(held_out, subject(held_out, noise), lm_tokens=600)
     nats, count = 0.0, 0
     for block in held_out.tokens:
         block = block[block >= 0]
         with torch.no_grad():
             logits = tiny().module(input_ids=block[None]).logits[0].double()
-        for place in range(1, len(block)):  # each token after BOS, from what is before it
+        for place in range(1, len(block)):  # each token after BOS, predicted from those before it
             nats -= float(logits[place - 1].log_softmax(0)[block[place]])
             count += 1
     assert n["ce_clean"] == pytest.approx(nats / count, rel=1e-5)
 
 
-def test_the_loss_takes_as_many_tokens_as_were_asked_for(held_out):
+def test_the_loss_is_measured_on_lm_tokens_tokens(held_out):
     few, all_of_them = (evaluated(held_out, subject(held_out, noise), lm_tokens=tokens)[0] for tokens in (40, 600))
     assert few["fvu"] == all_of_them["fvu"] and few["ce_clean"] != all_of_them["ce_clean"]
 
 
-# What is left out
+# Tokens that are excluded
 
 
 def test_special_tokens_are_neither_measured_nor_replaced(held_out):
     tokens, padded = ordinary_positions(held_out.tokens, tiny().tokenizer), held_out.tokens < 0
     assert padded.any() and (~tokens & ~padded).sum() == len(held_out.tokens)  # BOS
     sevens = subject(held_out, lambda x: torch.full_like(x, 7.0))
-    arrived = []
-    with edit(tiny().module, BEHIND_RESID, lambda x: arrived.append(x) or x):
+    outputs = []
+    with edit(tiny().module, AFTER_RESID, lambda x: outputs.append(x) or x):
         evaluated(held_out, sevens, lm_tokens=1, forward_tokens=1)
-    clean, zero, mean, spliced = arrived  # the fidelity pass stops before
+    clean, zero, mean, spliced = outputs  # the fidelity pass stops before this hook point
     assert sevens.fidelity.tokens == int(tokens.sum())
     first = tokens[:1]
     assert torch.equal(spliced[first], torch.full_like(clean[first], 7.0)) and not zero[first].any()
@@ -259,13 +260,13 @@ def test_sinks_are_neither_measured_nor_replaced_and_are_counted(held_out):
     ordinary = strict.ordinary(x)
     assert 0.1 < float(ordinary.double().mean()) < 0.9
     sae = Known(torch.zeros_like)
-    arrived = []
-    with edit(tiny().module, BEHIND_RESID, lambda x: arrived.append(x) or x):
+    outputs = []
+    with edit(tiny().module, AFTER_RESID, lambda x: outputs.append(x) or x):
         (n,) = evaluated(held_out, Subject(sae, RESID, strict), lm_tokens=1, forward_tokens=1)
     assert n["sinks"] == int((~ordinary).sum())
     measured = torch.cat(sae.seen)[: int(ordinary.sum())]
     assert torch.equal(measured, x[ordinary])
-    clean, zero, _, spliced = arrived
+    clean, zero, _, spliced = outputs
     replaced = ordinary_positions(held_out.tokens[:1], tiny().tokenizer) & strict.ordinary(clean)
     assert replaced.any() and not spliced[replaced].any() and torch.equal(spliced[~replaced], clean[~replaced])
     assert torch.equal(zero, spliced)
@@ -274,8 +275,8 @@ def test_sinks_are_neither_measured_nor_replaced_and_are_counted(held_out):
 # Held-out documents
 
 
-def split(folder, purpose, tokens, documents=40, length=40, share=0.5, seed=0):
-    """Which tokens an evaluation or calibration sees; every token occurs once in the text."""
+def held_out_and_training(folder, purpose, tokens, documents=40, length=40, share=0.5, seed=0):
+    """Blocks and tokens of evaluation or calibration, and the tokens of training; every token occurs once in the text."""
     text = corpus(folder, [length] * documents, seed)
     text._split._held_out, text._split._train = _cut(text._split._held_out + text._split._train, share)
     lm = traced_lm()
@@ -288,47 +289,48 @@ def _cut(numbers, share):
     return numbers[: round(share * len(numbers))], numbers[round(share * len(numbers)) :]
 
 
-def test_evaluation_calibration_and_training_see_different_documents(tmp_path):
-    _, evaluated, trained_on = split(tmp_path, EVALUATION, 380)
-    _, calibrated, _ = split(tmp_path, CALIBRATION, 380)
+def test_evaluation_calibration_and_training_read_different_documents(tmp_path):
+    _, evaluated, trained_on = held_out_and_training(tmp_path, EVALUATION, 380)
+    _, calibrated, _ = held_out_and_training(tmp_path, CALIBRATION, 380)
     documents = [{(token - 3) // 40 for token in tokens} for tokens in (evaluated, calibrated, trained_on)]
     assert all(documents) and not documents[0] & documents[1] and not (documents[0] | documents[1]) & documents[2]
 
 
-def test_held_out_blocks_are_no_more_than_needed_come_from_many_documents_and_are_always_the_same(tmp_path):
-    found, tokens, _ = split(tmp_path, EVALUATION, 200)
+def test_held_out_blocks_are_few_from_many_documents_and_determined_by_the_seed(tmp_path):
+    found, tokens, _ = held_out_and_training(tmp_path, EVALUATION, 200)
     assert 200 <= len(tokens) < 200 + CONTEXT and len({(token - 3) // 40 for token in tokens}) >= 5
-    assert torch.equal(split(tmp_path, EVALUATION, 200)[0], found)
-    assert not torch.equal(split(tmp_path, EVALUATION, 200, seed=1)[0], found)
+    assert torch.equal(held_out_and_training(tmp_path, EVALUATION, 200)[0], found)
+    assert not torch.equal(held_out_and_training(tmp_path, EVALUATION, 200, seed=1)[0], found)
 
 
-def test_short_documents_are_read_until_there_are_enough(tmp_path):
-    _, tokens, _ = split(tmp_path, EVALUATION, 2000, documents=1400, length=4, share=0.9)  # of more than 256 documents
+def test_short_documents_are_read_until_there_are_enough_tokens(tmp_path):
+    # more than 256 documents are needed
+    _, tokens, _ = held_out_and_training(tmp_path, EVALUATION, 2000, documents=1400, length=4, share=0.9)
     assert len(tokens) >= 2000
 
 
 @pytest.mark.parametrize(
     ("purpose", "key"), [(EVALUATION, "evaluation.tokens"), (CALIBRATION, "evaluation.calibration_tokens")]
 )
-def test_too_few_held_out_tokens_are_refused_with_the_key_and_what_there_is(tmp_path, purpose, key):
+def test_too_few_held_out_tokens_are_refused_with_the_key_and_their_number(tmp_path, purpose, key):
     with pytest.raises(UsageError, match=rf"{key}=401: there are 400 held-out tokens.*{key}=400.*text\.held_out"):
-        split(tmp_path, purpose, 401)
-    assert len(split(tmp_path, purpose, 400)[1]) == 400
+        held_out_and_training(tmp_path, purpose, 401)
+    assert len(held_out_and_training(tmp_path, purpose, 400)[1]) == 400
 
 
-def test_a_single_held_out_document_leaves_none_for_the_calibration_and_it_says_so(tmp_path):
+def test_a_single_held_out_document_is_refused_because_calibration_has_none(tmp_path):
     with pytest.raises(UsageError, match=r"evaluation\.calibration_tokens=9: there are 0 held-out tokens"):
-        split(tmp_path, CALIBRATION, 9, documents=10, share=0.1)
+        held_out_and_training(tmp_path, CALIBRATION, 9, documents=10, share=0.1)
 
 
-# Neighbours
+# Independence of other SAEs
 
 
 @pytest.mark.slow
-def test_the_numbers_of_an_sae_do_not_depend_on_its_neighbours(held_out, text, tmp_path):
+def test_the_metrics_of_an_sae_do_not_depend_on_the_other_saes(held_out, text, tmp_path):
     """Bitwise, for trained SAEs of every architecture at two hook points."""
-    places = [("site=mlp", "layer=0"), *[()] * 4]
-    jobs = [job(text, f"arch={name}", "tokens=640", *at) for name, at in zip(ARCHS, places, strict=True)]
+    sites = [("site=mlp", "layer=0"), *[()] * 4]
+    jobs = [job(text, f"arch={name}", "tokens=640", *at) for name, at in zip(ARCHS, sites, strict=True)]
     saes = [member.sae.requires_grad_(False) for member in trained(jobs, tmp_path).members]
 
     def subjects():
@@ -343,17 +345,17 @@ def test_the_numbers_of_an_sae_do_not_depend_on_its_neighbours(held_out, text, t
     assert all(math.isfinite(value) for n in together for value in n.values())
 
 
-# Values that are not there, or not finite
+# Values that are missing or not finite
 
 
-def test_activations_without_variance_have_no_fvu_and_the_rest_of_the_numbers():
+def test_activations_without_variance_have_all_metrics_but_the_fvu():
     fidelity, x = Fidelity(2, 2, torch.zeros(2), 1.0), torch.full((3, 2), 0.3)
     fidelity.add(x, torch.zeros(3, 2), x / 2)
     numbers = fidelity.result()
     assert numbers["fvu"] is None and numbers["l0"] == 0 and numbers["mse"] == pytest.approx(2 * 0.15**2)
 
 
-def test_where_every_held_out_token_is_a_sink_the_sae_fails_and_says_so(held_out):
+def test_an_sae_fails_with_a_reason_if_every_held_out_token_is_a_sink(held_out):
     found = subject(held_out, lambda x: x)
     found.statistics = dataclasses.replace(found.statistics, largest=0.0)
     other = subject(held_out, lambda x: x)
@@ -362,7 +364,7 @@ def test_where_every_held_out_token_is_a_sink_the_sae_fails_and_says_so(held_out
     assert fine.numbers["fvu"] == 0
 
 
-def test_activations_that_are_not_finite_fail_the_saes_of_that_place_alone_and_name_it(held_out):
+def test_activations_that_are_not_finite_fail_only_the_saes_of_their_hook_point(held_out):
     def read(tokens):
         found = harvest(tiny(), [RESID, MLP], tokens)
         found[MLP][0, 0] = float("nan")
@@ -374,13 +376,13 @@ def test_activations_that_are_not_finite_fail_the_saes_of_that_place_alone_and_n
     assert found.numbers["fvu"] == 0
 
 
-def test_a_reconstruction_that_is_not_finite_fails_and_says_so(held_out):
+def test_an_sae_fails_with_a_reason_if_its_reconstruction_is_not_finite(held_out):
     failed = measured(held_out, subject(held_out, lambda x: x * float("inf")), lm_tokens=0)[0]
     assert f"the reconstruction at {RESID} is not finite" in str(failed)
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_where_nothing_is_scored_or_the_loss_is_not_finite_there_is_no_cross_entropy_and_it_is_said(
+def test_the_cross_entropy_is_missing_with_a_warning_if_nothing_is_scored_or_the_loss_is_not_finite(
     held_out, broken, monkeypatch, caplog
 ):
     if broken:
@@ -396,7 +398,7 @@ def test_where_nothing_is_scored_or_the_loss_is_not_finite_there_is_no_cross_ent
     assert ("is not finite" if broken else "no prediction is of ordinary text") in caplog.text
 
 
-def test_an_sae_whose_spliced_loss_is_not_finite_has_none_and_its_neighbour_has_one():
+def test_a_spliced_loss_that_is_not_finite_is_missing():
     assert spliced(2.0, None, 3.0, 2.5)["delta_loss"] is None
     assert spliced(2.0, 2.5, 2.0, 2.5)["loss_recovered"] is None
     assert spliced(2.0, 2.5, 3.0, 2.5)["loss_recovered"] == 0.5
