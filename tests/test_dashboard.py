@@ -1,4 +1,4 @@
-"""The W&B workspace, from its specification: every key that a panel shows is one that runs have."""
+"""The specification of the W&B workspace: runs have every key that a panel shows."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from saesweep.errors import UsageError
 from saesweep.report import dashboard
 from saesweep.report.style import STYLES
 
-ASKED = ("--entity", "team", "--project", "saesweep")
+ARGUMENTS = ("--entity", "team", "--project", "saesweep")
 
 pytestmark = pytest.mark.usefixtures("without_wandb_login")
 
 
 @pytest.fixture
 def spec(tmp_path):
-    dashboard.main([*ASKED, "--name", "mine", "--spec", str(tmp_path / "spec.json")])
+    dashboard.main([*ARGUMENTS, "--name", "mine", "--spec", str(tmp_path / "spec.json")])
     return json.loads((tmp_path / "spec.json").read_text())
 
 
@@ -31,23 +31,23 @@ def of(spec, kind):
     return [panel["config"] for panel in panels(spec) if panel["viewType"] == kind]
 
 
-def test_the_specification_names_the_project_and_has_a_section_for_each_question(spec):
+def test_the_specification_has_the_project_and_its_sections(spec):
     assert (spec["entity"], spec["project"], spec["displayName"]) == ("team", "saesweep", "mine")
     names = [part["name"] for part in spec["spec"]["section"]["panelBankConfig"]["sections"]]
     assert names == ["Pareto", "At matched L0", "Over tokens", "Latents", "Throughput"]
 
 
-def test_every_key_of_a_plot_is_one_that_runs_of_saes_have(spec, reference_sweep):
+def test_runs_of_saes_have_every_key_of_the_plots(spec, reference_sweep):
     for folder in saes(reference_sweep):
-        there = keys(read(folder))
+        logged = keys(read(folder))
         for config in of(spec, "Scatter Plot"):
             for axis in (config["xAxis"], config["yAxis"]):
-                assert axis.removeprefix("summary:") in there
+                assert axis.removeprefix("summary:") in logged
         for config in of(spec, "Run History Line Plot"):
-            assert config["xAxis"] == "tokens" and set(config["metrics"]) <= there
+            assert config["xAxis"] == "tokens" and set(config["metrics"]) <= logged
 
 
-def test_the_keys_of_the_curves_and_tables_are_those_of_the_sweeps_run(spec, reference_sweep):
+def test_the_sweeps_run_has_the_keys_of_the_curves_and_tables(spec, reference_sweep):
     run = read(reference_sweep)
     for config in of(spec, "Vega2"):
         (arguments,) = [field["args"] for field in config["userQuery"]["queryFields"][0]["fields"] if field.get("args")]
@@ -59,7 +59,7 @@ def test_the_keys_of_the_curves_and_tables_are_those_of_the_sweeps_run(spec, ref
     assert {key for key in ("pareto", "matched_l0") if f'"{key}"' in json.dumps(of(spec, "Weave"))} == {"pareto", "matched_l0"}
 
 
-def test_there_is_a_plot_of_each_quantity(spec):
+def test_each_quantity_has_a_plot(spec):
     shown = [key for config in of(spec, "Run History Line Plot") for key in config["metrics"]]
     assert shown == ["train/l0", "train/fvu", "train/dead", "train/tokens_per_second"]
     latents = {config["yAxis"] for config in of(spec, "Scatter Plot")}
@@ -72,24 +72,24 @@ def test_pareto_plots_have_l0_on_a_logarithmic_axis(spec):
     assert all(config["xAxisLogScale"] for config in of(spec, "Scatter Plot"))
 
 
-def test_runs_have_the_colour_of_their_architecture_in_the_figures():
-    made = dashboard.workspace("team", "saesweep", "mine", {"a1": "topk", "b2": "gated", "c3": "topk"})
-    colours = json.loads(dashboard.specification(made))["spec"]["section"]["customRunColors"]
+def test_a_run_has_the_colour_of_its_architecture():
+    workspace = dashboard.workspace("team", "saesweep", "mine", {"a1": "topk", "b2": "gated", "c3": "topk"})
+    colours = json.loads(dashboard.specification(workspace))["spec"]["section"]["customRunColors"]
     assert colours == {"a1": STYLES["topk"].colour, "b2": STYLES["gated"].colour, "c3": STYLES["topk"].colour}
 
 
 def test_a_dry_run_prints_the_specification(capsys):
-    dashboard.main([*ASKED, "--dry-run"])
+    dashboard.main([*ARGUMENTS, "--dry-run"])
     assert json.loads(capsys.readouterr().out)["displayName"] == "saesweep"
 
 
-def test_without_a_login_it_says_what_to_do():
+def test_a_missing_login_is_refused_with_the_fix():
     with pytest.raises(UsageError, match="nobody is logged in to W&B: run wandb login"):
-        dashboard.main(ASKED)
+        dashboard.main(ARGUMENTS)
 
 
-def test_without_the_package_it_says_what_to_install(tmp_path):
+def test_a_missing_package_is_refused_with_the_command_that_installs_it(tmp_path):
     (tmp_path / "wandb_workspaces.py").write_text("raise ImportError")
-    command = [sys.executable, "-m", "saesweep.report.dashboard", *ASKED, "--dry-run"]
+    command = [sys.executable, "-m", "saesweep.report.dashboard", *ARGUMENTS, "--dry-run"]
     ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
     assert ended.returncode == 1 and "pip install -e '.[dashboard]'" in ended.stderr and ended.stderr.count("\n") == 1

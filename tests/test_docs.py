@@ -1,4 +1,4 @@
-"""What the README, docs/ and the headers of sweeps/ say to type composes, and the files that the map names are there."""
+"""Every command in the README, docs/ and the headers of sweeps/ composes; every file in CONTRIBUTING.md exists."""
 import re
 import shlex
 from collections.abc import Iterator
@@ -14,21 +14,21 @@ OVERRIDES = r"\+?(trainer|hydra/launcher|cache|logger|text|arch\.\w+|activations
 
 
 def shown(page: Path) -> Iterator[str]:
-    """Lines of code, and code within a line."""
+    """Lines of code, and code spans within a line."""
     for line in page.read_text().replace("\\\n", " ").splitlines():
         yield from re.findall(r"`([^`]+)`", line) or ([] if "`" in line else [line.removeprefix("#").strip()])
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The overrides of each command; what stands after three blanks is a remark."""
-    typed = [code.partition("train.py ")[2] for code in shown(page) if "python train.py " in code]
-    typed += [code for code in shown(page) if re.match(OVERRIDES, code)]
-    words = [shlex.split(re.split(r" {3,}", text.strip())[0]) for text in typed if "..." not in text and "mine" not in text]
+    """The overrides of each command; text after three spaces is a comment."""
+    lines = [code.partition("train.py ")[2] for code in shown(page) if "python train.py " in code]
+    lines += [code for code in shown(page) if re.match(OVERRIDES, code)]
+    words = [shlex.split(re.split(r" {3,}", text.strip())[0]) for text in lines if "..." not in text and "mine" not in text]
     return [[word for word in found if word != "-m"] for found in words if not any(w.startswith("--") for w in found)]
 
 
-def one_of(word: str) -> str:
-    """Of a sweep over values the first."""
+def first_value(word: str) -> str:
+    """The first value of a sweep over values."""
     override = OverridesParser.create().parse_override(word)
     if not override.is_sweep_override():
         return word
@@ -36,10 +36,10 @@ def one_of(word: str) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_that_is_shown_composes(page, monkeypatch):
+def test_every_command_composes(page, monkeypatch):
     monkeypatch.setenv("SAESWEEP_ROOT", str(ROOT))
     for words in commands(page):
-        composed(*map(one_of, words), always=(), whole=True)
+        composed(*map(first_value, words), always=(), whole=True)
 
 
 def test_commands_are_found():
@@ -48,21 +48,21 @@ def test_commands_are_found():
     assert any("hydra/launcher=slurm" in words for words in found) and len(found) > 30
 
 
-def test_every_file_and_package_that_the_picture_and_the_walk_name_is_there():
+def test_every_file_and_package_that_contributing_md_names_exists():
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    drawn = text[text.index("## The house") : text.index("## Style")]
+    section = text[text.index("## The house") : text.index("## Style")]
     package = ROOT / "src/saesweep"
-    packages = re.findall(r"[├┌│└─]─? +(\w+)/ ", drawn)
+    packages = re.findall(r"[├┌│└─]─? +(\w+)/ ", section)
     assert {"sweep", "engines", "runtime"} <= {*packages}
     for name in packages:
         assert list(package.glob(f"**/{name}/__init__.py")), name
-    files = re.findall(r"`([a-z_0-9/]+\.(?:py|yaml))`", drawn)
+    files = re.findall(r"`([a-z_0-9/]+\.(?:py|yaml))`", section)
     assert len(files) > 10
     for name in files:
         assert any((folder / name).exists() for folder in (ROOT, package, package / "sweep/engines")), name
 
 
-def test_no_link_of_a_page_leads_nowhere():
+def test_every_link_of_a_page_has_a_target():
     for page in TEXTS:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)

@@ -1,4 +1,4 @@
-"""One SAE that goes wrong goes wrong alone: through the command line a user types."""
+"""An SAE that fails does not affect the others of its group: through the command line."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def text(tmp_path_factory):
 
 @pytest.fixture
 def faulty(tmp_path):
-    """An architecture in the user's own conf folder, named so that it is neither the first nor the last of its group."""
+    """Writes an architecture into the user's conf folder; by its name, it is neither the first nor the last of its group."""
 
     def write(target):
         (tmp_path / "mine/arch").mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ GROUP = ("arch=topk,faulty,relu", "sparsity=4")
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "reason"),
     [
         ("FailsInStep", "faulty/4: RuntimeError: a bug in its step after 1,280 tokens"),
         ("TurnsNaN", "W_enc_T, b_enc not finite after 1,920 tokens"),
@@ -53,14 +53,14 @@ GROUP = ("arch=topk,faulty,relu", "sparsity=4")
         ("FailsInExport", "No space left on device"),
     ],
 )
-def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_only_it(fault, said, text, faulty, tmp_path):
+def test_an_sae_fails_alone_and_the_same_command_retries_only_it(fault, reason, text, faulty, tmp_path):
     faulty(f"faults.{fault}")
     code, out = swept(tmp_path, text, *GROUP)
-    assert code == 1 and "1 of 3 SAEs failed" in out and said in out.split("SAEs failed")[1]
-    assert said in (tmp_path / PLACE / "faulty/4/failed.txt").read_text()
+    assert code == 1 and "1 of 3 SAEs failed" in out and reason in out.split("SAEs failed")[1]
+    assert reason in (tmp_path / PLACE / "faulty/4/failed.txt").read_text()
     assert not (tmp_path / PLACE / "faulty/4/eval.json").exists()
     saved = list((tmp_path / PLACE / "faulty/4/checkpoint").glob("*.safetensors"))
-    assert bool(saved) == (fault not in ("FailsInStep", "TurnsNaN")), "what was trained to its end is not trained again"
+    assert bool(saved) == (fault not in ("FailsInStep", "TurnsNaN")), "an SAE that was trained to its end keeps its checkpoint"
     others = [tmp_path / PLACE / f"{name}/4/eval.json" for name in ("topk", "relu")]
     written = [file.stat().st_mtime_ns for file in others]
     assert (tmp_path / "outputs/default/pareto.csv").read_text().count(",finished,") == 2
@@ -69,8 +69,8 @@ def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_only_it(faul
     assert [file.stat().st_mtime_ns for file in others] == written
 
 
-def test_what_failed_and_was_mended_goes_on_from_its_save(text, faulty, tmp_path):
-    """The mended class stands under the same name, so that the settings are the same."""
+def test_a_failed_sae_resumes_from_its_checkpoint_after_its_class_is_fixed(text, faulty, tmp_path):
+    """The fixed class has the same name, so that the settings are the same."""
     faulty("faults.fixable.FailsUntilFixed")
     (tmp_path / "broken").touch()
     code, out = swept(tmp_path, text, "arch=topk,faulty", "sparsity=4", "save_tokens=640")
@@ -84,7 +84,7 @@ def test_what_failed_and_was_mended_goes_on_from_its_save(text, faulty, tmp_path
 
 
 @pytest.mark.parametrize("more", [(), ("trainer=ddp_sim",)], ids=["one process", "two ranks"])
-def test_a_group_that_does_not_fit_into_memory_is_halved_and_the_next_plan_says_so(more, text, faulty, tmp_path):
+def test_a_group_that_runs_out_of_memory_is_halved(more, text, faulty, tmp_path):
     faulty("faults.RunsOutOfMemory")
     words = ("arch=faulty", "sparsity=2,3,4,5", "save_tokens=640", *more)
     code, out = swept(tmp_path, text, *words)
@@ -93,8 +93,8 @@ def test_a_group_that_does_not_fit_into_memory_is_halved_and_the_next_plan_says_
     assert len(list((tmp_path / PLACE / "faulty").glob("*/eval.json"))) == 4
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a file system of its own size")
-def test_a_full_disk_in_the_folder_of_one_sae_is_its_own_failure(text, tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a tmpfs")
+def test_a_full_disk_in_the_folder_of_one_sae_fails_only_this_sae(text, tmp_path):
     (tmp_path / "mine").mkdir()
     small = tmp_path / PLACE / "topk/4"
     small.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What runs on a GPU, on one that is pretended or real: every tensor is where it has to be, and the host seldom waits."""
+"""Training and evaluation on a mock or real GPU: every tensor is on its device, and the host rarely synchronises."""
 import math
 import subprocess
 import sys
@@ -33,14 +33,14 @@ def text(tmp_path_factory):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The kernels' interpreter is slow: where all else is looked at, PyTorch alone stands for them."""
+    """Replaces the Triton kernels, whose interpreter is slow, with PyTorch's operations."""
     if not torch.cuda.is_available():
         for module in (latents, optimizer):
             monkeypatch.setattr(module, "ops_for", lambda x: plain)
 
 
 def two_steps(arch, dense, device):
-    """The SAE's weights after two steps, and how often the host waited in the second one."""
+    """The SAE's weights after two steps, and the number of synchronisations in the second."""
     x = torch.randn(8, 12, generator=torch.Generator().manual_seed(0))
     x /= x.square().sum(1).mean().sqrt()
     with gpu() as waits:
@@ -49,30 +49,30 @@ def two_steps(arch, dense, device):
         step(x)
         waits.clear()
         step(x)
-        how_often = len(waits)
-        return {name: tensor.cpu() for name, tensor in member.sae.state_dict().items()}, how_often
+        count = len(waits)
+        return {name: tensor.cpu() for name, tensor in member.sae.state_dict().items()}, count
 
 
-MOST = {"relu": 1, "gated": 1, "jumprelu": 1, "topk": 1, "batchtopk": 3}
+MAX_WAITS = {"relu": 1, "gated": 1, "jumprelu": 1, "topk": 1, "batchtopk": 3}
 
 
-@pytest.mark.parametrize(("arch", "dense"), [*((arch, False) for arch in MOST), ("jumprelu", True)])
-def test_a_step_stays_on_the_gpu_does_there_what_it_does_on_a_cpu_and_seldom_waits(arch, dense):
+@pytest.mark.parametrize(("arch", "dense"), [*((arch, False) for arch in MAX_WAITS), ("jumprelu", True)])
+def test_a_step_on_the_gpu_equals_one_on_the_cpu_and_rarely_synchronises(arch, dense):
     found, waits = two_steps(arch, dense, "cuda")
     wanted, _ = two_steps(arch, dense, "cpu")
     for name, tensor in wanted.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
-    assert waits <= MOST[arch]
+    assert waits <= MAX_WAITS[arch]
 
 
-def test_the_kernels_compile_for_an_a100_and_an_h100_whose_registers_hold_what_they_need():
+def test_the_kernels_compile_for_a100_and_h100_and_spill_few_registers():
     script = Path(__file__).with_name("compile_kernels.py")
-    told = subprocess.run([sys.executable, script, "80", "90"], capture_output=True, text=True, check=True).stdout
-    lines = [line.split() for line in told.splitlines()]
-    assert len({name for name, *_ in lines}) == 9 and all(int(spilled) <= 16 for *_, spilled in lines), told
+    output = subprocess.run([sys.executable, script, "80", "90"], capture_output=True, text=True, check=True).stdout
+    lines = [line.split() for line in output.splitlines()]
+    assert len({name for name, *_ in lines}) == 9 and all(int(spilled) <= 16 for *_, spilled in lines), output
 
 
-def test_the_host_waits_for_the_language_model_only_where_transformers_looks_for_packed_sequences():
+def test_a_harvest_synchronises_only_in_transformers_check_for_packed_sequences():
     lm, point = tiny(), HookPoint("model.layers.1", "output")
     tokens = torch.randint(3, 200, (2, 16))
     tokens[1, 9:] = -1
@@ -85,7 +85,7 @@ def test_the_host_waits_for_the_language_model_only_where_transformers_looks_for
         assert torch.equal(found.cpu(), wanted)
 
 
-@pytest.mark.parametrize("how", ["read now", "from disk", "synthetic"])
+@pytest.mark.parametrize("how", ["harvested", "from disk", "synthetic"])
 def test_a_group_is_trained_and_evaluated_on_a_gpu(how, text, tmp_path, quick):
     source = ["cache=disk", f"cache.folder={tmp_path}/cache"] if how == "from disk" else []
     cfgs = [job(None if how == "synthetic" else text, f"arch={arch}", *SHORT, *source) for arch in ("jumprelu", "topk")]
@@ -96,7 +96,7 @@ def test_a_group_is_trained_and_evaluated_on_a_gpu(how, text, tmp_path, quick):
         assert how == "synthetic" or math.isfinite(numbers["delta_loss"])
 
 
-def test_a_training_on_a_gpu_goes_on_from_its_save(text, tmp_path, quick):
+def test_a_training_on_a_gpu_resumes_from_its_checkpoint(text, tmp_path, quick):
     jobs = [job(text, f"arch={arch}", *SHORT, "save_tokens=128") for arch in ("gated", "batchtopk")]
 
     def killed(module):
@@ -118,8 +118,8 @@ def test_a_training_on_a_gpu_goes_on_from_its_save(text, tmp_path, quick):
 WINDOWS = "activations={window: 256, statistics: 128, documents_per_pool: 8, forward_tokens: 64}"
 
 
-def test_read_ahead_the_saes_are_the_same_also_when_a_training_goes_on(text, tmp_path, quick):
-    """On a stream of its own: what is read there without a wait is refused here."""
+def test_prefetching_does_not_change_the_saes_also_after_a_resume(text, tmp_path, quick):
+    """Prefetching uses a stream of its own; the mock GPU raises at a missing wait."""
     jobs = [job(text, f"arch={arch}", *SHORT, "save_tokens=192", WINDOWS) | {"tokens": 1280} for arch in ("jumprelu", "topk")]
     ahead = [one | {"read_ahead": True} for one in jobs]
 
@@ -128,7 +128,7 @@ def test_read_ahead_the_saes_are_the_same_also_when_a_training_goes_on(text, tmp
             raise ZeroDivisionError
 
     with gpu():
-        wanted = trained(jobs, tmp_path / "not").state_dict()
+        wanted = trained(jobs, tmp_path / "without").state_dict()
         found = trained(ahead, tmp_path / "ahead").state_dict()
         with pytest.raises(ZeroDivisionError):
             trained(ahead, tmp_path / "killed", progress=killed)
@@ -137,16 +137,17 @@ def test_read_ahead_the_saes_are_the_same_also_when_a_training_goes_on(text, tmp
             assert torch.equal(found[name], tensor) and torch.equal(resumed[name], tensor), name
 
 
-def test_the_next_window_is_read_as_far_as_this_one_was_handed_out(text, quick):
+def test_prefetching_is_spread_over_the_batches_of_a_window(text, quick):
     with gpu():
         one = job(text, "arch=topk", *SHORT, WINDOWS) | {"tokens": 1280, "read_ahead": True}
         _, stream, inputs = untrained([one])
         where = []
         inputs.source.lm.module.register_forward_pre_hook(lambda *_: where.append(Stream.current is stream.ahead.stream))
         read = [0, *(len(where) for _ in zip(range(8), stream, strict=False))]
-    assert all(where) and all(1 <= after - before <= 3 for before, after in pairwise(read)), read  # of 64 places, some padding
+    # micro-batches per batch; of 64 positions, some of them padding
+    assert all(where) and all(1 <= after - before <= 3 for before, after in pairwise(read)), read
 
 
-def test_a_training_on_a_gpu_has_a_plan_with_a_time(text, quick):
+def test_a_plan_of_a_training_on_a_gpu_has_a_time(text, quick):
     with gpu():
         assert estimate([job(text, "arch=jumprelu", *SHORT)], Resources())["seconds"] > 0

@@ -1,4 +1,4 @@
-"""Reading and editing a tensor inside a language model, on one of random weights."""
+"""Reading and editing tensors inside a language model with random weights."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def output_of(path):
 
 
 @pytest.mark.parametrize("point", POINTS, ids=str)
-def test_splicing_the_unmodified_activation_back_changes_no_logit(point):
+def test_splicing_in_the_unmodified_activation_changes_no_logit(point):
     clean, seen = logits(), []
 
     def copy(x):
@@ -38,14 +38,14 @@ def test_splicing_the_unmodified_activation_back_changes_no_logit(point):
 
 
 @pytest.mark.parametrize("point", POINTS, ids=str)
-def test_splicing_something_else_changes_the_logits_until_the_block_is_left(point):
+def test_an_edit_changes_the_logits_until_the_with_block_ends(point):
     clean = logits()
     with edit(LM, point, torch.zeros_like):
         assert not torch.allclose(logits(), clean, atol=1e-3)
     assert torch.equal(logits(), clean)
 
 
-def test_an_edit_is_undone_where_the_block_ends_in_an_error():
+def test_an_edit_is_undone_if_the_with_block_raises():
     clean = logits()
     with pytest.raises(KeyError), edit(LM, POINTS[0], torch.zeros_like):
         raise KeyError
@@ -53,7 +53,7 @@ def test_an_edit_is_undone_where_the_block_ends_in_an_error():
 
 
 @pytest.mark.parametrize("point", POINTS, ids=str)
-def test_replaying_what_comes_before_a_point_changes_no_logit_and_computes_none_of_it(point):
+def test_replaying_the_blocks_before_a_hook_point_changes_no_logit_and_computes_none_of_them(point):
     before = blocks_before(LM, point)
     with recorded(before) as outputs, edit(LM, point, torch.zeros_like):
         wanted = logits()
@@ -69,7 +69,7 @@ def test_replaying_what_comes_before_a_point_changes_no_logit_and_computes_none_
     assert not torch.equal(clean, wanted)
 
 
-def test_what_comes_before_a_point_is_known_of_stacks_of_blocks_alone():
+def test_blocks_before_finds_the_blocks_of_a_stack_only():
     blocks = list(LM.model.layers)
     assert blocks_before(LM, HookPoint("model.layers.1", "output")) == blocks[:2]
     assert blocks_before(LM, HookPoint("model.layers.1", "input")) == blocks[:1]
@@ -110,7 +110,7 @@ def test_attn_is_the_heads_concatenated_before_the_output_projection():
     torch.testing.assert_close(LM.model.layers[1].self_attn.o_proj(x), output_of("model.layers.1.self_attn.o_proj"))
 
 
-def test_several_points_in_one_pass_equal_each_read_alone():
+def test_several_hook_points_in_one_pass_equal_each_read_alone():
     together = read(LM, POINTS[::-1], TOKENS)
     assert list(together) == POINTS[::-1]
     for point in POINTS:
@@ -128,19 +128,19 @@ def calls(points):
     return counts
 
 
-def test_nothing_above_the_last_point_is_run_and_what_is_below_once():
+def test_modules_above_the_last_hook_point_are_not_run_and_those_below_once():
     counts = calls([hook_point(MODEL, "resid", 0), hook_point(MODEL, "mlp", 1)])
     assert counts["model.layers.0.mlp"] == counts["model.layers.1.mlp"] == 1
     assert not {"model.layers.2", "model.norm", "lm_head"} & counts.keys()
 
 
-def test_within_a_block_nothing_behind_the_point_is_run():
+def test_modules_after_the_hook_point_in_its_block_are_not_run():
     counts = calls([hook_point(MODEL, "attn", 1)])
     assert counts["model.layers.1.self_attn"] == 1 and "model.layers.1.mlp" not in counts
-    assert "model.layers.1.self_attn.o_proj" in counts  # entered, for its input is what was asked for
+    assert "model.layers.1.self_attn.o_proj" in counts  # it is called, because its input is read
 
 
-def test_reading_leaves_no_hook_behind_and_no_gradient():
+def test_read_removes_its_hooks_and_needs_no_gradient():
     def hooks():
         return [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in LM.modules()]
 
@@ -149,11 +149,11 @@ def test_reading_leaves_no_hook_behind_and_no_gradient():
     assert hooks() == before
 
 
-def test_a_module_that_the_model_does_not_have_is_refused_by_name():
+def test_an_unknown_module_is_refused_by_name():
     with pytest.raises(UsageError, match=r"model\.sites.*no module 'model\.layers\.1\.atn'.*atn"):
         read(LM, [HookPoint("model.layers.1.atn", "output")], TOKENS)
 
 
-def test_a_site_that_the_model_does_not_have_is_refused_with_those_it_has():
+def test_an_unknown_site_is_refused_with_the_known_ones():
     with pytest.raises(UsageError, match=r"site=heads: tiny has the sites resid, mlp, attn"):
         hook_point(MODEL, "heads", 0)

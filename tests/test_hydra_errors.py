@@ -1,4 +1,4 @@
-"""What Hydra refuses, in our words: each line names what was typed and what to write instead."""
+"""The messages for Hydra's errors: one line with the override and what to write instead."""
 import sys
 
 import pytest
@@ -41,7 +41,7 @@ from saesweep.sweep.hydra_errors import message
         ("hydra.mode=foo", "Error merging override hydra.mode=foo Invalid value 'foo', expected one of [RUN, MULTIRUN]"),
     ],
 )
-def test_a_word_that_hydra_refuses_is_named_with_the_nearest_or_the_fix(word, line, monkeypatch):
+def test_an_override_that_hydra_rejects_is_named_with_a_suggestion_or_fix(word, line, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", word])
     with pytest.raises((HydraException, ValueError)) as error:
         composed(word, always=())

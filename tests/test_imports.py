@@ -6,7 +6,7 @@ from functools import cache
 from standin.cli import ROOT
 
 PACKAGE = ROOT / "src/saesweep"
-ORDER = (  # from the top downwards, as CONTRIBUTING.md draws it
+ORDER = (  # from the top down, as in CONTRIBUTING.md
     "api", "sweep", "study", "report", "training", "evaluation", "loggers", "data", "storage", "arch", "lm", "config",
     "runtime", "errors", "old_names",
 )
@@ -21,7 +21,7 @@ def modules() -> dict:
 
 
 def imported(file) -> list[str]:
-    """What a file imports, wherever in it: the modules, with the names taken from them."""
+    """All modules and names that a file imports, also within functions."""
     found = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -33,7 +33,7 @@ def imported(file) -> list[str]:
 
 @cache
 def edges() -> list[tuple[str, str]]:
-    """Pairs (importing module, imported module) of our own."""
+    """Pairs (importing module, imported module) within saesweep."""
     known, found = modules(), []
     for name, file in known.items():
         for target in imported(file):
@@ -45,7 +45,7 @@ def edges() -> list[tuple[str, str]]:
     return found
 
 
-def test_every_import_points_down():
+def test_every_import_points_downwards():
     up = []
     for one, other in edges():
         above, below = one.split(".")[0], other.split(".")[0]
@@ -65,7 +65,7 @@ def test_no_files_import_each_other_in_a_circle():
             del imports[name]
 
 
-def test_the_architectures_import_torch_their_own_package_and_the_ranges_alone():
+def test_architectures_import_only_torch_their_own_package_and_the_ranges():
     for name, file in modules().items():
         if name.split(".")[0] == "arch":
             ours = [target for target in imported(file) if target.startswith("saesweep.")]
@@ -75,7 +75,7 @@ def test_the_architectures_import_torch_their_own_package_and_the_ranges_alone()
 
 
 def test_no_module_keeps_a_model_or_a_text_for_the_whole_process():
-    """They are in a Resources object, which is handed down."""
+    """A Resources object holds them, and is passed down."""
     for name, file in modules().items():
         for node in ast.parse(file.read_text()).body:
             if isinstance(node, ast.FunctionDef) and any("cache" in ast.unparse(one) for one in node.decorator_list):

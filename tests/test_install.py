@@ -1,4 +1,4 @@
-"""The installed program: its commands, and the conf/ and sweeps/ of a user beside its own."""
+"""The installed program: its commands, and a user's own conf/ and sweeps/."""
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ def ended(*command, **environment):
 
 
 def saesweep(*words, **environment):
-    """As the installed script, which has no working directory among its places to import from."""
+    """Runs saesweep like the installed script, without the working directory in sys.path."""
     return ended("-P", "-c", "from saesweep.cli import main; main()", *words, **environment)
 
 
@@ -34,7 +34,7 @@ def write(name, text):
     file.write_text(text)
 
 
-def test_the_commands_are_listed_with_a_line_each_and_nothing_heavy_is_imported(capsys):
+def test_help_lists_the_commands_and_imports_no_large_library(capsys):
     heavy = "import sys, saesweep.cli as c; c.main(); sys.exit(str({'torch', 'hydra', 'pandas'} & {*sys.modules}))"
     shown = ended("-c", heavy, "--help")
     assert shown.stderr == "set()\n"
@@ -58,32 +58,32 @@ def test_a_mistake_is_one_line(words, line, monkeypatch):
     assert end.value.code == line
 
 
-def test_the_version_is_said(capsys, monkeypatch):
+def test_the_version_is_printed(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["saesweep", "--version"])
     monkeypatch.setenv(program.INSTALLED, "1")
     cli.main()
     assert capsys.readouterr().out == "saesweep 0.1.0\n"
 
 
-def test_the_help_and_the_messages_of_train_say_how_the_program_was_called():
+def test_help_and_messages_of_train_name_the_program_as_it_was_called():
     shown = saesweep("train", "--help").stdout
     assert "saesweep train -m arch=" in shown and "train.py" not in shown
     assert "add -m, as in saesweep train -m sparsity=8,16" in saesweep("train", "sparsity=8,16").stderr
     assert "add -m, as in python train.py -m sparsity=8,16" in ended(ROOT / "train.py", "sparsity=8,16").stderr
 
 
-def test_the_program_composes_what_train_py_composes():
+def test_the_program_composes_the_same_config_as_train_py():
     words = ("model=synthetic", "arch=jumprelu", "sweeps=synthetic", "--cfg", "job")
     assert saesweep("train", *words).stdout == ended(ROOT / "train.py", *words).stdout != ""
 
 
-def test_shell_completion_knows_the_commands_and_the_choices():
+def test_shell_completion_knows_commands_and_choices():
     query = ("-sc", "query=bash")
     assert saesweep(*query, COMP_LINE="saesweep tr").stdout.split() == list(cli.COMMANDS)
     assert saesweep(*query, COMP_LINE="saesweep train arch=paper_t").stdout.split() == ["arch=paper_topk"]
 
 
-def test_a_users_own_conf_and_sweeps_in_the_working_directory_are_found_by_the_program_and_not_by_train_py():
+def test_a_users_conf_and_sweeps_are_found_by_the_program_and_not_by_train_py():
     write("conf/arch/mine.yaml", MINE)
     write("conf/train.yaml", "of: another program\n")
     write("sweeps/mine.yaml", SWEEP)
@@ -94,7 +94,7 @@ def test_a_users_own_conf_and_sweeps_in_the_working_directory_are_found_by_the_p
     assert refused.stderr.startswith("arch=mine: arch has no such choice") and "mine" not in refused.stderr[10:]
 
 
-def test_a_users_file_is_read_in_place_of_the_programs_of_the_same_name_and_named():
+def test_a_users_file_replaces_the_programs_file_of_the_same_name_with_a_notice():
     write("conf/arch/topk.yaml", (ROOT / "conf/arch/topk.yaml").read_text() + "\nnote: ours\n")
     write("conf/arch/relu.yaml", (ROOT / "conf/arch/relu.yaml").read_text())
     write("sweeps/quickstart.yaml", SWEEP)
@@ -104,24 +104,24 @@ def test_a_users_file_is_read_in_place_of_the_programs_of_the_same_name_and_name
         "conf/arch/topk.yaml is read in place of the program's own arch/topk.yaml",
         "sweeps/quickstart.yaml is read in place of the program's own sweeps/quickstart.yaml",
     ]
-    assert saesweep("train", "arch=relu", "--cfg", "job").stderr == ""  # the same file is no other
+    assert saesweep("train", "arch=relu", "--cfg", "job").stderr == ""  # an identical file gives no notice
 
 
-def test_a_users_own_architecture_may_lie_in_the_working_directory():
+def test_a_users_architecture_is_imported_from_the_working_directory():
     write("conf/arch/mine.yaml", MINE + "_target_: mine.Nope\n")
     write("mine.py", "")
     refused = saesweep("train", "model=synthetic", "arch=mine", "logger=csv", SAESWEEP_PACKAGES="mine")
     assert "arch._target_=mine.Nope: cannot be imported (No module named 'mine.Nope'; " in refused.stderr
 
 
-def test_a_users_file_that_is_no_yaml_is_one_line_with_its_place():
+def test_invalid_yaml_is_one_line_with_file_and_line():
     write("conf/arch/mine.yaml", "name: mine\noptimizer: {lr: 0.5\n")
     refused = saesweep("train", "arch=mine")
     assert refused.returncode == 1 and refused.stderr.count("\n") == 1
     assert "conf/arch/mine.yaml: is not readable YAML, line 3: expected ',' or '}'" in refused.stderr
 
 
-def test_the_conf_inside_the_package_comes_before_that_of_a_checkout(tmp_path, monkeypatch):
+def test_the_conf_of_an_installed_package_precedes_that_of_a_checkout(tmp_path, monkeypatch):
     assert program.root() == ROOT and program.called("train") == "python train.py"
     write("site/saesweep/conf/train.yaml", "")
     monkeypatch.setattr(program, "__file__", str(tmp_path / "site/saesweep/runtime/program.py"))

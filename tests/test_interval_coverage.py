@@ -1,7 +1,7 @@
-"""The coverage of the 95% intervals, simulated.
+"""Simulates the coverage of the 95% intervals.
 
-documents.csv holds the sums of three SAEs on each of many held-out documents of the default text. Documents are drawn from
-them with replacement; the true value is that of all of them.
+documents.csv holds the sums of three SAEs on many held-out documents of the default text. Each draw samples documents with
+replacement; the true value is that of all documents.
 """
 
 import itertools
@@ -24,7 +24,7 @@ POPULATION = pd.read_csv(Path(__file__).with_name("documents.csv"))
 
 
 def sums(arch: str, drawn: pd.DataFrame) -> pd.DataFrame:
-    """documents.csv of one SAE."""
+    """The drawn documents in the columns of one SAE's documents.csv."""
     shared = drawn[["tokens", "variance", "scored", "nats_clean"]]
     return shared.assign(**{key: drawn[f"{key}_{arch}"] for key in ("active", "error", "nats_sae")}).reset_index(drop=True)
 

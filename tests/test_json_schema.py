@@ -1,4 +1,4 @@
-"""`python train.py --schema`: the files of conf/ and the composed config are valid, and mistakes in them are not."""
+"""`python train.py --schema`: the files of conf/ and the composed config are valid, and mistakes are not."""
 import json
 import subprocess
 import sys
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory):
-    """What the command prints, from an empty folder: it imports torch and Lightning, so it runs once for all tests."""
+    """The printed schema. The command imports torch and Lightning, so it runs once for all tests."""
     folder = tmp_path_factory.mktemp("empty")
     command = [sys.executable, str(ROOT / "train.py"), "--schema"]
     done = subprocess.run(command, capture_output=True, text=True, env=ENV, cwd=folder, check=True)
@@ -38,7 +38,7 @@ def plain(node) -> dict:
 
 
 def errors(document: dict, node: dict, group: str | None = None) -> list:
-    """What is wrong with a file of the group, by the fragment that its first line names; without a group: with a config."""
+    """The errors of a file of the group by the schema's fragment for it, or of a config without a group."""
     schema = document if group is None else {"$ref": f"#/$defs/{group}", "$defs": document["$defs"]}
     return list(Draft202012Validator(schema).iter_errors(node))
 
@@ -49,21 +49,21 @@ def changed(node: dict, key: str, value) -> dict:
     return plain(config)
 
 
-def test_the_command_prints_a_schema_of_the_draft_that_it_names_with_an_entry_for_each_group(document):
+def test_the_command_prints_a_valid_schema_with_an_entry_per_group(document):
     assert document["$defs"].keys() == {*GROUPS, "unresolved"}
     assert Draft202012Validator.META_SCHEMA["$id"] == document["$schema"]
     Draft202012Validator.check_schema(document)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_every_file_of_a_group_is_valid_and_with_an_unknown_key_it_is_not(document, path: Path):
+def test_every_file_of_a_group_is_valid_and_an_unknown_key_makes_it_invalid(document, path: Path):
     node, group = plain(OmegaConf.load(path)), path.parent.name
     assert errors(document, node, group) == []
     mistake = {"_target_": 3} if path.stem == "tensorboard" else {"typo": 1}  # tensorboard's constructor takes **kwargs
     assert errors(document, node | mistake, group)
 
 
-def test_the_menu_is_valid(document):
+def test_train_yaml_is_valid(document):
     assert errors(document, plain(OmegaConf.load(ROOT / "conf/train.yaml"))) == []
 
 
@@ -86,7 +86,7 @@ def test_the_composed_default_config_is_valid(document, resolve):
         ("logger.csv", 3),
     ],
 )
-def test_a_wrong_type_an_unknown_key_and_a_number_out_of_range_are_not_valid(document, config, key, value):
+def test_wrong_types_unknown_keys_and_numbers_out_of_range_are_invalid(document, config, key, value):
     assert errors(document, changed(config, key, value))
 
 
@@ -99,26 +99,26 @@ def test_a_wrong_type_an_unknown_key_and_a_number_out_of_range_are_not_valid(doc
         ("logger.wandb", None), ("logger", None),
     ],
 )
-def test_an_interpolation_and_every_value_that_the_check_allows_are_valid(document, config, key, value):
+def test_interpolations_and_values_that_the_check_allows_are_valid(document, config, key, value):
     assert errors(document, changed(config, key, value)) == []
 
 
 @pytest.mark.parametrize("key", ["tokens", "evaluation.tokens", "arch.bandwidth", "arch.optimizer.lr", "model.source.parts"])
-def test_a_config_without_a_key_that_has_no_default_is_not_valid(document, config, key):
+def test_a_config_without_a_required_key_is_invalid(document, config, key):
     parent, _, last = key.rpartition(".")
     less = OmegaConf.create(deepcopy(config))
     del (OmegaConf.select(less, parent) if parent else less)[last]
     assert errors(document, plain(less))
 
 
-def test_a_file_that_inherits_need_not_have_all_keys(document):
+def test_a_file_with_defaults_need_not_have_all_keys(document):
     file = {"name": "mine", "optimizer": {"lr": 1e-3}}
     assert errors(document, file, "arch")
     assert errors(document, file | {"defaults": ["jumprelu", "_self_"]}, "arch") == []
     assert errors(document, file | {"defaults": ["jumprelu", "_self_"], "optimizer": {"lr": 0}}, "arch")
 
 
-def test_a_key_is_described_by_the_comment_behind_it(document):
+def test_the_description_of_a_key_is_its_comment_in_the_yaml(document):
     (train,) = document["anyOf"]
     assert train["properties"]["tokens"]["description"].startswith("training tokens")
     assert train["properties"]["activations"]["anyOf"][0]["properties"]["center"]["description"].startswith("subtract the mean")
@@ -126,14 +126,14 @@ def test_a_key_is_described_by_the_comment_behind_it(document):
     assert texts["files"]["held_out"]["description"] != texts["hub"]["held_out"]["description"]
 
 
-def test_the_architectures_of_a_folder_of_the_users_are_in_the_schema(tmp_path):
+def test_a_users_architectures_are_in_the_schema(tmp_path):
     (tmp_path / "arch").mkdir()
     (tmp_path / "arch/mine.yaml").write_text("_target_: saesweep.arch.relu.ReLU  # mine\n")
     (entry,) = json_schema(tmp_path)["$defs"]["arch"]["anyOf"]
     assert entry["properties"]["_target_"]["const"] == "saesweep.arch.relu.ReLU"
 
 
-def test_a_target_that_cannot_be_imported_ends_the_program_in_one_line(tmp_path, capsys):
+def test_a_target_that_cannot_be_imported_is_refused_in_one_line(tmp_path, capsys):
     (tmp_path / "arch").mkdir()
     (tmp_path / "arch/mine.yaml").write_text("_target_: saesweep.arch.mine.Mine\n")
     with pytest.raises(SystemExit, match=r"arch\._target_=saesweep\.arch\.mine\.Mine: cannot be imported"):

@@ -1,4 +1,4 @@
-"""The pseudo-gradients of JumpReLU: the reference's test vectors, and the finite differences that they estimate."""
+"""The pseudo-gradients of JumpReLU, against the reference's test vectors and against finite differences."""
 import pytest
 import torch
 
@@ -16,43 +16,43 @@ def gradients(fn, z=Z, theta=THETA, eps=EPS):
     return out.detach(), z.grad, theta.grad.item()
 
 
-def test_jumprelu_passes_what_exceeds_the_threshold_unchanged_and_has_the_published_pseudo_derivatives():
+def test_jumprelu_is_the_identity_above_the_threshold_with_the_published_pseudo_derivatives():
     f, dz, dtheta = gradients(jumprelu)
     torch.testing.assert_close(f, torch.tensor([0, 0, 0, 0.6, 0.8], dtype=torch.float64))
     torch.testing.assert_close(dz, torch.tensor([0, 0, 0, 1, 1], dtype=torch.float64))
     assert dtheta == pytest.approx(-3.75)
 
 
-def test_step_counts_strictly_above_the_threshold_and_its_gradient_reaches_the_threshold_only():
+def test_heaviside_is_1_strictly_above_the_threshold_and_has_a_gradient_in_the_threshold_only():
     active, dz, dtheta = gradients(heaviside)
     assert active.tolist() == [0, 0, 0, 1, 1]
     assert dz is None or not dz.any()
     assert dtheta == pytest.approx(-7.5)
 
 
-@pytest.mark.parametrize(("fn", "to_the_input"), [(jumprelu, [0, 1.25, 1.25, 2.25, 1]), (heaviside, [0, 2.5, 2.5, 2.5, 0])])
-def test_what_reaches_the_threshold_is_what_the_variant_that_trains_the_input_would_add_there(fn, to_the_input):
-    """Section 1.9: d/dz of that variant is ours less our d/dtheta, entry by entry."""
+@pytest.mark.parametrize(("fn", "input_gradient"), [(jumprelu, [0, 1.25, 1.25, 2.25, 1]), (heaviside, [0, 2.5, 2.5, 2.5, 0])])
+def test_the_thresholds_gradient_is_minus_that_which_the_input_gets_in_the_input_variant(fn, input_gradient):
+    """Section 1.9: in the variant with gradients in the input, d/dz is ours minus our d/dtheta."""
     z, theta = Z.clone().requires_grad_(), torch.full_like(Z, THETA).requires_grad_()
     fn(z, theta, EPS).sum().backward()
     dz = torch.zeros_like(Z) if z.grad is None else z.grad
-    torch.testing.assert_close(dz - theta.grad, torch.tensor(to_the_input, dtype=torch.float64))
+    torch.testing.assert_close(dz - theta.grad, torch.tensor(input_gradient, dtype=torch.float64))
 
 
-def test_step_fed_with_latents_instead_of_pre_activations_would_lose_the_lower_half_of_the_window():
+def test_heaviside_of_latents_would_lose_the_lower_half_of_the_window():
     f = jumprelu(Z, torch.full_like(Z, THETA), EPS).detach()
     assert gradients(heaviside, z=f)[2] == pytest.approx(-2.5)
 
 
 @pytest.mark.parametrize(("fn", "raw", "log"), [(jumprelu, -3.75, -1.875), (heaviside, -7.5, -3.75)])
-def test_a_log_threshold_would_get_theta_times_the_gradient_of_a_raw_one(fn, raw, log):
+def test_the_gradient_of_a_log_threshold_is_theta_times_that_of_a_threshold(fn, raw, log):
     log_theta = torch.tensor(THETA, dtype=torch.float64).log().requires_grad_()
     fn(Z, log_theta.exp().expand_as(Z), EPS).sum().backward()
     assert log_theta.grad.item() == pytest.approx(log) == pytest.approx(THETA * raw)
 
 
 @pytest.mark.parametrize("fn", [jumprelu, heaviside])
-def test_the_window_excludes_both_its_edges(fn):
+def test_the_window_excludes_both_edges(fn):
     edges = torch.tensor([0.25, 0.75], dtype=torch.float64)
     assert gradients(fn, z=edges, theta=0.5, eps=0.5)[2] == 0
 
@@ -71,13 +71,13 @@ def test_the_loss_of_one_latent_in_one_dimension_and_its_gradients():
     torch.testing.assert_close(z.grad, torch.tensor([0, 0, 0, -0.12, 0.04], dtype=torch.float64))
 
 
-def test_the_sparsity_term_reaches_the_threshold_and_nothing_else():
+def test_the_sparsity_loss_has_a_gradient_in_the_threshold_only():
     torch.manual_seed(0)
     sae = JumpReLU(8, 32, 4, bandwidth=0.5, init_threshold=0.5, relative=True, warm_start=0.0, threshold_tokens=3200)
     losses = sae.step(torch.randn(64, 8), torch.tensor(1.0), 1.0).losses
     grads = torch.autograd.grad(losses["sparsity"], list(sae.parameters()), allow_unused=True)
-    reached = {name for (name, _), g in zip(sae.named_parameters(), grads, strict=True) if g is not None and g.any()}
-    assert reached == {"threshold"}
+    with_gradient = {name for (name, _), g in zip(sae.named_parameters(), grads, strict=True) if g is not None and g.any()}
+    assert with_gradient == {"threshold"}
 
 
 class Toy:
@@ -123,7 +123,7 @@ def test_the_mean_pseudo_gradient_estimates_the_slope_of_the_expected_loss(toy):
     torch.testing.assert_close(toy.estimate(theta, eps=0.05), truth, rtol=0.05, atol=0.004)
 
 
-def test_that_estimate_fails_with_heaviside_fed_by_the_latents(toy):
+def test_heaviside_of_latents_biases_the_estimate(toy):
     theta = torch.tensor([0.2, 0.3, 0.25], dtype=torch.float64)
     truth = toy.finite_difference(theta, h=0.02)
     off = toy.estimate(theta, eps=0.05, step_on_f=True) - truth
@@ -136,18 +136,18 @@ def test_a_wide_window_biases_the_estimate(toy):
     assert (toy.estimate(theta, eps=1.0) - truth).abs().max() > 3 * (toy.estimate(theta, eps=0.05) - truth).abs().max()
 
 
-def test_below_half_the_bandwidth_rectifying_first_pushes_the_threshold_up_and_masking_weakens_it(toy):
+def test_with_thresholds_below_half_the_bandwidth_a_relu_before_the_window_biases_the_estimate(toy):
     theta = torch.full((3,), 0.02, dtype=torch.float64)
     eps, truth = 0.1, toy.finite_difference(theta, h=0.02)
     plain = toy.estimate(theta, eps)
     torch.testing.assert_close(plain, truth, rtol=0.1, atol=0.005)
     rectified = toy.estimate(theta, eps, z=torch.relu(toy.z))
-    assert (rectified / truth > 3).all()  # every inactive token sits at z = 0, inside the window
+    assert (rectified / truth > 3).all()  # every inactive token has z = 0, which is in the window
     masked = toy.estimate(theta, eps, z=torch.where(toy.z > 0, toy.z, -1.0))
     assert ((masked / truth > 0.5) & (masked / truth < 0.9)).all()
 
 
-def test_at_half_the_bandwidth_or_more_rectifying_first_changes_nothing(toy):
+def test_with_thresholds_of_half_the_bandwidth_or_more_a_relu_before_changes_nothing(toy):
     theta, eps = torch.full((3,), 0.05, dtype=torch.float64), 0.1
     torch.testing.assert_close(toy.estimate(theta, eps, z=torch.relu(toy.z)), toy.estimate(theta, eps))
 

@@ -1,4 +1,4 @@
-"""A training that is killed at any step, and a sweep that is killed at any kind of change of the disk, resume to the same bits.
+"""A training killed at any step, and a sweep killed at any kind of file system change, resume to bitwise equal results.
 
 Kills of real processes are in test_checkpoints.py.
 """
@@ -13,7 +13,7 @@ from standin.cli import train_for_real
 GROUP = ("arch=jumprelu,topk", "sparsity=4", "tokens=640", "save_tokens=128", "log_tokens=128", "text.repeat=true")
 STEPS = 10
 JOB = "outputs/default/tiny/resid.1/jumprelu/4"
-AFTER_THE_FIRST_SAE = (
+SECOND_SAE_CHANGES = (
     "os.chmod checkpoint/.draft", "os.rename checkpoint/.draft", "os.rename .eval.json", "os.rmdir checkpoint",
 )
 
@@ -33,8 +33,8 @@ def kill_after(steps):
     return kill
 
 
-def test_a_training_killed_after_any_step_resumes_to_the_same_bits(text, tmp_path):
-    """Saved after every second step; each step is reported, and the kill comes before the save of that step."""
+def test_a_training_killed_after_any_step_resumes_to_bitwise_equal_weights(text, tmp_path):
+    """It writes checkpoints after every second step; each kill comes before the checkpoint of that step."""
     jobs = [job(text, f"arch={arch}", *GROUP[2:], "log_tokens=64") for arch in ("jumprelu", "topk")]
     wanted = trained(jobs, tmp_path / "whole").state_dict()
     curves = [(tmp_path / f"whole/{i}/metrics.csv").read_text().splitlines() for i in range(2)]
@@ -51,7 +51,7 @@ def test_a_training_killed_after_any_step_resumes_to_the_same_bits(text, tmp_pat
 
 
 class OncePerKind:
-    """Whether to kill: once at each kind of change. Of the second SAE's only those that leave one of two SAEs behind."""
+    """Decides where to kill: once at each kind of change, and at few kinds for the second SAE."""
 
     def __init__(self):
         self.kinds = []
@@ -59,10 +59,10 @@ class OncePerKind:
     def __call__(self, change):
         event, _, path = change.partition(" ")
         if event == "open" and path.endswith(".tmp"):
-            return False  # the rename of this draft is a kind of its own
+            return False  # the rename of this temporary file is a kind of its own
         kind = re.sub(r"(.*/)?\.pareto\.\w+|(.*/)?\.frequency\.\w+(?=\.PID)", ".report", change.replace(f"{JOB}/", ""))
         if "/topk" in kind and not any(kind.startswith(event) and path.removesuffix(".PID.tmp").endswith(f"topk/4/{end}")
-                                       for event, end in map(str.split, AFTER_THE_FIRST_SAE)):
+                                       for event, end in map(str.split, SECOND_SAE_CHANGES)):
             return False
         if kind in self.kinds:
             return False
@@ -70,10 +70,10 @@ class OncePerKind:
         return True
 
 
-def test_a_sweep_killed_once_at_each_kind_of_change_of_the_disk_leaves_what_an_undisturbed_one_leaves(
+def test_a_sweep_killed_at_each_kind_of_file_system_change_ends_like_an_uninterrupted_one(
     text, tmp_path, monkeypatch, hydra_restore_singletons
 ):
-    """One command after the other in the same folder, each killed at the first change of a kind that none was killed at."""
+    """Runs the same command again and again in one folder; each run is killed at the first change of a new kind."""
     words, once = command(text, *GROUP)[2:], OncePerKind()
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()

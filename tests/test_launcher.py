@@ -1,4 +1,4 @@
-"""The grouping launcher, through the command line a user types. The training is a stand-in: tests/standin/run.py."""
+"""The grouped launcher, through the command line. The training is a stand-in (tests/standin/run.py)."""
 import json
 import shutil
 import signal
@@ -26,7 +26,7 @@ PLACE = Path("outputs/default/standin/resid.1")
 def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons):
     monkeypatch.chdir(tmp_path)
     yield
-    sources.register()  # Hydra's own suites clear all resolvers
+    sources.register()  # Hydra's test suites clear all resolvers
 
 
 def files(folder):
@@ -38,11 +38,11 @@ def test_hydra_discovers_the_launcher():
 
 
 @pytest.fixture
-def the_version_that_hydras_suite_expects(hydra_restore_singletons):
-    hydra.version.setbase("1.1")  # it counts on jobs that change into their folder
+def version_base_of_hydras_suite(hydra_restore_singletons):
+    hydra.version.setbase("1.1")  # the suite expects jobs that change into their folder
 
 
-@pytest.mark.usefixtures("the_version_that_hydras_suite_expects")
+@pytest.mark.usefixtures("version_base_of_hydras_suite")
 @pytest.mark.parametrize("launcher_name, overrides", [("grouped", ["hydra.launcher.run=null"])])
 class TestHydrasLauncherSuite(LauncherTestSuite):
     pass
@@ -55,7 +55,7 @@ class TestHydrasIntegrationSuite(IntegrationTestSuite):
     pass
 
 
-def test_jobs_are_trained_as_one_group_and_leave_a_folder_each(capsys):
+def test_jobs_are_trained_as_one_group_and_have_a_folder_each(capsys):
     assert train("-m", "arch=flat,round", "sparsity=16,32").code == 0
     out = capsys.readouterr().out
     assert "4 SAEs to train in 1 group" in out and out.count("training 4 SAEs") == 1
@@ -68,7 +68,7 @@ def test_jobs_are_trained_as_one_group_and_leave_a_folder_each(capsys):
             assert (config.arch.name, config.sparsity) == (arch, sparsity)
 
 
-def test_a_group_leaves_the_files_that_the_basic_launcher_leaves():
+def test_a_group_writes_the_same_files_as_the_basic_launcher():
     assert train("-m", "arch=flat,round", "sparsity=16", "name=together").code == 0
     assert train("-m", "arch=flat,round", "sparsity=16", "name=alone", "hydra/launcher=basic").code == 0
     assert files("outputs/together") == files("outputs/alone")
@@ -83,7 +83,7 @@ def test_a_group_leaves_the_files_that_the_basic_launcher_leaves():
     assert settings[0] == settings[1]
 
 
-def test_callbacks_hear_of_every_job_and_of_how_it_ended():
+def test_callbacks_are_called_for_every_job_with_its_status():
     Seen.started.clear(), Seen.ended.clear()
     train("-m", "arch=flat,round", "text.fail=round", "+hydra.callbacks.seen._target_=standin.cli.Seen")
     assert Seen.started == ["flat", "round"]
@@ -101,12 +101,12 @@ def test_callbacks_hear_of_every_job_and_of_how_it_ended():
         (["name=a${text.sleep}", "text.sleep=0,0.01"], 2),
     ],
 )
-def test_only_the_keys_of_an_sae_may_differ_in_a_group(words, groups, capsys):
+def test_jobs_share_a_group_if_they_differ_only_in_keys_of_an_sae(words, groups, capsys):
     assert train("-m", "plan=true", *words).code == 0
     assert f"in {groups} group" in capsys.readouterr().out
 
 
-def test_the_same_command_trains_only_what_is_missing(capsys):
+def test_the_same_command_trains_only_the_missing_saes(capsys):
     train("-m", "arch=flat", "sparsity=16")
     written = (PLACE / "flat/16/eval.json").stat().st_mtime_ns
     capsys.readouterr()
@@ -118,7 +118,7 @@ def test_the_same_command_trains_only_what_is_missing(capsys):
     assert "training" not in capsys.readouterr().out
 
 
-def test_a_job_without_its_numbers_is_trained_again_from_scratch():
+def test_a_job_without_a_readable_eval_json_is_trained_again():
     train("-m", "arch=flat", "sparsity=16")
     for text in (None, "{"):
         (PLACE / "flat/16/eval.json").unlink() if text is None else (PLACE / "flat/16/eval.json").write_text(text)
@@ -128,7 +128,7 @@ def test_a_job_without_its_numbers_is_trained_again_from_scratch():
         assert "interrupted" not in (PLACE / "flat/16/metrics.csv").read_text()
 
 
-def test_results_of_other_settings_are_refused_with_the_keys_and_both_values():
+def test_existing_results_with_other_settings_are_refused_with_keys_and_values():
     train("-m", "arch=flat", "sparsity=16,32")
     kept = (PLACE / "flat/16/.hydra/config.yaml").read_text()
     ended = train("-m", "arch=flat,round", "sparsity=16", "tokens=2000", "activations.center=false")
@@ -140,23 +140,23 @@ def test_results_of_other_settings_are_refused_with_the_keys_and_both_values():
     assert (PLACE / "flat/16/.hydra/config.yaml").read_text() == kept and not (PLACE / "round").exists()
 
 
-def test_loggers_and_devices_are_not_settings_of_an_sae():
+def test_loggers_and_trainer_are_not_settings_of_an_sae():
     train("-m", "arch=flat", "sparsity=16")
     assert train("-m", "arch=flat", "sparsity=16", "trainer.enable_model_summary=true", "logger.csv.name=other").code == 0
 
 
-def test_nothing_is_put_into_a_figure_that_was_made_with_other_settings():
+def test_all_saes_of_a_figure_have_the_same_settings():
     train("-m", "arch=flat", "sparsity=16")
     refused = train("-m", "arch=flat,round", "sparsity=32", "width=2048")
     assert refused.code == 1 and "width: 4096 there, 2048 here" in refused.error and "flat/16" in refused.error
-    assert train("-m", "arch=round", "sparsity=32", "width=2048", "overwrite=true").code == 1  # flat/16 would stay
+    assert train("-m", "arch=round", "sparsity=32", "width=2048", "overwrite=true").code == 1  # flat/16 would keep its settings
     assert not (PLACE / "round").exists()
     assert train("-m", "arch=flat,round", "sparsity=32", "seed=1").code == 0
-    assert train("-m", "arch=flat", "sparsity=16", "width=2048", "layer=2").code == 0  # a figure of its own
+    assert train("-m", "arch=flat", "sparsity=16", "width=2048", "layer=2").code == 0  # another figure
     assert train("arch=round", "sparsity=16", "context=64").code == 1
 
 
-def test_one_curve_holds_saes_of_one_architecture_with_one_set_of_numbers():
+def test_all_saes_of_a_curve_have_the_same_settings_of_the_architecture():
     train("-m", "arch=flat", "sparsity=16")
     refused = train("-m", "arch=flat", "sparsity=32", "arch.optimizer.lr=0.5")
     assert refused.code == 1 and "arch.optimizer.lr: 0.001 there, 0.5 here" in refused.error
@@ -164,17 +164,17 @@ def test_one_curve_holds_saes_of_one_architecture_with_one_set_of_numbers():
     assert train("-m", "arch=flat", "sparsity=32", "arch.coefficient=0.1").code == 0
 
 
-def test_fixed_coefficients_are_swept_as_targets_are():
+def test_fixed_coefficients_are_swept_like_targets():
     assert train("-m", "arch=flat", "arch.coefficient=0.001,0.01", "seed=0,1").code == 0
     names = ["coefficient_0.001", "coefficient_0.001.1", "coefficient_0.01", "coefficient_0.01.1"]
     assert sorted(folder.name for folder in (PLACE / "flat").iterdir()) == names
     refused = train("-m", "arch=flat", "sparsity=16,32", "arch.coefficient=0.001")
     assert refused.code == 1 and "one sparsity alone" in refused.error
-    refused = train("-m", "arch=flat", "sparsity=16", "arch.coefficient=0.1")  # from which its training would start
+    refused = train("-m", "arch=flat", "sparsity=16", "arch.coefficient=0.1")  # its training would start from it
     assert refused.code == 1 and "sparsity: 32 there, 16 here" in refused.error
 
 
-def test_the_plan_and_the_live_table_tell_fixed_coefficients_apart(capsys):
+def test_the_plan_shows_fixed_coefficients(capsys):
     train("-m", "arch=flat", "sparsity=16", "plan=true")
     assert " 16 " in capsys.readouterr().out
     train("-m", "arch=flat", "arch.coefficient=0.001,0.01", "plan=true")
@@ -182,7 +182,7 @@ def test_the_plan_and_the_live_table_tell_fixed_coefficients_apart(capsys):
     assert "λ 0.001" in out and "λ 0.01" in out and "flat/coefficient_0.01" in out
 
 
-def test_what_was_saved_is_kept_for_the_same_settings_whoever_else_is_in_the_group():
+def test_a_checkpoint_is_kept_for_the_same_settings_in_any_group():
     train("-m", "arch=flat", "sparsity=16,32")
     save = PLACE / "flat/16/checkpoint/7-00000000.safetensors"
     for words, kept in ((["sparsity=16,64"], True), (["sparsity=16,32,64", "tokens=2000", "overwrite=true"], False)):
@@ -197,7 +197,7 @@ def test_what_was_saved_is_kept_for_the_same_settings_whoever_else_is_in_the_gro
         assert ("so far" in (PLACE / "flat/16/metrics.csv").read_text()) == kept
 
 
-def test_saes_that_did_not_fit_into_memory_together_are_planned_apart(capsys):
+def test_saes_that_ran_out_of_memory_together_are_planned_in_smaller_groups(capsys):
     train("-m", "arch=flat", "sparsity=16")
     (PLACE / "flat/16/eval.json").unlink()
     checkpoints.halve_group_size([PLACE / "flat/16"] * 4)
@@ -206,7 +206,7 @@ def test_saes_that_did_not_fit_into_memory_together_are_planned_apart(capsys):
     assert "3 SAEs to train in 2 groups" in out and "2 SAEs (2 at a time: more run out of memory)" in out
 
 
-def test_what_did_not_fit_into_memory_may_be_tried_smaller():
+def test_an_sae_that_ran_out_of_memory_may_be_trained_with_a_smaller_width():
     train("-m", "arch=flat", "sparsity=16")
     (PLACE / "flat/16/eval.json").unlink()
     shutil.rmtree(PLACE / "flat/16/sae")
@@ -214,7 +214,7 @@ def test_what_did_not_fit_into_memory_may_be_tried_smaller():
     assert train("-m", "arch=flat", "sparsity=16", "width=2048").code == 0
 
 
-def test_overwrite_replaces_our_results_and_leaves_the_users_files():
+def test_overwrite_replaces_results_and_keeps_the_users_files():
     train("-m", "arch=flat", "sparsity=16")
     (PLACE / "flat/16/notes.txt").write_text("mine")
     (PLACE / "flat/16/sae/old").write_text("stale")
@@ -223,7 +223,7 @@ def test_overwrite_replaces_our_results_and_leaves_the_users_files():
     assert (PLACE / "flat/16/notes.txt").read_text() == "mine" and not (PLACE / "flat/16/sae/old").exists()
 
 
-def test_results_without_a_record_are_not_taken_for_ours():
+def test_a_folder_without_a_hydra_record_is_refused():
     (PLACE / "flat/16/sae").mkdir(parents=True)
     ended = train("-m", "arch=flat", "sparsity=16")
     assert ended.code == 1 and "no .hydra folder" in ended.error and (PLACE / "flat/16/sae").is_dir()
@@ -237,13 +237,13 @@ def test_two_jobs_with_one_folder_are_refused():
     assert "a `name:` of its own" in train("-m", "arch=flat,round", "arch.name=same").error
 
 
-def test_every_bad_job_of_a_sweep_is_named_before_anything_is_made():
+def test_every_invalid_job_of_a_sweep_is_named_before_a_folder_is_made():
     ended = train("-m", "arch=flat", "sparsity=16,5000", "layer=1,9")
     assert ended.code == 1
     assert "sparsity=5000" in ended.error and "layer=9" in ended.error and not PLACE.exists()
 
 
-def test_an_sae_that_fails_is_reported_and_the_others_are_kept(capsys):
+def test_a_failed_sae_is_reported_and_the_others_are_kept(capsys):
     ended = train("-m", "arch=flat,round", "sparsity=16,32", "text.fail=round")
     out = capsys.readouterr()
     assert ended.code == 1
@@ -253,7 +253,7 @@ def test_an_sae_that_fails_is_reported_and_the_others_are_kept(capsys):
     assert [("failed" in row, "finished" in row) for row in rows].count((True, False)) == 2 and len(rows) == 4
 
 
-def test_a_group_that_fails_as_a_whole_does_not_stop_the_next(capsys):
+def test_a_failed_group_does_not_stop_the_next(capsys):
     ended = train("-m", "arch=flat", "text.mistake=true,false", "name=m${text.mistake}")
     err = capsys.readouterr().err
     assert ended.code == 1 and "1 of 2 SAEs failed" in err

@@ -1,4 +1,4 @@
-"""metrics.csv and the offline W&B runs, read back from their files and compared value by value."""
+"""metrics.csv, offline W&B runs, TensorBoard and MLflow, read back from their files and compared value by value."""
 
 import csv
 import importlib.util
@@ -32,7 +32,7 @@ KEYS = ["loss", "l0", "fvu"]
 pytestmark = pytest.mark.usefixtures("without_wandb_login")
 
 
-def told(members, csv, wandb):
+def sweep_logger(members, csv, wandb):
     return SweepLogger(members, {"csv": {"name": "csv"} if csv else None, "wandb": wandb})
 
 
@@ -56,9 +56,9 @@ def rows(folder):
 
 @pytest.fixture
 def trained(tmp_path):
-    """Three members of one sweep, logged in turn in one process; the second fails."""
+    """Three members of one sweep, logged alternately in one process; the second fails."""
     members = [member(tmp_path / "study", arch) for arch in ("jumprelu", "gated", "topk")]
-    logger = told(members, csv=True, wandb=OFFLINE)
+    logger = sweep_logger(members, csv=True, wandb=OFFLINE)
     for tokens in range(100, 40_100, 100):
         for index in range(3):
             logger.log_member(index, metrics(index, tokens), tokens)
@@ -73,12 +73,12 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("mode, wanted", [("dryrun", "offline"), ("run", "online"), ("disabled", "disabled"), ("", "online")])
-def test_the_mode_of_the_environment_is_taken_with_its_older_names(mode, wanted, monkeypatch):
+def test_WANDB_MODE_may_have_its_older_names(mode, wanted, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", mode)
     assert wandb_mode(None) == wanted and wandb_mode("offline") == "offline"
 
 
-def test_an_unknown_mode_is_refused_by_the_check_of_the_config_before_anything_is_trained(monkeypatch):
+def test_an_unknown_WANDB_MODE_is_refused_by_the_check_of_the_config(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "foo")
     words = ("model=synthetic", "logger=wandb")
     with pytest.raises(UsageError, match=r"WANDB_MODE=foo .*online, offline, disabled"):
@@ -86,7 +86,7 @@ def test_an_unknown_mode_is_refused_by_the_check_of_the_config_before_anything_i
 
 
 @pytest.mark.slow
-def test_every_logged_value_stands_in_the_csv_and_in_the_wandb_run_alike(trained):
+def test_every_logged_value_is_in_the_csv_and_in_the_wandb_run(trained):
     for index, one in enumerate(trained):
         header, *curve = rows(one.folder)
         history = read(one.folder)["history"]
@@ -100,7 +100,7 @@ def test_every_logged_value_stands_in_the_csv_and_in_the_wandb_run_alike(trained
 
 
 @pytest.mark.slow
-def test_runs_of_one_process_keep_their_own_names_configs_and_groups(trained):
+def test_each_run_of_a_process_has_its_own_name_config_and_group(trained):
     for one in trained:
         run = read(one.folder)
         assert run["group"] == "study" and run["job_type"] == "sae" and run["project"] == "saesweep"
@@ -113,7 +113,7 @@ def test_runs_of_one_process_keep_their_own_names_configs_and_groups(trained):
     assert len({read(one.folder)["id"] for one in trained}) == 3
 
 
-def test_an_sae_of_a_fixed_coefficient_is_told_without_a_target_and_with_a_name_of_its_own(tmp_path):
+def test_an_sae_with_a_fixed_coefficient_is_logged_without_a_target_and_with_its_own_name(tmp_path):
     settings = job(None, "arch=relu", "arch.coefficient=0.05", "seed=2") | {"logger": {"csv": {"name": "csv"}}}
     folder = tmp_path / "study/lm/resid.9/relu/coefficient_0.05.2"
     (one,) = logger_of(LocalGroup([settings], [folder], settings, Resources())).members
@@ -122,11 +122,11 @@ def test_an_sae_of_a_fixed_coefficient_is_told_without_a_target_and_with_a_name_
     assert shown["settings"]["arch"]["coefficient"] == 0.05
 
 
-def test_training_metrics_are_drawn_against_tokens(trained):
+def test_training_metrics_are_plotted_against_tokens(trained):
     assert read(trained[0].folder)["steps"]["train/*"] == "tokens"
 
 
-def test_final_numbers_are_the_summary_and_a_failure_is_the_runs_exit_code(trained):
+def test_final_metrics_are_the_summary_and_a_failure_is_the_exit_code(trained):
     good, bad, _ = (read(one.folder) for one in trained)
     assert {key: value for key, value in good["summary"].items() if key.startswith("eval/")} == {
         "eval/l0": 32.5, "eval/fvu": 0.125, "eval/delta_loss": None}
@@ -134,29 +134,29 @@ def test_final_numbers_are_the_summary_and_a_failure_is_the_runs_exit_code(train
     assert bad["exit"] == 1 and bad["summary"]["failed"] == "NaN after 40000 tokens"
 
 
-def test_a_member_that_fails_before_its_first_row_still_says_so(tmp_path):
+def test_a_member_that_fails_before_its_first_row_is_logged_as_failed(tmp_path):
     one = member(tmp_path / "study")
-    told([one], csv=True, wandb=OFFLINE).finish(0, None, "out of memory")
+    sweep_logger([one], csv=True, wandb=OFFLINE).finish(0, None, "out of memory")
     assert read(one.folder)["exit"] == 1 and not (one.folder / "metrics.csv").exists()
 
 
-def test_the_run_id_is_the_jobs_and_changes_with_its_settings(tmp_path):
+def test_the_run_id_is_determined_by_the_settings_of_the_job(tmp_path):
     def run_id(base, **more):
         one = member(base / "study", **more)
-        told([one], csv=False, wandb=OFFLINE).finish(0, {}, None)
+        sweep_logger([one], csv=False, wandb=OFFLINE).finish(0, {}, None)
         return read(one.folder)["id"]
 
     first = run_id(tmp_path / "a")
-    assert first == run_id(tmp_path / "b"), "the same job elsewhere is the same run"
+    assert first == run_id(tmp_path / "b"), "the same job in another folder is the same run"
     elsewhere = {"trainer": {"name": "ddp", "devices": 2, "precision": "32-true"}, "save_minutes": 5, "cache": {"name": "disk"}}
-    assert first == run_id(tmp_path / "c", **elsewhere), "as is one that goes on with more devices"
+    assert first == run_id(tmp_path / "c", **elsewhere), "a job that resumes with more devices is the same run"
     others = [{"tokens": 2000}, {"sparsity": 64}, {"arch": "relu"}]
     assert len({first, *(run_id(tmp_path / str(i), **other) for i, other in enumerate(others))}) == 4
 
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_without_the_wandb_logger_nothing_of_it_is_imported_or_written(tmp_path):
+def test_without_the_wandb_logger_wandb_is_not_imported_and_writes_no_file(tmp_path):
     script = (
         "import sys; from pathlib import Path\n"
         "from saesweep.loggers.sweep_logger import SweepLogger; from saesweep.loggers.identity import MemberInfo\n"
@@ -169,9 +169,9 @@ def test_without_the_wandb_logger_nothing_of_it_is_imported_or_written(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
 
 
-def test_no_csv_is_written_where_none_is_wanted(tmp_path):
+def test_without_the_csv_logger_no_csv_is_written(tmp_path):
     one = member(tmp_path / "study")
-    logger = told([one], csv=False, wandb=OFFLINE)
+    logger = sweep_logger([one], csv=False, wandb=OFFLINE)
     logger.log_member(0, {"l0": 1.0}, 5)
     logger.finish(0, {}, None)
     assert not (one.folder / "metrics.csv").exists() and len(read(one.folder)["history"]) == 1
@@ -179,91 +179,91 @@ def test_no_csv_is_written_where_none_is_wanted(tmp_path):
 
 def test_each_row_is_on_disk_as_soon_as_it_is_logged(tmp_path):
     one = member(tmp_path / "study")
-    logger = told([one], csv=True, wandb=None)
+    logger = sweep_logger([one], csv=True, wandb=None)
     for count in (1, 2, 3):
         logger.log_member(0, {"l0": 1.5}, count * 512)
         assert rows(one.folder) == [["tokens", "l0"], *([str(512 * i), "1.5"] for i in range(1, count + 1))]
 
 
-def test_a_resumed_curve_drops_the_rows_after_the_point_of_resume_and_a_torn_last_row(tmp_path):
+def test_a_resumed_curve_drops_later_rows_and_an_incomplete_last_row(tmp_path):
     one = member(tmp_path / "study")
-    logger = told([one], csv=True, wandb=None)
+    logger = sweep_logger([one], csv=True, wandb=None)
     for tokens in (100, 200, 300):
         logger.log_member(0, {"l0": float(tokens)}, tokens)
     with (one.folder / "metrics.csv").open("a") as file:
         file.write("40")
-    told([one], csv=True, wandb=None).log_member(0, {"l0": 7.0}, 200)
+    sweep_logger([one], csv=True, wandb=None).log_member(0, {"l0": 7.0}, 200)
     assert rows(one.folder) == [["tokens", "l0"], ["100", "100.0"], ["200", "7.0"]]
 
 
-def test_a_run_from_the_start_begins_a_new_curve_whatever_the_old_columns(tmp_path):
+def test_a_run_from_the_start_replaces_the_old_curve_and_its_columns(tmp_path):
     one = member(tmp_path / "study")
-    told([one], csv=True, wandb=None).log_member(0, {"l0": 1.0, "fvu": 2.0}, 100)
-    told([one], csv=True, wandb=None).log_member(0, {"loss": 3.0}, 100)
+    sweep_logger([one], csv=True, wandb=None).log_member(0, {"l0": 1.0, "fvu": 2.0}, 100)
+    sweep_logger([one], csv=True, wandb=None).log_member(0, {"loss": 3.0}, 100)
     assert rows(one.folder) == [["tokens", "loss"], ["100", "3.0"]]
     assert [file.name for file in one.folder.iterdir()] == ["metrics.csv"]
 
 
 @pytest.mark.parametrize("changed", [{"l0": 1.0, "new": 2.0}, {}, {"fvu": 1.0}])
-def test_keys_are_fixed_by_the_first_row(tmp_path, changed):
-    logger = told([member(tmp_path / "study")], csv=True, wandb=None)
+def test_the_first_row_determines_the_keys(tmp_path, changed):
+    logger = sweep_logger([member(tmp_path / "study")], csv=True, wandb=None)
     logger.log_member(0, {"l0": 1.0}, 100)
     with pytest.raises(UsageError, match="its columns are l0, but the metrics are now"):
         logger.log_member(0, changed, 200)
 
 
-def test_lightnings_own_metrics_reach_every_members_run(tmp_path):
+def test_lightnings_own_metrics_are_logged_to_every_members_run(tmp_path):
     members = [member(tmp_path / "study", arch) for arch in ("topk", "gated")]
-    logger = told(members, csv=True, wandb=OFFLINE)
+    logger = sweep_logger(members, csv=True, wandb=OFFLINE)
     logger.log_metrics({"lr": 0.5}, step=3)
     for index, one in enumerate(members):
         logger.finish(index, {}, None)
         assert read(one.folder)["history"][0]["group/lr"] == 0.5
 
 
-def test_without_an_account_the_runs_are_offline_and_nothing_is_printed(tmp_path, capfd):
+def test_without_a_login_the_runs_are_offline_and_nothing_is_printed(tmp_path, capfd):
     one = member(tmp_path / "study")
-    logger = told([one], csv=True, wandb={**OFFLINE, "mode": None})
+    logger = sweep_logger([one], csv=True, wandb={**OFFLINE, "mode": None})
     logger.log_member(0, {"l0": 1.0}, 5)
     logger.finish(0, {"l0": 1.0}, None)
     assert read(one.folder)["exit"] == 0
     assert capfd.readouterr() == ("", "")
 
 
-def test_online_without_an_account_stays_offline_and_says_so(tmp_path, caplog):
+def test_mode_online_without_a_login_falls_back_to_offline_with_a_warning(tmp_path, caplog):
     one = member(tmp_path / "study")
-    told([one], csv=True, wandb={**OFFLINE, "mode": "online"}).finish(0, {}, None)
+    sweep_logger([one], csv=True, wandb={**OFFLINE, "mode": "online"}).finish(0, {}, None)
     assert read(one.folder)["exit"] == 0
     assert "nobody is logged in" in caplog.text
 
 
-def test_wandb_mode_of_the_environment_counts_where_the_config_is_silent(tmp_path, monkeypatch):
+def test_WANDB_MODE_is_used_if_the_config_has_no_mode(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    silent, explicit = member(tmp_path / "a"), member(tmp_path / "b")
-    told([silent], csv=True, wandb={**OFFLINE, "mode": None}).finish(0, {}, None)
-    told([explicit], csv=True, wandb=OFFLINE).finish(0, {}, None)
-    assert not (silent.folder / "wandb").exists() and (explicit.folder / "wandb").exists()
+    without_mode, explicit = member(tmp_path / "a"), member(tmp_path / "b")
+    sweep_logger([without_mode], csv=True, wandb={**OFFLINE, "mode": None}).finish(0, {}, None)
+    sweep_logger([explicit], csv=True, wandb=OFFLINE).finish(0, {}, None)
+    assert not (without_mode.folder / "wandb").exists() and (explicit.folder / "wandb").exists()
 
 
 def test_a_mistyped_mode_is_refused_before_training(tmp_path):
     with pytest.raises(UsageError, match=r"logger\.wandb\.mode=onlin .*online, offline, disabled"):
-        told([member(tmp_path / "study")], csv=True, wandb={**OFFLINE, "mode": "onlin"})
+        sweep_logger([member(tmp_path / "study")], csv=True, wandb={**OFFLINE, "mode": "onlin"})
 
 
 def test_the_sync_command_names_every_offline_run_of_the_sweep(tmp_path):
     sweep = tmp_path / "my study"
     assert sync_command(sweep) is None
     for arch in ("topk", "gated"):
-        told([member(sweep, arch)], csv=True, wandb=OFFLINE).finish(0, {}, None)
+        sweep_logger([member(sweep, arch)], csv=True, wandb=OFFLINE).finish(0, {}, None)
     SummaryRun(OFFLINE, sweep).finish(0)
     shell = sync_command(sweep).replace("wandb sync", "printf '%s\\n'")
     listed = subprocess.run(shell, shell=True, capture_output=True, text=True, check=True).stdout.splitlines()
     assert sorted(listed) == sorted(str(file.parent) for file in sweep.rglob("run-*.wandb")) and len(listed) == 3
 
 
-def test_the_sync_command_ends_when_everything_is_sent(tmp_path):
+def test_there_is_no_sync_command_once_all_runs_are_synced(tmp_path):
     one = member(tmp_path / "study")
-    told([one], csv=True, wandb=OFFLINE).finish(0, {}, None)
+    sweep_logger([one], csv=True, wandb=OFFLINE).finish(0, {}, None)
     (file,) = one.folder.rglob("run-*.wandb")
     assert sync_command(tmp_path / "study").endswith("/study/*/*/*/*/wandb/offline-run-*")
     file.with_name(f"{file.name}.synced").touch()
@@ -271,9 +271,9 @@ def test_the_sync_command_ends_when_everything_is_sent(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("wandb", path=os.path.dirname(sys.executable)) is None, reason="no wandb command")
-def test_wandbs_own_command_accepts_the_sync_command(tmp_path, monkeypatch):
+def test_the_wandb_command_accepts_the_sync_command(tmp_path, monkeypatch):
     one = member(tmp_path / "study")
-    told([one], csv=True, wandb=OFFLINE).finish(0, {}, None)
+    sweep_logger([one], csv=True, wandb=OFFLINE).finish(0, {}, None)
     command = sync_command(tmp_path / "study").replace("wandb sync", "wandb sync --dry-run")
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     monkeypatch.setenv("PATH", path)
@@ -281,9 +281,9 @@ def test_wandbs_own_command_accepts_the_sync_command(tmp_path, monkeypatch):
     assert "Would sync 1 run" in done.stdout + done.stderr
 
 
-def test_the_recovery_of_a_known_dictionary_is_a_number_of_the_run(tmp_path):
+def test_the_recovery_of_a_known_dictionary_is_in_the_summary(tmp_path):
     one = member(tmp_path / "study")
-    told([one], csv=True, wandb=OFFLINE).finish(0, {"l0": 32.0, "recovery": 0.75}, None)
+    sweep_logger([one], csv=True, wandb=OFFLINE).finish(0, {"l0": 32.0, "recovery": 0.75}, None)
     assert read(one.folder)["summary"]["eval/recovery"] == 0.75
 
 
@@ -296,15 +296,15 @@ def test_a_run_has_at_most_25_keys_whatever_the_architecture(reference_sweep):
         assert {f"eval/{key}" for key in FINAL} <= found
 
 
-def test_what_wandb_holds_of_a_trained_sae_is_what_its_files_say(reference_sweep):
+def test_the_wandb_run_of_a_trained_sae_equals_its_files(reference_sweep):
     for folder in saes(reference_sweep):
         run, numbers = read(folder), json.loads((folder / "eval.json").read_text())
         header, *curve = rows(folder)
         assert len(curve) == len(run["history"]) == 5
         for row, logged in zip(curve, run["history"], strict=True):
-            there = {key: value for key, value in logged.items() if not key.startswith("_")}
+            found = {key: value for key, value in logged.items() if not key.startswith("_")}
             keys_here = ["tokens", *(f"train/{key}" for key in header[1:])]
-            assert there == dict(zip(keys_here, map(float, row), strict=True))
+            assert found == dict(zip(keys_here, map(float, row), strict=True))
         assert {key: run["summary"][f"eval/{key}"] for key in FINAL} == {key: numbers[key] for key in FINAL}
 
 
@@ -313,34 +313,34 @@ def test_a_runs_notes_are_the_command_that_trains_its_sae_again(reference_sweep)
         program, script, *words = shlex.split(read(folder)["notes"])
         assert (program, script) == ("python", "train.py")
         again = OmegaConf.to_container(composed(*words, always=()), resolve=True)
-        made = OmegaConf.to_container(OmegaConf.load(folder / ".hydra/resolved.yaml"))
-        assert again == made and again["arch"]["name"] == folder.parent.name
+        resolved = OmegaConf.to_container(OmegaConf.load(folder / ".hydra/resolved.yaml"))
+        assert again == resolved and again["arch"]["name"] == folder.parent.name
 
 
-def test_the_folder_of_a_finished_sae_is_an_artifact_only_where_asked_for(reference_sweep, tmp_path):
+def test_the_folder_of_a_finished_sae_is_an_artifact_only_with_artifacts_true(reference_sweep, tmp_path):
     for folder in saes(reference_sweep):
         (artifact,) = read(folder)["artifacts"]
         assert artifact.type == "sae" and artifact.name == f"default-tiny-mlp.0-{folder.parent.name}-4"
         files = {entry.path: entry.local_path for entry in artifact.manifest.contents}
         assert set(files) == {"cfg.json", "sae_weights.safetensors"}
-        assert Path(files["cfg.json"]).samefile(folder / "sae/cfg.json"), "nothing is copied"
+        assert Path(files["cfg.json"]).samefile(folder / "sae/cfg.json"), "the file is not copied"
     one = member(tmp_path / "study")
-    told([one], csv=True, wandb=OFFLINE).finish(0, {"l0": 1.0}, None)
+    sweep_logger([one], csv=True, wandb=OFFLINE).finish(0, {"l0": 1.0}, None)
     assert read(one.folder)["artifacts"] == []
 
 
-def test_offline_runs_have_no_address(reference_sweep):
+def test_offline_runs_have_no_url(reference_sweep):
     assert not list(reference_sweep.rglob("url.txt"))
 
 
-def test_after_an_interruption_no_row_is_logged_twice(tmp_path):
+def test_after_a_resume_no_row_is_logged_twice(tmp_path):
     one, kinds = member(tmp_path / "study"), ("wandb", "tensorboard")
-    for count, numbers in ((300, None), (500, {"l0": 9.0})):  # the second goes on from what was saved after 200
+    for count, numbers in ((300, None), (500, {"l0": 9.0})):  # the second resumes from a checkpoint at 200
         logger = SweepLogger([one], {"csv": {"name": "csv"}, "wandb": OFFLINE, "tensorboard": yaml("tensorboard")})
         for tokens in range(100 if numbers is None else 300, count + 1, 100):
             logger.log_member(0, {"l0": tokens / 7}, tokens)
         logger.finish(0, numbers, None)
-        time.sleep(1.1)  # W&B's and TensorBoard's names have a second in them
+        time.sleep(1.1)  # the file names of W&B and TensorBoard have a resolution of a second
     expected = [(tokens, tokens / 7) for tokens in range(100, 501, 100)]
     runs = [finished_run(file) for file in sorted(one.folder.glob("wandb/offline-run-*/run-*.wandb"))]
     assert len(runs) == 2 and len({run["id"] for run in runs}) == 1
@@ -361,12 +361,12 @@ def scalars(folder, key):
     return [(event.step, event.value) for event in events.Scalars(key)]
 
 
-def test_tensorboard_shows_every_sae_by_tokens_with_the_numbers_of_its_files(reference_sweep):
+def test_tensorboard_has_the_metrics_of_every_sae_by_tokens(reference_sweep):
     for folder in saes(reference_sweep):
         header, *curve = rows(folder)
         for i, key in enumerate(header[1:], 1):
             expected = [(int(row[0]), pytest.approx(float(row[i]), rel=1e-6)) for row in curve]
-            assert scalars(folder, f"train/{key}") == expected, "TensorBoard keeps single precision"
+            assert scalars(folder, f"train/{key}") == expected, "TensorBoard stores single precision"
         numbers = json.loads((folder / "eval.json").read_text())
         for key in ("l0", "fvu", "dead", "ce_sae"):
             assert scalars(folder, f"eval/{key}") == [(numbers["tokens"], pytest.approx(numbers[key], rel=1e-6))]
@@ -374,7 +374,7 @@ def test_tensorboard_shows_every_sae_by_tokens_with_the_numbers_of_its_files(ref
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed (pip install '.[mlflow]')")
-def test_mlflow_holds_a_run_per_sae_and_goes_on_with_it_after_an_interruption(tmp_path, monkeypatch):
+def test_mlflow_has_a_run_per_sae_and_continues_it_after_a_resume(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.chdir(tmp_path)
     from mlflow import MlflowClient
@@ -400,7 +400,7 @@ def test_mlflow_holds_a_run_per_sae_and_goes_on_with_it_after_an_interruption(tm
     assert [path.name for path in tmp_path.iterdir()] == ["study"]
 
 
-def test_any_lightning_logger_is_a_yaml_and_each_sae_has_its_own(tmp_path):
+def test_any_lightning_logger_is_a_yaml_and_each_sae_has_its_own_instance(tmp_path):
     node = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "{sweep_folder}/curves", "name": "{arch}-{sparsity}",
             "version": "{seed}"}
     members = [member(tmp_path / "study", arch) for arch in ("topk", "gated")]
@@ -428,12 +428,12 @@ def test_any_lightning_logger_is_a_yaml_and_each_sae_has_its_own(tmp_path):
         ("wandb", {"projct": "x"}, r"there is no key logger\.wandb\.projct; did you mean project"),
     ],
 )
-def test_a_mistake_in_a_loggers_yaml_is_told_before_training_without_its_secret(kind, node, word):
+def test_a_mistake_in_a_loggers_yaml_is_refused_before_training_without_its_secret(kind, node, word):
     known = yaml(kind) if (ROOT / f"conf/logger/{kind}.yaml").is_file() else {}
     config = OmegaConf.to_container(composed("arch=flat"), resolve=True)
-    with pytest.raises(UsageError, match=word) as told_to_user:
+    with pytest.raises(UsageError, match=word) as error:
         check({**config, "logger": {kind: known | node}})
-    assert "abc" not in str(told_to_user.value)
+    assert "abc" not in str(error.value)
 
 
 def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(
@@ -451,13 +451,13 @@ def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(
     ("wandb", OFFLINE | {"project": "a/b"}),
     ("mine", {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "/dev/null/x"}),
 ])
-def test_a_logger_that_fails_is_said_once_and_the_others_go_on(tmp_path, caplog, kind, node):
+def test_a_failing_logger_is_reported_once_and_the_others_continue(tmp_path, caplog, kind, node):
     one = member(tmp_path / "study")
     logger = SweepLogger([one], {kind: node, "csv": {"name": "csv"}})
     for tokens in (100, 200):
         logger.log_member(0, {"l0": 1.0}, tokens)
     logger.finish(0, {"l0": 1.0}, None)
     flush()
-    said = [line.getMessage() for line in caplog.records if "continues without it" in line.getMessage()]
-    assert len(said) == 1 and said[0].startswith(f"logger={kind} of lm/resid.9/topk/32: ")
+    messages = [line.getMessage() for line in caplog.records if "continues without it" in line.getMessage()]
+    assert len(messages) == 1 and messages[0].startswith(f"logger={kind} of lm/resid.9/topk/32: ")
     assert len(rows(one.folder)) == 3

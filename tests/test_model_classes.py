@@ -1,4 +1,4 @@
-"""Every class of conf/model computes what transformers' own eager code computes, with what its config switches on."""
+"""Every model class of conf/model equals transformers' eager implementation, with all features of its config."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ NEOX = (
      "rope_parameters": {**DEFAULT_ROPE, "partial_rotary_factor": 0.25}},
     {"use_parallel_residual": False, "rope_parameters": {**DEFAULT_ROPE, "partial_rotary_factor": 1.0}},
 )
-FAMILIES = {  # of each file: model_type, sizes, and what its config has switched on, switched off
+FAMILIES = {  # per file: model_type, sizes, and the values that switch the features of its config off
     "gemma2_2b": GEMMA2,
     "gemma2_9b": GEMMA2,
     "gemma3_270m": GEMMA3,
@@ -96,7 +96,7 @@ def points(name: str, folder: Path) -> list[HookPoint]:
 
 
 def eager(folder: Path, points: list[HookPoint], tokens: Tensor, **changes: Any) -> dict[str, Tensor]:
-    """Activations and logits of transformers alone, by plain hooks."""
+    """Activations and logits of transformers alone, by forward hooks."""
     module = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **changes).eval()
     seen: dict[str, Tensor] = {}
 
@@ -114,7 +114,7 @@ def eager(folder: Path, points: list[HookPoint], tokens: Tensor, **changes: Any)
 
 
 def distance(found: Tensor, expected: Tensor) -> float:
-    """Largest difference, in units of the largest value."""
+    """The largest difference, relative to the largest value."""
     assert found.shape == expected.shape
     return float((found - expected).abs().max() / expected.abs().max())
 
@@ -124,13 +124,13 @@ def logits(lm: LanguageModel, tokens: Tensor) -> Tensor:
         return lm.module(input_ids=tokens, use_cache=False).logits
 
 
-def test_every_site_and_the_logits_are_those_of_eager_attention(lm, folder, points):
+def test_activations_at_every_site_and_logits_equal_those_of_eager_attention(lm, folder, points):
     expected, found = eager(folder, points, TOKENS), read(lm.module, points, TOKENS)
     assert max(distance(found[point], expected[str(point)]) for point in points) < 1e-5
     assert distance(logits(lm, TOKENS), expected["logits"]) < 1e-5
 
 
-def test_what_the_config_switches_on_makes_a_difference(name, folder, points):
+def test_each_feature_of_the_config_changes_the_logits(name, folder, points):
     with_it = eager(folder, points, TOKENS)
     for key, off in FAMILIES[name][2].items():
         config = transformers.AutoConfig.from_pretrained(folder)
@@ -138,14 +138,14 @@ def test_what_the_config_switches_on_makes_a_difference(name, folder, points):
         assert distance(eager(folder, points, TOKENS, config=config)["logits"], with_it["logits"]) > 1e-3, key
 
 
-def test_the_unmodified_activation_spliced_back_changes_no_bit_of_the_logits(lm, points):
+def test_splicing_in_the_unmodified_activation_leaves_the_logits_bitwise_the_same(lm, points):
     clean = logits(lm, TOKENS)
     for point in points:
         with edit(lm.module, point, lambda x: x.clone()):
             assert torch.equal(logits(lm, TOKENS), clean), str(point)
 
 
-def test_padding_at_the_end_of_a_block_changes_nothing_before_it(lm, folder, points):
+def test_padding_changes_no_activation_before_it(lm, folder, points):
     padded = TOKENS[:1].clone()
     padded[:, 15:] = -1
     expected, found = eager(folder, points, TOKENS[:1, :15]), harvest(lm, points, padded)
@@ -154,7 +154,7 @@ def test_padding_at_the_end_of_a_block_changes_nothing_before_it(lm, folder, poi
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_the_sweep_of_the_jumprelu_paper_runs_to_its_end_on_a_small_gemma2(tmp_path):
+def test_the_sweep_of_the_jumprelu_paper_runs_on_a_small_gemma2(tmp_path):
     folder = model_folders.write(tmp_path / "gemma2", GEMMA2[0], **GEMMA2[1])
     words = (
         "sweeps=paper_gemma2_9b", "model=gemma2_9b", f"model.source.hub={folder}", "model.name=small", f"model.layers={LAYERS}",

@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
     return model_folders.write(tmp_path / "model", "llama", **LLAMA)
 
 
-def test_the_text_part_of_a_model_for_images_is_read_where_its_modules_are(tmp_path: Path) -> None:
+def test_the_text_model_of_a_vision_model_is_read_by_its_module_paths(tmp_path: Path) -> None:
     text = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2,
             "num_key_value_heads": 1, "head_dim": 16, "vocab_size": TOKENS + 5, "sliding_window": 8, "initializer_range": 0.2}
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
@@ -45,7 +45,7 @@ def test_the_text_part_of_a_model_for_images_is_read_where_its_modules_are(tmp_p
 MAMBA = {"hidden_size": 32, "state_size": 4, "num_hidden_layers": 3, "pad_token_id": 1}
 
 
-def test_sites_of_another_class_are_refused_with_the_modules_that_there_are(tmp_path: Path) -> None:
+def test_sites_of_another_class_are_refused_with_the_existing_modules(tmp_path: Path) -> None:
     model_folders.write(tmp_path, "mamba", **MAMBA)
     model, tokens = llama(tmp_path), torch.arange(2, 12)[None]
     module = load(model).module
@@ -57,26 +57,26 @@ def test_sites_of_another_class_are_refused_with_the_modules_that_there_are(tmp_
 
 
 @pytest.mark.parametrize("module", ["model.layers.{layer}.self_attn", "lm_head.{layer}"])
-def test_a_module_without_a_tensor_to_read_is_refused_by_its_site(folder: Path, module: str) -> None:
+def test_a_module_without_an_input_tensor_is_refused(folder: Path, module: str) -> None:
     model = llama(folder, sites={"resid": {"module": module, "tensor": "input"}})
     with pytest.raises(UsageError, match=r"model\.sites: .*(self_attn|lm_head)"):
         read(load(model).module, [hook_point(model, "resid", 1)], torch.arange(2, 12)[None])
 
 
-def test_a_site_with_other_braces_than_the_layers_is_refused(folder: Path) -> None:
+def test_a_site_with_another_placeholder_than_layer_is_refused(folder: Path) -> None:
     model = llama(folder, sites={"resid": {"module": "model.layers.{block}", "tensor": "output"}})
     with pytest.raises(UsageError, match=r"model\.sites\.resid\.module=model\.layers\.\{block\}: only \{layer\} may"):
         hook_point(model, "resid", 1)
 
 
-@pytest.mark.parametrize("said", [
+@pytest.mark.parametrize("settings", [
     {"attn_implementation": "flash_attention_2"}, {"return_dict": False}, {"output_hidden_states": True},
     {"output_attentions": True}, {"use_cache": True}, {"torch_dtype": "float16"}, {"dtype": "float16"},
 ])
-def test_what_a_config_says_of_how_it_is_run_changes_nothing(folder: Path, said: dict) -> None:
+def test_settings_of_a_config_for_inference_change_no_activation(folder: Path, settings: dict) -> None:
     point, tokens = hook_point(llama(folder), "resid", 1), torch.arange(2, 26)[None]
     expected = read(load(llama(folder)).module, [point], tokens)[point]
-    change(folder, "config.json", **said)
+    change(folder, "config.json", **settings)
     module = load(llama(folder)).module
     assert torch.equal(read(module, [point], tokens)[point], expected)
     output = module(input_ids=tokens)
@@ -86,7 +86,7 @@ def test_what_a_config_says_of_how_it_is_run_changes_nothing(folder: Path, said:
 RANDOM = {"seed": 0, "num_hidden_layers": 3, "hidden_size": 48, "num_attention_heads": 2, "intermediate_size": 64}
 
 
-def test_a_random_gemma2_is_a_model_like_others() -> None:
+def test_a_random_gemma2_loads() -> None:
     module = load(job(None, "model=tiny", "model.source.random.model_type=gemma2", "model.name=g2")["model"]).module
     assert type(module) is transformers.Gemma2ForCausalLM
 
@@ -101,7 +101,7 @@ def test_a_random_gemma2_is_a_model_like_others() -> None:
     ({"hidden_size": 48}, "model_type"),
     ({"model_type": "bert"}, "not causal"),
 ])
-def test_random_weights_of_no_causal_model_are_refused_in_one_line(settings: dict, message: str) -> None:
+def test_random_weights_of_another_kind_of_model_are_refused_in_one_line(settings: dict, message: str) -> None:
     sites = {"resid": {"module": "bert.encoder.layer.{layer}", "tensor": "output"}}
     sizes = {} if settings.get("model_type") == "t5" else RANDOM
     model = job(None, "model=tiny")["model"] | {"sites": sites, "source": {"random": sizes | settings}}
@@ -122,7 +122,7 @@ def random_model(model_type: str, dtype: str, **more: object) -> dict:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "electra", "camembert", "xlm", "roformer"])
-def test_a_model_whose_tokens_see_later_ones_is_refused_in_every_dtype(model_type: str, dtype: str) -> None:
+def test_a_model_that_is_not_causal_is_refused_in_every_dtype(model_type: str, dtype: str) -> None:
     with pytest.raises(UsageError, match="it is not causal, tokens see later ones"):
         load(random_model(model_type, dtype))
 
@@ -135,5 +135,5 @@ EXPERTS = {"num_local_experts": 4, "num_key_value_heads": 2}
     ("bert", {"is_decoder": True}), ("gpt2", {}), ("mamba", {}), ("rwkv", {}), ("mixtral", EXPERTS), ("gpt_oss", EXPERTS),
     ("jamba", {}), ("gemma2", {"num_key_value_heads": 2}),
 ])
-def test_causal_models_of_many_kinds_are_not_refused_in_any_dtype(model_type: str, more: dict, dtype: str) -> None:
+def test_causal_models_of_many_classes_load_in_every_dtype(model_type: str, more: dict, dtype: str) -> None:
     load(random_model(model_type, dtype, **more))

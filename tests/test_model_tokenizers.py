@@ -1,4 +1,4 @@
-"""The tokenizer of a model's folder, and how long a text its model was made for."""
+"""The tokenizer of a model's folder, and the number of positions of the model."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     return model_folders.write(tmp_path / "model", "llama", **LLAMA)
 
 
-def test_a_tokenizer_that_cuts_and_pads_reads_whole_texts(folder: Path) -> None:
+def test_a_tokenizer_with_truncation_and_padding_encodes_whole_texts(folder: Path) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.enable_truncation(16)
     tokenizer.enable_padding(length=16, pad_id=1, pad_token="<pad>")
@@ -30,7 +30,7 @@ def test_a_tokenizer_that_cuts_and_pads_reads_whole_texts(folder: Path) -> None:
     assert len(long) == len(TEXT) and len(short) == 1
 
 
-def test_a_tokenizer_that_leaves_out_merges_at_random_does_not(tmp_path: Path) -> None:
+def test_a_tokenizer_with_dropout_applies_every_merge(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer((("t", "h"), ("th", "e")), dropout=0.9)
     model_folders.write(tmp_path, "llama", tokenizer, **LLAMA | {"vocab_size": TOKENS + 2})
     found = load_tokenizer(llama(tmp_path)).encode(["the" * 50])
@@ -42,7 +42,7 @@ def test_a_tokenizer_that_leaves_out_merges_at_random_does_not(tmp_path: Path) -
     ("gemma2_2b", "gemma2", {**LLAMA, "head_dim": 16}),
     ("pythia_70m", "gpt_neox", {key: LLAMA[key] for key in LLAMA if key != "num_key_value_heads"}),
 ])
-def test_an_empty_tokenizer_that_stands_in_for_missing_files_is_refused(
+def test_missing_tokenizer_files_are_refused(
     name: str, model_type: str, sizes: dict, tmp_path: Path
 ) -> None:
     model_folders.write(tmp_path, model_type, **sizes)
@@ -51,10 +51,10 @@ def test_an_empty_tokenizer_that_stands_in_for_missing_files_is_refused(
         load_tokenizer(conf(name, tmp_path))
 
 
-def test_a_cached_repository_without_its_tokenizer_is_fetched_not_refused(
+def test_a_cached_repository_without_its_tokenizer_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where only the config was fetched before, as by another program."""
+    """Another program may have fetched only the config."""
     home = tmp_path / "models--owner--name"
     model_folders.write(home / "snapshots" / "1234", "gpt2", n_embd=32, n_layer=3, n_head=2)
     remove(home / "snapshots" / "1234", "tokenizer.json", "tokenizer_config.json")
@@ -77,7 +77,7 @@ def test_a_context_beyond_the_models_positions_is_refused_before_weights_are_rea
         Resources().require_long_enough_text(lm_job(folder, tmp_path, context=65))
 
 
-def test_learned_positions_and_those_of_random_models_are_limits_too(tmp_path: Path) -> None:
+def test_learned_positions_and_those_of_random_models_are_limits(tmp_path: Path) -> None:
     model_folders.write(tmp_path, "gpt2", n_embd=32, n_layer=3, n_head=2, n_positions=48)
     assert load_tokenizer(conf("gpt2", tmp_path)).positions == 48
     assert load_tokenizer(job(None, "model=tiny")["model"]).positions == 512

@@ -1,4 +1,4 @@
-"""Where weights come from, what a damaged or missing file does, and that every site of every model is there."""
+"""The sources of weights, damaged and missing files, and the sites of every model in conf/model."""
 
 import argparse
 import hashlib
@@ -31,7 +31,7 @@ HUB = [name for name in MODELS if "hub" in (source := OmegaConf.load(CONF / f"{n
 CODE = 'def f(x):\n    if x:\n\treturn "ä 🤗"  # tabs,\r\n\n\n        spaces   \n'
 WIDTH = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 64, "pad_token_id": 0}
 GROUPED = {**WIDTH, "intermediate_size": 80, "num_key_value_heads": 1, "head_dim": 32}
-FAMILIES = {  # what each model is built of: model_type, sizes, width of the heads concatenated
+FAMILIES = {  # per model: model_type, sizes, width of the concatenated heads
     "gemma3_270m": ("gemma3_text", GROUPED, 64),
     "tiny": ("gemma3_text", GROUPED, 64),
     "gemma2_2b": ("gemma2", GROUPED, 64),
@@ -53,23 +53,23 @@ def config(file: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_is_named_after_its_file_and_its_layer_is_one_it_has(name: str) -> None:
+def test_every_model_has_the_name_of_its_file_and_an_existing_layer(name: str) -> None:
     model = config(name)
     assert model["name"] == name and 0 <= model["layer"] < model["layers"]
     assert "resid" in model["sites"] and all(site["tensor"] in ("input", "output") for site in model["sites"].values())
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "synthetic"])
-def test_every_site_is_where_the_models_family_has_it(name: str) -> None:
+def test_every_site_has_the_width_of_its_model_class(name: str) -> None:
     model_type, sizes, heads = FAMILIES[name]
     torch.manual_seed(0)
     settings = transformers.AutoConfig.for_model(model_type, **sizes)
     module = transformers.AutoModelForCausalLM.from_config(settings).eval()
     seen, tokens = {}, torch.arange(2 * 5).view(2, 5)
     for site, point in config(name)["sites"].items():
-        part = module.get_submodule(point["module"].format(layer=1))
+        submodule = module.get_submodule(point["module"].format(layer=1))
         pick = (lambda _, i, o, site=site: seen.update({site: (i, o)})) if point["tensor"] == "output" else None
-        part.register_forward_hook(pick or (lambda _, i, o, site=site: seen.update({site: (o, i)})))
+        submodule.register_forward_hook(pick or (lambda _, i, o, site=site: seen.update({site: (o, i)})))
     with torch.no_grad():
         states = module(tokens, output_hidden_states=True).hidden_states
     read = {site: value if isinstance(value, Tensor) else value[0] for site, (_, value) in seen.items()}
@@ -80,8 +80,8 @@ def test_every_site_is_where_the_models_family_has_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "synthetic"])
-def test_mlp_is_what_the_block_adds_to_the_residual_stream_last(name: str) -> None:
-    """In parallel blocks attention is added too, so it is silenced."""
+def test_mlp_is_what_the_block_adds_last_to_the_residual_stream(name: str) -> None:
+    """Parallel blocks also add attention, so its output projection is set to zero."""
     model_type, sizes, _ = FAMILIES[name]
     torch.manual_seed(0)
     settings = transformers.AutoConfig.for_model(model_type, **sizes)
@@ -102,7 +102,7 @@ def test_mlp_is_what_the_block_adds_to_the_residual_stream_last(name: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_tiny_is_frozen_small_and_the_same_in_every_process() -> None:
+def test_tiny_is_frozen_and_the_same_in_every_process() -> None:
     start = time.perf_counter()
     module = load(config("tiny")).module
     assert time.perf_counter() - start < 2
@@ -117,7 +117,7 @@ def test_tiny_is_frozen_small_and_the_same_in_every_process() -> None:
     assert float(subprocess.run(run, capture_output=True, text=True, check=True).stdout) == total
 
 
-def test_building_tiny_leaves_the_random_numbers_of_others_alone() -> None:
+def test_building_tiny_keeps_the_global_random_state() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -125,7 +125,7 @@ def test_building_tiny_leaves_the_random_numbers_of_others_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_bytes_are_tokens_and_special_tokens_are_none_of_them() -> None:
+def test_tinys_tokens_are_bytes_and_special_tokens() -> None:
     tokenizer = load_tokenizer(config("tiny"))
     [ids] = tokenizer.encode([CODE])
     assert bytes(token - 3 for token in ids).decode() == CODE == tokenizer.decode([tokenizer.bos, *ids])
@@ -134,12 +134,12 @@ def test_bytes_are_tokens_and_special_tokens_are_none_of_them() -> None:
     assert load_tokenizer(config("tiny", bos=False)).bos is None
 
 
-def test_dtype_is_the_one_of_the_file() -> None:
+def test_the_dtype_is_that_of_the_config() -> None:
     assert load(config("tiny", dtype="bfloat16")).module.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(("amx", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_is_bfloat16_unless_the_processor_multiplies_it_slowly(
+def test_dtype_auto_is_bfloat16_on_a_gpu_or_with_amx_and_float32_otherwise(
     amx: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
@@ -152,11 +152,11 @@ def test_a_wrong_number_of_layers_is_refused() -> None:
         load(config("tiny", layers=5))
 
 
-# GGUF inside a pip package: a small one is written here
+# GGUF inside a pip package
 
 
 def write_gguf(path: Path) -> np.ndarray:
-    """A Llama of one block with Q8_0 weights and a tokenizer of bytes, "re" and "tu"; returns the embedding."""
+    """Writes a Llama of one block with Q8_0 weights and the tokens bytes, "re" and "tu"; returns the embedding."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     writer, tokens = gguf.GGUFWriter(path, "llama"), ["<s>", "</s>", *bytes_to_unicode().values(), "re", "tu"]
@@ -189,7 +189,7 @@ def small_gguf(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, np.ndar
 
 @pytest.fixture
 def packaged(small_gguf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The small GGUF in two halves, in two packages that must not be run."""
+    """The config of a small GGUF in two halves, in two packages whose code must not run."""
     whole = small_gguf[0]
     for name, half in (("fakepart1", whole[:100_000]), ("fakepart2", whole[100_000:])):
         (tmp_path / "site" / name / "data").mkdir(parents=True)
@@ -208,7 +208,7 @@ def cached(model: dict[str, Any], tmp_path: Path) -> Path:
     return tmp_path / "cache" / "saesweep" / "models" / model["source"]["sha256"]
 
 
-def test_a_gguf_in_parts_is_dequantised_to_its_values(packaged: dict[str, Any], small_gguf: Any) -> None:
+def test_a_gguf_in_parts_is_dequantised(packaged: dict[str, Any], small_gguf: Any) -> None:
     language_model = load(packaged)
     found = language_model.module.get_input_embeddings().weight
     assert torch.equal(found, torch.from_numpy(small_gguf[1]).bfloat16())
@@ -217,12 +217,12 @@ def test_a_gguf_in_parts_is_dequantised_to_its_values(packaged: dict[str, Any], 
     assert len(ids) == len(CODE.encode()) - 2 and language_model.tokenizer.bos == 0
 
 
-def test_the_tokenizer_comes_without_weights(packaged: dict[str, Any], tmp_path: Path) -> None:
+def test_the_tokenizer_loads_without_weights(packaged: dict[str, Any], tmp_path: Path) -> None:
     assert load_tokenizer(packaged).positions == 64 == load_tokenizer(packaged).positions  # converted, then cached
     assert [path.name for path in cached(packaged, tmp_path).iterdir()] == ["tokenizer"]
 
 
-def test_what_was_converted_once_is_read_without_the_package(packaged: dict[str, Any], tmp_path: Path) -> None:
+def test_a_converted_model_loads_without_the_package(packaged: dict[str, Any], tmp_path: Path) -> None:
     before = load(packaged).module.state_dict()
     shutil.rmtree(tmp_path / "site")
     after = load(packaged).module.state_dict()
@@ -231,10 +231,10 @@ def test_what_was_converted_once_is_read_without_the_package(packaged: dict[str,
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "half"])
-def test_a_damaged_cache_is_made_again(
+def test_a_damaged_cache_is_rebuilt(
     packaged: dict[str, Any], tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = {key: value.clone() for key, value in load(packaged).module.state_dict().items()}  # not a map of the file
+    before = {key: value.clone() for key, value in load(packaged).module.state_dict().items()}  # not a memory map of the file
     weights = cached(packaged, tmp_path) / "weights" / "model.safetensors"
     data = bytearray(weights.read_bytes())
     if damage == "flip":
@@ -252,7 +252,7 @@ def test_a_damaged_cache_is_made_again(
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate"])
-def test_a_corrupt_or_truncated_package_is_refused_and_leaves_nothing(
+def test_a_corrupt_or_truncated_package_is_refused_and_leaves_no_file(
     packaged: dict[str, Any], tmp_path: Path, damage: str
 ) -> None:
     half = tmp_path / "site" / "fakepart2" / "data" / "half.gguf"
@@ -281,7 +281,7 @@ def test_a_missing_package_names_the_command_that_installs_it(packaged: dict[str
 @pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("kilobytes", [100, 500])
-def test_a_full_disk_is_said_plainly_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_no_partial_file(
     packaged: dict[str, Any], tmp_path: Path, kilobytes: int
 ) -> None:
     """The first limit stops the GGUF, the second the weights, which are twice its size."""
@@ -309,7 +309,7 @@ def test_a_full_disk_is_said_plainly_and_leaves_nothing(
 
 @pytest.mark.parametrize("name", HUB)
 @pytest.mark.parametrize("loader", [load, load_tokenizer])
-def test_a_hub_model_without_a_network_is_refused_at_once(
+def test_a_hub_model_without_a_network_is_refused_within_seconds(
     name: str, loader: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -321,19 +321,19 @@ def test_a_hub_model_without_a_network_is_refused_at_once(
     assert time.perf_counter() - start < 5
 
 
-def test_offline_is_said_where_the_user_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_HF_HUB_OFFLINE_is_named_as_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match="HF_HUB_OFFLINE forbids"):
         load_tokenizer(config("gpt2", source={"hub": "nobody/nothing", "revision": "main"}))
 
 
 def saved(folder: Path) -> dict:
-    """The config of a model in a folder of its own."""
+    """Saves a model to the folder; returns its config."""
     load(config("tiny")).module.save_pretrained(folder)
     return config("gpt2", source={"hub": str(folder), "revision": "main"}, dtype="float32", layers=3)
 
 
-def test_a_cut_off_file_of_safetensors_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_a_truncated_safetensors_file_is_refused_with_the_fix(tmp_path: Path) -> None:
     model = saved(tmp_path)
     weights = tmp_path / "model.safetensors"
     assert _module(model, torch.float32).dtype == torch.float32
@@ -342,7 +342,7 @@ def test_a_cut_off_file_of_safetensors_is_named_with_what_to_do(tmp_path: Path) 
         _module(model, torch.float32)
 
 
-def test_a_pickle_is_not_loaded_though_there_is_nothing_else(tmp_path: Path) -> None:
+def test_a_pickle_is_refused_even_if_there_are_no_other_weights(tmp_path: Path) -> None:
     model = saved(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save({}, tmp_path / "pytorch_model.bin")
@@ -350,7 +350,7 @@ def test_a_pickle_is_not_loaded_though_there_is_nothing_else(tmp_path: Path) -> 
         _module(model, torch.float32)
 
 
-def test_weights_saved_again_in_the_same_folder_are_other_weights(tmp_path: Path) -> None:
+def test_the_identity_of_weights_changes_with_their_content_and_not_with_their_time_stamp(tmp_path: Path) -> None:
     model = saved(tmp_path)
     before = weights_identity(model)
     assert before and weights_identity(model) == before and weights_identity(config("tiny")) is None
@@ -362,7 +362,7 @@ def test_weights_saved_again_in_the_same_folder_are_other_weights(tmp_path: Path
 
 
 def shards_in(folder: Path, index: str) -> Path:
-    """Moves the weights into a subfolder, where the index, or the config's own, names them."""
+    """Moves the weights into a subfolder, and writes an index that names them."""
     (folder / "parts").mkdir()
     part = (folder / "model.safetensors").rename(folder / "parts" / "model-00001-of-00001.safetensors")
     with safetensors.safe_open(part, "np") as content:
@@ -372,7 +372,7 @@ def shards_in(folder: Path, index: str) -> Path:
 
 
 @pytest.mark.parametrize("index", ["model.safetensors.index.json", "parts/own.safetensors.index.json"])
-def test_weights_in_a_subfolder_that_an_index_names_are_known_by_their_content(index: str, tmp_path: Path) -> None:
+def test_the_identity_covers_weights_that_an_index_names_in_a_subfolder(index: str, tmp_path: Path) -> None:
     model = saved(tmp_path)
     part = shards_in(tmp_path, index)
     if index.startswith("parts"):
@@ -385,7 +385,7 @@ def test_weights_in_a_subfolder_that_an_index_names_are_known_by_their_content(i
 
 
 @pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 3, "b": "missing.safetensors"}}'])
-def test_a_damaged_index_is_left_to_the_loading_to_refuse(index: str, tmp_path: Path) -> None:
+def test_a_damaged_index_does_not_break_the_identity(index: str, tmp_path: Path) -> None:
     model = saved(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text(index)
     assert set(weights_identity(model)) == {"weights", "config", "tokenizer"}
@@ -400,7 +400,7 @@ installed = pytest.mark.skipif(
 
 @pytest.mark.slow
 @installed
-def test_the_default_model_reads_python_source_and_needs_bos() -> None:
+def test_the_default_model_has_a_low_loss_on_python_source_with_bos() -> None:
     language_model = load(config("gemma3_270m"))
     [ids] = language_model.tokenizer.encode([inspect.getsource(argparse)])
     pieces = torch.tensor(ids[: 4 * 127]).view(4, 127)
@@ -416,7 +416,7 @@ def test_the_default_model_reads_python_source_and_needs_bos() -> None:
 
 
 @installed
-def test_the_default_tokenizer_loses_nothing_of_python_source() -> None:
+def test_the_default_tokenizer_decodes_python_source_to_itself() -> None:
     tokenizer, source = load_tokenizer(config("gemma3_270m")), inspect.getsource(argparse)
     for text in (CODE, source):
         [ids] = tokenizer.encode([text])
