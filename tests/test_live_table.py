@@ -1,4 +1,4 @@
-"""The live table, as a terminal shows it."""
+"""The live table, on an emulated terminal."""
 
 import os
 import pty
@@ -18,11 +18,11 @@ __all__ = ["faulty"]  # a fixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 LINES, COLUMNS = 30, 110
-LONG = ("tokens=32_000", "text.repeat=true")  # several refreshes of the table, however fast the machine
+LONG = ("tokens=32_000", "text.repeat=true")  # long enough for several refreshes of the table
 
 
 def watched(words, folder, lines=LINES, env=os.environ):
-    """Run on a terminal; every screen on which something had changed, and the exit code."""
+    """Runs a command on a terminal: all its screens, all lines at the end with the scrollback, and the exit code."""
     inside, outside = pty.openpty()
     ioctl(outside, termios.TIOCSWINSZ, struct.pack("HHHH", lines, COLUMNS, 0, 0))
     environment = env | {"TERM": "xterm", "LINES": str(lines), "COLUMNS": str(COLUMNS)}
@@ -35,12 +35,12 @@ def watched(words, folder, lines=LINES, env=os.environ):
             continue
         try:
             data = os.read(inside, 65536)
-        except OSError:  # the last process has closed it
+        except OSError:  # the last process has closed the terminal
             break
         stream.feed(data)
         screens.append([line.rstrip() for line in screen.display])
-    gone = ["".join(line[i].data for i in range(COLUMNS)).rstrip() for line in screen.history.top]
-    return screens, gone + screens[-1], process.wait(30)
+    scrolled = ["".join(line[i].data for i in range(COLUMNS)).rstrip() for line in screen.history.top]
+    return screens, scrolled + screens[-1], process.wait(30)
 
 
 def rows(screen):
@@ -53,23 +53,23 @@ def sweep(tmp_path):
     return command(write_text(tmp_path, 200), "arch=topk,jumprelu", "sparsity=3,6", *LONG, "name=seen")
 
 
-def test_one_table_with_a_row_per_sae_is_rewritten_in_place_and_gives_way_to_the_answer(sweep, tmp_path):
+def test_one_table_with_a_row_per_sae_is_updated_in_place_and_removed_at_the_end(sweep, tmp_path):
     screens, everything, code = watched(sweep, tmp_path)
     assert code == 0
     live = [rows(screen) for screen in screens if any("dead" in line and "state" in line for line in screen)]
     full = [table for table in live if len(table) == 4]
-    assert full and max(len(table) for table in live) == 4, "never a second table below the first"
+    assert full and max(len(table) for table in live) == 4, "there is never a second table"
     states = {row[-1] for table in full for row in table}
     assert "training" in states and states <= {"waiting", "training", "evaluating", "finished"}
     training = [row for table in full for row in table if row[-1] == "training"]
     assert any(row[2:4] == ["topk", "3"] and row[7:9] == ["of", "3"] and 0 < float(row[6]) < 12 for row in training)
     assert any("/s  " in line and "s left" in line for screen in screens for line in screen)
-    assert not [line for line in everything if "dead   state" in line], "the table is gone"
+    assert not [line for line in everything if "dead   state" in line], "the table is removed"
     text = "\n".join(everything)
     assert text.index("4 SAEs to train in 1 group") < text.index("thresholds shifted") < text.index("Comparison at the same L0")
 
 
-def test_where_there_is_no_room_the_ones_that_matter_are_shown_and_all_are_counted(sweep, tmp_path):
+def test_a_short_terminal_shows_some_rows_and_counts_all(sweep, tmp_path):
     screens, _, code = watched(sweep, tmp_path, lines=8)
     assert code == 0
     live = [screen for screen in screens if any("training" in line and "," not in line for line in screen)]
@@ -77,7 +77,7 @@ def test_where_there_is_no_room_the_ones_that_matter_are_shown_and_all_are_count
     assert any("4 training" in line for screen in screens for line in screen)
 
 
-def test_a_failed_sae_is_shown_as_failed_while_the_others_go_on(request, tmp_path):
+def test_a_failed_sae_is_shown_as_failed_while_the_others_continue(request, tmp_path):
     request.getfixturevalue("faulty")("faults.TurnsNaN")
     words = command(write_text(tmp_path, 200), "arch=topk,faulty", "sparsity=3", *LONG, "name=seen")
     screens, everything, code = watched([*words, "--config-dir", "mine"], tmp_path, env=ENV_WITH_FAULTS)

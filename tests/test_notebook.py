@@ -1,4 +1,4 @@
-"""A finished sweep in a notebook: what is loaded is what was trained and measured."""
+"""Finished sweeps in a notebook: loaded SAEs and models reproduce the evaluation."""
 
 import re
 from dataclasses import replace
@@ -35,7 +35,7 @@ def held_out(reference_sweep):
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_a_loaded_sae_has_the_numbers_of_its_evaluation(reference_sweep, held_out, arch):
+def test_a_loaded_sae_reproduces_the_metrics_of_its_evaluation(reference_sweep, held_out, arch):
     sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / arch / "4")
     lm = saesweep.language_model(sae)
     x = harvest(lm, [sae.point], held_out.tokens)[sae.point]
@@ -48,7 +48,7 @@ def test_a_loaded_sae_has_the_numbers_of_its_evaluation(reference_sweep, held_ou
 
 
 @pytest.mark.parametrize("arch", ["jumprelu", "topk"])
-def test_splice_gives_the_loss_of_the_evaluation(reference_sweep, held_out, arch):
+def test_splice_reproduces_the_loss_of_the_evaluation(reference_sweep, held_out, arch):
     sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / arch / "4")
     lm = saesweep.language_model(sae)
     tokens = held_out.tokens[: blocks_of(held_out, 256)]
@@ -59,7 +59,7 @@ def test_splice_gives_the_loss_of_the_evaluation(reference_sweep, held_out, arch
     assert ce.result() == pytest.approx(sae.metrics["ce_sae"], rel=1e-5) and ce.result() != sae.metrics["ce_clean"]
 
 
-def test_outside_of_splice_the_model_is_as_it_was_and_latents_can_be_changed_inside(reference_sweep, held_out):
+def test_splice_can_change_latents_and_restores_the_model(reference_sweep, held_out):
     sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / "topk" / "4")
     lm = saesweep.language_model(sae)
     tokens = held_out.tokens[:2].clamp(min=0)
@@ -78,14 +78,14 @@ def test_outside_of_splice_the_model_is_as_it_was_and_latents_can_be_changed_ins
     assert not torch.equal(with_it, before) and not torch.equal(with_it, without_latents)
 
 
-def test_results_are_the_rows_of_the_csv_and_their_folders_load(reference_sweep, monkeypatch):
+def test_results_has_the_rows_of_the_csv_and_folders_that_load(reference_sweep, monkeypatch):
     monkeypatch.chdir(reference_sweep.parent)
     df, csv = saesweep.results("default"), pd.read_csv(reference_sweep / "pareto.csv")
     pd.testing.assert_frame_equal(df.drop(columns="folder"), csv.drop(columns="path"), check_dtype=False)
     assert saesweep.load(df["folder"][0]).folder == reference_sweep / csv["path"][0]
 
 
-def test_a_folder_without_an_sae_is_refused_with_where_there_are_some(reference_sweep, tmp_path):
+def test_a_folder_without_an_sae_is_refused_with_examples_of_folders_below_it(reference_sweep, tmp_path):
     with pytest.raises(UsageError, match=r"holds no finished SAE; there are 5 below it, such as .*/4"):
         saesweep.load(reference_sweep)
     with pytest.raises(UsageError, match="holds no finished SAE: give a job's folder"):
@@ -105,8 +105,8 @@ def test_the_example_of_the_documentation_runs(reference_sweep, monkeypatch, cap
 
 
 @pytest.fixture
-def of_a_folder(tmp_path):
-    """An SAE of a model in a local folder."""
+def sae_and_folder(tmp_path):
+    """An SAE of a model in a local folder, and that folder."""
     model = llama(model_folders.write(tmp_path / "model", "llama", **LLAMA))
     content = models.weights_identity(model)
     checkpoints.write_origin(tmp_path / "sae", {"model": model | {"content": content}})
@@ -118,8 +118,8 @@ def of_a_folder(tmp_path):
 @pytest.mark.parametrize(("part", "file"), [
     ("weights", "model.safetensors"), ("config", "config.json"), ("tokenizer", "tokenizer.json"),
 ])
-def test_a_model_that_has_changed_since_the_training_is_refused_by_the_part_that_has(of_a_folder, part, file):
-    sae, folder = of_a_folder
+def test_a_model_that_changed_since_the_training_is_refused_with_the_changed_part(sae_and_folder, part, file):
+    sae, folder = sae_and_folder
     assert saesweep.language_model(sae).tokenizer.vocab_size == TOKENS
     content = (folder / file).read_bytes()
     (folder / file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if part == "weights" else content + b" ")
@@ -128,8 +128,8 @@ def test_a_model_that_has_changed_since_the_training_is_refused_by_the_part_that
 
 
 @pytest.mark.parametrize("written", [None, "{", "[]", "{}"])
-def test_where_it_is_not_known_what_an_sae_was_trained_on_the_model_is_given_with_a_warning(of_a_folder, written, caplog):
-    sae, _ = of_a_folder
+def test_without_a_readable_origin_the_model_loads_with_a_warning(sae_and_folder, written, caplog):
+    sae, _ = sae_and_folder
     (sae.folder / checkpoints.ORIGIN).unlink()
     if written is not None:
         (sae.folder / checkpoints.ORIGIN).write_text(written)
@@ -137,16 +137,16 @@ def test_where_it_is_not_known_what_an_sae_was_trained_on_the_model_is_given_wit
     assert "whether model=small has changed since is not known" in caplog.text
 
 
-def test_another_commit_of_the_model_is_a_warning(of_a_folder, caplog, monkeypatch):
-    sae, _ = of_a_folder
+def test_another_commit_of_the_model_is_a_warning(sae_and_folder, caplog, monkeypatch):
+    sae, _ = sae_and_folder
     checkpoints.write_origin(sae.folder, {"model": {"content": {"commit": "abc"}}})
     monkeypatch.setattr(models, "weights_identity", lambda model: {"commit": "def"})
     saesweep.language_model(sae)
     assert "trained on commit abc, now it is def" in caplog.text
 
 
-def test_a_folder_of_a_model_that_is_gone_is_refused(of_a_folder):
-    sae, folder = of_a_folder
+def test_a_missing_folder_of_a_model_is_refused(sae_and_folder):
+    sae, folder = sae_and_folder
     folder.rename(folder.with_name("moved"))
     with pytest.raises(UsageError, match="there is no such folder"):
         saesweep.language_model(sae)
@@ -156,12 +156,12 @@ def test_a_folder_of_a_model_that_is_gone_is_refused(of_a_folder):
 
 
 def slope(sae):
-    """Of a latent's activation in its pre-activation, where it is active."""
+    """The derivative of an active latent with respect to its pre-activation."""
     return sae.r_mag.exp() if hasattr(sae, "r_mag") else torch.ones(sae.d_sae)
 
 
 @pytest.mark.parametrize("arch", sorted(path.stem for path in (ROOT / "conf" / "arch").glob("*.yaml")))
-def test_encode_and_decode_of_every_architecture_have_the_gradients_of_the_dense_formulas(arch):
+def test_encode_and_decode_have_the_gradients_of_the_dense_formulas(arch):
     torch.manual_seed(0)
     sae = build(job(None, f"arch={arch}"), d_in=16).requires_grad_(False)
     x, g = torch.randn(20, 16, requires_grad=True), torch.randn(20, sae.d_sae)
@@ -176,7 +176,7 @@ def test_encode_and_decode_of_every_architecture_have_the_gradients_of_the_dense
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_the_gradient_through_splice_is_that_of_a_dense_computation(reference_sweep, held_out, arch):
+def test_the_gradient_through_splice_equals_that_of_a_dense_computation(reference_sweep, held_out, arch):
     sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / arch / "4")
     lm = saesweep.language_model(sae)
     tokens = held_out.tokens[:3].clamp(min=0)
@@ -212,7 +212,7 @@ def test_the_gradient_through_splice_is_that_of_a_dense_computation(reference_sw
     assert of_embeds.abs().max() > 0 and of_latents.abs().max() > 0
 
 
-def test_the_attribution_of_latents_predicts_what_a_small_change_of_them_does(reference_sweep, held_out):
+def test_the_attribution_of_latents_predicts_the_effect_of_a_small_change(reference_sweep, held_out):
     sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / "relu" / "4")
     lm, tokens, kept = saesweep.language_model(sae), held_out.tokens[:3].clamp(min=0), []
     lm.module.double()
@@ -232,7 +232,7 @@ def test_the_attribution_of_latents_predicts_what_a_small_change_of_them_does(re
     assert difference == pytest.approx(2e-2 * float(kept[0].grad.norm()), rel=1e-2)
 
 
-def test_the_weights_of_an_sae_take_gradients_where_they_are_asked_to(reference_sweep, held_out):
+def test_the_weights_of_an_sae_get_gradients_with_requires_grad(reference_sweep, held_out):
     sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / "topk" / "4")
     lm, tokens = saesweep.language_model(sae), held_out.tokens[:1].clamp(min=0)
     with saesweep.splice(lm, sae):
@@ -244,7 +244,7 @@ def test_the_weights_of_an_sae_take_gradients_where_they_are_asked_to(reference_
     assert all(parameter.grad is None for parameter in lm.module.parameters())
 
 
-def test_the_evaluation_takes_no_gradients(reference_sweep):
+def test_the_evaluation_runs_without_gradients(reference_sweep):
     sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / "topk" / "4").requires_grad_(True)
     enabled = []
     sae.register_forward_hook(lambda *_: enabled.append(torch.is_grad_enabled()))

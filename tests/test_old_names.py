@@ -1,4 +1,4 @@
-"""What the layout before the packages has left: names of modules, and the folder of an SAE that it trained (old_layout/)."""
+"""Compatibility with the layout before the packages: module names, and the folder of an SAE trained then (old_layout/)."""
 import runpy
 import shutil
 import sys
@@ -17,20 +17,20 @@ from saesweep.storage import files
 from saesweep.sweep import job_record
 from saesweep.sweep.jobs import job_of
 
-LEFT = ROOT / "tests/old_layout"
+OLD_LAYOUT = ROOT / "tests/old_layout"
 FOLDER = Path("outputs/ranks/synthetic/resid.0/topk/8")
 NOW_PACKAGES = ("saesweep.training", "saesweep.evaluation", "saesweep.sweep.engines")
 
 
 @pytest.fixture
-def left(tmp_path, monkeypatch):
-    """The working directory in which the old code trained an SAE: its settings and numbers, without weights."""
-    shutil.copytree(LEFT, tmp_path, dirs_exist_ok=True)
+def old_folder(tmp_path, monkeypatch):
+    """The folder of an SAE that the old code trained, with settings and metrics and without weights."""
+    shutil.copytree(OLD_LAYOUT, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return FOLDER
 
 
-def test_every_module_that_has_moved_is_imported_by_its_old_name():
+def test_every_moved_module_is_imported_by_its_old_name():
     for old, new in old_names.NEW.items():
         module = import_module(new)
         assert old in NOW_PACKAGES or import_module(old) is module, old
@@ -38,13 +38,13 @@ def test_every_module_that_has_moved_is_imported_by_its_old_name():
 
 
 @pytest.mark.parametrize("package, name", [*zip(NOW_PACKAGES, ("SAESweep", "Subject", "Engine"), strict=True)])
-def test_a_package_that_has_taken_the_name_of_a_module_has_what_the_module_had(package, name):
+def test_a_package_with_the_name_of_an_old_module_has_the_modules_names(package, name):
     assert getattr(import_module(package), name) is getattr(import_module(old_names.NEW[package]), name)
     with pytest.raises(AttributeError):
         import_module(package).no_such_name  # noqa: B018
 
 
-def test_an_unknown_module_is_as_unknown_as_before():
+def test_an_unknown_module_raises_ModuleNotFoundError():
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'saesweep\.modles'"):
         import_module("saesweep.modles")
 
@@ -65,12 +65,12 @@ def test_a_documented_command_runs_by_its_old_name(module, monkeypatch, capsys):
     ("saesweep.sweep.before.Refuse", "saesweep.sweep.preflight.Refuse"),
     ("saesweep.sweep.run.train_group", "saesweep.sweep.group.train_group"),
 ])
-def test_a_class_or_function_that_a_config_names_is_found_by_its_old_name(old, new):
+def test_classes_and_functions_in_configs_are_found_by_their_old_names(old, new):
     assert old_names.current(old) == old_names.current(new) == new
     assert get_object(old) is get_object(new)
 
 
-def test_a_strategy_of_the_old_name_is_the_one_of_today():
+def test_the_old_name_of_a_strategy_is_replaced_by_the_new_one():
     words = ("model=synthetic", "arch=topk", "trainer=ddp_sim")
     old, new = (job_of(composed(*words, *more, always=(), whole=True), single=True).settings
                 for more in (["trainer.strategy._target_=saesweep.strategies.PerMember"], []))
@@ -78,13 +78,13 @@ def test_a_strategy_of_the_old_name_is_the_one_of_today():
     assert check(old) is None
 
 
-def test_what_the_old_code_has_finished_is_finished_and_has_no_other_settings(left):
-    job = job_of(composed(*OmegaConf.load(left / files.OVERRIDES), always=(), whole=True), single=True)
-    assert job.folder == Path.cwd() / left
+def test_an_sae_of_the_old_code_is_finished_and_has_the_same_settings(old_folder):
+    job = job_of(composed(*OmegaConf.load(old_folder / files.OVERRIDES), always=(), whole=True), single=True)
+    assert job.folder == Path.cwd() / old_folder
     assert job_record.differences(job) == [] and job_record.finished(job)["fvu"] == pytest.approx(0.4767, abs=1e-4)
-    assert job.settings == files.settings(left)
+    assert job.settings == files.settings(old_folder)
 
 
-def test_the_run_of_an_sae_in_wandb_has_the_id_that_the_old_code_gave_it(left):
-    member = MemberInfo(left, files.settings(left), "ranks", "synthetic", "resid", 0, "topk", 8, 0)
+def test_the_wandb_run_of_an_sae_has_the_id_of_the_old_code(old_folder):
+    member = MemberInfo(old_folder, files.settings(old_folder), "ranks", "synthetic", "resid", 0, "topk", 8, 0)
     assert member.id == "78f3b51573fa6284"

@@ -1,4 +1,4 @@
-"""With an account: what reaches W&B's server while a sweep runs. The server is a stand-in on this machine."""
+"""W&B online: what its server receives from a running sweep. The server is a stand-in on this machine."""
 
 import csv
 import json
@@ -14,6 +14,8 @@ from wandb_server import KEY, Server
 from saesweep.report.style import STYLES
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
+
+
 @pytest.fixture(scope="module")
 def server():
     with Server() as server:
@@ -26,18 +28,18 @@ def account(server, tmp_path):
     return ENV | folders | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "NETRC": str(tmp_path / "no_netrc")}
 
 
-def test_every_row_reaches_the_server_and_the_folders_say_where_it_can_be_seen(server, account, tmp_path):
+def test_the_server_receives_every_row_and_the_folders_have_the_urls(server, account, tmp_path):
     words = ["arch=topk,relu", "logger=[csv,wandb]", "logger.wandb.live_seconds=0.2", "name=study"]
     done = subprocess.run(command(write_text(tmp_path), *words), cwd=tmp_path, env=account, capture_output=True, text=True)
     assert done.returncode == 0 and "wandb sync" not in done.stdout, done.stdout + done.stderr
     sweep = tmp_path / "outputs/study"
     for folder in saes(sweep):
         history = server.history[id_at(folder, server)]
-        told = [{key.removeprefix("train/"): value for key, value in row.items() if key[0] != "_"} for row in history]
+        logged = [{key.removeprefix("train/"): value for key, value in row.items() if key[0] != "_"} for row in history]
         with (folder / "metrics.csv").open() as file:
-            assert told == [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            assert logged == [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     shown = [row["pareto"] for row in server.history[id_at(sweep, server)]]
-    assert len(shown) > 1 and {table["nrows"] for table in shown} == {2}, "live, and again at the end"
+    assert len(shown) > 1 and {table["nrows"] for table in shown} == {2}, "updated during the training and at its end"
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert not [file for file in files if KEY.encode() in file.read_bytes()] and KEY not in done.stdout + done.stderr
 
@@ -49,7 +51,7 @@ def id_at(folder, server):
     return run
 
 
-def test_the_dashboard_is_saved_with_the_colours_of_the_runs_that_are_there(server, account):
+def test_the_dashboard_is_saved_with_the_colours_of_the_existing_runs(server, account):
     server.archs = {"a1": "topk", "b2": "gated"}
     words = [sys.executable, "-m", "saesweep.report.dashboard", "--entity", "me", "--project", "saesweep", "--name", "mine"]
     done = subprocess.run(words, env=account, capture_output=True, text=True)
@@ -60,7 +62,7 @@ def test_the_dashboard_is_saved_with_the_colours_of_the_runs_that_are_there(serv
     assert colours == {"a1": STYLES["topk"].colour, "b2": STYLES["gated"].colour}
 
 
-def test_a_server_that_cannot_be_reached_leaves_the_runs_offline_and_the_sweep_whole(account, tmp_path, monkeypatch):
+def test_runs_are_offline_if_the_server_cannot_be_reached(account, tmp_path, monkeypatch):
     refuse_network_and_logins(monkeypatch, tmp_path)
     dead = account | {"WANDB_BASE_URL": "http://127.0.0.1:9"}
     script = "from offline import OFFLINE; from saesweep.loggers import wandb_runs; from pathlib import Path; import sys\n"

@@ -1,4 +1,4 @@
-"""The operations over a list: numba's on the CPU and Triton's (in its interpreter) give what PyTorch alone gives."""
+"""The sparse operations: numba's on the CPU and Triton's (in the interpreter) equal those of PyTorch alone."""
 import numpy as np
 import pytest
 import torch
@@ -21,20 +21,20 @@ def backend(request):
     pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
     from saesweep.arch.ops import gpu
 
-    return Moved(gpu) if TRITON == "cuda" else gpu
+    return OnCuda(gpu) if TRITON == "cuda" else gpu
 
 
-class Moved:
-    """The module's operations on a GPU, and what they return or change back on the CPU."""
+class OnCuda:
+    """The module's operations on CUDA copies of CPU tensors; results and changed inputs are copied back."""
 
     def __init__(self, module):
         self.module = module
 
     def __getattr__(self, name):
         def operation(*given):
-            there = tree_map(lambda x: x.cuda() if isinstance(x, torch.Tensor) else x, given)
-            found = getattr(self.module, name)(*there)
-            for x, changed in zip(tree_leaves(given), tree_leaves(there), strict=True):
+            on_gpu = tree_map(lambda x: x.cuda() if isinstance(x, torch.Tensor) else x, given)
+            found = getattr(self.module, name)(*on_gpu)
+            for x, changed in zip(tree_leaves(given), tree_leaves(on_gpu), strict=True):
                 if isinstance(x, torch.Tensor):
                     x.copy_(changed)
             return tree_map(lambda x: x.cpu() if isinstance(x, torch.Tensor) else x, found)
@@ -48,7 +48,7 @@ def drawn(*shape, seed=0):
 
 @pytest.fixture(params=SIZES, ids=str)
 def lists(request):
-    """A list of a tenth of all entries, one row of it and one column empty; its values, a quarter of them zero; x, W_dec."""
+    """A list of a tenth of all entries, with an empty row and an empty column; its values, some of them zero; x, W_dec."""
     batch, d_in, d_sae = request.param
     mask = torch.rand(batch, d_sae, generator=torch.Generator().manual_seed(1)) < 0.1
     mask[3], mask[:, 5] = False, False
@@ -58,7 +58,7 @@ def lists(request):
     return starts_of(mask.sum(1)), rows, columns, f, drawn(batch, d_in, seed=2), drawn(d_sae, d_in, seed=3), drawn(d_in, seed=4)
 
 
-def test_residuals_and_their_products_with_the_decoders_rows_are_those_of_the_definition(backend, lists):
+def test_reconstruct_equals_its_definition(backend, lists):
     starts, rows, columns, f, x, W_dec, b_dec = lists
     found = backend.reconstruct(starts, rows, columns, f, W_dec, b_dec, x)
     torch.testing.assert_close(found, plain.reconstruct(starts, rows, columns, f, W_dec, b_dec, x), rtol=1e-4, atol=1e-4)
@@ -66,7 +66,7 @@ def test_residuals_and_their_products_with_the_decoders_rows_are_those_of_the_de
     torch.testing.assert_close(found[0], dense @ W_dec + b_dec - x, rtol=1e-4, atol=1e-4)
 
 
-def test_sums_over_columns_are_those_of_the_definition(backend, lists):
+def test_sums_over_columns_equal_their_definition(backend, lists):
     _, rows, columns, f, x, W_dec, _ = lists
     order, starts = backend.sort_by_column(columns, len(W_dec))
     for one, other in zip((order, starts), plain.sort_by_column(columns, len(W_dec)), strict=True):
@@ -77,20 +77,20 @@ def test_sums_over_columns_are_those_of_the_definition(backend, lists):
     torch.testing.assert_close(found, plain.sum_columns(order, starts, rows, f, x), rtol=1e-4, atol=1e-4)
 
 
-def test_the_columns_that_fired_are_those_of_the_definition(backend, lists):
+def test_fired_columns_equal_their_definition(backend, lists):
     _, _, columns, f, _, W_dec, _ = lists
     assert torch.equal(backend.fired(columns, f, len(W_dec)), plain.fired(columns, f, len(W_dec)))
 
 
 @pytest.mark.parametrize("k", [0, 7])
-def test_the_chosen_entries_are_those_of_the_definition_and_in_its_order(backend, k, monkeypatch):
+def test_the_chosen_entries_and_their_order_equal_the_definition(backend, k, monkeypatch):
     monkeypatch.setattr(entries, "DENSE_BELOW", 0)
     u, W_enc_T, b_enc = drawn(40, 24), drawn(300, 24, seed=1), drawn(300, seed=2)
     above = None if k else torch.full((300,), 9.0) + drawn(300, seed=3)
     starts, rows, columns, values = backend.choose(u, W_enc_T, b_enc, above, k)
     wanted = plain.choose(u, W_enc_T, b_enc, above, k)
     assert torch.equal(starts_of(torch.bincount(rows, minlength=40)), starts) and len(rows) < 1.3 * len(wanted[1])
-    kept = values != 0  # the GPU lists a few more, rather than wait until it is known which those are
+    kept = values != 0  # the GPU lists a few more, to avoid a synchronisation
     assert kept.all() or backend is not cpu
     rows, columns, values = rows[kept], columns[kept], values[kept]
     assert torch.equal(rows, wanted[1]) and len(rows) > 40
@@ -100,7 +100,7 @@ def test_the_chosen_entries_are_those_of_the_definition_and_in_its_order(backend
 
 @pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="needs a processor with AVX2")
 @pytest.mark.parametrize(("n", "m", "d"), [(5, 16, 2), (203, 48, 640), (64, 4096, 30)])
-def test_the_product_in_int16_is_exact_also_where_its_sums_are_as_large_as_can_be(n, m, d):
+def test_the_product_in_int16_is_exact_for_the_largest_sums(n, m, d):
     most, random = int16.largest(d), np.random.default_rng(0)
     left, right = (random.integers(-most, most, (rows, d), dtype=np.int16, endpoint=True) for rows in (n, m))
     left[0], right[:2] = most, [[most], [-most]]
@@ -110,7 +110,7 @@ def test_the_product_in_int16_is_exact_also_where_its_sums_are_as_large_as_can_b
     assert score[0, 0] == -score[0, 1] == d * most**2 > 2**31 - 2**31 // 100
 
 
-def test_too_many_entries_are_no_list(backend):
+def test_no_list_is_made_of_too_many_entries(backend):
     u, W_enc_T, zero = drawn(40, 24), drawn(300, 24, seed=1), torch.zeros(300)
     for chosen in (backend.choose(u, W_enc_T, zero, zero, 0), backend.choose(u, W_enc_T, zero, None, 200)):
         assert chosen is None
@@ -127,7 +127,7 @@ def updated(backend, grad, weight, beta1, unit):
 @pytest.mark.parametrize("unit", [True, False])
 @pytest.mark.parametrize("beta1", [0.9, 0.0])
 @pytest.mark.parametrize("shape", [(30, 17), (1, 40)], ids=str)
-def test_an_update_of_the_rows_is_that_of_the_definition(backend, shape, beta1, unit):
+def test_the_update_of_rows_equals_its_definition(backend, shape, beta1, unit):
     weight, grad = drawn(*shape), drawn(*shape, seed=1)
     weight /= weight.norm(dim=1, keepdim=True)
     torch.testing.assert_close(backend.grad_and_norms(grad, weight, unit), plain.grad_and_norms(grad, weight, unit))
@@ -139,7 +139,7 @@ def test_an_update_of_the_rows_is_that_of_the_definition(backend, shape, beta1, 
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", [True, False])
 @pytest.mark.parametrize("beta1", [0.9, 0.0])
-def test_a_gradient_that_is_not_formed_does_what_the_formed_one_does(backend, lists, beta1, unit):
+def test_a_deferred_gradient_gives_the_same_update(backend, lists, beta1, unit):
     _, rows, columns, f, x, weight, _ = lists
     weight /= weight.norm(dim=1, keepdim=True)
     sums = Sums(*backend.sort_by_column(columns, len(weight)), rows, f, x)
@@ -152,5 +152,5 @@ def test_a_gradient_that_is_not_formed_does_what_the_formed_one_does(backend, li
         torch.testing.assert_close(updated(module, sums, weight, beta1, unit), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_fp32_on_a_cpu_is_compiled_and_fp64_is_plain():
+def test_fp32_on_a_cpu_uses_compiled_kernels_and_fp64_plain_pytorch():
     assert ops.ops_for(torch.zeros(1)) is cpu and ops.ops_for(torch.zeros(1, dtype=torch.float64)) is plain

@@ -1,4 +1,4 @@
-"""The update of the SAEs: project, clip, Adam, renormalise; in one compiled pass and as written."""
+"""The update of the SAEs: project, clip, Adam, renormalise; compiled and in PyTorch."""
 import pytest
 import torch
 
@@ -16,7 +16,7 @@ def group(dtype=torch.float32, clip=None, lr=0.01, seed=0):
     return {"params": params, "unit": [0], "unclipped": [3], **numbers}
 
 
-def give_gradients(params, seed):
+def set_gradients(params, seed):
     random = torch.Generator().manual_seed(100 + seed)
     for p in params:
         p.grad = torch.randn(p.shape, generator=random, dtype=torch.float64).to(p.dtype)
@@ -29,7 +29,7 @@ def test_the_compiled_update_equals_torchs_adam_on_projected_and_clipped_gradien
     adam = torch.optim.Adam(theirs["params"], lr=0.01)
     for seed in range(5):
         for params in (ours["params"], theirs["params"]):
-            give_gradients(params, seed)
+            set_gradients(params, seed)
         unit, *_, threshold = theirs["params"]
         unit.grad = tangent(unit.grad, unit.data)
         if clip:
@@ -41,32 +41,32 @@ def test_the_compiled_update_equals_torchs_adam_on_projected_and_clipped_gradien
             torch.testing.assert_close(p.data.double(), q.data, rtol=1e-4, atol=1e-5)
 
 
-def test_the_plain_update_is_the_compiled_one_in_another_precision():
+def test_the_plain_update_equals_the_compiled_one():
     plain, compiled = group(torch.float64, clip=0.5), group(clip=0.5)
     optimizers = [UnitRowAdam([plain]), UnitRowAdam([compiled])]
     for seed in range(5):
         for one, optimizer in zip((plain, compiled), optimizers, strict=True):
-            give_gradients(one["params"], seed)
+            set_gradients(one["params"], seed)
             optimizer.step()
     for p, q in zip(plain["params"], compiled["params"], strict=True):
         torch.testing.assert_close(p.data, q.data.double(), rtol=1e-4, atol=1e-5)
 
 
-def test_groups_do_not_touch_each_other_and_one_without_gradients_stays_as_it_is():
+def test_parameter_groups_are_independent_and_one_without_gradients_does_not_change():
     alone, together, idle = group(clip=0.1), group(clip=0.1), group(seed=1)
     before = [p.detach().clone() for p in idle["params"]]
     one, both = UnitRowAdam([alone]), UnitRowAdam([idle, together])
     for seed in range(3):
         for optimizer, own in ((one, alone), (both, together)):
-            give_gradients(own["params"], seed)
+            set_gradients(own["params"], seed)
             optimizer.step()
     assert all(torch.equal(p, q) for p, q in zip(alone["params"], together["params"], strict=True))
     assert all(torch.equal(p, q) for p, q in zip(before, idle["params"], strict=True))
 
 
-def test_a_step_drops_the_gradients_so_that_none_is_used_twice():
+def test_a_step_clears_the_gradients():
     one = group()
-    give_gradients(one["params"], 0)
+    set_gradients(one["params"], 0)
     optimizer = UnitRowAdam([one])
     optimizer.step_group(0)
     once = [p.detach().clone() for p in one["params"]]
@@ -74,24 +74,24 @@ def test_a_step_drops_the_gradients_so_that_none_is_used_twice():
     assert all(torch.equal(p, q) and p.grad is None for p, q in zip(one["params"], once, strict=True))
 
 
-def test_a_gradient_that_is_not_finite_is_not_hidden_by_the_clipping():
+def test_clipping_propagates_a_gradient_that_is_not_finite():
     bad = group(clip=1.0)
-    give_gradients(bad["params"], 0)
+    set_gradients(bad["params"], 0)
     bad["params"][1].grad[3, 4] = float("nan")
     assert clip_factor(1.0, [bad["params"][1].grad.square().sum()]).isnan()
     UnitRowAdam([bad]).step()
     assert not bad["params"][1].isfinite().all() and bad["params"][3].isfinite().all()
 
 
-def test_the_optimizers_state_goes_on_after_being_saved():
+def test_the_optimizer_resumes_from_its_state_dict():
     first, second = group(clip=1.0), group(clip=1.0)
-    whole, broken = UnitRowAdam([first]), UnitRowAdam([second])
+    uninterrupted, resumed = UnitRowAdam([first]), UnitRowAdam([second])
     for seed in range(4):
-        give_gradients(first["params"], seed)
-        whole.step()
-        give_gradients(second["params"], seed)
-        broken.step()
-        state = broken.state_dict()
-        broken = UnitRowAdam([second])
-        broken.load_state_dict(state)
+        set_gradients(first["params"], seed)
+        uninterrupted.step()
+        set_gradients(second["params"], seed)
+        resumed.step()
+        state = resumed.state_dict()
+        resumed = UnitRowAdam([second])
+        resumed.load_state_dict(state)
     assert all(torch.equal(p, q) for p, q in zip(first["params"], second["params"], strict=True))

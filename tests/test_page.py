@@ -1,4 +1,4 @@
-"""pareto.html: its text and tables, and in Chromium every control."""
+"""pareto.html: its text and tables, and every control in Chromium."""
 
 import json
 import math
@@ -15,11 +15,11 @@ from fake_sweep import Sweep
 from saesweep.report import page, style
 from saesweep.report.page import tables, verdict_tables
 
-NASTY = "'</script><img src=x onerror=\"document.title='run'\">&$name"
+HTML_NAME = "'</script><img src=x onerror=\"document.title='run'\">&$name"
 
 
 class Parsed(HTMLParser):
-    """Balanced tags, the rows of every table by its caption, the headings' levels."""
+    """Checks that tags are balanced; collects the rows of every table by its caption, and the levels of the headings."""
 
     def __init__(self, text):
         super().__init__()
@@ -69,7 +69,7 @@ def text(markup):
     return re.sub(r"<br>|&nbsp;|<small>", " ", re.sub(r"<(?!br|small)[^>]*>", "", markup)).strip()
 
 
-# without a browser
+# Without a browser
 
 
 @pytest.mark.parametrize("sweep", [Sweep(), Sweep(("mlp", "attn"), (5, 9), seeds=2, failed=3, unfinished=2)], ids=["9", "72"])
@@ -79,7 +79,7 @@ def test_tags_are_balanced_and_headings_descend_one_level_at_a_time(sweep):
     assert all(b - a <= 1 for a, b in zip(parsed.headings, parsed.headings[1:], strict=False))
 
 
-def test_the_table_holds_every_number_of_every_sae_without_a_script():
+def test_the_table_has_every_number_of_every_sae_without_a_script():
     sweep = Sweep(failed=1)
     header, *rows = Parsed(html(sweep)).tables["One row per SAE"]
     assert set(header) == set(sweep.df.columns) and len(rows) == len(sweep.df) == 9
@@ -94,26 +94,26 @@ def test_the_table_holds_every_number_of_every_sae_without_a_script():
                 assert float(cell) == pytest.approx(expected, rel=5e-4), key
 
 
-def test_the_page_names_no_address_but_the_runs_own():
+def test_the_page_refers_to_no_address_but_the_runs_urls():
     found = set(re.findall(r"https?://[^\"\s]+|@import|<link|\bsrc=|\burl\(|fetch\(", html(Sweep())))
     assert found == {"https://wandb.ai/someone/fake/runs/abc123", "http://www.w3.org/2000/svg"}
     assert "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'" in html(Sweep())
 
 
-def test_the_better_one_is_named_with_how_much_lower_it_is_than_the_other():
+def test_a_verdict_names_the_better_architecture_and_how_much_lower_it_is():
     assert text(verdict_tables._gap(gap(4.2, 3.6, 4.9, "better"), "fvu")) == "jumprelu 4.2% [3.6, 4.9]"
-    turned = text(verdict_tables._gap(gap(-25.0, -50.0, -1.0, "worse"), "fvu"))
-    assert turned == "topk 20.0% [1.0, 33.3]", "1.25 is what 1 is 20% lower than"
+    reversed_ = text(verdict_tables._gap(gap(-25.0, -50.0, -1.0, "worse"), "fvu"))
+    assert reversed_ == "topk 20.0% [1.0, 33.3]", "1 is 20% lower than 1.25"
 
 
-def test_what_is_not_better_is_said_with_its_verdict():
+def test_other_verdicts_are_shown_in_words():
     assert text(verdict_tables._gap(gap(0.4, -0.1, 0.9, "equal"), "fvu")) == "equal within 1% 0.4% [-0.1, 0.9]"
     assert text(verdict_tables._gap(gap(0.4, -0.1, 1.9, "open"), "fvu")) == "not significant 0.4% [-0.1, 1.9]"
     assert text(verdict_tables._gap(gap(-25.0, None, None, "none"), "fvu")) == "no interval -25.0%"
     assert 'class="undecided"' in verdict_tables._gap(gap(0.4, -0.1, 0.9, "equal"), "fvu")
 
 
-def test_what_is_interpolated_is_said_under_the_number():
+def test_interpolation_is_noted_below_the_number():
     found = gap(4.2, 3.6, 4.9, "better") | {"interpolated": "topk", "l0_b": None}
     assert text(verdict_tables._gap(found, "fvu")) == "jumprelu 4.2% [3.6, 4.9] topk interpolated"
 
@@ -131,33 +131,33 @@ def comparison(*blocks):
     return {"places": places, "comparisons": 3}
 
 
-def test_the_answer_for_one_place_is_a_sentence_with_intervals():
-    said = text(verdict_tables.summary(comparison(means(("jumprelu", 0.2), ("gated", -5.3), ("new", 3.0)))))
-    assert said == (
+def test_the_summary_of_one_hook_point_is_a_sentence_with_intervals():
+    summary = text(verdict_tables.summary(comparison(means(("jumprelu", 0.2), ("gated", -5.3), ("new", 3.0)))))
+    assert summary == (
         "Mean FVU over L0 16, 64.2, relative to topk 0.1000: jumprelu 0.1000, not significant: 0.2% [-0.8, 1.2]; "
         "gated 0.1000, 5.3% [4.3, 6.3] higher; new 0.1000, 3.0% [2.0, 4.0] lower.95% intervals over 3 seeds. "
         "3 comparisons; * marks those significant after Holm's correction."
     )
 
 
-def test_the_answer_for_several_places_counts_them():
-    said = text(verdict_tables.summary(comparison(*(means(("jumprelu", p), ("gated", -5.0)) for p in (0.2, 3.0, -0.5)))))
+def test_the_summary_of_several_hook_points_counts_them():
+    summary = text(verdict_tables.summary(comparison(*(means(("jumprelu", p), ("gated", -5.0)) for p in (0.2, 3.0, -0.5)))))
     expected = "Mean FVU at 3 hook points, relative to topk: jumprelu lower at 1, not significant at 2; gated higher at 3."
-    assert said.startswith(expected)
+    assert summary.startswith(expected)
 
 
-def test_places_without_means_are_not_counted_and_what_was_measured_on_other_text_is_said():
+def test_hook_points_without_means_are_not_counted_and_different_texts_are_reported():
     without = means() | {"means": [], "reference": None, "mean_over_l0": [], "on_other_text": [["a", "b"], ["a", "c"]]}
-    said = text(verdict_tables.summary(comparison(means(("gated", -5.0)), means(("gated", -4.0)), without)))
-    assert said.startswith("Mean FVU at 2 hook points, relative to topk: gated higher at 2.")
-    assert said.endswith("Not compared, measured on different text: a and b; a and c.")
+    summary = text(verdict_tables.summary(comparison(means(("gated", -5.0)), means(("gated", -4.0)), without)))
+    assert summary.startswith("Mean FVU at 2 hook points, relative to topk: gated higher at 2.")
+    assert summary.endswith("Not compared, measured on different text: a and b; a and c.")
 
 
-def test_a_sweep_with_one_seed_says_on_the_page_what_that_means():
+def test_the_page_of_a_sweep_with_one_seed_states_the_limitation():
     one = {"varied": "88 documents", "one_seed": True}
     block = means() | {"gaps": [gap(4.2, 3.6, 4.9, "better") | one]}
-    said = text(verdict_tables.summary(comparison(block)))
-    assert "holds for these two SAEs on this text, and another seed may reverse it" in said
+    summary = text(verdict_tables.summary(comparison(block)))
+    assert "holds for these two SAEs on this text, and another seed may reverse it" in summary
     several = means() | {"gaps": [gap(4.2, 3.6, 4.9, "better")]}
     assert "for these two SAEs" not in text(verdict_tables.summary(comparison(several)))
 
@@ -167,11 +167,11 @@ def test_pairs_are_rows_and_l0_columns():
     tables = Parsed(html(sweep)).tables
     header, *rows = tables["resid, layer 9: which has the lower FVU at each L0, and by what share of the other's"]
     assert header == ["pair", "16", "32", "64"]
-    assert [row[0] for row in rows] == ["jumprelu or topk", "jumprelu or gated", "topk or gated"], "the better first"
+    assert [row[0] for row in rows] == ["jumprelu or topk", "jumprelu or gated", "topk or gated"], "the better one is first"
     assert all(re.fullmatch(r"(jumprelu|topk).\d+\.\d%\*?\[.*\]", cell) for cell in rows[1][1:] + rows[2][1:])
 
 
-def test_what_failed_is_listed_with_the_first_line_of_its_reason_and_what_is_unfinished_with_its_tokens():
+def test_failed_saes_are_listed_with_their_reason_and_unfinished_ones_with_their_tokens():
     sweep = Sweep(failed=1, unfinished=1)
     _, *rows = Parsed(html(sweep)).tables["SAEs without numbers"]
     assert sorted(row[1:] for row in rows) == [
@@ -181,20 +181,20 @@ def test_what_failed_is_listed_with_the_first_line_of_its_reason_and_what_is_unf
     assert "9 SAEs: 7 finished, 1 failed, 1 unfinished" in html(sweep)
 
 
-def test_a_finished_sae_whose_fvu_is_not_a_number_is_listed_too():
+def test_a_finished_sae_whose_fvu_is_nan_is_listed():
     sweep = Sweep()
     sweep.df.loc[2, "fvu"] = math.nan
     _, row = Parsed(html(sweep)).tables["SAEs without numbers"]
     assert row[1:] == ["no number", "its l0 or fvu is not a number"]
 
 
-def test_config_values_that_all_saes_share_are_written_once():
+def test_config_values_common_to_all_saes_are_written_once():
     config = data(Sweep())["config"]
     assert set(config["own"]) == {"arch.name", "sparsity", "arch.warm_start"} and len(config["same"]) == 79
     assert config["same"]["model.revision"] == "null" and config["own"]["arch.warm_start"][:2] == ["0.5", None]
 
 
-def test_a_long_training_curve_is_thinned_to_sixty_rows_with_its_first_and_last():
+def test_a_long_training_curve_is_thinned_to_60_rows_including_first_and_last():
     sweep = Sweep()
     tokens = data(sweep)["details"][0]["curve"]["tokens"]
     assert len(tokens) == 60 and (tokens[0], tokens[-1]) == (
@@ -203,7 +203,7 @@ def test_a_long_training_curve_is_thinned_to_sixty_rows_with_its_first_and_last(
     )
 
 
-def test_only_a_web_address_becomes_a_link_to_a_run():
+def test_only_an_https_url_becomes_a_link_to_a_run():
     sweep = Sweep()
     sweep.details[0] = sweep.details[0]._replace(wandb="javascript:alert(1)")
     details = data(sweep)["details"]
@@ -219,20 +219,20 @@ def test_the_histogram_counts_every_latent_once():
     assert style.histogram(np.zeros(3))[2] == 3
 
 
-def test_the_model_is_named_only_where_there_are_several():
+def test_the_model_is_named_only_if_there_are_several():
     places = [("a", "resid", 9), ("b", "resid", 9)]
     assert (
         tables.title(places[0], places) == "a, resid, layer 9" and tables.title(places[0], places[:1]) == "resid, layer 9"
     )
 
 
-def test_a_sweep_without_anything_makes_a_page():
+def test_an_empty_sweep_has_a_page():
     sweep = Sweep()
     text = page.html(sweep.df.iloc[:0], {"places": [], "failed": [], "unfinished": []}, [], "fake")
     assert "No SAEs yet" in text and Parsed(text).open == []
 
 
-# in Chromium
+# In Chromium
 
 
 @pytest.fixture(scope="module")
@@ -277,9 +277,10 @@ def click(browser, element):
     ActionChains(browser.driver).move_to_element(element).click().perform()
 
 
-def test_the_watch_would_notice_a_request_and_an_error(browser, tmp_path):
-    (tmp_path / "loud.html").write_text("<img src='http://127.0.0.1:9/x'><script>console.error('an error'); nothing()</script>")
-    browser.open(tmp_path / "loud.html").read_logs()
+def test_the_browser_fixture_detects_requests_and_errors(browser, tmp_path):
+    script = "console.error('an error'); nothing()"
+    (tmp_path / "errors.html").write_text(f"<img src='http://127.0.0.1:9/x'><script>{script}</script>")
+    browser.open(tmp_path / "errors.html").read_logs()
     assert browser.requests == ["http://127.0.0.1:9/x"]
     for message in ("an error", "nothing is not defined"):
         assert any(message in line for line in browser.console)
@@ -291,7 +292,7 @@ def titles(browser):
 
 
 def numbers(browser):
-    """SAEs whose points can be seen, and whose rows in the table can be."""
+    """The SAEs whose points and table rows are visible."""
     points = {int(p.get_attribute("data-sae")) for p in browser.all("#panels .point")}
     rows = {int(r.get_attribute("id")[4:]) for r in browser.all("#numbers tbody tr") if not r.get_property("hidden")}
     assert points == rows
@@ -302,7 +303,7 @@ def box(browser, value):
     return browser.one(f"#controls input[value='{value}']")
 
 
-def test_every_metric_with_numbers_can_be_chosen_and_is_drawn(show):
+def test_every_metric_with_values_can_be_chosen_and_is_plotted(show):
     from selenium.webdriver.support.ui import Select
 
     sweep = Sweep()
@@ -322,7 +323,7 @@ def test_every_metric_with_numbers_can_be_chosen_and_is_drawn(show):
         assert browser.one("#uncompared").is_displayed() == (not shown)
 
 
-def test_sites_layers_and_architectures_can_be_left_out(show):
+def test_sites_layers_and_architectures_can_be_deselected(show):
     sweep = Sweep(("resid", "mlp"), (5, 9), failed=2, unfinished=1)
     df, browser = sweep.df, show(sweep)
     assert (
@@ -342,7 +343,7 @@ def test_sites_layers_and_architectures_can_be_left_out(show):
     assert browser.one("#panels").text == "Nothing is selected." and numbers(browser) == set()
 
 
-def test_saes_of_fixed_coefficients_are_points_and_without_numbers_marks_at_the_left(show):
+def test_saes_with_fixed_coefficients_are_points_or_marks_at_the_left_if_unfinished(show):
     sweep = Sweep(archs=("gated", "topk"), fixed=("gated",), seeds=2, unfinished=5)
     browser = show(sweep)
     assert len(numbers(browser)) == 12
@@ -353,12 +354,12 @@ def test_saes_of_fixed_coefficients_are_points_and_without_numbers_marks_at_the_
     assert len(set(edges)) == len(edges) > 0 and min(edges) > browser.one("#panels svg.points").rect["x"] + 70
 
 
-def test_a_page_of_nothing_but_unfinished_fixed_ones_has_its_panels(show):
+def test_a_page_with_only_unfinished_fixed_coefficients_has_panels(show):
     browser = show(Sweep(archs=("gated",), fixed=("gated",), unfinished=3))
     assert len(numbers(browser)) == 3 and titles(browser) == ["resid, layer 9"]
 
 
-def test_many_choices_can_be_taken_all_or_none_at_once(show):
+def test_a_button_selects_all_or_none_of_many_choices(show):
     browser = show(Sweep(archs=("jumprelu", "topk", "gated", "relu", "batchtopk")))
     button = browser.one("#controls button")
     button.click()
@@ -367,23 +368,23 @@ def test_many_choices_can_be_taken_all_or_none_at_once(show):
     assert len(numbers(browser)) == 15
 
 
-def places_of(browser, metric="fvu"):
-    """SAE -> the middle of its mark in the panel of the metric."""
+def positions_of(browser, metric="fvu"):
+    """SAE -> the centre of its mark in the panel of the metric."""
     script = """return [...document.querySelectorAll(`.point[data-panel$=" ${arguments[0]}"]`)].map(p => {
         const ring = p.querySelector(".ring"); return [+p.dataset.sae, +ring.getAttribute("cx"), +ring.getAttribute("cy")] })"""
     return {sae: (x, y) for sae, x, y in browser.run(script, metric)}
 
 
-def test_points_lie_where_their_numbers_say_on_a_linear_and_on_a_logarithmic_axis(show):
+def test_points_are_at_their_values_on_linear_and_logarithmic_axes(show):
     sweep = Sweep(archs=("topk",))
     sweep.df["fvu"] = [0.4, 0.2, 0.1]
     sweep.comparison = {"places": []}
     browser = show(sweep)
-    (x0, y0), (x1, y1), (x2, y2) = places_of(browser).values()
-    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2) and x0 < x1, "doubling L0 is the same step everywhere"
+    (x0, y0), (x1, y1), (x2, y2) = positions_of(browser).values()
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2) and x0 < x1, "L0 is on a logarithmic axis"
     assert y1 - y0 == pytest.approx(2 * (y2 - y1), abs=0.3) and y0 < y1, "less error is lower"
     browser.one("#log").click()
-    (_, y0), (_, y1), (_, y2) = places_of(browser).values()
+    (_, y0), (_, y1), (_, y2) = positions_of(browser).values()
     assert y1 - y0 == pytest.approx(y2 - y1, abs=0.3) and y0 < y1
     tick = browser.run(
         "return [...document.querySelectorAll('#panels text')].find(t => t.textContent === '32').getAttribute('x')"
@@ -391,7 +392,7 @@ def test_points_lie_where_their_numbers_say_on_a_linear_and_on_a_logarithmic_axi
     assert float(tick) == pytest.approx(x1, abs=0.2)
 
 
-def test_a_logarithmic_axis_says_how_many_points_it_cannot_show(show):
+def test_a_logarithmic_axis_counts_the_points_at_or_below_0(show):
     from selenium.webdriver.support.ui import Select
 
     browser = show(Sweep(seeds=2))
@@ -412,10 +413,10 @@ def test_seeds_are_small_points_around_a_mean_in_a_band(show):
     assert len(alone.find_elements("css selector", ".mark")) == 9 and not alone.find_elements("css selector", ".mean, .band")
 
 
-def test_what_failed_or_is_unfinished_is_marked_under_the_axis_at_its_target(show):
+def test_failed_and_unfinished_saes_are_marked_below_the_axis_at_their_target(show):
     sweep = Sweep(archs=("jumprelu", "topk"), seeds=2, failed=2, unfinished=2)
     browser = show(sweep)
-    marks, df = places_of(browser), sweep.df
+    marks, df = positions_of(browser), sweep.df
     floor = browser.run("return document.querySelector('#panels svg').clientHeight") - 40
     rows = {state: {marks[i][1] for i in df.index[df["state"] == state]} for state in ("failed", "unfinished")}
     assert rows == {"failed": {floor - 27}, "unfinished": {floor - 9}}
@@ -427,7 +428,7 @@ def test_what_failed_or_is_unfinished_is_marked_under_the_axis_at_its_target(sho
         assert abs(marks[i][0] - at[str(df["sparsity"][i])]) < 13
 
 
-def test_a_card_tells_a_points_numbers_under_the_pointer_and_in_focus(show):
+def test_a_card_shows_the_metrics_of_the_hovered_or_focused_point(show):
     from selenium.webdriver import ActionChains
 
     sweep = Sweep(archs=("topk",))
@@ -450,7 +451,7 @@ def opened(browser):
     return dialog
 
 
-def test_a_click_opens_all_there_is_about_an_sae(show):
+def test_a_click_opens_the_details_of_an_sae(show):
     sweep = Sweep()
     browser = show(sweep)
     row, details = sweep.df.loc[4], sweep.details[4]
@@ -462,7 +463,7 @@ def test_a_click_opens_all_there_is_about_an_sae(show):
     }
     for name in ("l0", "fvu", "delta_loss", "loss_recovered", "dead"):
         assert float(values[name]) == pytest.approx(row[name], rel=5e-4)
-    assert values["arch.name"] == row["arch"], "what differs from the others stands outside"
+    assert values["arch.name"] == row["arch"], "settings that differ between SAEs are visible"
     assert not dialog.find_element("css selector", "details dl").is_displayed()
     dialog.find_element("css selector", "summary").click()
     assert "model.revision" in dialog.find_element("css selector", "details dl").text
@@ -476,7 +477,7 @@ def test_a_click_opens_all_there_is_about_an_sae(show):
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_the_command_is_copied_also_where_the_clipboard_is_not_open_to_scripts(show, allowed):
+def test_the_command_is_copied_with_and_without_the_clipboard_api(show, allowed):
     browser = show(Sweep())
     permitted = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
     browser.driver.execute_cdp_cmd("Browser.grantPermissions", permitted)
@@ -491,7 +492,7 @@ def test_the_command_is_copied_also_where_the_clipboard_is_not_open_to_scripts(s
 
 
 @pytest.mark.parametrize("how", ["escape", "button"])
-def test_closing_gives_the_focus_back_to_the_point(show, how):
+def test_closing_returns_the_focus_to_the_point(show, how):
     browser = show(Sweep())
     click(browser, browser.one(".point[data-sae='4']"))
     press(browser, key("ESCAPE")) if how == "escape" else browser.one("#close").click()
@@ -500,7 +501,7 @@ def test_closing_gives_the_focus_back_to_the_point(show, how):
     assert focus.get_attribute("data-sae") == "4" and not browser.all(".shown")
 
 
-def test_with_the_keyboard_alone_one_walks_the_points_and_opens_them(show):
+def test_the_keyboard_moves_between_points_and_opens_them(show):
     browser = show(Sweep())
     browser.run("document.querySelector('#controls input[name=arch]:last-of-type').focus()")
     for _ in range(3):
@@ -523,7 +524,7 @@ def test_with_the_keyboard_alone_one_walks_the_points_and_opens_them(show):
     assert browser.driver.switch_to.active_element.get_attribute("data-panel") == "0 delta_loss"
 
 
-def test_with_the_dialog_open_another_point_can_be_clicked_and_other_seeds_chosen(show):
+def test_with_the_dialog_open_another_point_or_seed_can_be_chosen(show):
     sweep = Sweep(seeds=3)
     browser = show(sweep)
     click(browser, browser.one(".point[data-sae='0']"))
@@ -539,7 +540,7 @@ def test_with_the_dialog_open_another_point_can_be_clicked_and_other_seeds_chose
     assert browser.one("#detail button[aria-pressed=true]").text == "1"
 
 
-def test_a_failed_sae_says_why_and_an_unfinished_one_how_far_it_came(show):
+def test_a_failed_sae_shows_its_reason_and_an_unfinished_one_its_tokens(show):
     sweep = Sweep(failed=1, unfinished=1)
     browser, df = show(sweep), sweep.df
     failed, unfinished = (int(df.index[df["state"] == state][0]) for state in ("failed", "unfinished"))
@@ -560,19 +561,19 @@ def test_a_row_of_the_table_opens_its_sae(show):
 
 CONTRAST = """
 const channel = v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
-const light = c => c.slice(0, 3).map(channel).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+const luminance = c => c.slice(0, 3).map(channel).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
 const colour = text => text.match(/[\\d.]+/g).map(Number);
-const behind = e => {
+const background = e => {
   if (!e) return [255, 255, 255];
   const c = colour(getComputedStyle(e).backgroundColor);
-  return c.length < 4 || c[3] ? c : behind(e.parentElement);
+  return c.length < 4 || c[3] ? c : background(e.parentElement);
 };
 const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), low = [];
 while (walker.nextNode()) {
   const e = walker.currentNode.parentElement;
   if (!walker.currentNode.textContent.trim() || !e.checkVisibility?.() || ["SCRIPT", "OPTION"].includes(e.tagName)) continue;
   const style = getComputedStyle(e), ink = colour(e.closest("svg") ? style.fill : style.color);
-  const [dark, bright] = [light(ink), light(behind(e))].sort((a, b) => a - b);
+  const [dark, bright] = [luminance(ink), luminance(background(e))].sort((a, b) => a - b);
   if ((bright + .05) / (dark + .05) < 4.5) low.push(walker.currentNode.textContent);
 }
 return low;
@@ -580,7 +581,7 @@ return low;
 
 
 @pytest.mark.parametrize("width", [1280, 360])
-def test_everything_that_can_be_used_has_a_name_and_every_text_has_contrast(show, width):
+def test_every_control_has_an_accessible_name_and_every_text_enough_contrast(show, width):
     browser = show(Sweep(("resid", "mlp"), (5, 9), seeds=2, failed=2, unfinished=2), width=width, phone=width < 500)
     controls = browser.controls()
     assert len(controls) > 200 and all(name.strip() for _, name in controls), [c for c in controls if not c[1].strip()]
@@ -608,7 +609,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(show, opening):
     assert not opening or browser.run("return arguments[0].scrollWidth <= arguments[0].clientWidth", dialog)
 
 
-def test_two_hundred_saes_open_in_under_two_seconds_from_a_page_under_three_megabytes(show, tmp_path):
+def test_a_page_of_200_saes_has_less_than_3_megabytes_and_opens_in_less_than_2_seconds(show, tmp_path):
     sweep = fake_sweep.sweep_of_200()
     browser = show(sweep)
     assert len(sweep.df) == 200 and len(titles(browser)) == 9 and len(numbers(browser)) == 200
@@ -616,29 +617,29 @@ def test_two_hundred_saes_open_in_under_two_seconds_from_a_page_under_three_mega
     assert browser.run("return performance.getEntriesByName('drawn')[0].startTime") < 2000
 
 
-def test_without_a_script_the_words_and_tables_are_there_and_no_dead_controls(show):
+def test_without_javascript_text_and_tables_are_shown_and_controls_hidden(show):
     browser = show(Sweep(failed=1), script=False)
     seen = browser.one("body").text
     assert "The curves need JavaScript" in seen and "Pairs at each L0" in seen and "lower arch.optimizer.lr" in seen
     assert not browser.one("#controls").is_displayed() and not browser.one("#detail").is_displayed()
 
 
-def test_names_are_text_wherever_they_are_shown(show):
-    sweep = Sweep(archs=(NASTY, "topk"), failed=1)
-    sweep.details[0] = sweep.details[0]._replace(command=NASTY, config={NASTY: NASTY}, reason=NASTY)
-    browser = show(sweep, NASTY)
-    assert browser.one("h1").text == f"{NASTY}: reconstruction against sparsity"
+def test_names_are_escaped_everywhere(show):
+    sweep = Sweep(archs=(HTML_NAME, "topk"), failed=1)
+    sweep.details[0] = sweep.details[0]._replace(command=HTML_NAME, config={HTML_NAME: HTML_NAME}, reason=HTML_NAME)
+    browser = show(sweep, HTML_NAME)
+    assert browser.one("h1").text == f"{HTML_NAME}: reconstruction against sparsity"
     box_ = browser.all("#controls input[name=arch]")[1]
-    assert box_.get_attribute("value") == NASTY
+    assert box_.get_attribute("value") == HTML_NAME
     browser.run("open(0, document.querySelector(`.point[data-sae='0']`))")
-    assert browser.one("#detail-title").text.startswith(NASTY) and browser.one("#detail code").text == NASTY
+    assert browser.one("#detail-title").text.startswith(HTML_NAME) and browser.one("#detail code").text == HTML_NAME
     box_.click()
     assert all(sweep.df["arch"][i] == "topk" for i in numbers(browser))
     assert not browser.all("img") and browser.driver.title.startswith("'</script>")
 
 
 @pytest.mark.parametrize("case", ["one SAE", "no language model", "nothing", "all failed", "no training rows"])
-def test_a_page_of_little_still_opens(show, case):
+def test_a_page_with_little_content_opens(show, case):
     sweep = {"no language model": Sweep(lm=False), "all failed": Sweep(failed=9)}.get(case) or Sweep(
         archs=("topk",), sparsities=(32,)
     )

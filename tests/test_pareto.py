@@ -1,4 +1,4 @@
-"""The report of sweeps, from hand-made folders: the table, the answer, the figures, the files."""
+"""The report of sweeps, on hand-made folders: table, answer, figures, files."""
 
 import json
 import math
@@ -33,11 +33,11 @@ def written(sweep):
 def job(sweep, arch="topk", sparsity=32, seed=0, site="resid", layer=9, model="lm", fixed=None, **numbers):
     folder = sweep / model / f"{site}.{layer}" / arch / job_name(sparsity, fixed, seed)
     (folder / ".hydra").mkdir(parents=True)
-    arch_of_it = {"name": arch} | ({} if fixed is None else {"coefficient": fixed})
+    arch_node = {"name": arch} | ({} if fixed is None else {"coefficient": fixed})
     (folder / ".hydra" / "config.yaml").write_text(
         f"name: x\nseed: {seed}\nlayer: ${{model.layer}}\nsparsity: {sparsity}\n"
         f"model: {{name: {model}, layer: {layer}}}\nsite: {{name: {site}}}\n"
-        f"arch: {json.dumps(arch_of_it)}\n"
+        f"arch: {json.dumps(arch_node)}\n"
     )
     (folder / "eval.json").write_text(json.dumps({**NUMBERS, "l0": float(sparsity), **numbers}))
     return folder
@@ -56,7 +56,7 @@ def nine(tmp_path):
     return tmp_path
 
 
-def test_the_csv_has_exactly_the_columns_of_the_design_in_its_order(nine):
+def test_the_csv_has_exactly_these_columns_in_this_order(nine):
     written(nine)
     header = (nine / "pareto.csv").read_text().splitlines()[0]
     assert header == (
@@ -66,10 +66,10 @@ def test_the_csv_has_exactly_the_columns_of_the_design_in_its_order(nine):
     )
 
 
-def test_a_row_holds_what_eval_json_and_the_config_say(tmp_path):
+def test_a_row_has_the_values_of_eval_json_and_the_config(tmp_path):
     job(tmp_path, "gated", 16, seed=3, site="mlp", layer=4, fvu=0.123456789012345)
     row = sweep_table.table(tmp_path).iloc[0].to_dict()
-    assert math.isnan(row.pop("recovery"))  # there is a known dictionary on model=synthetic alone
+    assert math.isnan(row.pop("recovery"))  # only model=synthetic has a known dictionary
     expected = {**NUMBERS, "l0": 16.0, "fvu": 0.123456789012345, "model": "lm", "site": "mlp", "layer": 4,
                 "arch": "gated", "sparsity": 16, "seed": 3, "state": "finished", "on_front": True,
                 "path": "lm/mlp.4/gated/16.3"}
@@ -81,7 +81,7 @@ def test_the_csv_reads_back_as_the_same_numbers(nine):
     pd.testing.assert_frame_equal(pd.read_csv(nine / "pareto.csv"), df, rtol=1e-15, atol=0, check_dtype=False)
 
 
-def test_saes_of_fixed_coefficients_have_no_target_and_are_told_apart_by_their_coefficient(nine, capsys):
+def test_saes_with_fixed_coefficients_have_a_coefficient_instead_of_a_target(nine, capsys):
     for fixed, l0 in {0.004: 12.0, 0.001: 50.0}.items():
         job(nine, "relu", fixed=fixed, l0=l0, coefficient=fixed, fvu=0.3)
     unfinished = nine / "lm/resid.9/relu/coefficient_0.001"
@@ -89,15 +89,15 @@ def test_saes_of_fixed_coefficients_have_no_target_and_are_told_apart_by_their_c
     (unfinished / ".hydra/config.yaml").rename(unfinished / ".hydra/resolved.yaml")
     df = written(nine)
     header, *rows = [line.split(",") for line in (nine / "pareto.csv").read_text().splitlines()]
-    told = [tuple(row[header.index(key)] for key in ("arch", "sparsity", "coefficient", "path")) for row in rows]
-    assert told[0][:2] == ("gated", "16")
-    assert told[-2:] == [("relu", "", c, f"lm/resid.9/relu/coefficient_{c}") for c in ("0.001", "0.004")]
+    keys = [tuple(row[header.index(key)] for key in ("arch", "sparsity", "coefficient", "path")) for row in rows]
+    assert keys[0][:2] == ("gated", "16")
+    assert keys[-2:] == [("relu", "", c, f"lm/resid.9/relu/coefficient_{c}") for c in ("0.001", "0.004")]
     lines = pareto.table(df).splitlines()
     assert lines[-1].split()[:4] == ["relu", "-", "0.004", "12.00"] and "coefficient" in lines[0]
     assert "coefficient" not in pareto.table(df[df["arch"] == "topk"])
 
 
-def test_the_recovery_of_a_known_dictionary_is_a_column_of_the_table_on_the_screen_the_csv_and_the_page(tmp_path):
+def test_the_recovery_of_a_known_dictionary_is_in_the_table_the_csv_and_the_page(tmp_path):
     job(tmp_path, "topk", 16)
     assert "recovery" not in pareto.table(sweep_table.table(tmp_path))
     job(tmp_path, "gated", 16, recovery=0.9375)
@@ -134,7 +134,7 @@ def test_each_model_site_and_layer_has_its_own_front(tmp_path):
     assert sweep_table.table(tmp_path)["on_front"].all()
 
 
-def test_a_failed_sae_is_on_no_front_and_pushes_nobody_off_it(tmp_path):
+def test_a_failed_sae_is_not_on_the_front_and_dominates_no_other(tmp_path):
     job(tmp_path, "topk", 32, fvu=0.1)
     job(tmp_path, "gated", 16, fvu=None)
     job(tmp_path, "relu", 8, l0=math.nan, fvu=0.01)
@@ -143,13 +143,13 @@ def test_a_failed_sae_is_on_no_front_and_pushes_nobody_off_it(tmp_path):
     assert line.split() == ["gated", "16", "16.00", "-", "0.2500", "0.9600", "0.010"]
 
 
-def test_a_single_sae_makes_a_whole_report(tmp_path):
+def test_a_single_sae_has_a_complete_report(tmp_path):
     job(tmp_path)
     assert written(tmp_path)["on_front"].tolist() == [True]
     assert {file.name for file in tmp_path.iterdir()} == {"lm", *FILES}
 
 
-def test_an_empty_sweep_has_a_header_and_says_that_there_is_nothing(tmp_path):
+def test_an_empty_sweep_has_a_header_and_the_text_no_saes(tmp_path):
     df = written(tmp_path)
     assert list(df.columns) == sweep_table.COLUMNS and pareto.table(df) == "no SAEs"
     assert (tmp_path / "pareto.csv").read_text() == ",".join(sweep_table.COLUMNS) + "\n"
@@ -162,7 +162,7 @@ def test_a_sweep_without_a_language_model_has_no_loss_row(tmp_path):
     assert b"Delta loss" not in figures.pareto(found.df, found.comparison)["svg"]
 
 
-def test_other_files_and_jobs_that_were_never_begun_are_left_out(tmp_path):
+def test_other_files_and_jobs_that_have_not_started_are_ignored(tmp_path):
     job(tmp_path, "topk")
     (job(tmp_path, "gated") / "eval.json").unlink()
     stray = tmp_path / "a" / "b" / "c" / "d"
@@ -173,34 +173,34 @@ def test_other_files_and_jobs_that_were_never_begun_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"l0": 3}'])
-def test_a_damaged_eval_json_is_named_with_its_fix(tmp_path, content):
+def test_a_damaged_eval_json_is_refused_with_the_fix(tmp_path, content):
     (job(tmp_path) / "eval.json").write_text(content)
     with pytest.raises(UsageError, match=r"eval\.json .*delete the file and run the sweep again"):
         sweep_table.table(tmp_path)
 
 
-def test_a_wrong_folder_is_refused(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(UsageError, match="nowhere is not a folder"):
         pareto.report([tmp_path / "nowhere"])
 
 
-def test_the_table_is_sorted_by_place_then_sparsity_then_architecture_and_marks_the_front(nine):
+def test_the_table_is_sorted_by_hook_point_sparsity_architecture_and_marks_the_front(nine):
     job(nine, "topk", 8, site="mlp", fvu=0.3)
     lines = pareto.table(sweep_table.table(nine)).splitlines()
     assert lines[0].split() == ["arch", "sparsity", "l0", "fvu", "delta_loss", "loss_recovered", "dead", "front"]
     assert lines[1:5] == ["", "lm mlp.9", lines[3], ""] and lines[3].split()[:2] == ["topk", "8"]
     assert [line.split()[:2] for line in lines[6:9]] == [["gated", "16"], ["jumprelu", "16"], ["topk", "16"]]
     assert [line.endswith("*") for line in lines[6:9]] == [False, True, False]
-    assert len({line.index(".") for line in lines[6:]}) == 1, "the decimal points stand under each other"
+    assert len({line.index(".") for line in lines[6:]}) == 1, "the decimal points are aligned"
 
 
-def test_the_table_names_the_seed_where_there_are_several(tmp_path):
+def test_the_table_has_a_column_of_seeds_if_there_are_several(tmp_path):
     job(tmp_path)
     job(tmp_path, seed=1)
     assert "seed" in pareto.table(sweep_table.table(tmp_path)).splitlines()[0].split()
 
 
-def test_the_known_architectures_keep_their_style_and_new_ones_get_their_own():
+def test_known_architectures_have_a_fixed_style_and_new_ones_a_style_of_their_own():
     alone, together = style.arch_styles(["topk"]), style.arch_styles(["mine", "topk", "gated", "yours"])
     assert alone["topk"] == together["topk"] and len(set(together.values())) == 4
 
@@ -208,22 +208,22 @@ def test_the_known_architectures_keep_their_style_and_new_ones_get_their_own():
 @pytest.mark.parametrize(
     ("l0", "expected"), [((16, 64), [16, 32, 64]), ((32, 32), [32]), ((23, 24), [32]), ((1, 4), [1, 2, 4])]
 )
-def test_the_l0_axis_is_marked_at_powers_of_two_and_at_least_once(l0, expected):
+def test_the_l0_axis_has_ticks_at_powers_of_two_and_at_least_one(l0, expected):
     assert style.l0_ticks(*style.l0_limits(pd.Series(l0, dtype=float))) == expected
 
 
-def test_a_wide_l0_axis_keeps_at_most_seven_ticks():
+def test_a_wide_l0_axis_has_at_most_7_ticks():
     assert len(style.l0_ticks(1.0, 100_000.0)) <= 7
 
 
 def texts(**sums):
-    """documents.csv of twelve documents, of two kinds."""
+    """documents.csv of 12 documents of two kinds."""
     both = {"tokens": [100.0, 300.0], "variance": [50.0, 90.0], **sums}
     return pd.DataFrame({key: values * 6 for key, values in both.items()}).to_csv(index_label="document")
 
 
 def measure(folder, error=(5.0, 9.0)):
-    """What an evaluation leaves beside eval.json, and how the SAE was asked for."""
+    """Writes the other files of an evaluation and the overrides of the job."""
     l0 = json.loads((folder / "eval.json").read_text())["l0"]
     (folder / "documents.csv").write_text(texts(active=[100 * l0, 300 * l0], error=list(error)))
     (folder / "frequency.csv").write_text("latent,frequency\n0,0.5\n1,0.001\n2,0.0\n")
@@ -232,10 +232,10 @@ def measure(folder, error=(5.0, 9.0)):
     return folder
 
 
-# What was begun
+# Unfinished SAEs
 
 
-def test_an_sae_that_failed_and_one_that_is_not_finished_are_rows_without_numbers_and_say_how_far_they_came(tmp_path):
+def test_failed_and_unfinished_saes_are_rows_with_tokens_and_without_metrics(tmp_path):
     measure(job(tmp_path, "topk", fvu=0.1))
     failed, running = measure(job(tmp_path, "gated", fvu=0.01)), measure(job(tmp_path, "relu", fvu=0.01))
     for folder in (failed, running):
@@ -253,19 +253,19 @@ def test_an_sae_that_failed_and_one_that_is_not_finished_are_rows_without_number
     assert ["gated", "32", "-", "-", "-", "-", "-", "failed"] in lines and lines[-2][-1] == "unfinished"
 
 
-def test_the_details_are_the_command_the_settings_the_curve_and_the_rates(tmp_path):
+def test_the_details_are_command_settings_curve_and_firing_rates(tmp_path):
     found = sweep_table.details(measure(job(tmp_path, "topk", 16)))
     assert found.command == "python train.py arch=topk 'text.glob=my files/*.txt'"
     assert found.config == {"name": "x", "seed": 0, "layer": 9, "sparsity": 16, "model.name": "lm", "model.layer": 9,
                             "site.name": "resid", "arch.name": "topk"}
-    assert found.curve.to_dict("list") == {"tokens": [512, 1024], "l0": [30, 31], "fvu": [0.5, 0.4]}, "a row cut short"
+    assert found.curve.to_dict("list") == {"tokens": [512, 1024], "l0": [30, 31], "fvu": [0.5, 0.4]}, "no incomplete row"
     assert found.rates.tolist() == [0.5, 0.001, 0.0] and found.wandb is found.reason is None
 
 
 # Several sweeps
 
 
-def test_sweeps_are_read_together_and_an_architecture_in_two_of_them_is_two_curves(tmp_path):
+def test_an_architecture_in_two_sweeps_is_two_curves(tmp_path):
     for name, archs in {"a": ("topk", "gated"), "b": ("topk",)}.items():
         for arch in archs:
             for sparsity in (16, 64):
@@ -278,16 +278,16 @@ def test_sweeps_are_read_together_and_an_architecture_in_two_of_them_is_two_curv
     assert found.name == "a, b"
 
 
-def test_sweeps_on_different_text_are_shown_together_and_not_compared(tmp_path):
+def test_sweeps_on_different_text_are_shown_together_but_not_compared(tmp_path):
     for name, more in {"a": 0.0, "b": 1.0}.items():
         measure(job(tmp_path / name), error=(5.0, 9.0 + more))
     frame = pd.read_csv(tmp_path / "b/lm/resid.9/topk/32/documents.csv").assign(tokens=lambda df: df["tokens"] + 1)
     frame.to_csv(tmp_path / "b/lm/resid.9/topk/32/documents.csv", index=False)
-    said = pareto.text(pareto.report([tmp_path / "a", tmp_path / "b"], tmp_path / "both"))
-    assert "not compared, measured on different text: topk (a) and topk (b)" in said and "better than" not in said
+    text = pareto.text(pareto.report([tmp_path / "a", tmp_path / "b"], tmp_path / "both"))
+    assert "not compared, measured on different text: topk (a) and topk (b)" in text and "better than" not in text
 
 
-def test_sweeps_of_the_same_name_are_told_apart_by_their_folders_and_the_same_folder_twice_is_one(tmp_path):
+def test_sweeps_of_the_same_name_are_distinguished_by_folder_and_duplicates_are_dropped(tmp_path):
     for machine in ("one", "two"):
         job(tmp_path / machine / "outputs" / "default")
     both = [tmp_path / machine / "outputs" / "default" for machine in ("one", "two")]
@@ -298,7 +298,7 @@ def test_sweeps_of_the_same_name_are_told_apart_by_their_folders_and_the_same_fo
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_several_sweeps_are_only_shown_unless_it_is_said_where_to_write(tmp_path):
+def test_the_report_of_several_sweeps_is_written_only_with_out(tmp_path):
     for name in "ab":
         job(tmp_path / name)
     both = [str(tmp_path / "a"), str(tmp_path / "b")]
@@ -313,37 +313,37 @@ def test_several_sweeps_are_only_shown_unless_it_is_said_where_to_write(tmp_path
 # The answer
 
 
-def test_a_mean_is_said_to_be_higher_or_lower_than_the_references(tmp_path):
+def test_a_mean_is_reported_as_higher_or_lower_than_the_references(tmp_path):
     for arch, factor in {"jumprelu": 0.9, "gated": 1.1, "topk": 1.0}.items():
         for sparsity in (16, 32):
             measure(job(tmp_path, arch, sparsity, fvu=0.1 * factor), (5 * factor, 9 * factor))
-    said = pareto.text(pareto.report([tmp_path]))
+    text = pareto.text(pareto.report([tmp_path]))
     assert ("mean FVU of these SAEs over L0 16, 32, relative to topk 0.1000: jumprelu 0.0900, 10.0% [10.0, 10.0]* lower; "
-            "gated 0.1100, 10.0% [10.0, 10.0]* higher") in said
+            "gated 0.1100, 10.0% [10.0, 10.0]* higher") in text
 
 
-@pytest.mark.parametrize(("verdict", "said"), [
+@pytest.mark.parametrize(("verdict", "words"), [
     ("open", "not significant: 0.2% [-0.4, 0.7]"), ("equal", "equal within 1%: 0.2% [-0.4, 0.7]"),
     ("better", "0.2% [-0.4, 0.7] lower"), ("worse", "-0.2% [-0.7, 0.4] higher"), ("none", "no interval: 0.2% [-0.4, 0.7]"),
 ])
-def test_each_verdict_on_a_mean_has_words_of_its_own(verdict, said):
+def test_each_verdict_on_a_mean_has_its_own_words(verdict, words):
     found = {"percent": 0.2, "percent_low": -0.4, "percent_high": 0.7, "holm": False, "verdict": verdict}
-    assert wording.relative(found, "fvu") == said
+    assert wording.relative(found, "fvu") == words
 
 
-def test_where_a_percentage_says_nothing_the_difference_is_said_in_the_measures_units():
+def test_without_a_percentage_the_difference_is_reported_in_the_metrics_units():
     found = {"percent": None, "difference": -0.0123, "low": -0.02, "high": -0.001, "holm": True, "verdict": "worse"}
     assert wording.relative(found, "delta_loss") == "0.0123 nats [0.0010, 0.0200]* higher"
 
 
-def test_without_intervals_the_answer_says_that_nothing_is_said(nine):
+def test_without_intervals_the_answer_has_no_verdicts(nine):
     words = pareto.answer(pareto.report([nine]).comparison)
     assert "lm resid.9, fvu" in words and "No intervals, so no verdicts" in words
     assert "this jumprelu has no interval against this topk at 16 (2.0%), 32 (2.0%), 64 (2.0%)" in words
     assert "better than" not in words
 
 
-def test_who_is_worse_is_the_one_that_another_is_better_than(tmp_path):
+def test_the_answer_names_the_better_architecture_at_each_l0(tmp_path):
     for sparsity, (topk, gated) in {16: (0.1, 0.09), 32: (0.05, 0.08), 64: (0.04, 0.07)}.items():
         measure(job(tmp_path, "topk", sparsity, fvu=topk), (50 * topk, 90 * topk))
         measure(job(tmp_path, "gated", sparsity, fvu=gated), (50 * gated, 90 * gated))
@@ -354,7 +354,7 @@ def test_who_is_worse_is_the_one_that_another_is_better_than(tmp_path):
     assert "holds for these two SAEs on this text, and another seed may reverse it" in words
 
 
-def test_one_architecture_alone_needs_no_answer(tmp_path):
+def test_a_single_architecture_has_an_empty_answer(tmp_path):
     job(tmp_path, "topk", 16)
     job(tmp_path, "topk", 32)
     assert pareto.answer(pareto.report([tmp_path]).comparison) == ""
@@ -363,7 +363,7 @@ def test_one_architecture_alone_needs_no_answer(tmp_path):
 # Figures and files
 
 
-def test_the_figure_has_a_column_per_place_and_a_row_per_measure_as_pixels_and_as_vectors(nine):
+def test_the_figure_has_a_column_per_hook_point_and_a_row_per_metric_as_png_and_svg(nine):
     def size():
         found = pareto.report([nine])
         files = figures.pareto(found.df, found.comparison)
@@ -374,11 +374,11 @@ def test_the_figure_has_a_column_per_place_and_a_row_per_measure_as_pixels_and_a
     for site in ("mlp", "attn"):
         job(nine, site=site)
     three = size()
-    assert one[0] > 2 * one[1], "of one place the measures stand side by side"
+    assert one[0] > 2 * one[1], "the metrics of one hook point are side by side"
     assert three[0] > 1.3 * one[0] and three[1] > 1.5 * one[1]
 
 
-def test_the_frequency_figure_needs_rates_and_then_shows_every_sparsity_up_to_three(tmp_path):
+def test_the_frequency_figure_needs_firing_rates_and_shows_at_most_3_sparsities(tmp_path):
     for sparsity in (8, 16, 32, 64):
         job(tmp_path, sparsity=sparsity)
     assert written(tmp_path) is not None and not (tmp_path / "frequency.svg").exists()
@@ -395,7 +395,7 @@ def test_the_histogram_counts_every_latent_once():
     assert never == 2 and counts.sum() == 4 and counts[-1] == 1 and edges[0] == -6 and edges[-1] == 0
 
 
-def test_a_second_write_replaces_the_files_and_leaves_nothing_else(nine):
+def test_a_second_write_replaces_the_files_and_leaves_no_others(nine):
     written(nine)
     job(nine, "topk", 128, fvu=0.08)
     assert len(written(nine)) == len((nine / "pareto.csv").read_text().splitlines()) - 1 == 10
@@ -409,7 +409,7 @@ def run(*words):
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_the_command_line_rewrites_the_report_and_prints_the_table_and_the_answer(nine):
+def test_the_command_line_writes_the_report_and_prints_table_and_answer(nine):
     done = run(str(nine))
     found = pareto.report([nine])
     assert done.stdout.startswith(pareto.text(found)) and str(nine / "pareto.html") in done.stdout.splitlines()
@@ -418,7 +418,7 @@ def test_the_command_line_rewrites_the_report_and_prints_the_table_and_the_answe
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_the_command_line_names_a_mistake(nine):
-    for words, said in (([str(nine / "no")], "is not a folder"), ([str(nine), "--reference", "relu"], "gated, jumprelu, topk")):
+def test_the_command_line_refuses_a_mistake_in_one_line(nine):
+    for words, part in (([str(nine / "no")], "is not a folder"), ([str(nine), "--reference", "relu"], "gated, jumprelu, topk")):
         wrong = run(*words)
-        assert wrong.returncode == 1 and said in wrong.stderr and "Traceback" not in wrong.stderr
+        assert wrong.returncode == 1 and part in wrong.stderr and "Traceback" not in wrong.stderr

@@ -1,4 +1,4 @@
-"""The CPU's loops are compiled beside the preparation of a sweep."""
+"""The CPU's kernels are compiled in the background while a sweep is prepared."""
 import os
 import subprocess
 import sys
@@ -21,15 +21,15 @@ for arch in ("jumprelu", "gated", "topk"):
 
 
 def job(accelerator):
-    made = Job(OmegaConf.create({}), Path("job"), Path("sweep"))
-    vars(made)["settings"] = {"trainer": {"accelerator": accelerator}}
-    return made
+    found = Job(OmegaConf.create({}), Path("job"), Path("sweep"))
+    vars(found)["settings"] = {"trainer": {"accelerator": accelerator}}
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.kernels
-def test_after_compiling_ahead_a_training_step_has_nothing_to_compile(tmp_path):
+def test_after_precompilation_a_training_step_compiles_nothing(tmp_path):
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     found = []
     for command in (["-m", "saesweep.arch.ops.precompile"], ["-c", STEPS]):
@@ -38,7 +38,7 @@ def test_after_compiling_ahead_a_training_step_has_nothing_to_compile(tmp_path):
     assert len(found[0]) > 10 and found[0] == found[1]
 
 
-def test_compiling_ahead_ends_with_the_plan_also_where_a_mistake_ends_that(monkeypatch):
+def test_precompilation_stops_if_the_plan_raises(monkeypatch):
     monkeypatch.setattr(compilation, "_compiled", lambda: False)
     with pytest.raises(ZeroDivisionError), compilation.compiling([job("gpu"), job("cpu")]):
         process = compilation._process
@@ -49,7 +49,7 @@ def test_compiling_ahead_ends_with_the_plan_also_where_a_mistake_ends_that(monke
 
 
 @pytest.mark.parametrize(("compiled", "accelerator"), [(True, "cpu"), (False, "gpu")])
-def test_nothing_is_compiled_ahead_where_all_is_compiled_or_nothing_runs_on_the_cpu(monkeypatch, compiled, accelerator):
+def test_nothing_is_precompiled_if_the_kernels_are_cached_or_no_job_runs_on_a_cpu(monkeypatch, compiled, accelerator):
     monkeypatch.setattr(compilation, "_compiled", lambda: compiled)
     with compilation.compiling([job(accelerator)]):
         assert compilation._process is None

@@ -1,4 +1,4 @@
-"""What the plan finds out by a few steps of each kind of SAE: an architecture of one's own that would end in wrong numbers."""
+"""The plan's probe: it takes a few steps with each kind of SAE, and refuses architectures and data that cannot be trained."""
 import json
 import random
 import re
@@ -19,16 +19,16 @@ from saesweep.sweep.probe import estimate
 
 
 class Shrunk(JumpReLU):
-    """Its values are those above the threshold, which SAELens' jumprelu does not take off."""
+    """It subtracts the threshold from its latents, unlike SAELens' jumprelu."""
 
     def activate(self, pi):
         return torch.relu(pi - self.threshold)
 
 
-class Later(JumpReLU):
-    """Active elsewhere than its margin says."""
+class Inconsistent(JumpReLU):
+    """Its latents are active at other pre-activations than its margin states."""
 
-    saved_as = "later"
+    saved_as = "inconsistent"
 
     def activate(self, pi):
         return pi * (pi > 1.5 * self.threshold)
@@ -40,7 +40,7 @@ class Misspelt(TopK):
 
 
 @pytest.fixture
-def asked(tmp_path, monkeypatch):
+def probed(tmp_path, monkeypatch):
     monkeypatch.setenv("SAESWEEP_PACKAGES", "test_probe")
     text = write_text(tmp_path)
 
@@ -51,42 +51,42 @@ def asked(tmp_path, monkeypatch):
     return of
 
 
-def test_an_architecture_that_saelens_would_misread_is_refused(asked):
+def test_an_architecture_that_encodes_differently_in_saelens_is_refused(probed):
     with pytest.raises(UsageError, match=r"arch=jumprelu: saved_as=jumprelu, but SAELens' jumprelu encodes otherwise"):
-        asked("jumprelu", "test_probe.Shrunk")
+        probed("jumprelu", "test_probe.Shrunk")
 
 
-def test_an_architecture_whose_margin_was_forgotten_is_refused(asked):
+def test_an_architecture_whose_margin_is_inconsistent_is_refused(probed):
     with pytest.raises(UsageError, match=r"arch=jumprelu: .*`margin` and `raise_thresholds_`"):
-        asked("jumprelu", "test_probe.Later")
+        probed("jumprelu", "test_probe.Inconsistent")
 
 
-def test_a_penalty_without_the_numbers_that_move_its_coefficient_is_refused(asked):
+def test_a_sparsity_loss_without_the_settings_of_the_controller_is_refused(probed):
     with pytest.raises(UsageError, match=r"arch\.control=null: jumprelu has a sparsity loss"):
-        asked("jumprelu", control=None)
-    assert asked("topk")["seconds"] > 0
+        probed("jumprelu", control=None)
+    assert probed("topk")["seconds"] > 0
 
 
-def test_a_bug_in_a_step_is_told_with_the_architecture_that_it_is_in(asked):
+def test_a_bug_in_a_step_is_raised_with_the_name_of_the_architecture(probed):
     with pytest.raises(AttributeError) as error:
-        asked("topk", "test_probe.Misspelt")
+        probed("topk", "test_probe.Misspelt")
     assert "arch=topk" in error.value.__notes__[0]
 
 
-def test_where_there_is_no_gpu_a_training_on_one_is_refused_before_anything_is_read(tmp_path):
+def test_a_training_on_a_gpu_is_refused_if_there_is_none(tmp_path):
     if torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("there is a GPU")
     with pytest.raises(UsageError, match=r"trainer=gpu.*no CUDA GPU"):
         estimate([job(write_text(tmp_path), "trainer=gpu")], RESOURCES)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_one_dimension_in_which_latents_are_equal_to_start_with_is_no_inconsistency(arch):
+def test_activations_of_one_dimension_pass(arch):
     assert estimate([job(None, f"arch={arch}", "model.source.synthetic.d_in=1")], RESOURCES)["d_in"] == [1]
 
 
-class Stuck(torch.nn.Module):
-    """Writes one value at every position."""
+class ConstantOutput(torch.nn.Module):
+    """Its output has one value everywhere."""
 
     def __init__(self, value):
         super().__init__()
@@ -100,9 +100,9 @@ class Stuck(torch.nn.Module):
     (0.25, ["site=mlp layer=0: the activations at ", "do not vary over ", "(constant)", "choose another site"]),
     (float("inf"), ["site=mlp layer=0: the activations at ", "are not finite on "]),
 ])
-def test_a_place_with_nothing_to_train_on_is_refused_before_a_step_is_timed(tmp_path, monkeypatch, value, parts):
+def test_constant_or_infinite_activations_are_refused_before_a_step_is_timed(tmp_path, monkeypatch, value, parts):
     lm = models.load(job(None, "model=tiny")["model"])
-    lm.module.model.layers[0].post_feedforward_layernorm = Stuck(value)
+    lm.module.model.layers[0].post_feedforward_layernorm = ConstantOutput(value)
     monkeypatch.setattr(Resources, "language_model", lambda self, job: lm)
     with pytest.raises(UsageError) as error:
         estimate([job(write_text(tmp_path), "arch=topk", "site=mlp", "layer=0")], RESOURCES)
@@ -110,7 +110,7 @@ def test_a_place_with_nothing_to_train_on_is_refused_before_a_step_is_timed(tmp_
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-20, 1e25])
-def test_activations_that_float32_cannot_square_are_refused_by_their_site_and_not_by_the_architecture(size):
+def test_activations_whose_square_leaves_float32_are_refused_by_their_site(size):
     rows = {point_of(job(None)): size * torch.randn(64, 16)}
     with pytest.raises(UsageError, match=r"site=\w+ layer=\d+: the activations at .* whose square leaves the range of float32"):
         probe._require_usable([job(None, "arch=topk")], rows)
@@ -118,21 +118,21 @@ def test_activations_that_float32_cannot_square_are_refused_by_their_site_and_no
 
 @pytest.mark.parametrize("size", [1e-15, 1e15])
 @pytest.mark.parametrize("arch", ARCHS)
-def test_small_and_large_activations_are_usable(size, arch):
-    asked, x = job(None, f"arch={arch}"), size * torch.randn(64, 16)
-    probe._require_usable([asked], {point_of(asked): x})
-    assert probe._probe_step(asked, x) > 0
+def test_small_and_large_activations_pass(size, arch):
+    cfg, x = job(None, f"arch={arch}"), size * torch.randn(64, 16)
+    probe._require_usable([cfg], {point_of(cfg): x})
+    assert probe._probe_step(cfg, x) > 0
 
 
 @pytest.mark.parametrize("word", ["width=1000000000000", "model.source.synthetic.features=1000000000000",
                                   "batch_tokens=1000000000000"])
-def test_what_no_memory_holds_is_refused_before_it_is_asked_for(word):
+def test_sizes_that_do_not_fit_into_memory_are_refused_before_allocation(word):
     with pytest.raises(UsageError, match=rf"^{word}: takes [\d,]+ GB, and there are [\d,]+ GB of memory here; lower it"):
         estimate([job(None, "arch=topk", word, "tokens=2000000000000")], RESOURCES)
 
 
 def short_documents(folder, long=0):
-    """A text of documents of 12 tokens, and so many of a thousand."""
+    """A text of documents of 12 tokens, and `long` documents of 1,000."""
     draw, file = random.Random(0), folder / "short.jsonl"
     texts = ["".join(draw.choices("etaoinshr", k=12)) for _ in range(3000)]
     texts += ["".join(draw.choices("etaoinshr", k=1000)) for _ in range(long)]
@@ -140,12 +140,12 @@ def short_documents(folder, long=0):
     return str(file)
 
 
-def test_the_plan_counts_what_is_padding(tmp_path, monkeypatch):
-    """A position takes a second: a token as long as the positions that are read for it."""
-    def a_second(lm, points, blocks, context):
+def test_the_planned_time_includes_padding(tmp_path, monkeypatch):
+    """A position takes a second, so the time per token is the number of positions per token."""
+    def one_second_per_position(lm, points, blocks, context):
         return blocks * context, timed(lm, points, 1, context)[1]
 
-    monkeypatch.setattr(probe, "timed_forward", a_second)
+    monkeypatch.setattr(probe, "timed_forward", one_second_per_position)
     monkeypatch.setattr(probe, "_step_seconds", lambda *_: 0.0)
 
     def seconds(text):
@@ -154,11 +154,11 @@ def test_the_plan_counts_what_is_padding(tmp_path, monkeypatch):
                               "activations.forward_tokens=8192")], RESOURCES)
         return found["seconds"] / (6400 + 512 + 512)
 
-    assert seconds(short_documents(tmp_path)) == pytest.approx(13 / 12)  # BOS alone, for blocks are cut to the longest
-    assert seconds(short_documents(tmp_path, long=100)) > 3  # some long ones, among which the others are padded
+    assert seconds(short_documents(tmp_path)) == pytest.approx(13 / 12)  # BOS only; blocks are cut to the longest document
+    assert seconds(short_documents(tmp_path, long=100)) > 3  # short documents are padded to the long ones
 
 
-def test_where_most_is_padding_a_smaller_context_is_named(tmp_path, caplog):
+def test_a_smaller_context_is_proposed_if_most_positions_are_padding(tmp_path, caplog):
     overrides = ("arch=topk", "context=256", "text.repeat=true", "activations.forward_tokens=8192")
     estimate([job(short_documents(tmp_path), *overrides)], RESOURCES)
     assert "full" not in caplog.text

@@ -1,4 +1,4 @@
-"""Several ranks train what one trains, and nothing is left over, whatever ends them. Through the command line."""
+"""Several ranks train the same SAEs as one process, and no process outlives them. Through the command line."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ PLACE = "outputs/default/tiny/resid.1"
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """On which no activation lies so close to its threshold that another order of sums turns it."""
+    """With this seed, no pre-activation is so close to its threshold that the order of a sum decides."""
     return write_text(tmp_path_factory.mktemp("text"), seed=1)
 
 
@@ -37,7 +37,7 @@ def swept(folder, words, code=0, env=ENV):
 
 @pytest.fixture(scope="module")
 def one(text, tmp_path_factory):
-    """With as many threads as there are cores; each rank has one."""
+    """One process with a thread per core; the ranks have one thread each."""
     folder = tmp_path_factory.mktemp("one")
     swept(folder, command(text, f"arch={','.join(ARCHS)}"), env={**ENV, "OMP_NUM_THREADS": str(os.cpu_count())})
     return folder
@@ -52,17 +52,17 @@ def two(text, tmp_path_factory):
 SWEEP_PARALLEL = ("trainer=sweep_parallel", "trainer.accelerator=cpu")
 
 
-def test_saes_that_are_dealt_out_to_ranks_are_bitwise_those_of_one_process(text, one, tmp_path):
+def test_saes_distributed_over_ranks_are_bitwise_those_of_one_process(text, one, tmp_path):
     swept(tmp_path, command(text, f"arch={','.join(ARCHS)}", *SWEEP_PARALLEL))
     found, wanted = ({str(f.relative_to(at)): f for f in at.rglob("*") if f.is_file()} for at in (tmp_path, one))
     assert found.keys() == wanted.keys()
     for name in wanted:
         if name.endswith(("safetensors", "eval.json", "pareto.csv")):
             assert found[name].read_bytes() == wanted[name].read_bytes(), name
-    assert_nothing_is_left(tmp_path)
+    assert_no_process_is_running(tmp_path)
 
 
-def test_a_single_run_of_saes_of_their_own_takes_the_same_way_and_a_rank_without_any_reads_for_the_others(text, one, tmp_path):
+def test_a_single_run_distributed_over_ranks_trains_the_same_sae_with_a_rank_that_has_none(text, one, tmp_path):
     words = command(text, "arch=gated", *SWEEP_PARALLEL)
     words.remove("-m")
     swept(tmp_path, words)
@@ -70,8 +70,8 @@ def test_a_single_run_of_saes_of_their_own_takes_the_same_way_and_a_rank_without
     assert (tmp_path / file).read_bytes() == (one / file).read_bytes()
 
 
-def left_processes(folder):
-    """Whatever still runs with this folder as its own."""
+def running_processes(folder):
+    """The process ids of processes whose working directory is this folder."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -82,27 +82,27 @@ def left_processes(folder):
     return found
 
 
-def assert_nothing_is_left(folder):
+def assert_no_process_is_running(folder):
     for _ in range(100):
-        if not left_processes(folder):
+        if not running_processes(folder):
             return
         time.sleep(0.1)
-    raise AssertionError(f"still there: {left_processes(folder)}")
+    raise AssertionError(f"still running: {running_processes(folder)}")
 
 
 @pytest.mark.parametrize("name", ARCHS)
 def test_two_ranks_train_what_one_trains(name, one, two):
-    """50 steps: weights, thresholds, counters, coefficient, curve and evaluation, to rounding."""
+    """Weights, thresholds, counters, coefficient, curve and evaluation after 50 steps, up to rounding."""
     folders = [at / PLACE / name / "4" for at in (one, two[0])]
     weights = [load_file(folder / "sae/sae_weights.safetensors") for folder in folders]
     assert weights[0].keys() == weights[1].keys()
     for key in weights[0]:
         torch.testing.assert_close(weights[1][key], weights[0][key], rtol=1e-5, atol=1e-5 * float(weights[0][key].abs().max()))
     alone, together = (json.loads((folder / "eval.json").read_text()) for folder in folders)
-    assert (alone.pop("coefficient") is None) == (together.pop("coefficient") is None)  # its curve is in metrics.csv
+    assert (alone.pop("coefficient") is None) == (together.pop("coefficient") is None)  # metrics.csv has its values
     recovered = together.pop("loss_recovered"), alone.pop("loss_recovered")
     assert together == pytest.approx(alone, rel=1e-5)
-    assert 1 - recovered[0] == pytest.approx(1 - recovered[1], rel=1e-5)  # it is near 0 here, its two terms are near 1
+    assert 1 - recovered[0] == pytest.approx(1 - recovered[1], rel=1e-5)  # it is near 0, as a difference of terms near 1
     curves = [list(csv.DictReader((folder / "metrics.csv").open())) for folder in folders]
     assert len(curves[0]) == len(curves[1]) == 5
     for alone, together in zip(*curves, strict=True):
@@ -110,16 +110,16 @@ def test_two_ranks_train_what_one_trains(name, one, two):
             assert float(together[key]) == pytest.approx(float(alone[key]), rel=1e-4, abs=1e-7), key
 
 
-def test_two_ranks_leave_the_files_that_one_leaves_and_tell_what_one_tells(one, two):
-    folder, said = two
+def test_two_ranks_write_the_files_and_log_messages_of_one(one, two):
+    folder, output = two
     found, wanted = ({str(f.relative_to(at)) for f in at.rglob("*") if f.is_file()} for at in (folder, one))
     assert found == wanted
-    assert said.count("thresholds shifted") == 4 and "Traceback" not in said
+    assert output.count("thresholds shifted") == 4 and "Traceback" not in output
     assert "thresholds shifted" in (folder / PLACE / "gated/4/train.log").read_text()
-    assert_nothing_is_left(folder)
+    assert_no_process_is_running(folder)
 
 
-def test_a_single_run_takes_the_same_way(text, two, tmp_path):
+def test_a_single_run_on_two_ranks_trains_the_same_sae(text, two, tmp_path):
     words = command(text, "arch=topk", "trainer=ddp_sim")
     words.remove("-m")
     swept(tmp_path, words)
@@ -143,55 +143,55 @@ RESUMABLE = ("arch=jumprelu,batchtopk", "log_tokens=64")
 
 @pytest.fixture(scope="module")
 def interrupted(text, tmp_path_factory):
-    """Two ranks that got Ctrl-C after some steps of the 50."""
+    """The folder of two ranks that got Ctrl-C after some of the 50 steps."""
     folder = tmp_path_factory.mktemp("interrupted")
     process = started(folder, [*command(text, *RESUMABLE), "trainer=ddp_sim"])
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in out
-    assert_nothing_is_left(folder)
+    assert_no_process_is_running(folder)
     steps = {int(file.name.split("-")[0]) for file in folder.rglob("checkpoint/*.safetensors")}
     assert max(steps) % 16 == 0 or max(steps) == 50
     return folder
 
 
 @pytest.mark.parametrize("trainer", ["ddp_sim", "cpu"])
-def test_ctrl_c_saves_and_any_number_of_ranks_goes_on(text, one, interrupted, tmp_path, trainer):
-    """Interrupted with two ranks, ended with two or with one."""
+def test_ctrl_c_writes_checkpoints_from_which_any_number_of_ranks_resumes(text, one, interrupted, tmp_path, trainer):
+    """Interrupted with two ranks, resumed with two or with one."""
     shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
-    said = swept(tmp_path, [*command(text, *RESUMABLE), f"trainer={trainer}"])
-    assert "resuming at" in said
+    output = swept(tmp_path, [*command(text, *RESUMABLE), f"trainer={trainer}"])
+    assert "resuming at" in output
     for name in ("jumprelu", "batchtopk"):
         found, wanted = (load_file(at / PLACE / name / "4/sae/sae_weights.safetensors") for at in (tmp_path, one))
         for key in wanted:
             torch.testing.assert_close(found[key], wanted[key], rtol=1e-5, atol=1e-5 * float(wanted[key].abs().max()))
 
 
-def test_ctrl_c_ends_ranks_with_saes_of_their_own_and_one_process_goes_on_bitwise(text, tmp_path):
+def test_ctrl_c_ends_ranks_with_different_saes_and_one_process_resumes_bitwise(text, tmp_path):
     words = command(text, "arch=jumprelu,batchtopk", *LONG[:3])
     swept(tmp_path / "whole", words)
-    (tmp_path / "broken").mkdir()
-    process = started(tmp_path / "broken", [*words, *SWEEP_PARALLEL])
+    (tmp_path / "interrupted").mkdir()
+    process = started(tmp_path / "interrupted", [*words, *SWEEP_PARALLEL])
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in out and len(list(tmp_path.rglob("checkpoint/*.safetensors"))) == 2
-    assert_nothing_is_left(tmp_path / "broken")
-    assert "resuming at" in swept(tmp_path / "broken", words)
+    assert_no_process_is_running(tmp_path / "interrupted")
+    assert "resuming at" in swept(tmp_path / "interrupted", words)
     for file in (tmp_path / "whole").rglob("*.safetensors"):
-        assert (tmp_path / "broken" / file.relative_to(tmp_path / "whole")).read_bytes() == file.read_bytes()
+        assert (tmp_path / "interrupted" / file.relative_to(tmp_path / "whole")).read_bytes() == file.read_bytes()
 
 
 def ranks(folder):
     """The process ids of the ranks."""
     found = []
-    for pid in left_processes(folder):
+    for pid in running_processes(folder):
         words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
         if "saesweep.sweep.engines.worker" in words and "torch.distributed.run" not in words:
             found.append(pid)
     return found
 
 
-def test_a_rank_that_dies_ends_its_group_within_a_minute_and_the_sweep_goes_on(text, tmp_path):
+def test_a_rank_that_dies_ends_its_group_within_a_minute_and_the_sweep_continues(text, tmp_path):
     words = command(text, "arch=topk", "stream_seed=0,1", "name=s${stream_seed}", *LONG)
     process = started(tmp_path, words)
     killed, began = ranks(tmp_path)[1], time.monotonic()
@@ -202,18 +202,18 @@ def test_a_rank_that_dies_ends_its_group_within_a_minute_and_the_sweep_goes_on(t
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 1 and "1 of 2 SAEs failed" in out and "rank" in out
     assert not list(tmp_path.glob("outputs/s0/**/eval.json")) and list(tmp_path.glob("outputs/s1/**/eval.json"))
-    assert_nothing_is_left(tmp_path)
+    assert_no_process_is_running(tmp_path)
 
 
-def test_a_launcher_that_is_killed_leaves_no_process(text, tmp_path):
+def test_a_killed_launcher_leaves_no_process(text, tmp_path):
     process = started(tmp_path, command(text, "arch=topk", *LONG))
     process.kill()
     process.communicate()
-    assert_nothing_is_left(tmp_path)
+    assert_no_process_is_running(tmp_path)
 
 
 def test_two_nodes_train_what_one_process_trains(text, one, tmp_path):
-    """Two torch.distributed.run on this machine, as plain nodes without an engine: one launches, the other joins."""
+    """Two torch.distributed.run on this machine stand for two nodes: one launches, the other joins."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -224,25 +224,25 @@ def test_two_nodes_train_what_one_process_trains(text, one, tmp_path):
     other = subprocess.Popen(join, cwd=tmp_path, env=environment | {"NODE_RANK": "1"}, stdout=subprocess.PIPE, text=True)
     ended = warm.run(words, tmp_path, environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    said, _ = other.communicate(timeout=30)
-    assert other.returncode == 0 and "ended with 0" in said
+    output, _ = other.communicate(timeout=30)
+    assert other.returncode == 0 and "ended with 0" in output
     for name in ("jumprelu", "topk"):
         found, wanted = (load_file(at / PLACE / name / "4/sae/sae_weights.safetensors") for at in (tmp_path, one))
         for key in wanted:
             torch.testing.assert_close(found[key], wanted[key], rtol=1e-5, atol=1e-5 * float(wanted[key].abs().max()))
-    assert_nothing_is_left(tmp_path)
+    assert_no_process_is_running(tmp_path)
     assert not (sweep / ".groups").exists()
 
 
-def test_several_nodes_need_to_know_where_to_meet(text, tmp_path):
-    said = swept(tmp_path, command(text, "arch=topk", "trainer=ddp_sim", "+trainer.num_nodes=2"), code=1)
-    assert "trainer.num_nodes=2: set MASTER_ADDR and MASTER_PORT" in said and "Traceback" not in said
+def test_several_nodes_need_a_rendezvous_address(text, tmp_path):
+    output = swept(tmp_path, command(text, "arch=topk", "trainer=ddp_sim", "+trainer.num_nodes=2"), code=1)
+    assert "trainer.num_nodes=2: set MASTER_ADDR and MASTER_PORT" in output and "Traceback" not in output
 
 
-def test_a_pool_runs_as_many_groups_at_once_as_it_has_devices(text, tmp_path):
+def test_a_pool_runs_one_group_per_device_at_a_time(text, tmp_path):
     pool = ("hydra/launcher=pool", "hydra.launcher.engine.devices=[a,b]")
-    said = swept(tmp_path, command(text, "arch=topk", "stream_seed=0,1,2", "name=s${stream_seed}", *pool))
-    assert said.count("on a: ") + said.count("on b: ") == 3 and "on b: " in said
+    output = swept(tmp_path, command(text, "arch=topk", "stream_seed=0,1,2", "name=s${stream_seed}", *pool))
+    assert output.count("on a: ") + output.count("on b: ") == 3 and "on b: " in output
     alone = tmp_path / "alone"
     swept(alone, command(text, "arch=topk", "stream_seed=0,1,2", "name=s${stream_seed}"))
     for seed in range(3):
@@ -251,7 +251,7 @@ def test_a_pool_runs_as_many_groups_at_once_as_it_has_devices(text, tmp_path):
     assert not list(tmp_path.rglob(".groups"))
 
 
-def test_ctrl_c_ends_all_groups_of_a_pool_saved(text, tmp_path):
+def test_ctrl_c_ends_all_groups_of_a_pool_with_checkpoints(text, tmp_path):
     pool = ("hydra/launcher=pool", "hydra.launcher.engine.devices=[a,b]", *LONG[:3])
     words = command(text, "arch=topk", "stream_seed=0,1", "name=s${stream_seed}", *pool)
     process = started(tmp_path, words)
@@ -260,4 +260,4 @@ def test_ctrl_c_ends_all_groups_of_a_pool_saved(text, tmp_path):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130 and len(list(tmp_path.rglob("checkpoint/*.safetensors"))) == 2
-    assert_nothing_is_left(tmp_path)
+    assert_no_process_is_running(tmp_path)

@@ -1,4 +1,4 @@
-"""One Ray task per group: what it leaves, and that a worker that dies costs the time since the last save."""
+"""One Ray task per group: it trains the same SAEs, and resumes from its checkpoints after its worker dies."""
 
 import os
 import signal
@@ -22,8 +22,8 @@ def text(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def here(text, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("here")
+def local(text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local")
     assert warm.run(command(text, *GROUP), folder, ENV).returncode == 0
     return weights(folder)
 
@@ -35,10 +35,10 @@ def parent_of_the_rank(folder):
                 return int((stat.parent / "stat").read_text().split(")")[1].split()[1])
         except OSError:
             continue
-    raise AssertionError("there is no rank")
+    raise AssertionError("no rank is running")
 
 
-def test_a_group_on_ray_leaves_what_it_leaves_here_also_where_its_worker_dies(text, here, tmp_path):
+def test_a_group_on_ray_trains_the_same_saes_as_a_local_one_even_if_its_worker_dies(text, local, tmp_path):
     process = subprocess.Popen(command(text, *GROUP, "hydra/launcher=ray"), cwd=tmp_path, env=ENV, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True)
     while not list(tmp_path.rglob("checkpoint/*.safetensors")):
@@ -48,5 +48,5 @@ def test_a_group_on_ray_leaves_what_it_leaves_here_also_where_its_worker_dies(te
     out, _ = process.communicate(timeout=240)
     assert process.returncode == 0, out
     assert "resuming at" in (tmp_path / "outputs/default/tiny/resid.1/topk/4/train.log").read_text()
-    assert weights(tmp_path) == here
+    assert weights(tmp_path) == local
     assert not list(tmp_path.rglob(".groups"))

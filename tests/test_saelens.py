@@ -1,4 +1,4 @@
-"""The folder sae/: what its files hold, and that SAELens loads them and computes what we compute."""
+"""The folder sae/: the content of its files, and that SAELens loads them and computes the same."""
 import json
 from pathlib import Path
 
@@ -26,7 +26,7 @@ MAKE = {
     "topk": lambda: TopK(D_IN, D_SAE, K, **AUX),
     "batchtopk": lambda: BatchTopK(D_IN, D_SAE, K, threshold_tokens=3200, **AUX),
 }
-PER_LATENT = {  # beside W_enc, W_dec, b_dec
+PER_LATENT = {  # in addition to W_enc, W_dec, b_dec
     "standard": {"b_enc"}, "topk": {"b_enc"}, "jumprelu": {"b_enc", "threshold"}, "gated": {"b_gate", "b_mag", "r_mag"},
 }
 SAVED_AS = {"relu": "standard", "gated": "gated", "jumprelu": "jumprelu", "topk": "topk", "batchtopk": "jumprelu"}
@@ -34,7 +34,7 @@ METRICS = {"l0": 5.1, "dead": 0.25}
 
 
 def job(arch="jumprelu", site="resid", layer=9, model="gemma3_270m"):
-    """The config of a job, as far as cfg.json speaks of it."""
+    """The parts of a job's config that enter cfg.json."""
     files = (CONF / "model" / f"{model}.yaml", CONF / "site" / f"{site}.yaml")
     model, site = (OmegaConf.to_container(OmegaConf.load(file)) for file in files)
     text, arch = {"name": "python_stdlib"}, {"name": arch}
@@ -42,7 +42,7 @@ def job(arch="jumprelu", site="resid", layer=9, model="gemma3_270m"):
 
 
 def folded(name):
-    """Every parameter away from where it starts, in the units of raw activations; with a batch of those."""
+    """A folded SAE with every parameter perturbed, and a batch of raw activations."""
     torch.manual_seed(3)
     sae = MAKE[name]().requires_grad_(False)
     for parameter in sae.parameters():
@@ -63,7 +63,7 @@ def written(folder, name, **where):
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_the_weights_are_those_that_the_format_asks_for(name, tmp_path):
+def test_the_weights_have_the_names_shapes_and_dtype_of_the_format(name, tmp_path):
     sae, _ = written(tmp_path, name)
     with safe_open(tmp_path / "sae_weights.safetensors", "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -76,7 +76,7 @@ def test_the_weights_are_those_that_the_format_asks_for(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_the_description_says_how_to_compute_and_where_it_was_trained(name, tmp_path):
+def test_cfg_json_describes_the_computation_and_the_training(name, tmp_path):
     written(tmp_path, name)
     cfg = json.loads((tmp_path / "cfg.json").read_text())
     metadata = cfg.pop("metadata")
@@ -98,27 +98,27 @@ def test_the_description_says_how_to_compute_and_where_it_was_trained(name, tmp_
         ("attn", "gpt2", "blocks.9.attn.hook_z", "hook_z", "transformer.h.9.attn"),
     ],
 )
-def test_the_place_is_written_in_the_words_of_both_worlds(site, model, hook_name, reshaped, module):
+def test_the_hook_point_has_the_names_of_transformer_lens_and_transformers(site, model, hook_name, reshaped, module):
     cfg = sae_format.sae_lens_config(folded("relu")[0], job(site=site, model=model), METRICS)
     assert cfg["metadata"]["hook_name"] == hook_name and cfg["reshape_activations"] == reshaped
     assert module == cfg["metadata"]["hf_hook_name"]
 
 
-def test_a_model_of_the_hub_is_called_by_the_hubs_name():
+def test_a_model_of_the_hub_has_the_hubs_name():
     name = sae_format.sae_lens_config(folded("relu")[0], job(model="gpt2"), METRICS)["metadata"]["model_name"]
     assert name == "openai-community/gpt2"
-    for model in ("gemma3_270m", "smollm2_135m"):  # the second could come from the hub, and does not
+    for model in ("gemma3_270m", "smollm2_135m"):  # the second is on the hub too, but loaded from a package
         assert sae_format.sae_lens_config(folded("relu")[0], job(model=model), METRICS)["metadata"]["model_name"] == model
 
 
 @pytest.mark.parametrize("folder, file", [(0o755, 0o644), (0o775, 0o664), (0o700, 0o600)])
-def test_an_sae_is_as_readable_as_its_folder(folder, file, tmp_path):
+def test_the_weights_have_the_permissions_of_their_folder(folder, file, tmp_path):
     tmp_path.chmod(folder)
     written(tmp_path, "relu")
     assert (tmp_path / "sae_weights.safetensors").stat().st_mode & 0o777 == file
 
 
-def test_saving_again_replaces_both_files_and_leaves_no_draft(tmp_path):
+def test_saving_again_replaces_both_files_and_leaves_no_temporary_file(tmp_path):
     written(tmp_path, "topk")
     written(tmp_path, "gated")
     assert json.loads((tmp_path / "cfg.json").read_text())["architecture"] == "gated"
@@ -126,7 +126,7 @@ def test_saving_again_replaces_both_files_and_leaves_no_draft(tmp_path):
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_the_format_as_we_read_it_encodes_the_same(name):
+def test_our_reader_of_the_format_encodes_the_same(name):
     sae, x = folded(name)
     read = sae_format.encoded(sae.saved_as, sae.exported(), K, x)
     torch.testing.assert_close(read, sae.encode(x), rtol=1e-5, atol=1e-5)
@@ -144,7 +144,7 @@ def test_saelens_encodes_and_decodes_the_same(name, tmp_path):
     torch.testing.assert_close(theirs.decode(f), ours.decode(f), rtol=1e-5, atol=1e-5)
 
 
-def test_saelens_keeps_what_we_say_of_where_it_was_trained(tmp_path):
+def test_saelens_keeps_the_metadata_of_the_training(tmp_path):
     sae_lens = pytest.importorskip("sae_lens", reason="pip install sae-lens to compare with it")
     written(tmp_path, "gated", model="smollm2_135m")
     metadata = sae_lens.SAE.load_from_disk(str(tmp_path), device="cpu").cfg.metadata
@@ -152,8 +152,8 @@ def test_saelens_keeps_what_we_say_of_where_it_was_trained(tmp_path):
     assert metadata.prepend_bos is False and metadata.context_size == 128 and metadata.l0 == 5.1
 
 
-def test_saelens_takes_heads_apart_or_concatenated_at_the_attention(tmp_path):
-    """Loaded, it expects [..., heads, head_dim], as its own models hand over; concatenated rows need one call."""
+def test_saelens_takes_separate_or_concatenated_heads_at_attn(tmp_path):
+    """A loaded SAE expects [..., heads, head_dim], as from SAELens' models; concatenated rows need one call."""
     sae_lens = pytest.importorskip("sae_lens", reason="pip install sae-lens to compare with it")
     ours, x = written(tmp_path, "jumprelu", site="attn")
     theirs = sae_lens.SAE.load_from_disk(str(tmp_path), device="cpu")

@@ -1,4 +1,4 @@
-"""Nothing made by others is unpickled or run, nothing is written outside the sweep's folder, no secret is written down."""
+"""No file is unpickled, nothing is written outside the sweep's folder, and no secret is written to a file."""
 
 import ast
 import subprocess
@@ -23,14 +23,14 @@ def calls_and_imports(tree):
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "src").rglob("*.py")), ids=lambda file: file.stem)
-def test_no_file_of_ours_unpickles(file):
+def test_no_module_unpickles(file):
     used = list(calls_and_imports(ast.parse(file.read_text())))
     assert not UNPICKLE & {name.split(".")[0] for name in used}
     assert "torch.load" not in used and "np.load" not in used
 
 
 @pytest.mark.parametrize("word", ["name=../other", "name=/tmp/other", "model.name=..", "arch.name=a/b", "site.name=.hidden"])
-def test_a_name_cannot_lead_out_of_the_folder_of_the_sweep(word, tmp_path, monkeypatch, hydra_restore_singletons):
+def test_a_name_that_leaves_the_folder_of_the_sweep_is_refused(word, tmp_path, monkeypatch, hydra_restore_singletons):
     monkeypatch.chdir(tmp_path)
     ended = train_for_real("model=tiny", "arch=topk", word)
     assert ended.code == 1 and word.split("=")[0] in ended.error and not list(tmp_path.rglob("eval.json"))
@@ -39,7 +39,7 @@ def test_a_name_cannot_lead_out_of_the_folder_of_the_sweep(word, tmp_path, monke
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_no_secret_of_the_environment_is_written_down_or_said(tmp_path):
+def test_no_secret_of_the_environment_is_written_or_printed(tmp_path):
     text = write_text(tmp_path)
     settings = [word for word in words(text) if not word.startswith("logger=")]
     command = [sys.executable, str(ROOT / "train.py"), *settings, "arch=topk", "logger.wandb.mode=offline"]

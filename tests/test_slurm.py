@@ -1,4 +1,4 @@
-"""One Slurm job per group, on a real Slurm: what it leaves, and that cancelled and requeued jobs go on bit for bit."""
+"""One Slurm job per group, on a real Slurm: it trains the same SAEs, and cancelled and requeued jobs resume bitwise."""
 
 import re
 import signal
@@ -32,14 +32,14 @@ def text(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def here(text, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("here")
+def local(text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local")
     assert warm.run(command(text, *GROUP, "trainer=ddp_sim"), folder, ENV).returncode == 0
     return weights(folder)
 
 
 class Launched:
-    """The launcher in the background, once its job trains."""
+    """The launcher in the background; its job is training when the constructor returns."""
 
     def __init__(self, folder, text, environment, *more):
         self.folder, self.environment = folder, environment
@@ -64,12 +64,12 @@ class Launched:
 
 
 def resumed(folder):
-    """How often the job's log says that it has resumed."""
+    """The number of resumes in the job's log."""
     return (folder / "outputs/default/tiny/resid.1/jumprelu/4/train.log").read_text().count("resuming at")
 
 
-def test_a_job_near_its_time_limit_and_one_that_is_requeued_in_mid_run_go_on(text, here, environment, tmp_path):
-    """One job that both happen to: each time it has saved before it ends."""
+def test_a_job_resumes_after_its_time_limit_and_after_a_requeue(text, local, environment, tmp_path):
+    """Both happen to one job, which writes a checkpoint each time."""
     launched = Launched(tmp_path, text, environment)
     launched.slurm("scancel", "--signal=USR2", launched.job)
     while not resumed(tmp_path):
@@ -79,10 +79,10 @@ def test_a_job_near_its_time_limit_and_one_that_is_requeued_in_mid_run_go_on(tex
     code, out = launched.end()
     assert code == 0, out
     assert resumed(tmp_path) == 2
-    assert weights(tmp_path) == here
+    assert weights(tmp_path) == local
 
 
-def test_a_job_whose_node_fails_in_mid_run_goes_on_and_two_nodes_leave_what_one_leaves(text, here, environment, tmp_path):
+def test_a_job_on_two_nodes_resumes_after_a_node_failure_and_trains_what_one_node_trains(text, local, environment, tmp_path):
     launched = Launched(tmp_path, text, environment, *TWO_NODES, "save_tokens=3200")
     while not list(tmp_path.rglob("checkpoint/*.safetensors")):
         time.sleep(0.05)
@@ -90,10 +90,10 @@ def test_a_job_whose_node_fails_in_mid_run_goes_on_and_two_nodes_leave_what_one_
     code, out = launched.end()
     assert code == 0, out
     assert resumed(tmp_path) == 1
-    assert weights(tmp_path) == here
+    assert weights(tmp_path) == local
 
 
-def test_a_cancelled_job_is_a_failure_and_the_same_command_leaves_what_it_leaves_here(text, here, environment, tmp_path):
+def test_a_cancelled_job_is_a_failure_and_the_same_command_resumes_it(text, local, environment, tmp_path):
     launched = Launched(tmp_path, text, environment)
     launched.slurm("scancel", launched.job)
     code, out = launched.end()
@@ -102,11 +102,11 @@ def test_a_cancelled_job_is_a_failure_and_the_same_command_leaves_what_it_leaves
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"job \d+: running", ended.stdout) and "jumprelu" in ended.stdout.split("resid.1\n")[-1]
     assert resumed(tmp_path) == 1
-    assert weights(tmp_path) == here
+    assert weights(tmp_path) == local
     assert not list(tmp_path.rglob(".groups"))
 
 
-def test_ctrl_c_at_the_launcher_saves_and_leaves_no_job(text, environment, tmp_path):
+def test_ctrl_c_at_the_launcher_ends_the_job_with_checkpoints(text, environment, tmp_path):
     launched = Launched(tmp_path, text, environment)
     launched.process.send_signal(signal.SIGINT)
     code, out = launched.end()

@@ -1,4 +1,4 @@
-"""The keys by which positions and latents are sampled."""
+"""The hash keys by which positions and latents are sampled."""
 import numpy as np
 
 from saesweep.study.keys import keys

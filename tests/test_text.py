@@ -1,4 +1,4 @@
-"""The order of documents, the held-out split, blocks of tokens, and what a user can get wrong about a text."""
+"""Texts: the order of documents, the held-out split, blocks of tokens, and the refusal of a user's mistakes."""
 
 import json
 import os
@@ -75,12 +75,12 @@ def streamed(folder: str, seed: int = 0, **changes: Any) -> Corpus:
 # Order and split
 
 
-def test_every_document_is_on_exactly_one_side(jsonl: str) -> None:
+def test_every_document_is_in_exactly_one_split(jsonl: str) -> None:
     train, held_out = both(files(jsonl))
     assert len(held_out) == 5 and sorted(train + held_out) == sorted(WORDS)
 
 
-def test_stream_seed_decides_the_order_and_the_split(jsonl: str) -> None:
+def test_the_stream_seed_determines_order_and_split(jsonl: str) -> None:
     assert both(files(jsonl, seed=0)) == both(files(jsonl, seed=0))
     assert both(files(jsonl, seed=0))[0] != WORDS[5:]
     assert set(both(files(jsonl, seed=0))[1]) != set(both(files(jsonl, seed=1))[1])
@@ -101,31 +101,31 @@ def test_the_order_is_the_same_in_another_process(jsonl: str) -> None:
     assert run.stdout.strip().split("|") == [d.split(":")[0] for d in files(jsonl, seed=3).one_pass("train")]
 
 
-def test_the_same_content_is_never_on_both_sides(tmp_path: Path) -> None:
+def test_equal_documents_are_never_in_both_splits(tmp_path: Path) -> None:
     corpus = files(write_jsonl(tmp_path / "a.jsonl", WORDS * 3), held_out=0.3)
     train, held_out = both(corpus)
     assert len(train) + len(held_out) == len(WORDS) and not set(train) & set(held_out)
 
 
-def test_empty_documents_are_no_documents(tmp_path: Path) -> None:
+def test_empty_documents_are_dropped(tmp_path: Path) -> None:
     train, held_out = both(files(write_jsonl(tmp_path / "a.jsonl", ["", " \n", *WORDS[:4]])))
     assert sorted(train + held_out) == sorted(WORDS[:4])
 
 
-def test_reading_from_a_document_number_skips_so_many(jsonl: str) -> None:
+def test_reading_from_a_start_number_skips_as_many_documents(jsonl: str) -> None:
     corpus = files(jsonl, repeat=True)
     assert list(islice(corpus.documents("train", 120), 30)) == list(islice(corpus.documents("train"), 120, 150))
     assert list(corpus.documents("held_out", 2)) == list(corpus.documents("held_out"))[2:]
 
 
-def test_a_text_that_ends_stops_training_unless_told_to_repeat(jsonl: str) -> None:
+def test_the_end_of_a_text_is_an_error_without_repeat(jsonl: str) -> None:
     once: Iterator[str] = files(jsonl).documents("train")
     assert len(list(islice(once, 95))) == 95
     with pytest.raises(UsageError, match=r"text\.repeat=true"):
         next(once)
 
 
-def test_a_repeated_text_has_a_new_order_each_time_and_never_the_held_out_documents(jsonl: str) -> None:
+def test_a_repeated_text_has_a_new_order_each_pass_and_no_held_out_documents(jsonl: str) -> None:
     corpus = files(jsonl, repeat=True)
     thrice = list(islice(corpus.documents("train"), 3 * 95))
     passes = [thrice[:95], thrice[95:190], thrice[190:]]
@@ -134,10 +134,10 @@ def test_a_repeated_text_has_a_new_order_each_time_and_never_the_held_out_docume
     assert not set(thrice) & set(corpus.documents("held_out"))
 
 
-# Kinds
+# Kinds of text
 
 
-def test_the_standard_library_holds_its_modules_and_nothing_installed() -> None:
+def test_python_stdlib_has_the_modules_of_the_standard_library_and_no_installed_ones() -> None:
     train, held_out = both(Corpus(config("text", "python_stdlib"), 0))
     everything = set(train + held_out)
     assert Path(json.__file__).read_bytes().decode() in everything
@@ -157,30 +157,30 @@ def test_files_of_three_kinds_are_read_together(tmp_path: Path) -> None:
     assert set(train + held_out) == {"first line\n\n  second line\n", "from jsonl", "from parquet", "another row"}
 
 
-def test_another_field_can_hold_the_text(tmp_path: Path) -> None:
+def test_the_text_may_be_in_another_field(tmp_path: Path) -> None:
     train, held_out = both(files(write_jsonl(tmp_path / "a.jsonl", WORDS, "content"), field="content"))
     assert sorted(train + held_out) == sorted(WORDS)
 
 
-def test_a_stream_is_shuffled_and_split_the_same_way_each_time(tmp_path: Path) -> None:
+def test_the_stream_seed_determines_order_and_split_of_a_stream(tmp_path: Path) -> None:
     folder = stream_folder(tmp_path, WORDS)
     train, held_out = both(streamed(folder))
     assert len(held_out) == 10 and sorted(train + held_out) == sorted(WORDS) and train + held_out != WORDS
     assert both(streamed(folder)) == (train, held_out) and both(streamed(folder, seed=1)) != (train, held_out)
 
 
-def test_a_stream_skips_what_it_held_out(tmp_path: Path) -> None:
+def test_training_on_a_stream_skips_the_held_out_documents(tmp_path: Path) -> None:
     corpus = streamed(stream_folder(tmp_path, WORDS * 4), repeat=True)
     held_out = set(corpus.documents("held_out"))
     assert held_out and not held_out & set(islice(corpus.documents("train"), 1000))
 
 
-def test_a_stream_with_nothing_to_train_on_ends_even_if_it_repeats(tmp_path: Path) -> None:
+def test_a_stream_without_training_documents_ends_even_with_repeat(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="to its end"):
         next(streamed(stream_folder(tmp_path, WORDS), held_out=100, repeat=True).documents("train"))
 
 
-# Files: each is read once, whatever it is called and whatever else it holds
+# Files
 
 
 def everything(corpus: Corpus) -> list[str]:
@@ -188,14 +188,14 @@ def everything(corpus: Corpus) -> list[str]:
     return sorted(train + held_out)
 
 
-def test_a_file_with_brackets_in_its_name_is_read_by_a_pattern_and_by_its_name(tmp_path: Path) -> None:
+def test_a_file_with_brackets_in_its_name_matches_a_pattern_and_its_own_name(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "part[0].jsonl", WORDS[:20])
     write_jsonl(tmp_path / "part0.jsonl", WORDS[20:40])
     assert everything(files(str(tmp_path / "*.jsonl"))) == sorted(WORDS[:40])
     assert everything(files(str(tmp_path / "part[0].jsonl"))) == sorted(WORDS[:20])
 
 
-def test_a_file_that_several_paths_lead_to_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_several_paths_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "deep").mkdir()
     write_jsonl(tmp_path / "deep/a.jsonl", WORDS[:4])
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "deep/a.jsonl")
@@ -217,7 +217,7 @@ def test_other_columns_may_differ_between_files_and_rows(tmp_path: Path) -> None
     assert everything(files(str(tmp_path / "*"))) == sorted(WORDS[:8])
 
 
-def test_a_column_of_a_parquet_file_is_found_by_its_whole_name_and_may_be_encoded_in_a_dictionary(tmp_path: Path) -> None:
+def test_a_parquet_column_is_found_by_its_full_name_and_may_be_dictionary_encoded(tmp_path: Path) -> None:
     import pandas
 
     frame = pandas.DataFrame({"text.en": ["a", "b"], "text": pandas.Categorical(["c", "d"]), "texts": [[1], [2]]})
@@ -226,28 +226,28 @@ def test_a_column_of_a_parquet_file_is_found_by_its_whole_name_and_may_be_encode
     assert everything(files(str(tmp_path / "a.parquet"), field="text.en")) == ["a", "b"]
 
 
-def test_byte_order_marks_and_windows_line_ends_are_no_text(tmp_path: Path) -> None:
+def test_byte_order_marks_and_windows_line_ends_are_removed(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"text": "one"}\r\n\r\n{"text": "two"}')
     (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfthree\r\nfour\r\n")
     assert everything(files(str(tmp_path / "*"))) == ["one", "three\nfour\n", "two"]
 
 
-def test_rows_without_text_are_left_out_and_counted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_without_text_are_dropped_and_counted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [{"text": None}, {"text": ""}, {"other": 1}, *({"text": word} for word in WORDS[:4])]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "b.jsonl").write_text("")
     assert everything(files(str(tmp_path / "*.jsonl"))) == sorted(WORDS[:4])
-    said = [record.message for record in caplog.records]
-    assert len(said) == 2 and "b.jsonl is empty" in said[0] and "3 of 7 documents" in said[1]
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 2 and "b.jsonl is empty" in messages[0] and "3 of 7 documents" in messages[1]
 
 
-def test_half_a_surrogate_pair_becomes_a_character_that_a_tokenizer_takes(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_half_a_surrogate_pair_becomes_the_replacement_character(tmp_path: Path, tokenizer: Tokenizer) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a\\ud83db"}\n{"text": "\\ud83d\\ude00"}\n')
     found = everything(files(str(tmp_path / "a.jsonl")))
     assert found == ["a\ufffdb", "\U0001f600"] and tokenizer.encode(found)
 
 
-def test_a_text_that_was_replaced_is_read_anew_though_its_time_stamp_and_size_are_the_same(tmp_path: Path) -> None:
+def test_a_replaced_text_with_the_same_time_stamp_and_size_is_read_again(tmp_path: Path) -> None:
     path = Path(write_jsonl(tmp_path / "a.jsonl", WORDS))
     os.utime(path, (10**9, 10**9))
     before = files(str(path))
@@ -257,11 +257,11 @@ def test_a_text_that_was_replaced_is_read_anew_though_its_time_stamp_and_size_ar
     after = files(str(path))
     assert everything(after) == sorted(document.upper() for document in WORDS)
     assert after.identity["digest"] != before.identity["digest"]
-    assert both(before) == kept  # what was read stays
+    assert both(before) == kept  # the earlier corpus does not change
 
 
 GZIP = b"\x1f\x8b\x08\x00"
-FAULTS = [
+DAMAGED_FILES = [
     ("a.jsonl", b'{"text": "one"}\n{"text": "caf\xe9"}\n', r"a\.jsonl, byte 29: is not UTF-8.*iconv"),
     ("a.txt", b"caf\xe9", r"a\.txt, byte 3: is not UTF-8.*iconv"),
     *((name, '{"text": "one"}\n'.encode(code), rf"byte 0: is not UTF-8.*iconv -f {code[:6]} -t utf-8")
@@ -282,12 +282,12 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "said"), FAULTS)
-def test_a_fault_in_a_file_is_one_line_with_its_name_its_byte_or_row_and_the_fix(
-    tmp_path: Path, name: str, content: bytes, said: str
+@pytest.mark.parametrize(("name", "content", "message"), DAMAGED_FILES)
+def test_a_damaged_file_is_refused_in_one_line_with_byte_or_row_and_fix(
+    tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError, match=said) as error:
+    with pytest.raises(UsageError, match=message) as error:
         files(str(tmp_path / "*"))
     assert "\n" not in str(error.value)
 
@@ -296,7 +296,7 @@ DEEP, LONG = "[" * 50_000 + '{"]": "[\\""}' + "]" * 50_000, "9" * 6000
 
 
 @pytest.mark.parametrize("other", [DEEP, '{"a": ' * 50_000 + "1" + "}" * 50_000, LONG, f"-{LONG}", f"[{LONG}]"])
-def test_whatever_json_allows_may_stand_in_another_field(tmp_path: Path, other: str) -> None:
+def test_other_fields_may_have_any_json_value(tmp_path: Path, other: str) -> None:
     path = tmp_path / "a.jsonl"
     rows = [f'{{"text": "one [", "other": {other}}}', f'{{"other": {other}, "more": {other}, "text": "two"}}']
     rows.append('{"text": "three"}')
@@ -304,18 +304,18 @@ def test_whatever_json_allows_may_stand_in_another_field(tmp_path: Path, other: 
     assert everything(files(str(path))) == ["one [", "three", "two"]
 
 
-@pytest.mark.parametrize(("value", "said"), [
+@pytest.mark.parametrize(("value", "message"), [
     (DEEP, "row 2: holds a value of type list, not text"), (LONG, "row 2: holds a value of type float, not text"),
     (DEEP[:-10], "row 2: is not JSON"), (DEEP + "]", "row 2: is not JSON"),
 ])
-def test_a_deep_or_long_value_in_the_field_of_the_text_is_refused(tmp_path: Path, value: str, said: str) -> None:
+def test_a_deep_or_long_value_in_the_text_field_is_refused(tmp_path: Path, value: str, message: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"text": "one"}}\n{{"text": {value}}}\n')
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         files(str(path))
 
 
-def test_two_columns_of_the_name_of_the_field_are_refused(tmp_path: Path) -> None:
+def test_two_columns_with_the_name_of_the_field_are_refused(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
@@ -325,7 +325,7 @@ def test_two_columns_of_the_name_of_the_field_are_refused(tmp_path: Path) -> Non
         files(str(path))
 
 
-def test_a_parquet_file_that_is_cut_off_or_has_numbers_where_text_should_be_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_parquet_file_that_is_truncated_or_has_numbers_as_text_is_refused_by_name(tmp_path: Path) -> None:
     import pandas
 
     path = tmp_path / "a.parquet"
@@ -337,7 +337,7 @@ def test_a_parquet_file_that_is_cut_off_or_has_numbers_where_text_should_be_is_r
         files(str(path))
 
 
-def test_a_link_to_nothing_and_a_file_that_may_not_be_read_are_refused(
+def test_a_dangling_link_and_an_unreadable_file_are_refused(
     tmp_path: Path, jsonl: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "gone")
@@ -352,12 +352,12 @@ def test_a_link_to_nothing_and_a_file_that_may_not_be_read_are_refused(
         files(jsonl)
 
 
-def test_where_a_folder_is_given_the_pattern_of_its_files_is_said(tmp_path: Path, jsonl: str) -> None:
+def test_a_folder_is_refused_with_the_pattern_of_its_files(tmp_path: Path, jsonl: str) -> None:
     with pytest.raises(UsageError, match=r"is a folder: write '.*\*\*/\*\.jsonl'"):
         files(str(tmp_path))
 
 
-def test_no_file_is_left_of_what_was_read(jsonl: str, tmp_path: Path) -> None:
+def test_reading_a_text_leaves_no_file_in_the_cache(jsonl: str, tmp_path: Path) -> None:
     corpus = files(jsonl)
     assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
     assert everything(corpus) == sorted(WORDS)
@@ -366,8 +366,8 @@ def test_no_file_is_left_of_what_was_read(jsonl: str, tmp_path: Path) -> None:
 # Streams
 
 
-def breaking(monkeypatch: pytest.MonkeyPatch, rows: list[Any]) -> None:
-    """A dataset with these rows, of which an error is raised."""
+def mock_stream(monkeypatch: pytest.MonkeyPatch, rows: list[Any]) -> None:
+    """Replaces datasets with a stream of these rows; a row that is an exception is raised."""
     import datasets
 
     class Rows:
@@ -384,13 +384,13 @@ def breaking(monkeypatch: pytest.MonkeyPatch, rows: list[Any]) -> None:
     monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: builder)
 
 
-def test_a_stream_that_breaks_off_is_one_line_and_is_not_taken_for_its_end(
+def test_an_error_of_a_stream_is_one_line_and_not_taken_for_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken(Exception):
-        """As those of HTTP clients: no OSError."""
+        """Not an OSError, like the errors of HTTP clients."""
 
-    breaking(monkeypatch, [*({"text": word} for word in WORDS[:30]), Broken("connection reset\nby peer")])
+    mock_stream(monkeypatch, [*({"text": word} for word in WORDS[:30]), Broken("connection reset\nby peer")])
     documents = streamed(str(tmp_path)).documents("train")
     assert len(list(islice(documents, 20))) == 20
     with pytest.raises(UsageError, match=r"broke off at row 31: Broken: connection reset; run the same command") as error:
@@ -398,25 +398,25 @@ def test_a_stream_that_breaks_off_is_one_line_and_is_not_taken_for_its_end(
     assert not isinstance(error.value, TextEnded)
 
 
-def test_rows_of_a_stream_without_text_are_left_out_and_those_with_a_number_are_refused(
+def test_rows_of_a_stream_without_text_are_dropped_and_those_with_a_number_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [{"other": 1}, {"text": None}, *({"text": word} for word in WORDS)]
-    breaking(monkeypatch, rows)
+    mock_stream(monkeypatch, rows)
     assert everything(streamed(str(tmp_path))) == sorted(WORDS)
     assert "2 of 102 rows have no text" in caplog.text
-    breaking(monkeypatch, [*rows, {"text": 7}])
+    mock_stream(monkeypatch, [*rows, {"text": 7}])
     with pytest.raises(UsageError, match=r"text\.field=text: .*row 103 of the stream: holds a value of type int"):
         everything(streamed(str(tmp_path)))
 
 
-def test_the_documents_that_a_stream_holds_out_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    breaking(monkeypatch, [{"text": word} for word in [WORDS[0]] * 7 + WORDS])
+def test_the_held_out_documents_of_a_stream_are_distinct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mock_stream(monkeypatch, [{"text": word} for word in [WORDS[0]] * 7 + WORDS])
     train, held_out = both(streamed(str(tmp_path)))
     assert held_out == WORDS[:10] and train == WORDS[10:]
 
 
-def test_a_folder_that_is_streamed_is_known_by_its_content(tmp_path: Path) -> None:
+def test_the_identity_of_a_streamed_folder_is_its_content(tmp_path: Path) -> None:
     folder = stream_folder(tmp_path, WORDS)
     file = Path(folder) / "train.jsonl"
     os.utime(file, (10**9, 10**9))
@@ -427,54 +427,55 @@ def test_a_folder_that_is_streamed_is_known_by_its_content(tmp_path: Path) -> No
     assert streamed(folder).identity["digest"] != before
 
 
-# Passages on both sides
+# Passages in both splits
 
 
-def made_up(seed: int, characters: int = 3000) -> str:
+def random_text(seed: int, characters: int = 3000) -> str:
     draw = random.Random(seed)
     return "".join(draw.choices("etaoin shrdlu\n", k=characters))
 
 
-SHARED = made_up(-1, 600)
+SHARED = random_text(-1, 600)
 
 
-def test_training_documents_that_share_passages_with_held_out_text_are_left_out(
+def test_training_documents_that_share_passages_with_held_out_text_are_dropped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    apart, alike = [made_up(i) for i in range(30)], [made_up(i) + SHARED for i in range(100, 130)]
-    corpus = files(write_jsonl(tmp_path / "a.jsonl", apart + alike), held_out=0.3)
+    separate, overlapping = [random_text(i) for i in range(30)], [random_text(i) + SHARED for i in range(100, 130)]
+    corpus = files(write_jsonl(tmp_path / "a.jsonl", separate + overlapping), held_out=0.3)
     with caplog.at_level("INFO"):
         train, held_out = both(files(str(tmp_path / "a.jsonl"), held_out=0.3))
     assert any(SHARED in document for document in held_out) and not any(SHARED in document for document in train)
-    left_out = 60 - 18 - len(train)
-    assert left_out > 10 and f"{left_out} of 42 training documents share passages" in caplog.text
+    dropped = 60 - 18 - len(train)
+    assert dropped > 10 and f"{dropped} of 42 training documents share passages" in caplog.text
     assert both(corpus) == (train, held_out)
 
 
-def test_a_stream_leaves_them_out_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alike = [made_up(i) + SHARED for i in range(20)]
-    breaking(monkeypatch, [{"text": text} for text in [*alike, *map(made_up, range(50, 60))]])
+def test_a_stream_drops_training_documents_that_share_passages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overlapping = [random_text(i) + SHARED for i in range(20)]
+    mock_stream(monkeypatch, [{"text": text} for text in [*overlapping, *map(random_text, range(50, 60))]])
     train, _ = both(streamed(str(tmp_path)))
-    assert train == list(map(made_up, range(50, 60)))
+    assert train == list(map(random_text, range(50, 60)))
 
 
-def test_calibration_documents_do_not_share_passages_with_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held_out = [made_up(0) + SHARED, made_up(1) + SHARED, made_up(2), made_up(3), made_up(4), made_up(5) + SHARED]
-    breaking(monkeypatch, [{"text": text} for text in [*held_out, made_up(6)]])
+def test_calibration_and_evaluation_documents_share_no_passages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = [random_text(i) for i in range(6)]
+    held_out = [alone[0] + SHARED, alone[1] + SHARED, *alone[2:5], alone[5] + SHARED]
+    mock_stream(monkeypatch, [{"text": text} for text in [*held_out, random_text(6)]])
     assert list(streamed(str(tmp_path), held_out=6).documents("held_out")) == [held_out[0], "", *held_out[2:5], ""]
 
 
-def test_a_passage_has_the_same_hash_wherever_it_stands() -> None:
-    document = made_up(0, overlap.CHUNK + 5000)
+def test_the_hash_of_a_passage_does_not_depend_on_its_position() -> None:
+    document = random_text(0, overlap.CHUNK + 5000)
     hashes = overlap.passages(document)
     sampled = overlap.passages(document[-6000:])
-    assert len(sampled) > 100 and len(set(sampled) - set(hashes)) <= 1  # but for the smallest
-    assert len(set(sampled) & set(overlap.passages(made_up(1, 6000)))) == 0
-    assert len(overlap.passages(made_up(0, 199))) == 0 and len(overlap.passages(made_up(0, 200))) == 1
+    assert len(sampled) > 100 and len(set(sampled) - set(hashes)) <= 1  # except the smallest
+    assert len(set(sampled) & set(overlap.passages(random_text(1, 6000)))) == 0
+    assert len(overlap.passages(random_text(0, 199))) == 0 and len(overlap.passages(random_text(0, 200))) == 1
 
 
 @pytest.mark.slow
-def test_of_the_passages_of_the_default_evaluation_text_few_stand_in_training() -> None:
+def test_few_passages_of_the_default_evaluation_text_occur_in_training() -> None:
     corpus = Corpus(config("text", "python_stdlib"), 0)
     evaluation = list(corpus.one_pass("held_out"))[::2]
 
@@ -484,13 +485,13 @@ def test_of_the_passages_of_the_default_evaluation_text_few_stand_in_training() 
         codes = [numpy.frombuffer(part, "<u4") for part in parts if len(part) >= 4 * overlap.PASSAGE]
         return numpy.concatenate([numpy.empty(0, numpy.uint64), *map(overlap._hashes, codes)])
 
-    asked = numpy.unique(numpy.concatenate([hashes(document)[:: overlap.PASSAGE] for document in evaluation]))
-    seen = numpy.zeros(len(asked), bool)
+    evaluated = numpy.unique(numpy.concatenate([hashes(document)[:: overlap.PASSAGE] for document in evaluation]))
+    seen = numpy.zeros(len(evaluated), bool)
     for document in corpus.one_pass("train"):
         own = hashes(document)
-        at = numpy.searchsorted(asked, own).clip(max=len(asked) - 1)
-        seen[at[asked[at] == own]] = True
-    assert 0 < seen.mean() < 0.005  # 0.049 if all documents are kept
+        at = numpy.searchsorted(evaluated, own).clip(max=len(evaluated) - 1)
+        seen[at[evaluated[at] == own]] = True
+    assert 0 < seen.mean() < 0.005  # 0.049 if no document is dropped
 
 
 # Blocks
@@ -500,7 +501,7 @@ def decode(block: torch.Tensor) -> str:
     return bytes(token - 3 for token in block.tolist() if token > 2).decode()
 
 
-def test_blocks_start_with_bos_pad_the_tail_and_lose_nothing(tokenizer: Tokenizer) -> None:
+def test_blocks_start_with_bos_are_padded_at_the_end_and_contain_every_token(tokenizer: Tokenizer) -> None:
     found = list(blocks(["abcdefghij", "xyz"], tokenizer, 5))
     assert [decode(block) for block in found] == ["abcd", "efgh", "ij", "xyz"]
     assert all(block.shape == (5,) and block.dtype == torch.int64 and block[0] == tokenizer.bos for block in found)
@@ -508,47 +509,47 @@ def test_blocks_start_with_bos_pad_the_tail_and_lose_nothing(tokenizer: Tokenize
     assert found[2].tolist() == [1, ord("i") + 3, ord("j") + 3, -1, -1]
 
 
-def test_blocks_without_bos_hold_one_token_more() -> None:
+def test_blocks_without_bos_have_one_more_token() -> None:
     found = list(blocks(["abcdefghij"], load_tokenizer(config("model", "tiny", bos=False)), 5))
     assert [decode(block) for block in found] == ["abcde", "fghij"]
 
 
-def test_a_document_that_fills_its_blocks_leaves_no_empty_one(tokenizer: Tokenizer) -> None:
+def test_a_document_that_fills_its_blocks_has_no_empty_block(tokenizer: Tokenizer) -> None:
     assert len(list(blocks(["abcd", "", "abcdefgh"], tokenizer, 5))) == 3
 
 
 def test_blocks_do_not_depend_on_how_many_documents_are_tokenised_at_once(tokenizer: Tokenizer) -> None:
     documents = WORDS * 2
     assert len(documents) > 3 * BATCH
-    apart = [block for document in documents for block in blocks([document], tokenizer, 16)]
-    assert torch.equal(torch.stack(list(blocks(documents, tokenizer, 16))), torch.stack(apart))
+    separate = [block for document in documents for block in blocks([document], tokenizer, 16)]
+    assert torch.equal(torch.stack(list(blocks(documents, tokenizer, 16))), torch.stack(separate))
 
 
-# Enough text
+# Length of the text
 
 
 def bytes_of(corpus: Corpus) -> int:
     return sum(len(document.encode()) for document in corpus.one_pass("train"))
 
 
-def asking(tokens: int = 1, context: int = 16) -> dict[str, Any]:
-    """Of batches of one token, of which no window leaves anything over."""
+def settings(tokens: int = 1, context: int = 16) -> dict[str, Any]:
+    """Settings with batches of one token, so that no window has a remainder."""
     sizes = {"tokens": tokens, "batch_tokens": 1, "context": context, "activations": {"window": 1024}}
     return sizes | {"evaluation": {"tokens": 1, "calibration_tokens": 1}, "stream_seed": 0}
 
 
-def test_the_last_token_of_the_text_may_be_asked_for_and_not_one_more(jsonl: str, tokenizer: Tokenizer) -> None:
+def test_a_training_may_use_every_token_of_the_text_and_no_more(jsonl: str, tokenizer: Tokenizer) -> None:
     corpus = files(jsonl)
-    require_enough_tokens(corpus, tokenizer, asking(bytes_of(corpus)))
+    require_enough_tokens(corpus, tokenizer, settings(bytes_of(corpus)))
     with pytest.raises(UsageError, match=rf"{bytes_of(corpus):,} training tokens.*are asked for.*text\.repeat=true"):
-        require_enough_tokens(corpus, tokenizer, asking(bytes_of(corpus) + 1))
+        require_enough_tokens(corpus, tokenizer, settings(bytes_of(corpus) + 1))
 
 
-def test_a_repeated_text_is_long_enough_and_says_how_often(
+def test_a_repeated_text_suffices_and_the_number_of_passes_is_logged(
     jsonl: str, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
     corpus = files(jsonl, repeat=True)
-    require_enough_tokens(corpus, tokenizer, asking(3 * bytes_of(corpus)))
+    require_enough_tokens(corpus, tokenizer, settings(3 * bytes_of(corpus)))
     assert "3.0 times" in caplog.text
 
 
@@ -556,42 +557,42 @@ def test_special_tokens_in_a_text_are_not_counted(jsonl: str, tokenizer: Tokeniz
     corpus = files(jsonl)
     without_o = Tokenizer(tokenizer.encode, tokenizer.bos, tokenizer.special | {ord("o") + 3}, tokenizer.vocab_size)
     with pytest.raises(UsageError):
-        require_enough_tokens(corpus, without_o, asking(bytes_of(corpus)))
+        require_enough_tokens(corpus, without_o, settings(bytes_of(corpus)))
 
 
 @pytest.mark.parametrize("key", ["tokens", "calibration_tokens"])
-def test_too_little_held_out_text_is_refused_of_which_evaluation_and_calibration_have_every_other_document(
+def test_too_little_held_out_text_for_evaluation_or_calibration_is_refused(
     jsonl: str, tokenizer: Tokenizer, key: str
 ) -> None:
     corpus = files(jsonl, repeat=True)
-    theirs = list(corpus.one_pass("held_out"))[key == "calibration_tokens" :: 2]
-    asked = asking()
-    asked["evaluation"][key] = sum(len(document.encode()) for document in theirs)
-    require_enough_tokens(corpus, tokenizer, asked)
-    asked["evaluation"][key] += 1
+    documents = list(corpus.one_pass("held_out"))[key == "calibration_tokens" :: 2]
+    job = settings()
+    job["evaluation"][key] = sum(len(document.encode()) for document in documents)
+    require_enough_tokens(corpus, tokenizer, job)
+    job["evaluation"][key] += 1
     with pytest.raises(UsageError, match=rf"evaluation\.{key}=.*text\.held_out"):
-        require_enough_tokens(corpus, tokenizer, asked)
+        require_enough_tokens(corpus, tokenizer, job)
 
 
-def test_a_context_that_holds_only_bos_is_refused(jsonl: str, tokenizer: Tokenizer) -> None:
+def test_a_context_with_room_for_bos_only_is_refused(jsonl: str, tokenizer: Tokenizer) -> None:
     with pytest.raises(UsageError, match="context=1"):
-        require_enough_tokens(files(jsonl), tokenizer, asking(10, context=1))
+        require_enough_tokens(files(jsonl), tokenizer, settings(10, context=1))
 
 
-def test_of_a_stream_too_little_held_out_text_is_refused_before_the_training(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_too_little_held_out_text_of_a_stream_is_refused_before_training(tmp_path: Path, tokenizer: Tokenizer) -> None:
     corpus = streamed(stream_folder(tmp_path, WORDS))
-    asked = asking()
-    require_enough_tokens(corpus, tokenizer, asked)
-    asked["evaluation"]["tokens"] = 10_000
+    job = settings()
+    require_enough_tokens(corpus, tokenizer, job)
+    job["evaluation"]["tokens"] = 10_000
     with pytest.raises(UsageError, match=r"evaluation\.tokens=10000"):
-        require_enough_tokens(corpus, tokenizer, asked)
+        require_enough_tokens(corpus, tokenizer, job)
 
 
-# Mistakes
+# A user's mistakes
 
 
 @pytest.mark.parametrize("share", [0, 1, 1.5, -0.1])
-def test_a_share_held_out_that_is_none_is_refused(jsonl: str, share: float) -> None:
+def test_a_held_out_share_outside_0_to_1_is_refused(jsonl: str, share: float) -> None:
     with pytest.raises(UsageError, match=rf"text\.held_out={share}"):
         files(jsonl, held_out=share)
 
@@ -608,19 +609,19 @@ def test_a_glob_that_is_missing_or_matches_nothing_is_refused(tmp_path: Path) ->
         files(str(tmp_path / "none*.txt"))
 
 
-def test_an_unknown_suffix_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+def test_an_unknown_suffix_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
     with pytest.raises(UsageError, match=r"a\.pdf.*\.txt, \.jsonl, \.parquet"):
         files(str(tmp_path / "*"))
 
 
-def test_a_field_that_is_not_there_or_not_text_is_refused_with_those_that_are(jsonl: str) -> None:
+def test_a_field_that_is_missing_or_not_text_is_refused_with_the_fields_of_text(jsonl: str) -> None:
     for field in ("body", "n"):
         with pytest.raises(UsageError, match=rf"text\.field={field}.*it has text"):
             files(jsonl, field=field)
 
 
-def test_a_file_that_is_not_what_its_suffix_says_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_file_that_is_not_of_its_suffixs_format_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{"text": ')
     with pytest.raises(UsageError, match=r"broken\.jsonl"):
         files(str(tmp_path / "broken.jsonl"))
@@ -631,13 +632,13 @@ def test_a_field_missing_from_a_stream_is_refused(tmp_path: Path) -> None:
         streamed(stream_folder(tmp_path, WORDS), field="body")
 
 
-def test_a_share_held_out_of_a_stream_is_refused(tmp_path: Path) -> None:
+def test_a_held_out_share_of_a_stream_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"text\.held_out=0\.05.*number of documents"):
         streamed(stream_folder(tmp_path, WORDS), held_out=0.05)
 
 
 @pytest.mark.parametrize("name", ["pile", "fineweb", "openwebtext"])
-def test_text_of_the_hub_without_a_network_is_refused_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_of_the_hub_without_a_network_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://localhost:9")
     with pytest.raises(UsageError, match=rf"text={name}.*cannot be reached.*text=python_stdlib"):

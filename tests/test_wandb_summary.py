@@ -1,4 +1,4 @@
-"""The sweep's summary run in W&B, live and at its end, read back from its offline file and compared with pareto.csv."""
+"""The sweep's summary run in W&B, during the sweep and at its end, read from its offline file and compared with pareto.csv."""
 
 import json
 import signal
@@ -23,7 +23,7 @@ NUMBERS = ["l0", "fvu", "delta_loss"]
 pytestmark = pytest.mark.usefixtures("without_wandb_login")
 
 
-def test_the_pareto_table_of_the_offline_run_is_pareto_csv(reference_sweep):
+def test_the_pareto_table_of_the_offline_run_equals_pareto_csv(reference_sweep):
     last = read(reference_sweep)["history"][-1]
     shown = table(reference_sweep, last, "pareto")
     assert list(shown.columns) == sweep_table.COLUMNS and set(shown["state"]) == {"finished"}
@@ -31,14 +31,14 @@ def test_the_pareto_table_of_the_offline_run_is_pareto_csv(reference_sweep):
 
 
 def same(shown, expected):
-    """To the last bit, but for whole numbers that came back as floats."""
+    """Equal bitwise; integers may be floats."""
     pd.testing.assert_frame_equal(
         shown.astype(object).where(shown.notna(), None), expected.astype(object).where(expected.notna(), None),
         check_exact=True, check_dtype=False,
     )
 
 
-def test_the_pareto_curve_can_be_drawn_from_the_runs_of_the_saes_alone(reference_sweep):
+def test_the_runs_of_the_saes_have_the_points_of_the_pareto_curve(reference_sweep):
     runs = [read(folder) for folder in saes(reference_sweep)]
     points = pd.DataFrame([
         {"path": r["config"]["path"], "arch": r["config"]["arch"], **{key: r["summary"][f"eval/{key}"] for key in NUMBERS}}
@@ -48,7 +48,7 @@ def test_the_pareto_curve_can_be_drawn_from_the_runs_of_the_saes_alone(reference
     same(points, expected[["path", "arch", *NUMBERS]])
 
 
-def test_the_curves_of_the_offline_run_are_those_of_pareto_csv(reference_sweep):
+def test_the_curves_of_the_offline_run_equal_pareto_csv(reference_sweep):
     run, last = read(reference_sweep), read(reference_sweep)["history"][-1]
     expected = pd.read_csv(reference_sweep / "pareto.csv").sort_values("l0", kind="stable", ignore_index=True)
     for key in ("fvu", "delta_loss"):
@@ -69,8 +69,8 @@ def test_the_summary_run_ends_with_the_page_and_the_figures_of_the_sweep(referen
 
 
 @pytest.fixture
-def begun(tmp_path):
-    """A sweep of three SAEs that has begun: what stands in the folders before anything is trained."""
+def started(tmp_path):
+    """The folders of a sweep of three SAEs before training."""
     jobs = [tmp_path / "study/lm/resid.9" / arch / "32" for arch in ("topk", "gated", "relu")]
     for job in jobs:
         (job / ".hydra").mkdir(parents=True)
@@ -88,26 +88,26 @@ def finish(job, l0=32.5, fvu=0.1, delta_loss=None):
     (job / "eval.json").write_text(json.dumps({"l0": l0, "fvu": fvu, "delta_loss": delta_loss, "tokens": 1000}))
 
 
-def test_every_sae_is_shown_as_it_stands_on_disk(begun):
-    topk, gated, relu = begun
+def test_the_state_of_every_sae_is_read_from_its_folder(started):
+    topk, gated, relu = started
     sweep = topk.parents[3]
-    assert states(standing(sweep, set(begun))) == dict.fromkeys(("topk", "gated", "relu"), "unfinished")
+    assert states(standing(sweep, set(started))) == dict.fromkeys(("topk", "gated", "relu"), "unfinished")
     (topk / "metrics.csv").write_text("tokens,l0,fvu,loss_reconstruction,dead\n100,30.5,0.5,1.0,0.25\n200,31.5,0.25,1.0,0.0")
     finish(gated)
     (relu / "failed.txt").write_text("not finite\n")
-    df = standing(sweep, set(begun)).set_index("arch")
+    df = standing(sweep, set(started)).set_index("arch")
     assert df["state"].to_dict() == {"topk": "training", "gated": "finished", "relu": "failed"}
-    assert df.loc["topk", ["tokens", "l0", "fvu", "dead"]].tolist() == [100, 30.5, 0.5, 0.25], "the last whole row"
+    assert df.loc["topk", ["tokens", "l0", "fvu", "dead"]].tolist() == [100, 30.5, 0.5, 0.25], "the last complete row"
     assert df.loc["gated", ["l0", "fvu", "tokens"]].tolist() == [32.5, 0.1, 1000]
     assert df.loc["relu", ["l0", "fvu"]].isna().all()
-    assert states(standing(sweep))["topk"] == "unfinished", "nobody trains it"
+    assert states(standing(sweep))["topk"] == "unfinished", "no process trains it"
 
 
-def test_each_evaluation_updates_the_table_and_the_scatter_and_nothing_is_logged_twice(begun):
-    sweep = begun[0].parents[3]
+def test_each_evaluation_updates_table_and_scatter_once(started):
+    sweep = started[0].parents[3]
     summary = Summary(sweep, OFFLINE)
-    summary.running |= set(begun)
-    for job in begun:
+    summary.running |= set(started)
+    for job in started:
         for _ in range(2):
             submit(summary.update).result()
         finish(job)
@@ -116,32 +116,32 @@ def test_each_evaluation_updates_the_table_and_the_scatter_and_nothing_is_logged
     history = read(sweep)["history"]
     assert [len(states(table(sweep, row, "pareto"))) for row in history] == [3] * 5
     finished = [sum(state == "finished" for state in states(table(sweep, row, "pareto")).values()) for row in history]
-    assert finished == [0, 1, 2, 3, 3], "the last at the end"
+    assert finished == [0, 1, 2, 3, 3], "the last row is logged at the end"
     drawn = [len(table(sweep, row, "fvu_against_l0_table")) for row in history if "fvu_against_l0_table/path" in row]
     assert drawn == [1, 2, 3, 3]
 
 
-def test_a_file_that_cannot_be_read_is_a_warning_and_the_next_look_shows_it(begun, caplog):
-    sweep = begun[0].parents[3]
+def test_an_unreadable_file_is_a_warning_and_the_next_update_shows_it(started, caplog):
+    sweep = started[0].parents[3]
     summary = Summary(sweep, OFFLINE)
-    (begun[0] / "eval.json").write_text("{")
+    (started[0] / "eval.json").write_text("{")
     for _ in range(2):
         submit(summary.update).result()
     assert sum("is not up to date" in line.getMessage() for line in caplog.records) == 1
-    finish(begun[0])
+    finish(started[0])
     submit(summary.close, True).result()
     assert states(table(sweep, read(sweep)["history"][-1], "pareto"))["topk"] == "finished"
 
 
-def test_a_sweep_that_wandb_does_not_take_goes_on(begun, caplog):
-    summary = Summary(begun[0].parents[3], OFFLINE | {"project": "a/b"})
+def test_an_error_of_wandb_is_a_warning(started, caplog):
+    summary = Summary(started[0].parents[3], OFFLINE | {"project": "a/b"})
     submit(summary.update).result()
     submit(summary.close, True).result()
     assert "is not up to date" in caplog.text
 
 
-def test_the_comparison_at_matched_l0_is_a_table_of_its_own(begun):
-    sweep = begun[0].parents[3]
+def test_the_comparison_at_matched_l0_is_a_table_of_its_own(started):
+    sweep = started[0].parents[3]
     gap = {"a": "gated", "b": "topk", "sparsity": 32, "l0": 32.0, "value_a": 0.1, "value_b": 0.2, "percent": -50.0,
            "low": None, "high": None, "interval": None}
     metrics = {"fvu": {"gaps": [gap, gap | {"sparsity": 64, "low": -55.0, "high": -45.0}]}, "delta_loss": {"gaps": []}}
@@ -160,26 +160,26 @@ def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons):
     sources.register()
 
 
-TOLD = ("-m", "logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat,round", "sparsity=16")
+LOGGED = ("-m", "logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat,round", "sparsity=16")
 
 
 @pytest.mark.slow
-def test_a_sweep_with_an_sae_that_fails_says_so_in_its_summary_run(in_an_empty_folder):
-    assert train(*TOLD, "text.fail=round").code == 1
+def test_the_summary_run_shows_a_failed_sae(in_an_empty_folder):
+    assert train(*LOGGED, "text.fail=round").code == 1
     shown = table(in_an_empty_folder, read(in_an_empty_folder)["history"][-1], "pareto")
     assert states(shown) == {"flat": "finished", "round": "failed"}
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_finished_already_opens_no_run_and_a_plan_neither(in_an_empty_folder):
-    assert train(*TOLD, "plan=true").code == 0
+def test_a_finished_sweep_and_a_plan_start_no_summary_run(in_an_empty_folder):
+    assert train(*LOGGED, "plan=true").code == 0
     assert not (in_an_empty_folder / "wandb").exists()
     for _ in range(2):
-        assert train(*TOLD).code == 0
+        assert train(*LOGGED).code == 0
         assert len(list(in_an_empty_folder.glob("wandb/offline-run-*"))) == 1
 
 
-def test_an_sae_alone_has_a_summary_run_of_its_sweep_too(in_an_empty_folder):
+def test_a_single_run_has_a_summary_run(in_an_empty_folder):
     assert train("logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat", "sparsity=16").code == 0
     assert states(table(in_an_empty_folder, read(in_an_empty_folder)["history"][-1], "pareto")) == {"flat": "finished"}
 
@@ -187,7 +187,7 @@ def test_an_sae_alone_has_a_summary_run_of_its_sweep_too(in_an_empty_folder):
 @pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_after_a_signal_the_summary_run_is_closed_and_shows_what_is_there(tmp_path, number, code):
+def test_after_a_signal_the_summary_run_is_closed_with_the_current_states(tmp_path, number, code):
     words = ["-m", "logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat", "sparsity=16", "text.sleep=60", "name=study"]
     command = [sys.executable, run.__file__, *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
