@@ -358,7 +358,7 @@ def test_a_text_with_just_enough_tokens_suffices(folder, lm):
 
 @pytest.mark.parametrize("window, batch", [(1024, 64), (256, 200), (100, 64), (100_000, 500), (512, 1)])
 @pytest.mark.parametrize("length", [10, 31, 40])  # blocks of which two thirds are padding, none, a third
-def test_the_number_of_tokens_that_the_refusal_of_a_short_text_proposes_can_be_trained_on(folder, lm, window, batch, length):
+def test_the_tokens_that_the_error_of_a_short_text_proposes_suffice(folder, lm, window, batch, length):
     text = corpus(folder, [length] * (5600 // length), end="")
     settings = {"tokens": 5600, "batch_tokens": batch, "context": CONTEXT, "activations": {"window": window}}
     settings |= {"evaluation": {"tokens": 9, "calibration_tokens": 9}, "stream_seed": 0}

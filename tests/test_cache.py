@@ -124,7 +124,7 @@ def test_another_text_of_the_same_name_has_another_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
-def test_a_model_edited_in_place_has_another_identity_with_the_same_size_and_time_stamp(tmp_path, name):
+def test_a_model_edited_in_place_has_another_identity(tmp_path, name):
     model = {"source": {"hub": str(tmp_path), "revision": "main"}}
     for file in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         (tmp_path / file).write_bytes(bytes(3 << 20))
@@ -241,7 +241,7 @@ def test_the_header_records_what_determines_the_activations(text, tmp_path):
 
 
 @pytest.mark.slow
-def test_saes_trained_from_the_cache_are_bitwise_the_same_and_the_second_time_load_no_language_model(
+def test_a_second_training_from_the_cache_is_bitwise_the_same_without_a_language_model(
     text, tmp_path, monkeypatch
 ):
     archs = ("jumprelu", "topk")

@@ -168,7 +168,7 @@ def test_a_step_multiplies_with_the_encoder_once(name, dense, monkeypatch):
     """Gated's gate and magnitude share one product."""
     sae, read = make(name), []
     sae.execution.dense = dense
-    sae.tokens_since_fired.zero_()  # AuxK reads the rows of the dead
+    sae.tokens_since_fired.zero_()  # AuxK reads the rows of dead latents
     known = latents.encode
     monkeypatch.setattr(base, "encode", lambda *given: read.append(1) or known(*given))
     sae.step(data(), COEFFICIENT, 1.0)
@@ -289,7 +289,7 @@ def test_calibration_changes_which_latents_are_active_and_not_their_values(name)
     shift = meet_l0_(sae, X)
     after = sae.encode(X)
     both = (before > 0) & (after > 0)
-    wanted = before[both] - (shift if isinstance(sae, ReLU) else 0)  # whose threshold is its bias
+    wanted = before[both] - (shift if isinstance(sae, ReLU) else 0)  # a ReLU's threshold is its bias
     assert both.sum() > ROWS
     torch.testing.assert_close(after[both], wanted, atol=1e-5, rtol=1e-5)
 

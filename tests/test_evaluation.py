@@ -382,7 +382,7 @@ def test_an_sae_fails_with_a_reason_if_its_reconstruction_is_not_finite(held_out
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_the_cross_entropy_is_missing_with_a_warning_if_nothing_is_scored_or_the_loss_is_not_finite(
+def test_without_a_finite_loss_the_cross_entropy_is_missing_with_a_warning(
     held_out, broken, monkeypatch, caplog
 ):
     if broken:

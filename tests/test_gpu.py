@@ -114,7 +114,7 @@ def test_a_training_on_a_gpu_resumes_from_its_checkpoint(text, tmp_path, quick):
         assert torch.equal(found[name], tensor), name
 
 
-# of four micro-batches, three batches
+# a window has four micro-batches and three batches
 WINDOWS = "activations={window: 256, statistics: 128, documents_per_pool: 8, forward_tokens: 64}"
 
 

@@ -53,7 +53,7 @@ def test_an_edit_is_undone_if_the_with_block_raises():
 
 
 @pytest.mark.parametrize("point", POINTS, ids=str)
-def test_replaying_the_blocks_before_a_hook_point_changes_no_logit_and_computes_none_of_them(point):
+def test_replaying_the_blocks_before_a_hook_point_changes_no_logit(point):
     before = blocks_before(LM, point)
     with recorded(before) as outputs, edit(LM, point, torch.zeros_like):
         wanted = logits()

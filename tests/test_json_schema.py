@@ -59,7 +59,7 @@ def test_the_command_prints_a_valid_schema_with_an_entry_per_group(document):
 def test_every_file_of_a_group_is_valid_and_an_unknown_key_makes_it_invalid(document, path: Path):
     node, group = plain(OmegaConf.load(path)), path.parent.name
     assert errors(document, node, group) == []
-    mistake = {"_target_": 3} if path.stem == "tensorboard" else {"typo": 1}  # tensorboard's constructor takes **kwargs
+    mistake = {"_target_": 3} if path.stem == "tensorboard" else {"typo": 1}  # its constructor takes **kwargs
     assert errors(document, node | mistake, group)
 
 

@@ -16,14 +16,14 @@ def gradients(fn, z=Z, theta=THETA, eps=EPS):
     return out.detach(), z.grad, theta.grad.item()
 
 
-def test_jumprelu_is_the_identity_above_the_threshold_with_the_published_pseudo_derivatives():
+def test_jumprelu_has_the_published_values_and_pseudo_derivatives():
     f, dz, dtheta = gradients(jumprelu)
     torch.testing.assert_close(f, torch.tensor([0, 0, 0, 0.6, 0.8], dtype=torch.float64))
     torch.testing.assert_close(dz, torch.tensor([0, 0, 0, 1, 1], dtype=torch.float64))
     assert dtheta == pytest.approx(-3.75)
 
 
-def test_heaviside_is_1_strictly_above_the_threshold_and_has_a_gradient_in_the_threshold_only():
+def test_heaviside_is_1_above_the_threshold_with_a_gradient_in_the_threshold_only():
     active, dz, dtheta = gradients(heaviside)
     assert active.tolist() == [0, 0, 0, 1, 1]
     assert dz is None or not dz.any()
@@ -31,7 +31,7 @@ def test_heaviside_is_1_strictly_above_the_threshold_and_has_a_gradient_in_the_t
 
 
 @pytest.mark.parametrize(("fn", "input_gradient"), [(jumprelu, [0, 1.25, 1.25, 2.25, 1]), (heaviside, [0, 2.5, 2.5, 2.5, 0])])
-def test_the_thresholds_gradient_is_minus_that_which_the_input_gets_in_the_input_variant(fn, input_gradient):
+def test_the_thresholds_gradient_is_minus_the_inputs_extra_gradient_in_the_other_variant(fn, input_gradient):
     """Section 1.9: in the variant with gradients in the input, d/dz is ours minus our d/dtheta."""
     z, theta = Z.clone().requires_grad_(), torch.full_like(Z, THETA).requires_grad_()
     fn(z, theta, EPS).sum().backward()
@@ -136,7 +136,7 @@ def test_a_wide_window_biases_the_estimate(toy):
     assert (toy.estimate(theta, eps=1.0) - truth).abs().max() > 3 * (toy.estimate(theta, eps=0.05) - truth).abs().max()
 
 
-def test_with_thresholds_below_half_the_bandwidth_a_relu_before_the_window_biases_the_estimate(toy):
+def test_below_half_the_bandwidth_a_relu_before_the_window_biases_the_estimate(toy):
     theta = torch.full((3,), 0.02, dtype=torch.float64)
     eps, truth = 0.1, toy.finite_difference(theta, h=0.02)
     plain = toy.estimate(theta, eps)
@@ -147,7 +147,7 @@ def test_with_thresholds_below_half_the_bandwidth_a_relu_before_the_window_biase
     assert ((masked / truth > 0.5) & (masked / truth < 0.9)).all()
 
 
-def test_with_thresholds_of_half_the_bandwidth_or_more_a_relu_before_changes_nothing(toy):
+def test_from_half_the_bandwidth_on_a_relu_before_the_window_changes_nothing(toy):
     theta, eps = torch.full((3,), 0.05, dtype=torch.float64), 0.1
     torch.testing.assert_close(toy.estimate(theta, eps, z=torch.relu(toy.z)), toy.estimate(theta, eps))
 

@@ -70,7 +70,7 @@ class OncePerKind:
         return True
 
 
-def test_a_sweep_killed_at_each_kind_of_file_system_change_ends_like_an_uninterrupted_one(
+def test_a_sweep_killed_at_each_kind_of_change_ends_like_an_uninterrupted_one(
     text, tmp_path, monkeypatch, hydra_restore_singletons
 ):
     """Runs the same command again and again in one folder; each run is killed at the first change of a new kind."""

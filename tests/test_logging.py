@@ -113,7 +113,7 @@ def test_each_run_of_a_process_has_its_own_name_config_and_group(trained):
     assert len({read(one.folder)["id"] for one in trained}) == 3
 
 
-def test_an_sae_with_a_fixed_coefficient_is_logged_without_a_target_and_with_its_own_name(tmp_path):
+def test_an_sae_with_a_fixed_coefficient_is_logged_without_a_target(tmp_path):
     settings = job(None, "arch=relu", "arch.coefficient=0.05", "seed=2") | {"logger": {"csv": {"name": "csv"}}}
     folder = tmp_path / "study/lm/resid.9/relu/coefficient_0.05.2"
     (one,) = logger_of(LocalGroup([settings], [folder], settings, Resources())).members

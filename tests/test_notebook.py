@@ -195,7 +195,7 @@ def test_the_gradient_through_splice_equals_that_of_a_dense_computation(referenc
     def dense(x):
         ordinary = (x - sae.statistics.centre).norm(dim=-1, keepdim=True) <= sae.statistics.largest
         f = sae.encode(x.detach())
-        pi = (x - sae.b_dec) @ sae.W_enc * (f > 0) * slope(sae)  # f without the terms that are constant
+        pi = (x - sae.b_dec) @ sae.W_enc * (f > 0) * slope(sae)  # f without its constant terms
         inside["dense"], inside["ordinary"] = f + pi - pi.detach(), ordinary
         return torch.where(ordinary, inside["dense"] @ sae.W_dec + sae.b_dec, x)
 

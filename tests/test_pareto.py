@@ -287,7 +287,7 @@ def test_sweeps_on_different_text_are_shown_together_but_not_compared(tmp_path):
     assert "not compared, measured on different text: topk (a) and topk (b)" in text and "better than" not in text
 
 
-def test_sweeps_of_the_same_name_are_distinguished_by_folder_and_duplicates_are_dropped(tmp_path):
+def test_sweeps_of_the_same_name_are_distinguished_by_their_folders(tmp_path):
     for machine in ("one", "two"):
         job(tmp_path / machine / "outputs" / "default")
     both = [tmp_path / machine / "outputs" / "default" for machine in ("one", "two")]

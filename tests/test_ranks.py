@@ -62,7 +62,7 @@ def test_saes_distributed_over_ranks_are_bitwise_those_of_one_process(text, one,
     assert_no_process_is_running(tmp_path)
 
 
-def test_a_single_run_distributed_over_ranks_trains_the_same_sae_with_a_rank_that_has_none(text, one, tmp_path):
+def test_a_single_run_on_more_ranks_than_saes_trains_the_same_sae(text, one, tmp_path):
     words = command(text, "arch=gated", *SWEEP_PARALLEL)
     words.remove("-m")
     swept(tmp_path, words)

@@ -82,7 +82,7 @@ def test_a_job_resumes_after_its_time_limit_and_after_a_requeue(text, local, env
     assert weights(tmp_path) == local
 
 
-def test_a_job_on_two_nodes_resumes_after_a_node_failure_and_trains_what_one_node_trains(text, local, environment, tmp_path):
+def test_a_job_on_two_nodes_resumes_after_a_node_failure(text, local, environment, tmp_path):
     launched = Launched(tmp_path, text, environment, *TWO_NODES, "save_tokens=3200")
     while not list(tmp_path.rglob("checkpoint/*.safetensors")):
         time.sleep(0.05)

@@ -139,7 +139,7 @@ class SetNaN:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(HOOK_POINTS)), ids=list(HOOK_POINTS))
-def test_a_member_that_becomes_nan_fails_with_its_token_count_and_the_others_are_unaffected(
+def test_a_member_that_becomes_nan_fails_alone_with_its_token_count(
     index, text, trained_group, tmp_path
 ):
     module = trained(mixed(text), tmp_path, progress=SetNaN(index, 1280))
@@ -199,9 +199,7 @@ def test_a_killed_training_resumes_bitwise(save_tokens, text, trained_group, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["from the disk cache", "without center and max_norm", "the papers' recipes"])
-def test_a_killed_training_resumes_bitwise_with_disk_cache_without_normalisation_and_with_the_papers_recipes(
-    case, text, tmp_path
-):
+def test_a_killed_training_with_other_settings_resumes_bitwise(case, text, tmp_path):
     more, archs = {
         "from the disk cache": (["cache=disk", f"cache.folder={tmp_path / 'kept'}"], ("jumprelu", "topk")),
         "without center and max_norm": (["activations.center=false", "activations.max_norm=null"], ("gated", "batchtopk")),
@@ -264,7 +262,7 @@ def test_a_resumed_curve_equals_an_uninterrupted_one(text, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_failed_member_resumes_from_its_last_checkpoint_and_the_others_are_unaffected(text, trained_group, tmp_path):
+def test_a_failed_member_resumes_alone_from_its_last_checkpoint(text, trained_group, tmp_path):
     jobs, folders = mixed(text, "save_tokens=640"), [tmp_path / str(i) for i in range(len(HOOK_POINTS))]
     module = trained(jobs, tmp_path, progress=SetNaN(3, 1280))
     assert module.members[3].failed.endswith("after 1,280 tokens")  # checked before a checkpoint is written
@@ -445,7 +443,7 @@ def test_l0_is_calibrated_without_the_sinks(text, tmp_path):
     assert found["sinks"] > 300 and found["l0"] == pytest.approx(4, rel=0.15)
 
 
-def test_every_sae_meets_its_target_l0_and_only_those_with_a_sparsity_loss_have_a_coefficient(sweep):
+def test_every_sae_meets_its_target_l0_and_has_a_coefficient_if_it_has_a_sparsity_loss(sweep):
     for name, numbers in zip(ARCHS, sweep[1], strict=True):
         assert numbers["l0"] <= 4 if name == "topk" else numbers["l0"] == pytest.approx(4, rel=0.15)
         assert (numbers["coefficient"] is None) == (name in ("topk", "batchtopk"))
@@ -513,7 +511,7 @@ def test_with_a_fixed_coefficient_l0_is_not_calibrated(text, tmp_path):
 
 
 @pytest.mark.slow
-def test_on_synthetic_the_dictionary_is_recovered_and_there_is_no_language_models_loss(tmp_path):
+def test_the_synthetic_dictionary_is_recovered_and_has_no_cross_entropy(tmp_path):
     settings = ("arch=topk", "tokens=25_600", "width=400", "sparsity=10")
     (numbers,) = train_group([job(None, *settings)], [tmp_path])
     module, _, inputs = untrained([job(None, *settings)])
@@ -560,7 +558,7 @@ def logged(batches, errors):
 
 @pytest.mark.parametrize("size", [1, 3, 512])
 @pytest.mark.parametrize("mean", [0.0, 10.0])
-def test_the_logged_fvu_is_relative_to_the_variance_of_the_whole_row_for_any_batch_size(size, mean):
+def test_the_logged_fvu_uses_the_variance_of_the_whole_row(size, mean):
     x = torch.randn(1536, 64, generator=torch.Generator().manual_seed(0)) + mean
     wanted = (x.double() - x.double().mean(0)).square().sum() / len(x)
     batches = x.split(size)
