@@ -225,8 +225,8 @@ def test_the_clean_loss_is_the_models_mean_over_ordinary_tokens(held_out):
         block = block[block >= 0]
         with torch.no_grad():
             logits = tiny().module(input_ids=block[None]).logits[0].double()
-        for place in range(1, len(block)):  # each token after BOS, predicted from those before it
-            nats -= float(logits[place - 1].log_softmax(0)[block[place]])
+        for position in range(1, len(block)):  # each token after BOS, predicted from those before it
+            nats -= float(logits[position - 1].log_softmax(0)[block[position]])
             count += 1
     assert n["ce_clean"] == pytest.approx(nats / count, rel=1e-5)
 

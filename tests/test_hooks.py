@@ -9,8 +9,8 @@ from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint, blocks_before, edit, hook_point, read, recorded, replayed
 
 MODEL = OmegaConf.to_container(OmegaConf.load(CONF / "model/tiny.yaml"))
-PLACES = [(site, layer) for site in MODEL["sites"] for layer in range(MODEL["layers"])]
-POINTS = [hook_point(MODEL, *place) for place in PLACES]
+SITES = [(site, layer) for site in MODEL["sites"] for layer in range(MODEL["layers"])]
+POINTS = [hook_point(MODEL, *site) for site in SITES]
 TOKENS = torch.randint(3, 259, (4, 24), generator=torch.Generator().manual_seed(0))
 LM = tiny().module
 

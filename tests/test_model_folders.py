@@ -132,11 +132,11 @@ def test_an_inconsistent_or_damaged_folder_is_refused_in_one_line(wrong: str, fo
     assert line.startswith(("model.source.hub=", "model.layers=")) and "\n" not in line and len(line) < 700
 
 
-@pytest.mark.parametrize("place", ["my model", "owner/my model", "owner/näme", "a..b", "owner/name?", "a/", " "])
+@pytest.mark.parametrize("hub", ["my model", "owner/my model", "owner/näme", "a..b", "owner/name?", "a/", " "])
 @pytest.mark.parametrize("function", [load_tokenizer, weights_identity])
-def test_a_hub_that_is_neither_a_repository_nor_a_folder_is_refused(function: Callable, place: str) -> None:
+def test_a_hub_that_is_neither_a_repository_nor_a_folder_is_refused(function: Callable, hub: str) -> None:
     with pytest.raises(UsageError, match="is neither a repository"):
-        function(llama(Path("x"), source={"hub": place, "revision": "main"}))
+        function(llama(Path("x"), source={"hub": hub, "revision": "main"}))
 
 
 @pytest.mark.parametrize("wrong", ["no head", "an extra tensor", "another shape", "a key that cannot be set"])
@@ -151,10 +151,10 @@ def test_the_warnings_of_transformers_about_wrong_weights_are_not_printed(
     assert not caplog.records and transformers.utils.logging.get_verbosity() == before
 
 
-@pytest.mark.parametrize("place", ["/nowhere/model", "./model", "~/no_such_model_here", "a/b/c"])
-def test_a_missing_folder_is_not_taken_for_a_repository(place: str) -> None:
+@pytest.mark.parametrize("hub", ["/nowhere/model", "./model", "~/no_such_model_here", "a/b/c"])
+def test_a_missing_folder_is_not_taken_for_a_repository(hub: str) -> None:
     with pytest.raises(UsageError, match=r"model\.source\.hub=.*: there is no such folder"):
-        load_tokenizer(llama(Path("x"), source={"hub": place, "revision": "main"}))
+        load_tokenizer(llama(Path("x"), source={"hub": hub, "revision": "main"}))
 
 
 def test_a_folder_below_the_home_folder_loads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
