@@ -9,8 +9,6 @@ The key is the position in the text at which the entry begins (pool and block), 
 of an entry are written before its JSON, each atomically, so that an entry is complete or absent; hook points that an entry
 lacks are added by the sweep that needs them.
 """
-from __future__ import annotations
-
 import bisect
 import hashlib
 import itertools

@@ -1,6 +1,4 @@
 """`activations.forward_tokens=auto`: the micro-batch size at which the language model is fastest per token."""
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,6 +1,4 @@
 """Files that are written whole or not at all."""
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

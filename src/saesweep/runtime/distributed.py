@@ -10,8 +10,6 @@ Each rank harvests its share of every window and all gather all of it. Then, by 
 Every collective is called by all ranks in the same order. What only one rank knows (a full disk, the time, a request to
 stop) is therefore communicated before any rank acts on it.
 """
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any

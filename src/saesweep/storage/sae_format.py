@@ -1,6 +1,4 @@
 """The exported SAE: cfg.json and sae_weights.safetensors in the format of SAELens 6."""
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from importlib.metadata import version

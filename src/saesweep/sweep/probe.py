@@ -1,6 +1,4 @@
 """The probe behind the plan: what a group would take, and whether its architectures keep their contract."""
-from __future__ import annotations
-
 import itertools
 import logging
 import os

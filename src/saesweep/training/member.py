@@ -1,6 +1,4 @@
 """One SAE of a group: a training step without its optimizer, and how it stops without the others."""
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager

@@ -11,8 +11,6 @@ multiplied, by the square root of each coordinate's rms, which splits the error 
 more than are chosen, are then computed in fp32 and chosen by that value. Values are exact, and so is the choice except for
 about one entry in ten thousand, at the edge of being chosen.
 """
-from __future__ import annotations
-
 import math
 from functools import cache
 from typing import Literal

@@ -4,8 +4,6 @@
 
 All nodes see the sweep's folder. A node that joins runs its ranks of every group, and ends with the launcher.
 """
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -10,8 +10,6 @@ all ranks see:
 
     python -m saesweep.sweep.engines.worker PLACE      what each rank runs
 """
-from __future__ import annotations
-
 import json
 import logging
 import os
