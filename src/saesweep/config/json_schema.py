@@ -76,7 +76,7 @@ def _of(kind: Any) -> Node:
         return _object(get_type_hints(kind, include_extras=True), needed)
     if get_origin(kind) is Annotated:
         base, limits = get_args(kind)[:2]
-        return _of(base) | limits.json_schema()
+        return _of(base) | limits.json_schema
     if get_origin(kind) in (UnionType, Union):
         parts = [_of(one) for one in get_args(kind)]
         return {"anyOf": parts} if all(parts) else {}

@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from saesweep.config.ranges import Count, CountOrAuto, Decays, Index, NotNegative, OneOf, Positive, Range, Share, TargetL0, Text
+from saesweep.config.ranges import AutoCount, Betas, Count, Index, NotNegative, Positive, Several, Share, TargetL0, Text, one_of
 from saesweep.errors import UsageError
 
 
 @dataclass
 class Activations:
     window: Count
-    forward_tokens: Annotated[Any, CountOrAuto()]
+    forward_tokens: AutoCount
     documents_per_pool: Count
     center: bool
     max_norm: Positive | None
-    statistics: Annotated[int, Range(2)]
+    statistics: Several
 
 
 @dataclass
@@ -39,11 +39,11 @@ class Train:
     seed: Index
     stream_seed: Index
     layer: Index
-    sparsity: Annotated[float, TargetL0()]
+    sparsity: TargetL0
     width: Count
     tokens: Count
     batch_tokens: Count
-    context: Annotated[int, Range(2)]
+    context: Several
     log_tokens: Count
     save_tokens: Count
     save_minutes: Positive
@@ -85,7 +85,7 @@ class Control:
 @dataclass
 class Optimizer:
     lr: Positive
-    betas: Annotated[list, Decays()]
+    betas: Betas
     eps: Positive
     warmup: Share
     decay: Share
@@ -127,7 +127,7 @@ class Wandb:
     name: str
     project: str
     entity: str | None
-    mode: Annotated[str, OneOf(*MODES)] | None
+    mode: Annotated[str, one_of(*MODES)] | None
     live_seconds: Positive
     artifacts: bool
 
@@ -148,7 +148,7 @@ class Trainer:
     """The arguments of lightning.Trainer that saesweep restricts; it takes the others as they are."""
 
     name: str
-    accelerator: Annotated[str, OneOf("cpu", "gpu", "cuda")]
-    precision: Annotated[Any, OneOf("32-true", "bf16-mixed", "64-true")]
+    accelerator: Annotated[str, one_of("cpu", "gpu", "cuda")]
+    precision: Annotated[Any, one_of("32-true", "bf16-mixed", "64-true")]
     devices: Count
     num_nodes: Count = 1

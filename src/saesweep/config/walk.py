@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from saesweep.config.ranges import CountOrAuto, OneOf, TargetL0, whole
+from saesweep.config.ranges import Limits, whole
 from saesweep.errors import UsageError, as_typed, fix
 
 GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger")  # the folders of conf/
@@ -42,11 +42,11 @@ def typed_fields(path: str, node: MutableMapping, kind: type) -> None:
             node[key] = typed(_join(path, key), node[key], annotation)
 
 
-def _limited(path: str, node: Any, base: Any, limits: Any) -> Any:
-    node = typed(path, whole(node) if isinstance(limits, CountOrAuto | TargetL0) else node, base)
-    if node not in limits:
-        hint = "" if base in (str, list) or isinstance(limits, OneOf) else fix(path, node)
-        raise UsageError(f"{path}={as_typed(node)}: must be {limits}{hint}")
+def _limited(path: str, node: Any, base: Any, limits: Limits) -> Any:
+    node = typed(path, whole(node) if limits.whole else node, base)
+    if not limits.met_by(node):
+        hint = "" if base in (str, list) or "enum" in limits.json_schema else fix(path, node)
+        raise UsageError(f"{path}={as_typed(node)}: must be {limits.words}{hint}")
     return node
 
 
