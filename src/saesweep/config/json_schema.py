@@ -9,7 +9,6 @@ The root and the entries consist of `anyOf` alone, because the YAML language ser
 """
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import yaml
 from saesweep.config import input_schema, schema
 from saesweep.config.arguments import arguments_of
 from saesweep.config.check import GIVEN, NOT_TRAINER
-from saesweep.errors import UsageError
+from saesweep.errors import exit_on_usage_error
 
 Node = dict[str, Any]
 TYPES = {int: "integer", float: "number", bool: "boolean", str: "string", list: "array", Mapping: "object", NoneType: "null"}
@@ -33,10 +32,8 @@ UNRESOLVED = {
 
 def print_schema(*conf: Path) -> None:
     """Ends the program with one line where a `_target_` cannot be imported."""
-    try:
+    with exit_on_usage_error():
         print(json.dumps(json_schema(*conf), indent=2))
-    except UsageError as error:
-        sys.exit(str(error))
 
 
 def json_schema(*conf: Path) -> Node:
