@@ -11,7 +11,7 @@ from saesweep.config import input_schema, schema
 from saesweep.config.arguments import typed_arguments
 from saesweep.config.instantiate import locate
 from saesweep.config.logger_keys import refuse_missing_package, refuse_secrets
-from saesweep.config.ranges import one_of
+from saesweep.config.ranges import OneOf
 from saesweep.config.walk import refuse_unknown, require, typed, typed_fields
 from saesweep.errors import UsageError, as_typed
 
@@ -91,7 +91,7 @@ def _hook_point(cfg: dict) -> None:
 
 
 def _text(text: Mapping) -> None:
-    typed("text.kind", text.get("kind"), Annotated[str, one_of(*input_schema.TEXTS)])
+    typed("text.kind", text.get("kind"), Annotated[str, OneOf(*input_schema.TEXTS)])
     typed("text", text, input_schema.TEXTS[text["kind"]])
 
 

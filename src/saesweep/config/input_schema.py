@@ -3,13 +3,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from saesweep.config.ranges import Count, Index, NotNegative, Positive, Text, between, one_of
+from saesweep.config.ranges import Count, Index, NotNegative, OneOf, Positive, Range, Text
 
 
 @dataclass
 class HookPoint:
     module: str
-    tensor: Annotated[str, one_of("input", "output")]
+    tensor: Annotated[str, OneOf("input", "output")]
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Model:
 
 @dataclass
 class LanguageModel(Model):
-    dtype: Annotated[str, one_of("auto", "float32", "bfloat16", "float16")]
+    dtype: Annotated[str, OneOf("auto", "float32", "bfloat16", "float16")]
     bos: bool
 
 
@@ -57,7 +57,7 @@ class Dictionary:
     features: Count
     d_in: Count
     l0: Positive
-    spread: Annotated[float, between(1)]
+    spread: Annotated[float, Range(1)]
     noise: NotNegative
     seed: Index
 

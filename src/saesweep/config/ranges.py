@@ -13,18 +13,21 @@ class Limits:
     whole: bool = False  # whether 1e6 is an int, though the type is not
 
 
-def between(low: int, high: float = math.inf) -> Limits:
+class Range(Limits):
     """Both ends are included."""
-    ends = {"minimum": low} if high == math.inf else {"minimum": low, "maximum": high}
-    words = f"at least {low:g}" + (f" and at most {high:g}" if "maximum" in ends else "")
-    return Limits(lambda x: low <= x <= high, words, ends)
+
+    def __init__(self, low: float, high: float = math.inf) -> None:
+        ends = {"minimum": low} if high == math.inf else {"minimum": low, "maximum": high}
+        words = f"at least {low:g}" + (f" and at most {high:g}" if "maximum" in ends else "")
+        super().__init__(lambda x: low <= x <= high, words, ends)
 
 
-def one_of(*values: Any) -> Limits:
-    def is_one(value: Any) -> bool:
-        return any(value == known and type(value) is type(known) for known in values)
+class OneOf(Limits):
+    def __init__(self, *values: Any) -> None:
+        def is_one(value: Any) -> bool:
+            return any(value == known and type(value) is type(known) for known in values)
 
-    return Limits(is_one, " or ".join(map(str, values)), {"enum": list(values)})
+        super().__init__(is_one, " or ".join(map(str, values)), {"enum": list(values)})
 
 
 def whole(value: Any) -> Any:
@@ -41,12 +44,12 @@ def _are_decays(value: Any) -> bool:
 
 
 Text = Annotated[str, Limits(lambda text: bool(text.strip()), "a text that is not empty", {"pattern": r"\S"})]
-Count = Annotated[int, between(1)]
-Several = Annotated[int, between(2)]
-Index = Annotated[int, between(0)]
+Count = Annotated[int, Range(1)]
+Several = Annotated[int, Range(2)]
+Index = Annotated[int, Range(0)]
 Positive = Annotated[float, Limits(lambda x: x > 0, "above 0", {"exclusiveMinimum": 0})]
-NotNegative = Annotated[float, between(0)]
-Share = Annotated[float, between(0, 1)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
 AutoCount = Annotated[Any, Limits(
     lambda x: x == "auto" or _is_count(x), "a whole number of at least 1, or auto",
     {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}, whole=True)]

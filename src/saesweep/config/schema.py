@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from saesweep.config.ranges import AutoCount, Betas, Count, Index, NotNegative, Positive, Several, Share, TargetL0, Text, one_of
+from saesweep.config.ranges import AutoCount, Betas, Count, Index, NotNegative, OneOf, Positive, Several, Share, TargetL0, Text
 from saesweep.errors import UsageError
 
 
@@ -127,7 +127,7 @@ class Wandb:
     name: str
     project: str
     entity: str | None
-    mode: Annotated[str, one_of(*MODES)] | None
+    mode: Annotated[str, OneOf(*MODES)] | None
     live_seconds: Positive
     artifacts: bool
 
@@ -148,7 +148,7 @@ class Trainer:
     """The arguments of lightning.Trainer that saesweep restricts; it takes the others as they are."""
 
     name: str
-    accelerator: Annotated[str, one_of("cpu", "gpu", "cuda")]
-    precision: Annotated[Any, one_of("32-true", "bf16-mixed", "64-true")]
+    accelerator: Annotated[str, OneOf("cpu", "gpu", "cuda")]
+    precision: Annotated[Any, OneOf("32-true", "bf16-mixed", "64-true")]
     devices: Count
     num_nodes: Count = 1

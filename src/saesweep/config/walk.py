@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from saesweep.config.ranges import Limits, whole
+from saesweep.config.ranges import Limits, OneOf, whole
 from saesweep.errors import UsageError, as_typed, fix
 
 GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger")  # the folders of conf/
@@ -45,7 +45,7 @@ def typed_fields(path: str, node: MutableMapping, kind: type) -> None:
 def _limited(path: str, node: Any, base: Any, limits: Limits) -> Any:
     node = typed(path, whole(node) if limits.whole else node, base)
     if not limits.met_by(node):
-        hint = "" if base in (str, list) or "enum" in limits.json_schema else fix(path, node)
+        hint = "" if base in (str, list) or isinstance(limits, OneOf) else fix(path, node)
         raise UsageError(f"{path}={as_typed(node)}: must be {limits.words}{hint}")
     return node
 
