@@ -8,11 +8,10 @@ from dataclasses import fields
 from typing import Annotated, Any
 
 from saesweep.config import input_schema, schema
-from saesweep.config.arguments import typed_arguments
 from saesweep.config.instantiate import locate
 from saesweep.config.logger_keys import refuse_missing_package, refuse_secrets
 from saesweep.config.ranges import OneOf
-from saesweep.config.walk import refuse_unknown, require, typed, typed_fields
+from saesweep.config.walk import refuse_unknown, require, typed, typed_arguments, typed_fields
 from saesweep.errors import UsageError, as_typed
 
 NOT_TRAINER = {  # arguments of lightning.Trainer that saesweep sets itself

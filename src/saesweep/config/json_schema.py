@@ -18,8 +18,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from saesweep.config import input_schema, schema
-from saesweep.config.arguments import arguments_of
 from saesweep.config.check import GIVEN, NOT_TRAINER
+from saesweep.config.walk import arguments_of
 from saesweep.errors import exit_on_usage_error
 
 Node = dict[str, Any]
