@@ -174,7 +174,6 @@ def _require_folder(folder: Path) -> None:
 
 def _write(file: Path, content: Any) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(file, content)
     except OSError as error:
         raise UsageError(f"cache=disk: cannot write {file}: {error.strerror}; make room, or write cache=none") from error

@@ -53,7 +53,6 @@ def report(sweeps: Sequence[Path], out: Path | None = None, reference: str | Non
 
 def write(report: Report, out: Path) -> list[Path]:
     """Write each file atomically."""
-    out.mkdir(parents=True, exist_ok=True)
     df, comparison, details, _ = report
     contents = {
         "pareto.csv": df.astype({"sparsity": "Int64"}).to_csv(index=False).encode(),  # Int64: a target may be missing

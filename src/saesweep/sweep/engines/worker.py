@@ -61,7 +61,6 @@ def request(run: str, group: Sequence[Job]) -> Path:
     for job in group:
         job.folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
     atomic.write(place / "group.json", json.dumps(content, default=str))
     return place
 
