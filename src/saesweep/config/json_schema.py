@@ -10,7 +10,7 @@ The root and the entries consist of `anyOf` alone, because the YAML language ser
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -19,7 +19,7 @@ import yaml
 
 from saesweep.config import input_schema, schema
 from saesweep.config.check import GIVEN, NOT_TRAINER
-from saesweep.config.walk import arguments_of
+from saesweep.config.walk import arguments_of, keys_of, required_keys
 from saesweep.errors import exit_on_usage_error
 
 Node = dict[str, Any]
@@ -69,8 +69,7 @@ def _files(conf: Iterable[Path], group: str) -> list[Path]:
 def _of(kind: Any) -> Node:
     """A type or dataclass of a schema, or the annotation of an argument; {}, which is anything, for other annotations."""
     if isinstance(kind, type) and is_dataclass(kind):
-        needed = [field.name for field in fields(kind) if field.default is MISSING]
-        return _object(get_type_hints(kind, include_extras=True), needed)
+        return _object(get_type_hints(kind, include_extras=True), required_keys(kind))
     if get_origin(kind) is Annotated:
         base, limits = get_args(kind)[:2]
         return _of(base) | limits.json_schema
@@ -100,7 +99,7 @@ def _with(node: Node, **properties: Node) -> Node:
 def _models() -> list[Node]:
     """One object for each kind of source. Keys of other kinds may be there; those that choose a kind are null, but for a
     package beside a hub, which takes precedence."""
-    known = [field.name for kind in input_schema.SOURCES.values() for field in fields(kind)]
+    known = [key for kind in input_schema.SOURCES.values() for key in keys_of(kind)]
     objects = []
     for name, kind in input_schema.SOURCES.items():
         keys = input_schema.Model if name == "synthetic" else input_schema.LanguageModel

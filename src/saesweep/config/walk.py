@@ -18,13 +18,29 @@ GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger")  # the 
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
 
 
+class Keys:
+    """A group of keys: a field for each, with its type and limits, and a value if it may be left out."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(cls)
+
+
+def keys_of(kind: Any) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def required_keys(kind: Any) -> list[str]:
+    """The keys that may not be left out."""
+    return [field.name for field in fields(kind) if field.default is MISSING]
+
+
 def typed(path: str, node: Any, kind: Any) -> Any:
     """The node, checked against the kind; 1e6 becomes an int, and mappings are changed in place. Raises UsageError.
 
-    A kind is a dataclass of keys, a type, `Annotated` limits, `dict[str, kind]` or `kind | None`; any other accepts everything.
+    A kind is a class of Keys, a type, `Annotated` limits, `dict[str, kind]` or `kind | None`; any other accepts everything.
     """
     if isinstance(kind, type) and is_dataclass(kind):
-        refuse_unknown(path, node, [field.name for field in fields(kind)])
+        refuse_unknown(path, node, keys_of(kind))
         typed_fields(path, node, kind)
     elif get_origin(kind) is Annotated:
         return _limited(path, node, *get_args(kind))
@@ -40,8 +56,8 @@ def typed(path: str, node: Any, kind: Any) -> Any:
 
 
 def typed_fields(path: str, node: MutableMapping, kind: type) -> None:
-    """The fields of a dataclass are there and as it declares them; other keys of the node are ignored."""
-    require(path, node, [field.name for field in fields(kind) if field.default is MISSING])
+    """The fields of a class of Keys are there and as it declares them; other keys of the node are ignored."""
+    require(path, node, required_keys(kind))
     for key, annotation in get_type_hints(kind, include_extras=True).items():
         if key in node:
             node[key] = typed(_join(path, key), node[key], annotation)
@@ -118,9 +134,9 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
 
 
-def require(path: str, node: Mapping, needed: Iterable[str]) -> None:
-    """Raise UsageError for the first of the needed keys that the node lacks, with the file to add it to."""
-    for key in needed:
+def require(path: str, node: Mapping, keys: Iterable[str]) -> None:
+    """Raise UsageError for the first of the keys that the node lacks, with the file to add it to."""
+    for key in keys:
         if key not in node:
             group = path.split(".")[0]
             where = f"conf/{group}/*.yaml" if group in GROUPS else "conf/train.yaml"
