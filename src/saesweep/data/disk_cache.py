@@ -13,7 +13,6 @@ import bisect
 import hashlib
 import itertools
 import json
-import logging
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +29,6 @@ from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint, Rows
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.runtime import atomic, distributed
-
-log = logging.getLogger(__name__)
 
 
 def digest(what: Any) -> str:
