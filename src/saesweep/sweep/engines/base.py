@@ -6,7 +6,7 @@ Leaving the block early, by a signal or an error, lets every running group save 
 """
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from saesweep.sweep.jobs import Job
 
@@ -18,7 +18,7 @@ GRACE = 60.0  # seconds that ranks get to save after they are asked to stop
 class Engine(Protocol):
     is_here: bool  # on this machine, so that a probe can estimate the time
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Engine":
         return self
 
     def __exit__(self, *_: object) -> None: ...

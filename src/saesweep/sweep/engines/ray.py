@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from saesweep.errors import UsageError
 from saesweep.sweep.engines import worker
@@ -33,7 +33,7 @@ class Ray(Engine):
         self.ray, self.address, self.retries = ray, address, retries
         self.tasks: list[tuple[Path, Any]] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Ray":
         self.ray.init(address=self.address, include_dashboard=False, logging_level=logging.WARNING)
         return self
 
