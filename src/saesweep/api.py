@@ -1,6 +1,4 @@
 """Finished sweeps in a notebook: `from saesweep import load, results, language_model, splice`."""
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -30,7 +30,7 @@ MOVED = {
     "wording": "report.wording", "page.better": "report.page.verdict_tables", "page.words": "report.page.tables",
     "digests": "runtime.digests", "distributed": "runtime.distributed", "draws": "runtime.rng", "memory": "runtime.memory",
     "progress": "runtime.console", "screen": "runtime.console", "signals": "runtime.signals", "spinning": "runtime.threads",
-    "timing": "runtime.timing",
+    "timing": "data.forward_size", "runtime.timing": "data.forward_size", "config.arguments": "config.walk",
     "sweep.origin": "training.origin", "sweep.resources": "data.resources",
     "sweep.before": "sweep.preflight", "sweep.engines": "sweep.engines.base", "sweep.join": "sweep.engines.join",
     "sweep.on_ray": "sweep.engines.ray", "sweep.precompile": "sweep.compilation", "sweep.ranks": "sweep.engines.worker",

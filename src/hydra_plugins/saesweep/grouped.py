@@ -1,6 +1,6 @@
 """`hydra/launcher=grouped`, `pool`, `slurm`, `ray`: jobs that can share an activation stream are trained together."""
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -17,23 +17,14 @@ class GroupedConf:
     engine: Any = None  # where groups run (sweep/engines.py); null: here, one after the other
 
 
-@dataclass
-class PoolConf(GroupedConf):
-    engine: Any = field(default_factory=lambda: {"kind": "pool", "devices": "???"})  # such as [0,1,2,3]
-
-
-@dataclass
-class SlurmConf(GroupedConf):
-    engine: Any = field(default_factory=lambda: {"kind": "slurm", "poll": 5.0, "parameters": {"time": 1440}})
-
-
-@dataclass
-class RayConf(GroupedConf):
-    engine: Any = field(default_factory=lambda: {"kind": "ray", "address": None, "retries": 3})
-
-
-for name, node in {"grouped": GroupedConf, "pool": PoolConf, "slurm": SlurmConf, "ray": RayConf}.items():
-    ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="saesweep")
+ENGINES = {
+    "grouped": None,
+    "pool": {"kind": "pool", "devices": "???"},  # such as [0,1,2,3]
+    "slurm": {"kind": "slurm", "poll": 5.0, "parameters": {"time": 1440}},
+    "ray": {"kind": "ray", "address": None, "retries": 3},
+}
+for name, engine in ENGINES.items():
+    ConfigStore.instance().store(group="hydra/launcher", name=name, node=GroupedConf(engine=engine), provider="saesweep")
 
 
 class GroupedLauncher(Launcher):

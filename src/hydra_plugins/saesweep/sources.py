@@ -85,9 +85,7 @@ def _note_replaced(folder: Path, name: str) -> None:
         print(f"{os.path.relpath(own)} is read in place of the program's own {name}", file=sys.stderr)
 
 
-def job_folder(
-    model: str, site: str, layer: int, arch: str, sparsity: int, seed: int, coefficient: float | None
-) -> str:
+def job_folder(model: str, site: str, layer: int, arch: str, sparsity: int, seed: int, coefficient: float | None) -> str:
     """What differs between the SAEs of a sweep, as a path."""
     return f"{model}/{site}.{whole(layer)}/{arch}/{job_name(sparsity, coefficient, seed)}"
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
-from saesweep.arch.execution import SingleRank
+from saesweep.arch.execution import Ranks
 from saesweep.arch.ops.plain import kept
 
 
@@ -36,7 +36,7 @@ def auxk(
 
 @torch.no_grad()
 def _batch_moments(
-    x: Float[Tensor, "own d"], residual: Float[Tensor, "own d"], ranks: SingleRank
+    x: Float[Tensor, "own d"], residual: Float[Tensor, "own d"], ranks: Ranks
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Mean of ||x - mean||^2 and of ||residual||^2 over the batch of all ranks."""
     batch = ranks.all_reduce_sum(len(x))

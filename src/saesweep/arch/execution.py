@@ -1,6 +1,7 @@
 """How a step is computed, which changes no result: layout, where gradients are formed, and the ranks that share a batch."""
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,8 +9,9 @@ from torch import Tensor
 from saesweep.arch.ops.entries import DeferredGradients
 
 
-class SingleRank:
-    """Sums over the ranks that train an SAE together, each on its rows of the batch; for one rank all are the identity."""
+@runtime_checkable
+class Ranks(Protocol):
+    """The ranks that train an SAE together, each on its rows of the batch (runtime/distributed.py); as defined here, of one."""
 
     def all_reduce_sum(self, value: float) -> float:
         """The sum over the ranks of a number that each of them has."""
@@ -23,6 +25,10 @@ class SingleRank:
         return values
 
 
+class SingleRank(Ranks):
+    """An SAE that is not trained, or by one rank."""
+
+
 @dataclass
 class Execution:
     """Set by the training; the defaults are those of an SAE on its own.
@@ -34,4 +40,4 @@ class Execution:
 
     dense: bool = False
     deferred_gradients: DeferredGradients | None = None
-    ranks: SingleRank = field(default_factory=SingleRank)
+    ranks: Ranks = field(default_factory=SingleRank)

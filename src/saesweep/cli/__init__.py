@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from saesweep.errors import UsageError
+from saesweep.errors import exit_on_usage_error
 from saesweep.runtime import program
 
 COMMANDS = {  # each is `main` of this module
@@ -45,10 +45,8 @@ def _help() -> str:
 def _run(command: str, words: Sequence[str]) -> None:
     """`train` keeps the name of the program, which shell completion is registered for."""
     sys.argv = [sys.argv[0] if command == "train" else f"saesweep {command}", *words]
-    try:
+    with exit_on_usage_error():
         import_module(COMMANDS[command][0]).main()
-    except UsageError as error:
-        sys.exit(str(error))
 
 
 def _complete() -> None:

@@ -4,15 +4,13 @@ Every UsageError names the key, its value and the fix.
 """
 import re
 from collections.abc import Mapping, MutableMapping
-from dataclasses import fields
 from typing import Annotated, Any
 
 from saesweep.config import input_schema, schema
-from saesweep.config.arguments import typed_arguments
 from saesweep.config.instantiate import locate
 from saesweep.config.logger_keys import refuse_missing_package, refuse_secrets
 from saesweep.config.ranges import OneOf
-from saesweep.config.walk import refuse_unknown, require, typed, typed_fields
+from saesweep.config.walk import keys_of, refuse_unknown, require, typed, typed_arguments, typed_fields
 from saesweep.errors import UsageError, as_typed
 
 NOT_TRAINER = {  # arguments of lightning.Trainer that saesweep sets itself
@@ -75,7 +73,7 @@ def _source(model: MutableMapping) -> None:
         kinds = ["hub"]  # which takes precedence
     if len(kinds) != 1:
         raise UsageError(f"model.source={source}: must have one of {', '.join(input_schema.SOURCES)}")
-    refuse_unknown("model.source", source, [field.name for kind in input_schema.SOURCES.values() for field in fields(kind)])
+    refuse_unknown("model.source", source, [key for kind in input_schema.SOURCES.values() for key in keys_of(kind)])
     typed_fields("model.source", source, input_schema.SOURCES[kinds[0]])
     typed("model", model, input_schema.Model if kinds == ["synthetic"] else input_schema.LanguageModel)
 
@@ -127,7 +125,7 @@ def _arch(arch: MutableMapping) -> None:
     if (number := arch["coefficient"]) is not None and arch["control"] is None:
         raise UsageError(f"arch.coefficient={number}: {arch['name']} has none (arch.control=null): sparsity alone sets the "
                          "number of active latents; leave it null")
-    typed_arguments("arch", arch, GIVEN, [field.name for field in fields(schema.Arch)])
+    typed_arguments("arch", arch, GIVEN, keys_of(schema.Arch))
 
 
 def _loggers(chosen: Any) -> None:
@@ -144,7 +142,7 @@ def _loggers(chosen: Any) -> None:
             typed(path, node, Mapping)
             typed_fields(path, node, schema.OtherLogger)
             refuse_missing_package(path, node)
-            typed_arguments(path, node, ("self",), [field.name for field in fields(schema.OtherLogger)])
+            typed_arguments(path, node, ("self",), keys_of(schema.OtherLogger))
 
 
 def _trainer(trainer: MutableMapping) -> None:

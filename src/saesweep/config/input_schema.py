@@ -1,25 +1,22 @@
 """The keys of conf/model, conf/site and conf/text, with their types and ranges."""
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated
 
 from saesweep.config.ranges import Count, Index, NotNegative, OneOf, Positive, Range, Text
+from saesweep.config.walk import Keys
 
 
-@dataclass
-class HookPoint:
+class HookPoint(Keys):
     module: str
     tensor: Annotated[str, OneOf("input", "output")]
 
 
-@dataclass
-class Site:
+class Site(Keys):
     name: str
     hook_name: str
 
 
-@dataclass
-class Model:
+class Model(Keys):
     name: str
     layer: Index
     layers: Count
@@ -27,33 +24,28 @@ class Model:
     sites: dict[str, HookPoint]
 
 
-@dataclass
 class LanguageModel(Model):
     dtype: Annotated[str, OneOf("auto", "float32", "bfloat16", "float16")]
     bos: bool
 
 
-@dataclass
-class Hub:
+class Hub(Keys):
     hub: Text
     revision: Text
 
 
-@dataclass
-class Package:
+class Package(Keys):
     package: Text
     install: str
     sha256: str
     parts: list
 
 
-@dataclass
-class Random:
+class Random(Keys):
     random: Mapping
 
 
-@dataclass
-class Dictionary:
+class Dictionary(Keys):
     features: Count
     d_in: Count
     l0: Positive
@@ -62,29 +54,25 @@ class Dictionary:
     seed: Index
 
 
-@dataclass
-class Synthetic:
+class Synthetic(Keys):
     synthetic: Dictionary
 
 
 SOURCES = {"hub": Hub, "package": Package, "random": Random, "synthetic": Synthetic}  # of a model, by their first key
 
 
-@dataclass
-class Stdlib:
+class Stdlib(Keys):
     name: str
     kind: str
     held_out: float
     repeat: bool
 
 
-@dataclass
 class Files(Stdlib):
     glob: Text | None
     field: Text
 
 
-@dataclass
 class Streamed(Stdlib):
     repository: Text
     config: str | None

@@ -9,9 +9,8 @@ The root and the entries consist of `anyOf` alone, because the YAML language ser
 """
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -19,9 +18,9 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from saesweep.config import input_schema, schema
-from saesweep.config.arguments import arguments_of
 from saesweep.config.check import GIVEN, NOT_TRAINER
-from saesweep.errors import UsageError
+from saesweep.config.walk import arguments_of, keys_of, required_keys
+from saesweep.errors import exit_on_usage_error
 
 Node = dict[str, Any]
 TYPES = {int: "integer", float: "number", bool: "boolean", str: "string", list: "array", Mapping: "object", NoneType: "null"}
@@ -33,10 +32,8 @@ UNRESOLVED = {
 
 def print_schema(*conf: Path) -> None:
     """Ends the program with one line where a `_target_` cannot be imported."""
-    try:
+    with exit_on_usage_error():
         print(json.dumps(json_schema(*conf), indent=2))
-    except UsageError as error:
-        sys.exit(str(error))
 
 
 def json_schema(*conf: Path) -> Node:
@@ -72,11 +69,10 @@ def _files(conf: Iterable[Path], group: str) -> list[Path]:
 def _of(kind: Any) -> Node:
     """A type or dataclass of a schema, or the annotation of an argument; {}, which is anything, for other annotations."""
     if isinstance(kind, type) and is_dataclass(kind):
-        needed = [field.name for field in fields(kind) if field.default is MISSING]
-        return _object(get_type_hints(kind, include_extras=True), needed)
+        return _object(get_type_hints(kind, include_extras=True), required_keys(kind))
     if get_origin(kind) is Annotated:
         base, limits = get_args(kind)[:2]
-        return _of(base) | limits.json_schema()
+        return _of(base) | limits.json_schema
     if get_origin(kind) in (UnionType, Union):
         parts = [_of(one) for one in get_args(kind)]
         return {"anyOf": parts} if all(parts) else {}
@@ -103,7 +99,7 @@ def _with(node: Node, **properties: Node) -> Node:
 def _models() -> list[Node]:
     """One object for each kind of source. Keys of other kinds may be there; those that choose a kind are null, but for a
     package beside a hub, which takes precedence."""
-    known = [field.name for kind in input_schema.SOURCES.values() for field in fields(kind)]
+    known = [key for kind in input_schema.SOURCES.values() for key in keys_of(kind)]
     objects = []
     for name, kind in input_schema.SOURCES.items():
         keys = input_schema.Model if name == "synthetic" else input_schema.LanguageModel

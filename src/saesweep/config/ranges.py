@@ -1,96 +1,33 @@
-"""Limits on the values of config keys: `Annotated[type, limits]` on a field of a schema or on an architecture's argument.
-
-Each limit says whether a value meets it (`in`), how a message words it (`str`) and what it is in a JSON schema.
-"""
+"""Limits on the values of config keys: `Annotated[type, limits]`, on a field of a schema or on an architecture's argument."""
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 
-class Limits(Protocol):
-    def __contains__(self, value: Any, /) -> bool: ...
-
-    def json_schema(self) -> dict[str, Any]:
-        """The keywords to add to those of the type."""
-        ...
-
-
-@dataclass(frozen=True)
-class Range:
-    low: int | float
-    high: int | float = float("inf")
-    open_low: bool = False  # low itself is excluded
-
-    def __contains__(self, value: int | float) -> bool:
-        return (self.low < value if self.open_low else self.low <= value) and value <= self.high
-
-    def __str__(self) -> str:
-        least = f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        return least if self.high == float("inf") else f"{least} and at most {self.high:g}"
-
-    def json_schema(self) -> dict[str, Any]:
-        low = {"exclusiveMinimum" if self.open_low else "minimum": self.low}
-        return low if self.high == float("inf") else low | {"maximum": self.high}
+@dataclass(frozen=True, eq=False)  # eq=False: hashable
+class Limits:
+    met_by: Callable[[Any], bool]  # of a value of the type
+    words: str  # in a message, after "must be"
+    json_schema: dict[str, Any]  # keywords beside those of the type
+    whole: bool = False  # whether 1e6 is an int, though the type is not
 
 
-class OneOf:
+class Range(Limits):
+    """Both ends are included."""
+
+    def __init__(self, low: float, high: float = math.inf) -> None:
+        ends = {"minimum": low} if high == math.inf else {"minimum": low, "maximum": high}
+        words = f"at least {low:g}" + (f" and at most {high:g}" if "maximum" in ends else "")
+        super().__init__(lambda x: low <= x <= high, words, ends)
+
+
+class OneOf(Limits):
     def __init__(self, *values: Any) -> None:
-        self.values = values
+        def is_one(value: Any) -> bool:
+            return any(value == known and type(value) is type(known) for known in values)
 
-    def __contains__(self, value: Any) -> bool:
-        return any(value == known and type(value) is type(known) for known in self.values)
-
-    def __str__(self) -> str:
-        return " or ".join(map(str, self.values))
-
-    def json_schema(self) -> dict[str, Any]:
-        return {"enum": list(self.values)}
-
-
-class NotEmpty:
-    def __contains__(self, value: str) -> bool:
-        return bool(value.strip())
-
-    def __str__(self) -> str:
-        return "a text that is not empty"
-
-    def json_schema(self) -> dict[str, Any]:
-        return {"pattern": r"\S"}
-
-
-class Decays:
-    """The decay rates of Adam's two running means."""
-
-    def __contains__(self, value: Any) -> bool:
-        return isinstance(value, list) and len(value) == 2 and all(type(x) in (int, float) and 0 <= x < 1 for x in value)
-
-    def __str__(self) -> str:
-        return "two numbers of at least 0 and below 1, such as [0.9,0.999]"
-
-    def json_schema(self) -> dict[str, Any]:
-        return {"items": {"type": "number", "minimum": 0, "exclusiveMaximum": 1}, "minItems": 2, "maxItems": 2}
-
-
-class CountOrAuto:
-    def __contains__(self, value: Any) -> bool:
-        return value == "auto" or (type(value) is int and value >= 1)
-
-    def __str__(self) -> str:
-        return "a whole number of at least 1, or auto"
-
-    def json_schema(self) -> dict[str, Any]:
-        return {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}
-
-
-class TargetL0:
-    def __contains__(self, value: Any) -> bool:
-        return type(value) is int and value >= 1
-
-    def __str__(self) -> str:
-        return ("a whole number of at least 1, such as 32: the number of active latents per token; to fix the sparsity "
-                "coefficient instead, write arch.coefficient=6e-4")
-
-    def json_schema(self) -> dict[str, Any]:
-        return {"type": "integer", "minimum": 1}
+        super().__init__(is_one, " or ".join(map(str, values)), {"enum": list(values)})
 
 
 def whole(value: Any) -> Any:
@@ -98,9 +35,27 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Text = Annotated[str, NotEmpty()]
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _are_decays(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(x) in (int, float) and 0 <= x < 1 for x in value)
+
+
+Text = Annotated[str, Limits(lambda text: bool(text.strip()), "a text that is not empty", {"pattern": r"\S"})]
 Count = Annotated[int, Range(1)]
+Several = Annotated[int, Range(2)]
 Index = Annotated[int, Range(0)]
-Positive = Annotated[float, Range(0, open_low=True)]
+Positive = Annotated[float, Limits(lambda x: x > 0, "above 0", {"exclusiveMinimum": 0})]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+AutoCount = Annotated[Any, Limits(
+    lambda x: x == "auto" or _is_count(x), "a whole number of at least 1, or auto",
+    {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}, whole=True)]
+TargetL0 = Annotated[float, Limits(
+    _is_count, "a whole number of at least 1, such as 32: the number of active latents per token; to fix the sparsity "
+    "coefficient instead, write arch.coefficient=6e-4", {"type": "integer", "minimum": 1}, whole=True)]
+Betas = Annotated[list, Limits(  # of Adam's two running means
+    _are_decays, "two numbers of at least 0 and below 1, such as [0.9,0.999]",
+    {"items": {"type": "number", "minimum": 0, "exclusiveMaximum": 1}, "minItems": 2, "maxItems": 2})]

@@ -1,31 +1,28 @@
 """The keys of the config, with their types and ranges. Default values are in the YAML files of conf/ only."""
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
-from saesweep.config.ranges import Count, CountOrAuto, Decays, Index, NotNegative, OneOf, Positive, Range, Share, TargetL0, Text
+from saesweep.config.ranges import AutoCount, Betas, Count, Index, NotNegative, OneOf, Positive, Several, Share, TargetL0, Text
+from saesweep.config.walk import Keys
 from saesweep.errors import UsageError
 
 
-@dataclass
-class Activations:
+class Activations(Keys):
     window: Count
-    forward_tokens: Annotated[Any, CountOrAuto()]
+    forward_tokens: AutoCount
     documents_per_pool: Count
     center: bool
     max_norm: Positive | None
-    statistics: Annotated[int, Range(2)]
+    statistics: Several
 
 
-@dataclass
-class Cache:
+class Cache(Keys):
     name: str
     folder: Text | None
 
 
-@dataclass
-class Evaluation:
+class Evaluation(Keys):
     tokens: Count
     lm_tokens: Index
     calibration_tokens: Count
@@ -33,17 +30,16 @@ class Evaluation:
     dead_after: Count
 
 
-@dataclass
-class Train:
+class Train(Keys):
     name: str
     seed: Index
     stream_seed: Index
     layer: Index
-    sparsity: Annotated[float, TargetL0()]
+    sparsity: TargetL0
     width: Count
     tokens: Count
     batch_tokens: Count
-    context: Annotated[int, Range(2)]
+    context: Several
     log_tokens: Count
     save_tokens: Count
     save_minutes: Positive
@@ -71,8 +67,7 @@ NOT_THE_SAES = (  # they do not identify the SAE; of the trainer only the precis
 )
 
 
-@dataclass
-class Control:
+class Control(Keys):
     start: Positive
     gain: NotNegative
     power: float
@@ -82,18 +77,16 @@ class Control:
     freeze: Share
 
 
-@dataclass
-class Optimizer:
+class Optimizer(Keys):
     lr: Positive
-    betas: Annotated[list, Decays()]
+    betas: Betas
     eps: Positive
     warmup: Share
     decay: Share
     clip: Positive | None
 
 
-@dataclass
-class Arch:
+class Arch(Keys):
     """The keys that every architecture has beside its constructor's arguments."""
 
     _target_: str
@@ -103,8 +96,7 @@ class Arch:
     optimizer: Optimizer
 
 
-@dataclass
-class Csv:
+class Csv(Keys):
     name: str
 
 
@@ -122,8 +114,7 @@ def wandb_mode(configured: str | None) -> str:
     return mode
 
 
-@dataclass
-class Wandb:
+class Wandb(Keys):
     name: str
     project: str
     entity: str | None
@@ -132,8 +123,7 @@ class Wandb:
     artifacts: bool
 
 
-@dataclass
-class OtherLogger:
+class OtherLogger(Keys):
     """A Lightning logger: the other keys are its constructor's arguments."""
 
     _target_: str
@@ -143,8 +133,7 @@ class OtherLogger:
 LOGGERS = {"csv": Csv, "wandb": Wandb}  # those of saesweep; any other name is an OtherLogger
 
 
-@dataclass
-class Trainer:
+class Trainer(Keys):
     """The arguments of lightning.Trainer that saesweep restricts; it takes the others as they are."""
 
     name: str

@@ -1,25 +1,46 @@
-"""A node of the config against the types and limits of a schema: the message names the key, the value and the fix."""
+"""A node of the config against the types and limits of a schema or of a `_target_`'s arguments.
+
+The messages name the key, the value and the fix.
+"""
 import difflib
+import inspect
 import math
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from saesweep.config.ranges import CountOrAuto, OneOf, TargetL0, whole
+from saesweep.config.instantiate import locate
+from saesweep.config.ranges import Limits, OneOf, whole
 from saesweep.errors import UsageError, as_typed, fix
 
 GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger")  # the folders of conf/
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
 
 
+class Keys:
+    """A group of keys: a field for each, with its type and limits, and a value if it may be left out."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(cls)
+
+
+def keys_of(kind: Any) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def required_keys(kind: Any) -> list[str]:
+    """The keys that may not be left out."""
+    return [field.name for field in fields(kind) if field.default is MISSING]
+
+
 def typed(path: str, node: Any, kind: Any) -> Any:
     """The node, checked against the kind; 1e6 becomes an int, and mappings are changed in place. Raises UsageError.
 
-    A kind is a dataclass of keys, a type, `Annotated` limits, `dict[str, kind]` or `kind | None`; any other accepts everything.
+    A kind is a class of Keys, a type, `Annotated` limits, `dict[str, kind]` or `kind | None`; any other accepts everything.
     """
     if isinstance(kind, type) and is_dataclass(kind):
-        refuse_unknown(path, node, [field.name for field in fields(kind)])
+        refuse_unknown(path, node, keys_of(kind))
         typed_fields(path, node, kind)
     elif get_origin(kind) is Annotated:
         return _limited(path, node, *get_args(kind))
@@ -35,18 +56,48 @@ def typed(path: str, node: Any, kind: Any) -> Any:
 
 
 def typed_fields(path: str, node: MutableMapping, kind: type) -> None:
-    """The fields of a dataclass are there and as it declares them; other keys of the node are ignored."""
-    require(path, node, [field.name for field in fields(kind) if field.default is MISSING])
+    """The fields of a class of Keys are there and as it declares them; other keys of the node are ignored."""
+    require(path, node, required_keys(kind))
     for key, annotation in get_type_hints(kind, include_extras=True).items():
         if key in node:
             node[key] = typed(_join(path, key), node[key], annotation)
 
 
-def _limited(path: str, node: Any, base: Any, limits: Any) -> Any:
-    node = typed(path, whole(node) if isinstance(limits, CountOrAuto | TargetL0) else node, base)
-    if node not in limits:
+@dataclass(frozen=True)
+class Arguments:
+    kinds: dict[str, Any]  # the annotation of each argument
+    needed: list[str]  # those without a default
+    takes_any: bool  # whether it takes **kwargs
+
+
+def arguments_of(target: str, path: str, given: Iterable[str]) -> Arguments:
+    """Those that are left to the config, without the given ones. Raises UsageError where the target cannot be imported."""
+    signature = inspect.signature(locate(target, f"{path}._target_"), eval_str=path == "arch")
+    parameters = [p for p in signature.parameters.values() if p.name not in given]
+    named = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+    return Arguments(
+        kinds={p.name: p.annotation for p in named},
+        needed=[p.name for p in named if p.default is p.empty and p.kind is not p.VAR_POSITIONAL],
+        takes_any=len(named) < len(parameters),
+    )
+
+
+def typed_arguments(path: str, node: MutableMapping, given: Iterable[str], others: Iterable[str]) -> None:
+    """The keys of a node with a `_target_`, except the others, are arguments of it, of their types, and none is missing."""
+    arguments = arguments_of(node["_target_"], path, given)
+    if not arguments.takes_any:
+        refuse_unknown(path, node, [*arguments.kinds, *others])
+    require(path, node, arguments.needed)
+    for name, kind in arguments.kinds.items():
+        if name in node and (kind in (int, float, bool, str) or get_origin(kind) in (Annotated, UnionType)):
+            node[name] = typed(f"{path}.{name}", node[name], kind)
+
+
+def _limited(path: str, node: Any, base: Any, limits: Limits) -> Any:
+    node = typed(path, whole(node) if limits.whole else node, base)
+    if not limits.met_by(node):
         hint = "" if base in (str, list) or isinstance(limits, OneOf) else fix(path, node)
-        raise UsageError(f"{path}={as_typed(node)}: must be {limits}{hint}")
+        raise UsageError(f"{path}={as_typed(node)}: must be {limits.words}{hint}")
     return node
 
 
@@ -83,9 +134,9 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
 
 
-def require(path: str, node: Mapping, needed: Iterable[str]) -> None:
-    """Raise UsageError for the first of the needed keys that the node lacks, with the file to add it to."""
-    for key in needed:
+def require(path: str, node: Mapping, keys: Iterable[str]) -> None:
+    """Raise UsageError for the first of the keys that the node lacks, with the file to add it to."""
+    for key in keys:
         if key not in node:
             group = path.split(".")[0]
             where = f"conf/{group}/*.yaml" if group in GROUPS else "conf/train.yaml"

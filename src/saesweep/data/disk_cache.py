@@ -9,13 +9,10 @@ The key is the position in the text at which the entry begins (pool and block), 
 of an entry are written before its JSON, each atomically, so that an entry is complete or absent; hook points that an entry
 lacks are added by the sweep that needs them.
 """
-from __future__ import annotations
-
 import bisect
 import hashlib
 import itertools
 import json
-import logging
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -32,8 +29,6 @@ from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint, Rows
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.runtime import atomic, distributed
-
-log = logging.getLogger(__name__)
 
 
 def digest(what: Any) -> str:
@@ -176,7 +171,6 @@ def _require_folder(folder: Path) -> None:
 
 def _write(file: Path, content: Any) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(file, content)
     except OSError as error:
         raise UsageError(f"cache=disk: cannot write {file}: {error.strerror}; make room, or write cache=none") from error

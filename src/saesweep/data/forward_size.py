@@ -1,7 +1,7 @@
 """`activations.forward_tokens=auto`: the micro-batch size at which the language model is fastest per token."""
-from __future__ import annotations
-
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 
@@ -9,9 +9,23 @@ from saesweep.data.harvest import harvest
 from saesweep.lm.hooks import HookPoint, Rows
 from saesweep.lm.models import LanguageModel
 from saesweep.runtime.memory import out_of_memory
-from saesweep.runtime.timing import quickest
 
+T = TypeVar("T")
 MIN_SPEEDUP = 1.05  # a larger micro-batch, which takes more memory, must be faster by this factor
+
+
+def quickest(call: Callable[[], T]) -> tuple[float, T]:
+    """Seconds of the faster of two calls, with the GPU synchronised, and the result of the second."""
+    first, last = _timed(call), _timed(call)
+    return min(first[0], last[0]), last[1]
+
+
+def _timed(call: Callable[[], T]) -> tuple[float, T]:
+    start = time.perf_counter()
+    result = call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
 
 
 def timed_forward(lm: LanguageModel, points: Sequence[HookPoint], blocks: int, context: int) -> tuple[float, Rows]:

@@ -4,8 +4,6 @@ The documents of a pool are tokenised and their blocks shuffled with stream_seed
 number of ordinary tokens. It is harvested micro-batch by micro-batch, without columns that hold only padding, and each
 forward pass stops at the last hook point.
 """
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any

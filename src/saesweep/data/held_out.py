@@ -1,6 +1,4 @@
 """Held-out blocks: the tokens of held-out documents on which SAEs are evaluated or calibrated."""
-from __future__ import annotations
-
 import itertools
 from typing import NamedTuple
 

@@ -1,6 +1,4 @@
 """Micro-batches: the blocks of one forward pass, and which of their positions hold ordinary tokens."""
-from __future__ import annotations
-
 import math
 
 import torch

@@ -3,8 +3,6 @@
 The next window is harvested micro-batch by micro-batch on a CUDA stream of its own, in step with the batches taken from the
 current one. The activations and their order do not change; two windows are in memory instead of one.
 """
-from __future__ import annotations
-
 from collections.abc import Callable, Generator
 from typing import TypeVar
 

@@ -7,8 +7,6 @@
 Rows left over at the end of a window, fewer than a batch, are not used. Each order depends only on stream_seed and the
 number of the pool or window, so a position in the stream is a few numbers and all SAEs of a sweep see the same tokens.
 """
-from __future__ import annotations
-
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable

@@ -4,8 +4,6 @@
 
 The p_i fall geometrically from the first feature to the last by the factor `spread` and add up to l0.
 """
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -3,8 +3,6 @@
 Every matched file is read once, of its fields only the text. The documents go to an unnamed Arrow file that is mapped into
 memory and lasts as long as the mapping: nothing is kept for a later run, so changed files are always read anew.
 """
-from __future__ import annotations
-
 import glob
 import logging
 import os

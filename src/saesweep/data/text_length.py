@@ -1,6 +1,4 @@
 """Check that a text is long enough, from its tokens, before any weights are loaded."""
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Mapping

@@ -1,6 +1,4 @@
 """Readers of txt, jsonl and parquet files: documents, or None for rows without text; errors name the byte or row."""
-from __future__ import annotations
-
 import codecs
 import itertools
 import json

@@ -2,8 +2,6 @@
 
 Sinks and special tokens are neither measured nor replaced.
 """
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 

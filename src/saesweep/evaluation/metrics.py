@@ -1,6 +1,4 @@
 """The metrics: sums over held-out tokens in fp64, divided once at the end (README, "Metrics")."""
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,6 +1,4 @@
 """Evaluation on synthetic activations: fidelity, and how well the known dictionary is recovered."""
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

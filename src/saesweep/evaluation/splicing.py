@@ -2,8 +2,6 @@
 
 The clean pass, and the ablated ones of each hook point, are computed once for all SAEs.
 """
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 

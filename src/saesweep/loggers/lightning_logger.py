@@ -23,7 +23,8 @@ class LightningLogger:
     def add(self, metrics: Mapping[str, int | float], tokens: int) -> None:
         if tokens > self._mark.tokens:
             self._log("train", metrics, tokens)
-            self._mark.move(tokens, self._version())
+            version = self._logger.version
+            self._mark.move(tokens, version if isinstance(version, str) else None)
 
     def group(self, metrics: Mapping[str, int | float]) -> None:
         self._log("group", metrics, max(0, self._mark.tokens))
@@ -39,10 +40,6 @@ class LightningLogger:
         with _first_rank():
             self._logger.log_metrics({f"{part}/{key}": float(value) for key, value in metrics.items()}, step=tokens)
             self._logger.save()
-
-    def _version(self) -> str | None:
-        version = self._logger.version
-        return version if isinstance(version, str) else None
 
 
 @contextmanager

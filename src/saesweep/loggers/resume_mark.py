@@ -14,5 +14,4 @@ class ResumeMark:
 
     def move(self, tokens: int, version: str | None = None) -> None:
         self.tokens, self.version = tokens, version
-        self._file.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(self._file, json.dumps({"tokens": tokens, "version": version}))

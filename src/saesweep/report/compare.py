@@ -11,8 +11,6 @@ With one seed a verdict holds for the two SAEs, not for their architectures; whe
 L0, its seed variance is borrowed (verdicts.py). Holm's correction runs over all verdicts of a report: `holm` marks those
 that are significant after it.
 """
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -8,13 +8,12 @@ colour of their architecture; --update URL colours the runs of later sweeps. --s
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from saesweep.errors import UsageError
+from saesweep.errors import UsageError, exit_on_usage_error
 from saesweep.loggers import wandb_runs
 from saesweep.report.style import arch_styles
 from saesweep.runtime import program
@@ -117,7 +116,5 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with exit_on_usage_error():
         main()
-    except UsageError as error:
-        sys.exit(str(error))

@@ -14,8 +14,6 @@ long document among short ones does not count as a large sample. The seed varian
 Welch-Satterthwaite. With fewer than MIN_DOCUMENTS documents there is no interval over documents.
 tests/test_interval_coverage.py simulates the coverage.
 """
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple

@@ -1,6 +1,4 @@
 """Jackknife replicates of an SAE's numbers: on all held-out documents, and without each of them. [1 + documents]."""
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -14,8 +14,6 @@ Three close points give a parabola through them; two give a line. The error boun
 
 Other points at the same L0 add their distance from the value. A wider gap, or an L0 beyond the ends, has no value.
 """
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from itertools import pairwise

@@ -9,14 +9,13 @@ frequency.png and frequency.svg: for one sweep into its folder, for several into
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from saesweep.errors import UsageError
+from saesweep.errors import UsageError, exit_on_usage_error
 from saesweep.report import compare, figures, page, verdicts, wording
 from saesweep.runtime import atomic, program
 from saesweep.storage import sweep_table
@@ -54,7 +53,6 @@ def report(sweeps: Sequence[Path], out: Path | None = None, reference: str | Non
 
 def write(report: Report, out: Path) -> list[Path]:
     """Write each file atomically."""
-    out.mkdir(parents=True, exist_ok=True)
     df, comparison, details, _ = report
     contents = {
         "pareto.csv": df.astype({"sparsity": "Int64"}).to_csv(index=False).encode(),  # Int64: a target may be missing
@@ -129,6 +127,7 @@ def _amount(gap: Mapping[str, Any], measure: str) -> str:
     return f"{gap['sparsity']:g} ({estimate}{'; ' if caveat else ''}{caveat})"
 
 
+@exit_on_usage_error()
 def main() -> None:
     parser = argparse.ArgumentParser(prog=program.called("pareto"), description="Compare the SAEs of sweeps.")
     parser.add_argument("sweeps", nargs="+", type=Path, help="folders such as outputs/default")
@@ -136,15 +135,12 @@ def main() -> None:
     parser.add_argument("--reference", help="the architecture that means over L0 are relative to")
     given = parser.parse_args()
     out = given.out or (given.sweeps[0] if len(given.sweeps) == 1 else None)
-    try:
-        made = report(given.sweeps, out, given.reference)
-        print(text(made))
-        if out is None:
-            print("\n--out FOLDER writes pareto.csv, pareto.json, pareto.html and the figures")
-        else:
-            print("", *write(made, out), sep="\n")
-    except UsageError as error:
-        sys.exit(str(error))
+    made = report(given.sweeps, out, given.reference)
+    print(text(made))
+    if out is None:
+        print("\n--out FOLDER writes pareto.csv, pareto.json, pareto.html and the figures")
+    else:
+        print("", *write(made, out), sep="\n")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@
 The seed variance of a value with a single seed is borrowed: from the other value if that has several seeds, else from a
 third curve at the same L0, scaled to the value. A borrowed variance keeps its degrees of freedom.
 """
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

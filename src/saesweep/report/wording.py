@@ -2,8 +2,6 @@
 
 A block is one measure at one hook point in pareto.json.
 """
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,6 +1,4 @@
-"""Files that are written whole or not at all."""
-from __future__ import annotations
-
+"""Files that are written whole or not at all, with the folders above them."""
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from typing import Any
 @contextmanager
 def draft(file: Path) -> Iterator[Path]:
     """A path beside the file to write to; it replaces the file when the block ends, and is removed where it raises."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     path = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         yield path

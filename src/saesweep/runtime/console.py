@@ -1,6 +1,4 @@
 """Progress on the terminal: plain lines on stderr, or one status line below the live table while there is one."""
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterator

@@ -10,8 +10,6 @@ Each rank harvests its share of every window and all gather all of it. Then, by 
 Every collective is called by all ranks in the same order. What only one rank knows (a full disk, the time, a request to
 stop) is therefore communicated before any rank acts on it.
 """
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -76,7 +74,7 @@ def all_reduce_sum(value: float) -> float:
     """The sum of a number over the ranks."""
     if ranks_per_sae() == 1:
         return value
-    counted = torch.tensor(value, dtype=torch.float64, device=_device())
+    counted = torch.tensor(value, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(counted)
     return counted.item()
 
@@ -132,7 +130,3 @@ def all_gather(mine: Any) -> list[Any]:
     found = [None] * world_size()
     dist.all_gather_object(found, mine)
     return found
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

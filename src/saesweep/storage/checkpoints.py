@@ -80,7 +80,6 @@ def states(job: Path) -> Iterator[Mapping[str, Any]]:
 
 def write_origin(job: Path, determined_by: Mapping[str, Any]) -> None:
     """Called when a training starts or resumes."""
-    job.mkdir(parents=True, exist_ok=True)
     atomic.write(job / ORIGIN, json.dumps(determined_by, indent=1, default=str))
 
 
@@ -121,8 +120,7 @@ def halve_group_size(jobs: Sequence[Path]) -> int:
     most = (len(jobs) + 1) // 2
     log.warning("out of memory with %d SAEs: continuing with %d at a time", len(jobs), most)
     for job in jobs:
-        (job / FOLDER).mkdir(parents=True, exist_ok=True)
-        (job / FOLDER / TOGETHER).write_text(str(most))
+        atomic.write(job / FOLDER / TOGETHER, str(most))
     return most
 
 

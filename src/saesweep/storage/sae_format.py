@@ -1,6 +1,4 @@
 """The exported SAE: cfg.json and sae_weights.safetensors in the format of SAELens 6."""
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -22,7 +20,6 @@ FORMAT = "6.0.0"  # version of SAELens; without one it takes the file for an old
 
 def save(folder: Path, sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
     """Save a folded SAE, which takes raw activations."""
-    folder.mkdir(parents=True, exist_ok=True)
     with atomic.draft(folder / Path(files.WEIGHTS).name) as draft:
         save_file(sae.exported(), draft)
         atomic.share(draft)

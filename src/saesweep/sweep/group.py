@@ -1,6 +1,4 @@
 """The jobs of one group, trained on one stream and evaluated together."""
-from __future__ import annotations
-
 import gc
 import logging
 from collections.abc import Sequence

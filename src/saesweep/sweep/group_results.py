@@ -1,6 +1,4 @@
 """The end of a group: calibrate, fold, evaluate and write each SAE."""
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from pathlib import Path

@@ -8,16 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hydra import errors
 from hydra._internal import utils
 from hydra._internal.config_repository import IConfigRepository
 from hydra.core.override_parser.types import Override
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    InstantiationException,
-    MissingConfigException,
-    OverrideParseException,
-)
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
@@ -26,7 +20,8 @@ from saesweep.errors import TrainingFailed
 from saesweep.runtime import program
 from saesweep.sweep import rollback
 
-REFUSED = (ConfigCompositionException, OverrideParseException, InstantiationException, OmegaConfBaseException, YAMLError)
+OF_HYDRA = (errors.ConfigCompositionException, errors.OverrideParseException, errors.InstantiationException)
+REFUSED = (*OF_HYDRA, OmegaConfBaseException, YAMLError)
 NO_NAME, NO_LOGGER = "Config group override must be a string", "logger=[] is no logger at all"
 GROUPS = ("sweeps", "hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging")
 
@@ -50,7 +45,7 @@ def _run_in_one_line(work: Callable[[], Any]) -> Any:
     except Exception as error:
         if isinstance(error, TrainingFailed) and os.environ.get("HYDRA_FULL_ERROR") != "1":
             sys.exit(str(error))
-        refused = isinstance(error, REFUSED) or type(error) is HydraException or str(error).startswith(NO_NAME)
+        refused = isinstance(error, REFUSED) or type(error) is errors.HydraException or str(error).startswith(NO_NAME)
         in_a_job = any(frame.f_code.co_name == "return_value" for frame, _ in traceback.walk_tb(error.__traceback__))
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or in_a_job or not refused:
             raise
@@ -68,7 +63,7 @@ def _refuse_options(words: list[str]) -> None:
 
 def message(error: Exception) -> str:
     """The key or word, and the fix, in one line."""
-    if isinstance(error, OverrideParseException):
+    if isinstance(error, errors.OverrideParseException):
         return _unreadable(error)
     text = str(error)
     if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
@@ -81,7 +76,7 @@ def message(error: Exception) -> str:
         return f"{override.input_line}: must be the name of a file in conf/{override.key_or_group}, without .yaml{fix}"
     if text.startswith("Could not delete 'logger'"):
         return f"~logger: a list of choices cannot be deleted; {NO_LOGGER}"
-    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not (?:find|load) '(.*)/(.*)'", text)):
+    if isinstance(error, errors.MissingConfigException) and (found := re.search(r"Could not (?:find|load) '(.*)/(.*)'", text)):
         return _no_choice(found[1], found[2], _local(error, "repo", IConfigRepository))
     if found := re.match(r"Ambiguous value for argument '(.*)'", text):
         key, _, value = found[1].partition("=")
@@ -97,7 +92,7 @@ def _with_m() -> str:
     return f"several values are a sweep: add -m, as in {program.called('train')} -m"
 
 
-def _unreadable(error: OverrideParseException) -> str:
+def _unreadable(error: errors.OverrideParseException) -> str:
     word = error.override
     key, equals, value = word.partition("=")
     if not equals or value.endswith(","):

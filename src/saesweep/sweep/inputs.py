@@ -1,6 +1,4 @@
 """The activations that a group is trained and evaluated on: from a language model and a text, or from a known dictionary."""
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path

@@ -13,6 +13,7 @@ from saesweep.config.settings import target
 from saesweep.data.resources import Resources
 from saesweep.errors import HOW_TO_REPLACE, UsageError, as_typed
 from saesweep.loggers.identity import own_settings
+from saesweep.runtime import atomic
 from saesweep.storage import checkpoints, files
 from saesweep.storage.files import COMPOSED, FAILED, NUMBERS, RESOLVED
 from saesweep.sweep.jobs import Job, groups, shown
@@ -120,8 +121,8 @@ def begin(group: Sequence[Job], resources: Resources) -> None:
         if differences(job) or job.folder in replaced or not checkpoints.has_checkpoint(job.folder):
             _clear(job)
         (job.folder / FAILED).unlink(missing_ok=True)
-        _write(job.folder / RESOLVED, OmegaConf.to_yaml(OmegaConf.create(job.settings)))
-        _write(job.folder / files.OVERRIDES, OmegaConf.to_yaml(job.composed.hydra.overrides.task))  # Hydra's is too late
+        atomic.write(job.folder / RESOLVED, OmegaConf.to_yaml(OmegaConf.create(job.settings)))
+        atomic.write(job.folder / files.OVERRIDES, OmegaConf.to_yaml(job.composed.hydra.overrides.task))  # Hydra's is too late
 
 
 def end(job: Job, failed: str | None) -> None:
@@ -139,11 +140,6 @@ def _clear(job: Job) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
 
 
 def restore(job: Job) -> None:

@@ -109,9 +109,7 @@ def require_place(folder: Path) -> None:
                          "hydra.sweep.dir=...") from error
 
 
-def compose(
-    context: HydraContext, config: DictConfig, overrides: Sequence[Sequence[str]], first: int
-) -> list[DictConfig]:
+def compose(context: HydraContext, config: DictConfig, overrides: Sequence[Sequence[str]], first: int) -> list[DictConfig]:
     """The configs of all jobs, composed as by Hydra's own launchers."""
     configs = []
     for number, words in enumerate(overrides, first):

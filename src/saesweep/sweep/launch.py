@@ -72,9 +72,7 @@ def _sweep(hydra: Setup, run: str, jobs: Sequence[Job]) -> list[JobReturn]:
         return _report(jobs, [returns[job.folder] for job in jobs])
 
 
-def planned(
-    jobs: Sequence[Job], engine: Engine, resources: Resources
-) -> tuple[dict[Path, dict[str, Any]], list[list[Job]]]:
+def planned(jobs: Sequence[Job], engine: Engine, resources: Resources) -> tuple[dict[Path, dict[str, Any]], list[list[Job]]]:
     """Check the jobs and print the plan; returns the metrics of the finished jobs, and the groups of the others."""
     with compiling(jobs if engine.is_here else []):
         refuse(jobs)

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saesweep.config.settings import target
@@ -87,13 +86,10 @@ def row_of(job: Job, since: float) -> Row:
     numbers = files.latest(job.folder)
     if state == "failed":
         return Row(state, numbers)
-    if not _newer(job.folder / files.CURVE, since):
+    curve = job.folder / files.CURVE
+    if not curve.is_file() or curve.stat().st_mtime < since:
         return Row("waiting", numbers)
     return Row("evaluating" if numbers.get("tokens", 0) >= job.settings["tokens"] else "training", numbers)
-
-
-def _newer(file: Path, since: float) -> bool:
-    return file.is_file() and file.stat().st_mtime >= since
 
 
 def _most_important(rows: list[tuple[Job, Row]], most: int) -> list[tuple[Job, Row]]:

@@ -31,8 +31,7 @@ def _shared(group: Sequence[Job]) -> str:
     why = f" ({min(known)} at a time: more run out of memory)" if known else ""
     name = cfg["model"]["name"]
     once = f"{name}: drawn once" if "synthetic" in cfg["model"]["source"] else f"{name} reads {cfg['text']['name']} once"
-    return (f"{once} for {_many(len(group), 'SAE')}{why}, "
-            f"{cfg['tokens']:,} tokens in batches of {cfg['batch_tokens']:,}")
+    return f"{once} for {_many(len(group), 'SAE')}{why}, {cfg['tokens']:,} tokens in batches of {cfg['batch_tokens']:,}"
 
 
 def _cost(estimate: dict[str, Any]) -> str:

@@ -1,6 +1,4 @@
 """The probe behind the plan: what a group would take, and whether its architectures keep their contract."""
-from __future__ import annotations
-
 import itertools
 import logging
 import os
@@ -13,7 +11,7 @@ import torch
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.config.settings import Settings, device_of, has_lm
 from saesweep.data.disk_cache import CachedSource
-from saesweep.data.forward_size import timed_forward
+from saesweep.data.forward_size import quickest, timed_forward
 from saesweep.data.micro_batches import fill
 from saesweep.data.normalisation import Statistics
 from saesweep.data.resources import Resources
@@ -21,7 +19,6 @@ from saesweep.data.text import pieces, tokenized
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
 from saesweep.runtime.console import ProgressLine
-from saesweep.runtime.timing import quickest
 from saesweep.sweep import compilation, inputs
 from saesweep.sweep.inputs import KnownDictionary, ReadText, point_of
 from saesweep.training.build import build

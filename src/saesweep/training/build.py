@@ -12,8 +12,6 @@ def build(job: Mapping[str, Any], d_in: int) -> SparseAutoencoder:
     """The untrained SAE of these settings, initialised from their seed; torch's global random state is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job["seed"])
-        sae = instantiate(
-            job["arch"], leave=NOT_ARGUMENTS, d_in=d_in, d_sae=job["width"], sparsity=job["sparsity"],
-        )
+        sae = instantiate(job["arch"], leave=NOT_ARGUMENTS, d_in=d_in, d_sae=job["width"], sparsity=job["sparsity"])
     sae.execution.dense = job["dense"]
     return sae

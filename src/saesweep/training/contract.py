@@ -2,8 +2,6 @@
 
 Each check raises UsageError with the architecture's name, what was found and the fix.
 """
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

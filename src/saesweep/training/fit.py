@@ -1,6 +1,4 @@
 """Train a group on its stream with Lightning, and write checkpoints at intervals."""
-from __future__ import annotations
-
 import logging
 import time
 import warnings

@@ -1,6 +1,4 @@
 """A finished SAE, read back from its folder."""
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,4 @@
 """One SAE of a group: a training step without its optimizer, and how it stops without the others."""
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -18,7 +16,6 @@ from saesweep.runtime import distributed
 from saesweep.runtime.isolate import isolate_failures
 from saesweep.training.contract import changed_keys
 from saesweep.training.l0_controller import Coefficient
-from saesweep.training.ranks import SharedRanks
 from saesweep.training.running_sums import Moments, RunningSums, moments_of
 
 log = logging.getLogger(__name__)
@@ -39,7 +36,7 @@ class Member(nn.Module):
         self.label, self.point, self.sae, self.coefficient, self.optimizer = label, point, sae, coefficient, optimizer
         self.sums, self.latest, self.failed = RunningSums(), dict[str, float](), ""
         self.loss_keys: tuple[str, ...] = ()  # of the first step
-        self.sae.execution.ranks = SharedRanks()
+        self.sae.execution.ranks = distributed
         self.declared = False  # failed for a reason that the training detected, such as weights that are not finite
 
     def learning_rate(self, progress: float) -> float:

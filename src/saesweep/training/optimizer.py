@@ -8,8 +8,6 @@
 The four are one pass over each matrix (arch/ops), which without a clip also forms the gradient, row by row. With a clip the
 gradient is formed and its norm computed in a pass before.
 """
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce

@@ -1,6 +1,4 @@
 """What determined the activations of an SAE: text and weights, by content. Training refuses to resume on changed ones."""
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Sequence

@@ -1,6 +1,4 @@
 """The sums behind a row of metrics.csv, in fp64, over the steps since the row before."""
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple

@@ -11,8 +11,6 @@ multiplied, by the square root of each coordinate's rms, which splits the error 
 more than are chosen, are then computed in fp32 and chosen by that value. Values are exact, and so is the choice except for
 about one entry in ten thousand, at the edge of being chosen.
 """
-from __future__ import annotations
-
 import math
 from functools import cache
 from typing import Literal
@@ -104,9 +102,7 @@ def _arrays(*tensors: Tensor) -> tuple:
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
 
 
-def _scan(
-    u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: int, slots: Tensor, counts: Tensor
-) -> None:
+def _scan(u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: int, slots: Tensor, counts: Tensor) -> None:
     """Write the candidates of each row into slots, and their number into counts."""
     score, scale_u, scale_w, norm_u, norm_w = _rough(u, W_enc_T)
     sigma = 1 / math.sqrt(12)

@@ -9,8 +9,6 @@ Rows are gathered four at a time, so that several loads are in flight; a thread 
 
 TRITON_INTERPRET=1 runs the kernels without a GPU, on CPU tensors: that is how they are tested.
 """
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable

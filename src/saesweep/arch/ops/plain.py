@@ -1,6 +1,4 @@
 """The definition of every operation, in PyTorch alone."""
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int

@@ -4,11 +4,7 @@
 
 Leaving the block early, by a signal or an error, lets every running group save and exit.
 """
-from __future__ import annotations
-
-import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,7 +18,9 @@ GRACE = 60.0  # seconds that ranks get to save after they are asked to stop
 class Engine(Protocol):
     is_here: bool  # on this machine, so that a probe can estimate the time
 
-    def __enter__(self) -> Engine: ...
+    def __enter__(self) -> "Engine":
+        return self
+
     def __exit__(self, *_: object) -> None: ...
     def submit(self, run: str, group: Sequence[Job]) -> int: ...
     def results(self, ticket: int) -> Results: ...
@@ -32,10 +30,3 @@ def place_of(group: Sequence[Job]) -> Path:
     """The folder of a group's files, which all ranks see; the same for the same group."""
     first = group[0]
     return first.sweep / ".groups" / "-".join(first.folder.relative_to(first.sweep).parts)
-
-
-def forget(place: Path) -> None:
-    """Remove the files of a group that has ended."""
-    shutil.rmtree(place)
-    with suppress(OSError):  # others may still run
-        place.parent.rmdir()

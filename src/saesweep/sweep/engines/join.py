@@ -4,17 +4,14 @@
 
 All nodes see the sweep's folder. A node that joins runs its ranks of every group, and ends with the launcher.
 """
-from __future__ import annotations
-
 import argparse
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from saesweep.errors import UsageError
+from saesweep.errors import UsageError, exit_on_usage_error
 from saesweep.runtime import program
 from saesweep.sweep.engines import worker
 
@@ -60,7 +57,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with exit_on_usage_error():
         main()
-    except UsageError as error:
-        sys.exit(str(error))

@@ -1,6 +1,4 @@
 """Groups on this machine: one after the other (`hydra/launcher=grouped`), or several at once (`hydra/launcher=pool`)."""
-from __future__ import annotations
-
 import logging
 import os
 import signal
@@ -17,7 +15,7 @@ from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.runtime import console
 from saesweep.sweep.engines import join, worker
-from saesweep.sweep.engines.base import GRACE, Results, forget, place_of
+from saesweep.sweep.engines.base import GRACE, Engine, Results, place_of
 from saesweep.sweep.jobs import Job
 
 log = logging.getLogger(__name__)
@@ -30,6 +28,7 @@ class GroupProcess:
 
     run: str
     jobs: Sequence[Job]
+    resources: Resources
     process: subprocess.Popen | None = None
     devices: list[Any] = field(default_factory=list)
 
@@ -43,8 +42,9 @@ class GroupProcess:
 
     def start(self, environment: Mapping[str, str]) -> None:
         """In a session of its own: what ends the session ends all of it."""
+        self.resources.release_model()
         words = worker.command(self.place, self.jobs[0].settings["trainer"])
-        worker.request(self.place, self.run, self.jobs)
+        worker.request(self.run, self.jobs)
         kept = {key: value for key, value in os.environ.items() if key not in OF_RANKS}
         kept |= {worker.WATCH: str(os.getpid()), **environment}
         output = (self.place / "output.txt").open("w") if console.is_live() else None  # the table has the terminal
@@ -69,9 +69,7 @@ class GroupProcess:
         assert self.process is not None, "the group has not been started"
         code = self.process.wait()
         self.stop()
-        found = worker.results(self.place, f"exit code {code}")
-        forget(self.place)
-        return found
+        return worker.results(self.place, f"exit code {code}")
 
 
 def threads(shares: int) -> dict[str, str]:
@@ -80,7 +78,7 @@ def threads(shares: int) -> dict[str, str]:
     return {key: os.environ.get(key, count) for key in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
 
 
-class LocalEngine:
+class LocalEngine(Engine):
     """One group after the other: in this process, or in one process per device."""
 
     is_here = True
@@ -89,16 +87,15 @@ class LocalEngine:
         self.resources = resources
         self.groups: list[GroupProcess] = []
 
-    def __enter__(self) -> LocalEngine:
-        return self
-
     def __exit__(self, *_: object) -> None:
+        for group in self.groups:
+            group.ask_to_stop()  # ask all before waiting for one
         for group in self.groups:
             group.stop()
             join.over(group.place.parent)
 
     def submit(self, run: str, group: Sequence[Job]) -> int:
-        self.groups.append(GroupProcess(run, group))
+        self.groups.append(GroupProcess(run, group, self.resources))
         if group[0].settings["trainer"].get("num_nodes", 1) > 1:
             join.expect(self.groups[-1].place.parent)
         return len(self.groups) - 1
@@ -108,37 +105,24 @@ class LocalEngine:
         if worker.world_size(group.jobs[0].settings["trainer"]) == 1:
             function = locate(group.run, "hydra.launcher.run")
             return function([job.settings for job in group.jobs], [job.folder for job in group.jobs], self.resources)
-        self.resources.release_model()
         group.start(threads(group.ranks))
         return group.results()
 
 
-class Pool:
+class Pool(LocalEngine):
     """As many groups at once as there are devices; each group gets its devices as CUDA_VISIBLE_DEVICES."""
 
-    is_here = True
-
     def __init__(self, devices: Sequence[Any], resources: Resources) -> None:
+        super().__init__(resources)
         if not isinstance(devices, list | tuple):
             raise UsageError(f"hydra.launcher.engine.devices={devices}: must be a list of devices, such as [0,1]")
         self.all, self.free = list(devices), list(devices)
-        self.resources = resources
-        self.groups: list[GroupProcess] = []
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for group in self.groups:
-            group.ask_to_stop()  # ask all before waiting for one
-        for group in self.groups:
-            group.stop()
 
     def submit(self, run: str, group: Sequence[Job]) -> int:
-        self.groups.append(GroupProcess(run, group))
-        if self.groups[-1].ranks > len(self.all):
-            raise UsageError(f"trainer.devices={self.groups[-1].ranks}: hydra.launcher.engine.devices has {len(self.all)}")
-        return len(self.groups) - 1
+        ticket = super().submit(run, group)
+        if (wanted := self.groups[ticket].ranks) > len(self.all):
+            raise UsageError(f"trainer.devices={wanted}: hydra.launcher.engine.devices has {len(self.all)}")
+        return ticket
 
     def results(self, ticket: int) -> Results:
         group = self.groups[ticket]
@@ -160,5 +144,4 @@ class Pool:
             group.devices, self.free = self.free[: group.ranks], self.free[group.ranks :]
             seen = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, group.devices))}
             log.info("on %s: %s", seen["CUDA_VISIBLE_DEVICES"], ", ".join(str(job.folder.name) for job in group.jobs))
-            self.resources.release_model()
             group.start(seen | threads(len(self.all)))

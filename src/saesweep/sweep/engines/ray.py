@@ -3,8 +3,6 @@
 Ray restarts a task whose worker or node dies, and it resumes from its last checkpoint. The sweep's folder must be on a file
 system that all nodes see; a group stays on one node.
 """
-from __future__ import annotations
-
 import logging
 import os
 import subprocess
@@ -16,13 +14,13 @@ from typing import Any
 
 from saesweep.errors import UsageError
 from saesweep.sweep.engines import worker
-from saesweep.sweep.engines.base import GRACE, Results, forget, place_of
+from saesweep.sweep.engines.base import GRACE, Engine, Results
 from saesweep.sweep.jobs import Job, shown
 
 log = logging.getLogger(__name__)
 
 
-class Ray:
+class Ray(Engine):
     """address: of a running cluster, such as auto; null: one is started on this machine. retries: of a task that dies."""
 
     is_here = False
@@ -33,44 +31,42 @@ class Ray:
         except ImportError as error:
             raise UsageError("hydra/launcher=ray: needs the extra: pip install -e '.[ray]'") from error
         self.ray, self.address, self.retries = ray, address, retries
-        self.tasks: list[tuple[Sequence[Job], Any]] = []
+        self.tasks: list[tuple[Path, Any]] = []
 
-    def __enter__(self) -> Ray:
+    def __enter__(self) -> "Ray":
         self.ray.init(address=self.address, include_dashboard=False, logging_level=logging.WARNING)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Running tasks save and exit."""
-        live = {task: group for group, task in self.tasks if not self._has_ended(task)}
-        for group in live.values():
-            (place_of(group) / "stop").touch()
+        live = {task: place for place, task in self.tasks if not self._has_ended(task)}
+        for place in live.values():
+            (place / "stop").touch()
         if live:
             self.ray.wait(list(live), num_returns=len(live), timeout=GRACE)
         self.ray.shutdown()
 
     def submit(self, run: str, group: Sequence[Job]) -> int:
-        place, trainer = place_of(group), group[0].settings["trainer"]
+        trainer = group[0].settings["trainer"]
         if trainer.get("num_nodes", 1) > 1:
             raise UsageError("trainer.num_nodes: with hydra/launcher=ray a group stays on one node")
-        worker.request(place, run, group)
+        place = worker.request(run, group)
         kind = "num_gpus" if trainer["accelerator"] in ("gpu", "cuda") else "num_cpus"
         options = {kind: worker.devices(trainer), "max_retries": self.retries, "num_returns": 1}
         task = self.ray.remote(**options)(_task).remote(str(place), os.getcwd(), worker.command(place, trainer))
         log.info("to ray: %s", ", ".join(shown(job.folder) for job in group))
-        self.tasks.append((group, task))
+        self.tasks.append((place, task))
         return len(self.tasks) - 1
 
     def results(self, ticket: int) -> Results:
-        group, task = self.tasks[ticket]
+        place, task = self.tasks[ticket]
         while not self._has_ended(task):
             time.sleep(0.2)
         try:
             how = f"exit code {self.ray.get(task)}"
         except self.ray.exceptions.RayError as error:
             how = f"Ray says {type(error).__name__}"
-        found = worker.results(place_of(group), how)
-        forget(place_of(group))
-        return found
+        return worker.results(place, how)
 
     def _has_ended(self, task: Any) -> bool:
         return bool(self.ray.wait([task], timeout=0)[0])

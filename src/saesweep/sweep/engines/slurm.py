@@ -3,8 +3,6 @@
 A job that is requeued (preemption, node failure, time limit) resumes from its last checkpoint. A cancelled one saves and
 exits; the same command resumes it. The sweep's folder must be on a file system that all nodes see.
 """
-from __future__ import annotations
-
 import logging
 import os
 import signal
@@ -17,14 +15,14 @@ from typing import Any
 from saesweep.errors import UsageError
 from saesweep.runtime import signals
 from saesweep.sweep.engines import worker
-from saesweep.sweep.engines.base import GRACE, Results, forget, place_of
+from saesweep.sweep.engines.base import GRACE, Engine, Results
 from saesweep.sweep.jobs import Job, shown
 
 log = logging.getLogger(__name__)
 LIVE = ("PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "CONFIGURING", "COMPLETING", "SUSPENDED", "PREEMPTED", "RESIZING")
 
 
-class Slurm:
+class Slurm(Engine):
     """parameters: of submitit's Slurm executor, such as partition, time (minutes), gpus_per_node, mem, account, setup."""
 
     is_here = False
@@ -35,16 +33,13 @@ class Slurm:
         except ImportError as error:
             raise UsageError("hydra/launcher=slurm: needs the extra: pip install -e '.[slurm]'") from error
         self.submitit, self.poll, self.parameters = submitit, poll, dict(parameters)
-        self.jobs: list[tuple[Sequence[Job], Any]] = []
-
-    def __enter__(self) -> Slurm:
-        return self
+        self.jobs: list[tuple[Path, Any]] = []
 
     def __exit__(self, *error: object) -> None:
         """Running jobs save and exit; pending ones are cancelled."""
-        live = [(group, job) for group, job in self.jobs if _state(job.job_id) in LIVE]
-        for group, job in live:
-            (place_of(group) / "stop").touch()
+        live = [(place, job) for place, job in self.jobs if _state(job.job_id) in LIVE]
+        for place, job in live:
+            (place / "stop").touch()
             if _state(job.job_id) == "PENDING":
                 job.cancel()
         until = time.monotonic() + GRACE
@@ -54,8 +49,7 @@ class Slurm:
             job.cancel(check=False)
 
     def submit(self, run: str, group: Sequence[Job]) -> int:
-        place, trainer = place_of(group), group[0].settings["trainer"]
-        worker.request(place, run, group)
+        place, trainer = worker.request(run, group), group[0].settings["trainer"]
         executor = self.submitit.SlurmExecutor(folder=place / "submitit")
         executor.update_parameters(
             job_name=f"saesweep-{group[0].sweep.name}", nodes=trainer.get("num_nodes", 1),
@@ -63,20 +57,17 @@ class Slurm:
         )
         job = executor.submit(task, place)
         log.info("job %s: %s", job.job_id, ", ".join(shown(one.folder) for one in group))
-        self.jobs.append((group, job))
+        self.jobs.append((place, job))
         return len(self.jobs) - 1
 
     def results(self, ticket: int) -> Results:
-        group, job = self.jobs[ticket]
-        place, said = place_of(group), ""
+        (place, job), said = self.jobs[ticket], ""
         while (state := _state(job.job_id)) in LIVE:
             if state != said:
                 log.info("job %s: %s", job.job_id, state.lower())
                 said = state
             time.sleep(self.poll)
-        found = worker.results(place, f"Slurm says {state} of job {job.job_id}; its output is in {place / 'submitit'}")
-        forget(place)
-        return found
+        return worker.results(place, f"Slurm says {state} of job {job.job_id}; its output is in {place / 'submitit'}")
 
 
 def task(place: Path) -> None:

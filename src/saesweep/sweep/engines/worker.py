@@ -10,8 +10,6 @@ all ranks see:
 
     python -m saesweep.sweep.engines.worker PLACE      what each rank runs
 """
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -22,6 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from saesweep.config.instantiate import locate
 from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.runtime import atomic, signals
+from saesweep.sweep.engines.base import Results, place_of
 from saesweep.sweep.jobs import Job
 
 WATCH = "SAESWEEP_WATCH"  # the process on this machine that the ranks end with
@@ -52,16 +52,17 @@ def world_size(trainer: Mapping[str, Any]) -> int:
     return devices(trainer) * trainer.get("num_nodes", 1)
 
 
-def request(place: Path, run: str, group: Sequence[Job]) -> None:
-    content = {
+def request(run: str, group: Sequence[Job]) -> Path:
+    """Write group.json; returns the place."""
+    place, content = place_of(group), {
         "run": run, "configs": [job.settings for job in group], "folders": [str(job.folder) for job in group],
         "logs": [str(job.folder / f"{job.composed.hydra.job.name}.log") for job in group],
     }
     for job in group:
         job.folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
     atomic.write(place / "group.json", json.dumps(content, default=str))
+    return place
 
 
 def command(place: Path, trainer: Mapping[str, Any]) -> list[str]:
@@ -79,10 +80,16 @@ def command(place: Path, trainer: Mapping[str, Any]) -> list[str]:
     return [*words, f"--nnodes={nodes}", f"--node-rank={os.environ.get('NODE_RANK', 0)}", *meet, *ours]
 
 
-def results(place: Path, how: str) -> list[dict[str, Any] | Exception]:
-    """The results of ranks that have ended. how: in words, the end of ranks that have left no error."""
+def results(place: Path, how: str) -> Results:
+    """The results of ranks that have ended, whose place is removed unless they failed as a whole.
+
+    how: in words, the end of ranks that have left no error.
+    """
     if (place / "results.json").is_file():
         found = json.loads((place / "results.json").read_text())
+        shutil.rmtree(place)
+        with suppress(OSError):  # others may still run
+            place.parent.rmdir()
         return [RuntimeError(result["failed"]) if "failed" in result else result for result in found]
     errors = sorted(place.glob("*.error"), key=lambda file: file.stat().st_mtime_ns)
     if not errors:
