@@ -3,6 +3,7 @@ import os
 from collections import Counter
 
 import pytest
+from warm_imports import import_libraries
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by as many workers
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,6 +12,13 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not os.path.exists("/dev/nvidia0"):
     os.environ.setdefault("TRITON_INTERPRET", "1")  # the GPU's kernels on CPU tensors; read when triton is imported
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Before jaxtyping's hook, which has what a module of saesweep imports first compiled from its source each time."""
+    if not config.getoption("numprocesses"):  # a worker, or the only process
+        import_libraries()
 
 
 def pytest_xdist_auto_num_workers(config):
