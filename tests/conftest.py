@@ -29,18 +29,32 @@ def pytest_xdist_auto_num_workers(config):
     return min(len(os.sched_getaffinity(0)), 4)
 
 
+LONGEST = (  # in this order, so that the workers, which take one file after the other, end together
+    "ranks", "slurm", "training", "launcher", "kills", "saves", "cli", "faults", "page", "view", "compare", "sparsity",
+)
 SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"]}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks what a fixture makes slow. Files with many slow tests come first: a worker takes one file after the other."""
+    """Marks what a fixture makes slow. The longest files come first, then those with many slow tests."""
     for item in items:
         for fixture in SLOW_FIXTURES.keys() & set(item.fixturenames):
             for marker in SLOW_FIXTURES[fixture]:
                 item.add_marker(marker)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    longest = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (longest.get(item.path.name, len(LONGEST)), -slow[item.path]))
+
+
+@pytest.fixture
+def without_type_checks():
+    """For a training that is long, where other tests have the shapes and types of all that it calls checked."""
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ def curves(tmp_path, jobs):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_type_checks")
 def test_training_brings_l0_to_its_target(tmp_path):
     words = ("width=160", "tokens=102_400", "sparsity=8", *RUN)
     warm_start = {"jumprelu": ("arch.warm_start=0.2",)}
@@ -30,6 +31,7 @@ def test_training_brings_l0_to_its_target(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_type_checks")
 def test_a_larger_fixed_coefficient_gives_a_smaller_l0_and_next_to_none_leaves_it(tmp_path):
     steps = {"relu": (1e-9, 0.05, 0.3), "gated": (1e-9, 0.05, 0.3), "jumprelu": (1e-9, 5e-3, 5e-2)}
     words = ("width=128", "tokens=16_000", *RUN)
