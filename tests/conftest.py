@@ -58,6 +58,15 @@ def without_type_checks():
 
 
 @pytest.fixture
+def without_figures(monkeypatch):
+    """The figures of each report are empty files: for commands that train in no time, which would draw for most of theirs."""
+    from saesweep.report import figures
+
+    for name in ("pareto", "frequency"):
+        monkeypatch.setattr(figures, name, lambda *_: {"png": b"", "svg": b""})
+
+
+@pytest.fixture
 def nobody_is_logged_in(monkeypatch, tmp_path):
     from offline import no_network_and_no_account
 

@@ -24,7 +24,7 @@ PLACE = Path("outputs/default/standin/resid.1")
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons):
+def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons, without_figures):
     monkeypatch.chdir(tmp_path)
     yield
     sources.register()  # Hydra's own suites clear all resolvers
