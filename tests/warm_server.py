@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import traceback
+import weakref
 from contextlib import suppress
 
 from warm_imports import import_libraries
@@ -31,6 +32,7 @@ def serve(listener: socket.socket) -> socket.socket:
                 return connection
             keep(program, connection)
         connection.close()
+    atexit._run_exitfuncs()
     os._exit(0)
 
 
@@ -69,6 +71,7 @@ def become(connection: socket.socket) -> list[str]:
     sys.executable = WARM_PYTHON
     sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(":"))
     set_threads()
+    leave_folders()
     return request["words"]
 
 
@@ -79,6 +82,15 @@ def set_threads() -> None:
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0)))
     numba.config.reload_config()
+
+
+def leave_folders() -> None:
+    """W&B makes temporary folders when it is imported: all programs share those of the server, which removes them."""
+    from wandb.sdk.data_types._private import MEDIA_TMP
+
+    for removal in list(weakref.finalize._registry):
+        removal.detach()
+    atexit.unregister(MEDIA_TMP.cleanup)
 
 
 def run(words: list[str]) -> None:
