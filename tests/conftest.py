@@ -3,6 +3,7 @@ import os
 from collections import Counter
 
 import pytest
+from warm_imports import import_libraries
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by as many workers
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,6 +14,13 @@ if not os.path.exists("/dev/nvidia0"):
     os.environ.setdefault("TRITON_INTERPRET", "1")  # the GPU's kernels on CPU tensors; read when triton is imported
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Before jaxtyping's hook, which has what a module of saesweep imports first compiled from its source each time."""
+    if not config.getoption("numprocesses"):  # a worker, or the only process
+        import_libraries()
+
+
 def pytest_xdist_auto_num_workers(config):
     """One process for the tests of one file, a process per core (at most 4: about 1 GB each) for those of several."""
     files = {argument.split("::")[0] for argument in config.args}
@@ -21,18 +29,42 @@ def pytest_xdist_auto_num_workers(config):
     return min(len(os.sched_getaffinity(0)), 4)
 
 
+LONGEST = (  # in this order, so that the workers, which take one file after the other, end together
+    "ranks", "slurm", "training", "launcher", "kills", "checkpoints", "cli", "faults", "page", "live_table", "compare",
+    "l0_controller",
+)
 SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"]}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks what a fixture makes slow. Files with many slow tests come first: a worker takes one file after the other."""
+    """Marks what a fixture makes slow. The longest files come first, then those with many slow tests."""
     for item in items:
         for fixture in SLOW_FIXTURES.keys() & set(item.fixturenames):
             for marker in SLOW_FIXTURES[fixture]:
                 item.add_marker(marker)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    longest = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (longest.get(item.path.name, len(LONGEST)), -slow[item.path]))
+
+
+@pytest.fixture
+def without_type_checks():
+    """For a training that is long, where other tests have the shapes and types of all that it calls checked."""
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """The figures of each report are empty files: for commands that train in no time, which would draw for most of theirs."""
+    from saesweep.report import figures
+
+    for name in ("pareto", "frequency"):
+        monkeypatch.setattr(figures, name, lambda *_: {"png": b"", "svg": b""})
 
 
 @pytest.fixture

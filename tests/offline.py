@@ -4,10 +4,10 @@ import json
 import os
 import socket
 import struct
-import subprocess
 import time
 
 import pandas as pd
+import warm
 from small import ARCHS, command, write_text
 from standin.cli import ENV
 
@@ -113,7 +113,7 @@ def train_reference(folder):
             "logger.wandb.artifacts=true"]
     environment = ENV | {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}
     words = command(write_text(folder, 200), *more)
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    done = warm.run(words, folder, environment)
     assert done.returncode == 0, done.stderr
 
 

@@ -17,7 +17,7 @@ from standin.cli import ENV
 from saesweep.storage import checkpoints
 from saesweep.storage.checkpoints import Checkpoint, cohorts
 
-GROUP = ("arch=jumprelu,gated,topk", "sparsity=4,8", "tokens=12_800", "text.repeat=true", "save_tokens=640", "log_tokens=320")
+GROUP = ("arch=jumprelu,gated,topk", "sparsity=4,8", "tokens=6400", "text.repeat=true", "save_tokens=640", "log_tokens=320")
 
 
 def checkpoint(number):
@@ -108,11 +108,12 @@ def assert_uninterrupted(folder, uninterrupted):
 @pytest.mark.parametrize("moment", ["*/*/*/*/checkpoint/*.safetensors", "*/*/*/*/eval.json"], ids=["training", "writing"])
 def test_a_killed_sweep_resumes_to_the_results_of_an_uninterrupted_one(moment, text, uninterrupted, tmp_path):
     """Killed during the training, and when its first SAE is finished; test_kills.py has every kind of change."""
-    process = warm.Started(command(text, *GROUP), tmp_path, ENV)
+    process = warm.popen(command(text, *GROUP), tmp_path, ENV, stderr=subprocess.PIPE)
     while not list((tmp_path / "outputs/default").glob(moment)):
-        assert process.end(0.02) is None
+        assert process.poll() is None
+        time.sleep(0.02)
     process.kill()
-    process.end()
+    process.communicate()
     assert not (tmp_path / "outputs/default/pareto.csv").exists()
     ended = warm.run(command(text, *GROUP), tmp_path, ENV)
     assert ended.returncode == 0, ended.stderr[-3000:]
@@ -128,14 +129,15 @@ def test_a_sweep_killed_at_20_random_moments_ends_like_an_uninterrupted_one(text
     random, kills, ends = torch.Generator().manual_seed(0), 0, 0
     while kills < 20 or ends == 0:
         share = 0.1 + 0.9 * float(torch.rand((), generator=random))  # the first tenth is its startup
-        process = warm.Started(command(text, *GROUP), tmp_path, ENV)
-        ended = process.end(share * seconds if kills < 20 else None)
-        if ended is None:
+        process = warm.popen(command(text, *GROUP), tmp_path, ENV, stderr=subprocess.PIPE)
+        try:
+            _, err = process.communicate(timeout=share * seconds if kills < 20 else None)
+        except subprocess.TimeoutExpired:
             process.kill()
-            process.end()
+            process.communicate()
             kills += 1
         else:
-            assert ended.returncode == 0, ended.stderr[-3000:]
+            assert process.returncode == 0, err[-3000:]
             assert_uninterrupted(tmp_path, whole)
             shutil.rmtree(tmp_path / "outputs")
             ends += 1
@@ -160,7 +162,7 @@ def test_checkpoints_of_finished_saes_are_removed_by_the_next_command(text, unin
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_writes_checkpoints_and_the_same_command_resumes(number, code, text, uninterrupted, tmp_path):
     words = [word if not word.startswith("save_tokens") else "save_tokens=1_000_000" for word in command(text, *GROUP)]
-    with subprocess.Popen(words, cwd=tmp_path, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
+    with warm.popen(words, tmp_path, ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as p:
         while not list(tmp_path.rglob("metrics.csv")):
             time.sleep(0.05)
         p.send_signal(number)

@@ -18,7 +18,7 @@ PLACE = Path("outputs/default/standin/resid.1")
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons):
+def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons, without_figures):
     monkeypatch.chdir(tmp_path)
 
 

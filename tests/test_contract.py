@@ -7,6 +7,7 @@ import sys
 import textwrap
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -354,13 +355,10 @@ def on_a_rank(rank, folder):
 
 @pytest.mark.slow
 def test_two_ranks_train_what_one_trains_and_fail_alike(tmp_path):
-    ranks = [warm._context.Process(target=on_a_rank, args=(rank, tmp_path)) for rank in range(2)]
-    for rank in ranks:
-        rank.start()
+    ranks = [warm.popen([sys.executable, __file__, str(rank), str(tmp_path)], tmp_path, ENV) for rank in range(2)]
     one = after_steps()
     for rank in ranks:
-        rank.join()
-        assert rank.exitcode == 0
+        assert rank.wait() == 0
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     for name, (state, curve, failed) in one.items():
         assert first[name][2] == second[name][2] == failed and bool(failed) == (name == "broken")
@@ -501,3 +499,7 @@ def test_only_SAESWEEP_PACKAGES_are_imported_from_the_working_directory(tmp_path
     ended = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     missing = f"arch._target_=missing.Mine: there is no missing, neither installed nor in the working directory {tmp_path}"
     assert ended.stdout.splitlines() == ["Mine", "No module named 'other'", missing], ended.stderr
+
+
+if __name__ == "__main__":
+    on_a_rank(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,11 +1,11 @@
 """`python train.py --schema`: the files of conf/ and the composed config are valid, and mistakes are not."""
 import json
-import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
+import warm
 from jsonschema import Draft202012Validator
 from omegaconf import OmegaConf
 from standin.cli import ENV, ROOT, composed
@@ -23,7 +23,7 @@ def document(tmp_path_factory):
     """The printed schema. The command imports torch and Lightning, so it runs once for all tests."""
     folder = tmp_path_factory.mktemp("empty")
     command = [sys.executable, str(ROOT / "train.py"), "--schema"]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENV, cwd=folder, check=True)
+    done = warm.run(command, folder, ENV)
     assert list(folder.iterdir()) == []
     return json.loads(done.stdout)
 

@@ -17,7 +17,7 @@ SECOND_SAE_CHANGES = (
     "os.chmod checkpoint/.draft", "os.rename checkpoint/.draft", "os.rename .eval.json", "os.rmdir checkpoint",
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
 
 
 @pytest.fixture(scope="module")

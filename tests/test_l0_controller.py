@@ -21,6 +21,7 @@ def curves(tmp_path, jobs):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_type_checks")
 def test_training_reaches_the_target_l0(tmp_path):
     words = ("width=160", "tokens=102_400", "sparsity=8", *RUN)
     warm_start = {"jumprelu": ("arch.warm_start=0.2",)}
@@ -30,6 +31,7 @@ def test_training_reaches_the_target_l0(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_type_checks")
 def test_l0_falls_with_the_fixed_coefficient_and_hardly_changes_without_one(tmp_path):
     steps = {"relu": (1e-9, 0.05, 0.3), "gated": (1e-9, 0.05, 0.3), "jumprelu": (1e-9, 5e-3, 5e-2)}
     words = ("width=128", "tokens=16_000", *RUN)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+import warm
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
@@ -23,7 +24,7 @@ PLACE = Path("outputs/default/standin/resid.1")
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons):
+def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons, without_figures):
     monkeypatch.chdir(tmp_path)
     yield
     sources.register()  # Hydra's test suites clear all resolvers
@@ -267,7 +268,7 @@ def test_a_failed_group_does_not_stop_the_next(capsys):
 )
 def test_a_signal_ends_the_program_with_its_exit_code(words, number, code):
     command = [sys.executable, run.__file__, *words, "text.sleep=60", "arch=flat", "logger=csv"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV) as process:
+    with warm.popen(command, Path.cwd(), ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         while "started" not in process.stdout.readline():
             assert process.poll() is None, process.stderr.read()
         process.send_signal(number)

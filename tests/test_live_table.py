@@ -11,7 +11,9 @@ from fcntl import ioctl
 
 import pyte
 import pytest
+import warm
 from small import command, write_text
+from standin.cli import ENV
 from test_faults import ENV_WITH_FAULTS, faulty
 
 __all__ = ["faulty"]  # a fixture
@@ -87,6 +89,7 @@ def test_a_failed_sae_is_shown_as_failed_while_the_others_continue(request, tmp_
 
 
 def test_without_a_terminal_there_are_plain_lines(sweep, tmp_path):
-    done = subprocess.run(sweep, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = warm.run(sweep, tmp_path, ENV)
+    assert done.returncode == 0
     lines = done.stderr.splitlines()
     assert any("tokens" in line and "L0 (FVU):  topk/3" in line for line in lines) and "\x1b[" not in done.stdout + done.stderr

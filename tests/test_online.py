@@ -2,10 +2,10 @@
 
 import csv
 import json
-import subprocess
 import sys
 
 import pytest
+import warm
 from offline import refuse_network_and_logins, saes
 from small import command, write_text
 from standin.cli import ENV, ROOT
@@ -30,7 +30,7 @@ def account(server, tmp_path):
 
 def test_the_server_receives_every_row_and_the_folders_have_the_urls(server, account, tmp_path):
     words = ["arch=topk,relu", "logger=[csv,wandb]", "logger.wandb.live_seconds=0.2", "name=study"]
-    done = subprocess.run(command(write_text(tmp_path), *words), cwd=tmp_path, env=account, capture_output=True, text=True)
+    done = warm.run(command(write_text(tmp_path), *words), tmp_path, account)
     assert done.returncode == 0 and "wandb sync" not in done.stdout, done.stdout + done.stderr
     sweep = tmp_path / "outputs/study"
     for folder in saes(sweep):
@@ -54,7 +54,7 @@ def id_at(folder, server):
 def test_the_dashboard_is_saved_with_the_colours_of_the_existing_runs(server, account):
     server.archs = {"a1": "topk", "b2": "gated"}
     words = [sys.executable, "-m", "saesweep.report.dashboard", "--entity", "me", "--project", "saesweep", "--name", "mine"]
-    done = subprocess.run(words, env=account, capture_output=True, text=True)
+    done = warm.run(words, ROOT, account)
     assert done.returncode == 0 and done.stdout.startswith(f"{server.url}/me/saesweep?nw="), done.stderr
     (view,) = server.views
     assert (view["entityName"], view["projectName"], view["displayName"]) == ("me", "saesweep", "mine")
@@ -69,6 +69,7 @@ def test_runs_are_offline_if_the_server_cannot_be_reached(account, tmp_path, mon
     script += "chosen = OFFLINE | {'mode': None}\n"
     script += "wandb_runs.SummaryRun(chosen, Path(sys.argv[1])).finish(0)\n"
     path = {"PYTHONPATH": f"{ENV['PYTHONPATH']}:{ROOT / 'tests'}"}
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=dead | path, capture_output=True, text=True)
+    (tmp_path / "script.py").write_text(script)
+    done = warm.run([sys.executable, str(tmp_path / "script.py"), str(tmp_path)], ROOT, dead | path)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1 and "offline" in done.stderr

@@ -2,12 +2,13 @@
 
 import json
 import math
-import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import warm
+from standin.cli import ENV, ROOT
 
 from saesweep.errors import UsageError
 from saesweep.report import figures, pareto, style, wording
@@ -404,7 +405,7 @@ def test_a_second_write_replaces_the_files_and_leaves_no_others(nine):
 
 def run(*words):
     command = [sys.executable, "-m", "saesweep.report.pareto", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return warm.run(command, ROOT, ENV)
 
 
 @pytest.mark.slow

@@ -128,7 +128,7 @@ def test_a_single_run_on_two_ranks_trains_the_same_sae(text, two, tmp_path):
 
 
 def started(folder, words):
-    process = subprocess.Popen(words, cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = warm.popen(words, folder, ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not list(folder.rglob("metrics.csv")):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
@@ -221,7 +221,7 @@ def test_two_nodes_train_what_one_process_trains(text, one, tmp_path):
     words = command(text, "arch=jumprelu,topk", "trainer=ddp_sim", "trainer.devices=1", "+trainer.num_nodes=2")
     sweep = tmp_path / "outputs/default"
     join = [sys.executable, "-m", "saesweep.sweep.engines.join", str(sweep)]
-    other = subprocess.Popen(join, cwd=tmp_path, env=environment | {"NODE_RANK": "1"}, stdout=subprocess.PIPE, text=True)
+    other = warm.popen(join, tmp_path, environment | {"NODE_RANK": "1"}, stdout=subprocess.PIPE)
     ended = warm.run(words, tmp_path, environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     output, _ = other.communicate(timeout=30)

@@ -1,10 +1,10 @@
 """No file is unpickled, nothing is written outside the sweep's folder, and no secret is written to a file."""
 
 import ast
-import subprocess
 import sys
 
 import pytest
+import warm
 from small import words, write_text
 from standin.cli import ENV, ROOT, train_for_real
 
@@ -43,7 +43,7 @@ def test_no_secret_of_the_environment_is_written_or_printed(tmp_path):
     text = write_text(tmp_path)
     settings = [word for word in words(text) if not word.startswith("logger=")]
     command = [sys.executable, str(ROOT / "train.py"), *settings, "arch=topk", "logger.wandb.mode=offline"]
-    ended = subprocess.run(command, cwd=tmp_path, env=ENV | SECRETS, capture_output=True, text=True)
+    ended = warm.run(command, tmp_path, ENV | SECRETS)
     assert ended.returncode == 0, ended.stderr
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert any(file.suffix == ".wandb" for file in files)

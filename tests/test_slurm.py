@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.slow, pytest.mark.process, pytest.mark.cluster,
     pytest.mark.skipif(slurm_cluster.unavailable_reason() is not None, reason=str(slurm_cluster.unavailable_reason())),
 ]
-GROUP = ("arch=jumprelu,batchtopk", "sparsity=4", "tokens=64_000", "text.repeat=true", "log_tokens=320")
+GROUP = ("arch=jumprelu,batchtopk", "sparsity=4", "tokens=32_000", "text.repeat=true", "log_tokens=320")
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.engine.poll=0.3", "trainer=ddp_sim")
 TWO_NODES = ("trainer.devices=1", "+trainer.num_nodes=2")
 
@@ -44,9 +44,7 @@ class Launched:
     def __init__(self, folder, text, environment, *more):
         self.folder, self.environment = folder, environment
         words = command(text, *GROUP, *SLURM, *more)
-        self.process = subprocess.Popen(
-            words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        self.process = warm.popen(words, folder, environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         while not list(folder.rglob("metrics.csv")):
             assert self.process.poll() is None, self.process.stdout.read()
             time.sleep(0.05)

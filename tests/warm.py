@@ -1,77 +1,53 @@
 """The real command line in a process of its own that starts soon: a fork of one that has imported the libraries already.
 
-That one has imported nothing of saesweep and started no thread of torch; folder, environment, arguments and output of the
-fork are those it is given. What is about a terminal, a signal or W&B, whose service outlives the program, takes
-`subprocess`.
+Folder, environment, arguments, files, signals and exit status are those of `subprocess`. What the program starts by
+`sys.executable`, such as its ranks, is a fork of the same process (tests/warm_python.py, tests/warm_server.py).
+
+Not for tests of a terminal, of imports, and of variables that libraries read when they are imported. After `kill`,
+`communicate` waits for the program's end, `wait` may return a moment before.
 """
 import atexit
-import multiprocessing
+import functools
 import os
-import runpy
 import shutil
+import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
-OURS = ("", str(ROOT), str(ROOT / "src"), str(ROOT / "tests"))
-_context = multiprocessing.get_context("forkserver")
-READY = ["pytest", "hydra", "numba.typed", "lightning", "transformers.modeling_utils", "datasets", "wandb", "matplotlib.pyplot"]
-_context.set_forkserver_preload(READY)
+HERE = Path(__file__).parent
 
 
-class Ended(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
+def popen(words: Sequence[str], cwd: Path, env: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
+    """`words`: as for subprocess; with python and a script, or -m and a module, first."""
+    return subprocess.Popen([HERE / "warm_python.py", *words[1:]], cwd=cwd, env={**env, **_server()}, text=True, **options)
 
 
-class Started(_context.Process):
-    """`words`: as for subprocess, with python and a script first."""
-
-    def __init__(self, words: Sequence[str], cwd: Path, env: Mapping[str, str]):
-        self.folder = Path(tempfile.mkdtemp())
-        self.files = [self.folder / name for name in ("stdout", "stderr")]
-        for file in self.files:
-            file.touch()  # it may be killed before it could
-        what = (list(words[1:]), str(cwd), dict(env), list(map(str, self.files)))
-        super().__init__(target=_become, args=what, daemon=True)
-        self.start()
-
-    def end(self, seconds: float | None = None) -> Ended | None:
-        """What it left, once it has ended; None where it has not after so many seconds."""
-        self.join(seconds)
-        if self.exitcode is None:
-            return None
-        told = [file.read_text() for file in self.files]
-        shutil.rmtree(self.folder)
-        return Ended(self.exitcode, *told)
+def run(words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    with popen(words, cwd, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def ready() -> None:
     """Wait until the imports are done: for who times what comes then."""
-    process = _context.Process(target=int)
-    process.start()
-    process.join()
+    run([sys.executable, "-m", "this"], HERE, os.environ)
 
 
-def run(words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Ended:
-    return Started(words, cwd, env).end()
-
-
-def _become(words: list[str], cwd: str, env: dict[str, str], files: list[str]) -> None:
-    for number, file in enumerate(files, 1):
-        os.dup2(os.open(file, os.O_WRONLY), number)
-    os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(env)
-    sys.argv[:] = words
-    own = [str(Path(words[0]).parent), *filter(None, env.get("PYTHONPATH", "").split(":"))]
-    sys.path[:] = [*own, *(place for place in sys.path if place not in OURS)]
-    sys.modules.pop("warm", None)
-    try:
-        runpy.run_path(words[0], run_name="__main__")
-    finally:
-        atexit._run_exitfuncs()  # a fork would leave without
+@functools.cache
+def _server() -> dict[str, str]:
+    """Starts it; the environment of its clients. It imports in the background, and ends with this process."""
+    folder = tempfile.mkdtemp()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/socket")
+        listener.listen(100)
+        server = subprocess.Popen(
+            [sys.executable, str(HERE / "warm_server.py"), str(listener.fileno())], pass_fds=[listener.fileno()],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ""}, stdin=subprocess.PIPE, start_new_session=True,
+        )
+    atexit.register(shutil.rmtree, folder)
+    atexit.register(server.communicate)
+    return {"WARM_SOCKET": f"{folder}/socket", "WARM_PYTHON": sys.executable}

@@ -14,6 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from standin import run
 
+import hydra_plugins.saesweep.sources  # noqa: F401 before a fixture of Hydra notes the resolvers that it will restore
 import saesweep.sweep
 
 ROOT = Path(__file__).parents[2]

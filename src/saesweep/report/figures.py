@@ -153,6 +153,7 @@ def _figure(width: float, height: float) -> Iterator[tuple["Figure", dict[str, b
             out = io.BytesIO()
             fig.savefig(out, format=kind, metadata={"Date": None} if kind == "svg" else None)
             files[kind] = out.getvalue()
+            fig.set_layout_engine("none")  # the second file has the layout of the first
 
 
 def _legend(fig: "Figure", styles: Styles) -> None:
