@@ -40,8 +40,10 @@ def start_threshold(x: Tensor, W_enc_T: Tensor, k: int) -> float:
     return float(pi.kthvalue(int(pi.numel() * (1 - k / len(W_enc_T)))).values)
 
 
-def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member, Callable[[Tensor], None]]:
-    """A member and its training step; it starts at its target L0, and its coefficient is fixed."""
+def ours(
+    arch: str, x: Tensor, d_sae: int, k: int, dense: bool, eps: float = 1e-8
+) -> tuple[Member, Callable[[Tensor], None]]:
+    """A member and its training step; it starts at its target L0, its coefficient is fixed, and Adam's eps is `eps`."""
     node = OmegaConf.to_container(OmegaConf.load(f"conf/arch/{arch}.yaml"))
     sae = build({"arch": node, "seed": 0, "width": d_sae, "sparsity": k, "dense": dense}, x.shape[1]).to(x.device)
     threshold = start_threshold(x, sae.W_enc_T.detach(), k)
@@ -53,7 +55,7 @@ def ours(arch: str, x: Tensor, d_sae: int, k: int, dense: bool) -> tuple[Member,
             sae.b_mag.fill_(-threshold / 2)
     coefficient = node["control"] and Coefficient(k, fixed=1e-3, **node["control"])
     member = Member(arch, POINT, sae, coefficient, node["optimizer"]).to(x.device)
-    group = parameter_group(sae, node["optimizer"]) | {"lr": 1e-5}  # too small to change L0
+    group = parameter_group(sae, node["optimizer"]) | {"lr": 1e-5, "eps": eps}  # an lr too small to change L0
     optimizer = UnitRowAdam([group])
 
     def step(x: Tensor) -> None:
