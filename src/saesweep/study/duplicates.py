@@ -8,7 +8,7 @@ from saesweep.study.keys import mix
 
 SIZE = 13  # tokens; the contamination analysis of GPT-3 (arXiv:2005.14165, appendix C) compares 13 words
 MOST = 0.5  # share of a test document's n-grams that may also occur in fit documents
-NGrams = UInt64[np.ndarray, " ngrams"]
+NGrams = UInt64[np.ndarray, " _"]
 
 
 def ngrams(tokens: Int32[np.ndarray, " tokens"]) -> NGrams:

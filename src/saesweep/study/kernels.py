@@ -9,8 +9,9 @@ from saesweep.arch.ops.kernels import ONE, ZERO, compiled, inlined
 from saesweep.study.hits import BINS
 
 NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)  # where a latent has fewer than SAMPLE activations
-QUARTERS = np.array([0.25, 0.5, 0.75], np.float64)
-ROOTS = np.exp2(QUARTERS).astype(np.float32)  # 2^(1/4), 2^(1/2), 2^(3/4)
+EDGES = np.exp2([0.25, 0.5, 0.75])
+NEAR = EDGES.astype(np.float32)
+ROOTS = np.where(NEAR < EDGES, np.nextafter(NEAR, np.float32(2)), NEAR)  # the first fp32 numbers that are not below EDGES
 
 
 @inlined
