@@ -1,4 +1,5 @@
 """Collecting the activations of whole sweeps: against a dense reference, and the same however it is divided or interrupted."""
+import itertools
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import distributed as dist
 
 from saesweep.data.harvest import harvest
 from saesweep.errors import UsageError
+from saesweep.storage import sweep_table
 from saesweep.study import collect as stage
 from saesweep.study import collector, plan, subjects
 from saesweep.study.hits import HALVES
@@ -75,17 +77,21 @@ def test_what_is_kept_is_what_a_dense_reference_says(whole, half):
             assert (kept.top.positions[i, len(positions) :] == -1).all()
 
 
-def test_all_activations_of_the_first_latents_in_the_sampling_order_are_kept(whole):
+def test_all_activations_of_the_first_latents_in_the_sampling_order_and_of_each_range_of_frequencies_are_kept(whole):
     for one in saes(whole[1]):
         for half in HALVES:
             kept, (f, _) = one.half(half), dense(one, half)
-            assert kept.hits.latents.tolist() == sorted(one.order[:40].tolist())
+            frequency = sweep_table.frequency(one.folder)[one.order]
+            ends = (0, 1e-3, 0.01, 0.1, 2)
+            ranges = [(low <= frequency) & (frequency < high) for low, high in itertools.pairwise(ends)]
+            frequent = [one.order[some][:count] for some, count in zip(ranges, (25, 25, 25, 100), strict=True)]
+            assert kept.hits.latents.tolist() == sorted({*one.order[:40].tolist(), *np.concatenate(frequent).tolist()})
             for i in kept.hits.latents:
                 positions, values = kept.hits.of(int(i))
                 assert positions.tolist() == np.flatnonzero(f[:, i]).tolist()
                 np.testing.assert_allclose(values, f[positions, i], rtol=1e-4, atol=1e-6)
             with pytest.raises(KeyError):
-                kept.hits.of(int(one.order[40]))
+                kept.hits.of(int(np.setdiff1d(one.order, kept.hits.latents)[0]))
 
 
 def test_at_the_beginning_of_a_half_the_activations_of_all_latents_are_kept(whole):

@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("words", nargs="+", metavar="FOLDER or key=value", help="sweeps such as outputs/default; settings")
     parser.add_argument("--out", help="folder of the report; several sweeps need one")
     words = parser.parse_intermixed_args()
-    sweeps = [Path(word) for word in words.words if "=" not in word]
-    given = [word for word in words.words if "=" in word] + ([f"out={words.out}"] if words.out else [])
+    sweeps = [Path(word) for word in words.words if "=" not in word or Path(word).is_dir()]
+    given = [word for word in words.words if Path(word) not in sweeps] + ([f"out={words.out}"] if words.out else [])
     try:
         with ranks(), signals.exit_codes():
             _study(sweeps, given)

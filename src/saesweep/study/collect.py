@@ -19,7 +19,7 @@ from saesweep.study.collector import Collector
 from saesweep.study.hits import Collected
 from saesweep.study.passes import Pass
 from saesweep.study.settings import CONTROLS
-from saesweep.study.subjects import FOLDER, Subject
+from saesweep.study.subjects import FOLDER, HITS, Subject
 
 log = logging.getLogger(__name__)
 SETTINGS = "study.yaml"  # in <sweep>/study: the settings with which its SAEs were collected
@@ -47,6 +47,8 @@ def collect(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Reso
         for one in made:
             passes.clear(one.replaced)
             _write_text(one)
+        for sweep in {subject.sweep for one in made for subject in one.replaced}:
+            _drop_texts(sweep, {one.name for one in made})
         for sweep in sweeps:
             _write_settings(sweep, settings)
     distributed.all_gather(None)
@@ -59,6 +61,14 @@ def collect(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Reso
 def _write_text(one: Pass) -> None:
     for sweep in dict.fromkeys(subject.sweep for subject in one.subjects):
         arrays.write(text.file_of(sweep, one.name), text.content(one.text), {})
+
+
+def _drop_texts(sweep: Path, needed: set[str]) -> None:
+    """Remove the texts of what was replaced."""
+    read = {arrays.metadata(file)["text"] for file in sweep.rglob(f"{FOLDER}/**/{HITS}")} | needed
+    for file in (sweep / FOLDER).glob("text-*.safetensors"):
+        if file not in {text.file_of(sweep, name) for name in read}:
+            file.unlink()
 
 
 def _write_settings(sweep: Path, settings: Mapping[str, Any]) -> None:

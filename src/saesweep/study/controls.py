@@ -8,7 +8,7 @@ Mean, sd, components and the threshold are measured on the first tokens of the f
 """
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from saesweep.training.loaded import load
 TOKENS = 8192  # of the fit half, on which controls are measured
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What is collected: values in raw units, or in training units times `Loaded.scale`."""
 

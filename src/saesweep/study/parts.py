@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 
+from saesweep.storage import sweep_table
 from saesweep.study import arrays
 from saesweep.study.accumulator import SHAPES, Accumulator
 from saesweep.study.hits import HALVES, HalfName
@@ -24,9 +26,24 @@ from saesweep.study.keys import sampling_order
 from saesweep.study.settings import PREFIX
 from saesweep.study.subjects import Subject
 
+STRATA = (0.0, 1e-3, 1e-2, 0.1)  # lower ends of ranges of frequencies
+OF_STRATUM = (25, 25, 25, 100)  # latents whose activations are kept in each
+
 
 def state_folder(subject: Subject) -> Path:
     return subject.file.parent / "state"
+
+
+def listed_latents(subject: Subject, settings: Mapping[str, Any]) -> Bool[np.ndarray, " d_sae"]:
+    """The latents all of whose activations are kept: the first in the sampling order, and the first of each range of
+    frequencies in the SAE's own evaluation, as few of the first are frequent."""
+    order, kept = sampling_order(settings["seed"], subject.number, subject.d_sae), np.zeros(subject.d_sae, bool)
+    kept[order[: PREFIX * settings["features"]]] = True
+    if subject.control is None and (frequency := sweep_table.frequency(subject.job)) is not None:
+        stratum = np.searchsorted(STRATA, frequency[order], side="right")
+        for number, count in enumerate(OF_STRATUM, 1):
+            kept[order[stratum == number][:count]] = True
+    return kept
 
 
 class Saved(NamedTuple):
@@ -54,8 +71,7 @@ class Part:
 
     def __init__(self, subject: Subject, settings: Mapping[str, Any], mine: Iterable[Saved] = ()) -> None:
         self.subject, self.folder = subject, state_folder(subject)
-        kept = np.zeros(subject.d_sae, bool)
-        kept[sampling_order(settings["seed"], subject.number, subject.d_sae)[: PREFIX * settings["features"]]] = True
+        kept = listed_latents(subject, settings)
         self.halves: dict[HalfName, Accumulator] = {
             half: Accumulator(settings["seed"], kept, settings["dense_tokens"]) for half in HALVES
         }

@@ -57,10 +57,11 @@ def _changed(found: Sequence[Subject], settings: Mapping[str, Any], name: str | 
     """The subjects collected otherwise, by their files, with the differences; refused without overwrite=true."""
     changed = {}
     for one in found:
-        files = [one.file] if one.file.is_file() else [part.file for part in saved(state_folder(one))]
-        lines = [line for file in files for line in record.differences(arrays.metadata(file), one, settings, name)]
-        if lines:
-            changed[one.file] = list(dict.fromkeys(lines))
+        whole = one.file.is_file()
+        files = [one.file] if whole else [part.file for part in saved(state_folder(one))]
+        found_lines = [record.differences(arrays.metadata(file), one, settings, name, not whole) for file in files]
+        if lines := list(dict.fromkeys(line for lines in found_lines for line in lines)):
+            changed[one.file] = lines
     if not settings["overwrite"]:
         record.refuse({one.label: changed[one.file] for one in found if one.file in changed})
     return changed

@@ -20,14 +20,20 @@ def header(subject: Subject, settings: Mapping[str, Any], text: str) -> dict[str
     }
 
 
-def differences(there: Mapping[str, str], subject: Subject, settings: Mapping[str, Any], text: str | None) -> list[str]:
-    """One line for each thing that differs. More features than are asked for do no harm. text: None where it is not known."""
+def differences(
+    there: Mapping[str, str], subject: Subject, settings: Mapping[str, Any], text: str | None, unfinished: bool = False
+) -> list[str]:
+    """One line for each thing that differs; text: None where it is not known.
+
+    More features than are asked for do no harm, unless more is to be added (`unfinished`).
+    """
     if there.get("format") != FORMAT:
         return [f"format: {there.get('format')} there, {FORMAT} here"]
     made = json.loads(there["settings"])
     found = [f"{key}: {made.get(key)} there, {now} here" for key, now in identity(settings).items() if made.get(key) != now]
-    if int(there["features"]) < settings["features"]:
-        found.append(f"features: {there['features']} there, {settings['features']} here")
+    features = int(there["features"])
+    if features < settings["features"] or (unfinished and features > settings["features"]):
+        found.append(f"features: {features} there, {settings['features']} here")
     if there["weights"] != subject.weights:
         found.append(f"weights: {there['weights'][:16]} there, {subject.weights[:16]} here: this SAE was trained again")
     if text is not None and there["text"] != text:
@@ -37,7 +43,14 @@ def differences(there: Mapping[str, str], subject: Subject, settings: Mapping[st
 
 def refuse(changed: Mapping[str, Sequence[str]]) -> None:
     """Raises UsageError where there are differences, by the label of the subject."""
-    if changed:
-        parts = [f"{label} was collected with other settings:\n  " + "\n  ".join(lines) for label, lines in changed.items()]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for label, lines in changed.items():
+        alike.setdefault(tuple(lines), []).append(label)
+    parts = ["\n  ".join([f"{_named(labels)} collected with other settings:", *lines]) for lines, labels in alike.items()]
+    if parts:
         raise UsageError("\n".join([*parts, "write the settings that are there, or replace what was collected with "
                                             "overwrite=true"]))
+
+
+def _named(labels: Sequence[str]) -> str:
+    return f"{labels[0]} was" if len(labels) == 1 else f"{len(labels)} SAEs and controls, such as {labels[0]}, were"
