@@ -16,6 +16,7 @@ from saesweep.study import __main__ as command
 from saesweep.study import collect as stage
 from saesweep.study import run, settings
 
+CONTROLS = "a list of some of random, residual, pca, such as controls=[random], or [] for none"
 FEW = ("tokens=1500", "features=10", "dense_tokens=300", "device=cpu", "forward_tokens=128")
 
 
@@ -29,8 +30,8 @@ def typed(monkeypatch, *words):
     (["tokens=0"], "tokens=0: must be at least 1"),
     (["tokens=300k"], "tokens=300k: must be a whole number, such as tokens=300e3"),
     (["device=gpu"], "device=gpu: must be auto or cpu or cuda"),
-    (["controls=pca"], "controls=pca: a list of some of random, residual, pca, such as controls=[random], or [] for none"),
-    (["controls=[pcs]"], "controls=['pcs']: a list of some of random, residual, pca, such as controls=[random], or [] for none"),
+    (["controls=pca"], f"controls=pca: {CONTROLS}"),
+    (["controls=[pcs]"], f"controls=['pcs']: {CONTROLS}"),
     (["seed=[1"], None),
 ])
 def test_a_setting_that_cannot_work_is_one_line(words, line):
@@ -46,9 +47,9 @@ def test_the_settings_are_those_of_the_file_and_of_what_is_typed():
 
 
 def test_it_needs_a_folder(monkeypatch):
-    with pytest.raises(SystemExit, match="^tokens=5: name the folder of a sweep too, such as outputs/default$"):
+    with pytest.raises(SystemExit, match=r"^tokens=5: name the folder of a sweep too, such as outputs/default$"):
         typed(monkeypatch, "tokens=5")
-    with pytest.raises(SystemExit, match="^nowhere is not a folder: give the folder of a sweep, such as outputs/default$"):
+    with pytest.raises(SystemExit, match=r"^nowhere is not a folder: give the folder of a sweep, such as outputs/default$"):
         typed(monkeypatch, "nowhere", "tokens=5", "--out", "outputs/both")
 
 
