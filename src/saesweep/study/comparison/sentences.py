@@ -1,0 +1,154 @@
+"""The comparison in words, for the console and the page. No sentence says more than its interval.
+
+A question of the papers has an answer per hook point: a list of sentences, each with its estimate, its 95% interval and what
+that is over.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from saesweep.report.wording import join_words, l0s
+from saesweep.study.comparison.report import blocks
+
+MEANS = {"uniform": "mean over latents", "by_frequency": "mean over activations",
+         "with_zeros": "mean over all latents, unscored ones as 0"}
+PHRASES = {"better": "is better than", "worse": "is worse than", "higher": "is higher than", "lower": "is lower than",
+           "equal": "is equal within {delta:g} to", "open": "is not told apart from", "none": "has no interval against"}
+WHICH = "Which architecture is more interpretable at the same L0?"
+FREQUENT = "Are latents that fire on 10% of the tokens or more less interpretable?"
+FREQUENCY = "Does the score fall with the frequency of a latent?"
+L0 = "Are the latents of SAEs with lower L0 more interpretable?"
+CONTROLS = "Are the latents more interpretable than those of the controls?"
+USE = "Does lower FVU go with better probing and less absorption?"
+
+
+def lines(report: Mapping[str, Any]) -> list[str]:
+    """For the console."""
+    found = []
+    for place in report["places"]:
+        found.append(f"{place['model']} {place['site']}.{place['layer']}")
+        for question, answers in place_answers(report, place).items():
+            found += [f"  {question}", *(f"    {answer}" for answer in answers)]
+    return [*found, *scope(report)] if found else []
+
+
+def place_answers(report: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, list[str]]:
+    """By question; only questions to which the study has something to say."""
+    primary = [block for block in blocks([place]) if block["primary"]]
+    shown = {block["score"] for block in primary}
+    frequency = [row for row in place["frequency"] if row["score"] in shown]
+    found = {
+        WHICH: [sentence for block in primary for sentence in _which(block, report["delta"])],
+        FREQUENT: list(_each(frequency, "frequent", "latents on 10% of the tokens or more score", " than the others")),
+        FREQUENCY: list(_each(frequency, "per_tenfold", "the score changes", " per tenfold frequency")),
+        L0: [s for b in primary for s in _of_block(b, "per_doubling", "the score changes", " per doubling of L0")],
+        CONTROLS: [s for b in primary for s in _of_block(b, "controls", "above the {control} control", "")],
+        USE: [_use(row) for row in place["use"]],
+    }
+    return {question: answers for question, answers in found.items() if answers}
+
+
+def number(row: Mapping[str, Any], key: str = "estimate", sign: int = 1) -> str:
+    """`0.032 [0.010, 0.054]`."""
+    text = f"{sign * row[key]:z.3f}"
+    if row["low"] is None:
+        return text
+    low, high = sorted((sign * row["low"], sign * row["high"]))
+    return f"{text} [{low:z.3f}, {high:z.3f}]"
+
+
+def _which(block: Mapping[str, Any], delta: float) -> Iterator[str]:
+    """A sentence per pair of architectures: at each L0, and in the mean."""
+    title = f"{block['words']}, {MEANS[block['mean']]}" if block["gaps"] and _of_features(block) else block["words"]
+    for pair in dict.fromkeys((gap["a"], gap["b"]) for gap in block["gaps"]):
+        gaps = [(f"at L0 {gap['sparsity']:g}", gap) for gap in block["gaps"] if (gap["a"], gap["b"]) == pair]
+        means = [(f"in the mean over L0 {l0s(row['over_l0'])}", row) for row in block["means"] if (row["a"], row["b"]) == pair]
+        parts: dict[str, list[str]] = {}
+        for where, row in [*gaps, *means]:
+            a, b = (f"this {arch}" if row["one_seed"] and row["verdict"] != "none" else arch for arch in pair)
+            words = f"{a} {PHRASES[row['verdict']].format(delta=delta)} {b}"
+            parts.setdefault(words, []).append(f"{where} {_amount(row, delta)}")
+        said = "; ".join(f"{words} {join_words(each)}" for words, each in parts.items())
+        yield f"{title}: {said}{_over([row for _, row in [*gaps, *means]])}."
+
+
+def _of_features(block: Mapping[str, Any]) -> bool:
+    return any("features" in (row["varied"] or "") for row in block["gaps"]) or block["mean"] != "uniform" or block["per_feature"]
+
+
+def _amount(row: Mapping[str, Any], delta: float) -> str:
+    """`by 0.032 [0.010, 0.054]*`; of a verdict without a direction in brackets."""
+    sign = -1 if row["verdict"] in ("worse", "lower") else 1
+    caveats = [f"{row['interpolated']} interpolated"] if row.get("interpolated") else []
+    caveats += [f"within {delta:g}"] if row["within"] and row["verdict"] != "equal" else []
+    text = f"{number(row, sign=sign)}{'*' * row['holm']}"
+    if row["verdict"] in ("equal", "open", "none"):
+        return f"({'; '.join([text, *caveats])})"
+    return f"by {text}" + (f" ({'; '.join(caveats)})" if caveats else "")
+
+
+def _over(rows: Sequence[Mapping[str, Any]]) -> str:
+    """` (95% intervals over 3 seeds and 85 documents)`."""
+    varied = list(dict.fromkeys(row["varied"] for row in rows if row["varied"]))
+    return f" (95% interval over {' or '.join(varied)})" if varied else ""
+
+
+def _each(rows: Sequence[Mapping[str, Any]], key: str, what: str, of: str) -> Iterator[str]:
+    for row in rows:
+        if key in row:
+            yield f"{row['words']}, {_whose(row, row[key])}: {_change(row[key], what, of)}{_over([row[key]])}."
+
+
+def _of_block(block: Mapping[str, Any], key: str, what: str, of: str) -> Iterator[str]:
+    for row in block[key]:
+        title = f"{block['words']}, {MEANS[block['mean']]}" if block["per_feature"] else block["words"]
+        yield f"{title}, {_whose(row, row)}: {_change(row, what.format(**row), of)}{_over([row])}."
+
+
+def _whose(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """With one seed: `these topk`."""
+    return f"these {row['arch']}" if found["one_seed"] else row["arch"]
+
+
+def _change(row: Mapping[str, Any], what: str, of: str) -> str:
+    """What the interval shows."""
+    words: Callable[[str, str], str] = lambda up, down: f"{up if row['estimate'] > 0 else down}"  # noqa: E731
+    if row["low"] is None:
+        return f"{number(row)}, without an interval: nothing is shown"
+    if row["low"] <= 0 <= row["high"]:
+        return f"no difference is shown: {number(row)}{of}"
+    sign = 1 if row["estimate"] > 0 else -1
+    if what.startswith("above"):
+        return f"{words(what, what.replace('above', 'below'))} by {number(row, sign=sign)}"
+    if what.endswith("score"):
+        return f"{what} {words('higher', 'lower')} by {number(row, sign=sign)}{of}"
+    return f"the score {words('rises', 'falls')} by {number(row, sign=sign)}{of}"
+
+
+def _use(row: Mapping[str, Any]) -> str:
+    """One sentence per score."""
+    parts = [_correlation(row, "", "over all SAEs")]
+    if "at_equal_l0_r" in row:
+        parts.append(_correlation(row, "at_equal_l0_", "with L0 taken out"))
+    return f"{row['words']}, {row['points']} points: {'; '.join(parts)}."
+
+
+def _correlation(row: Mapping[str, Any], prefix: str, where: str) -> str:
+    r, low, high = (row[f"{prefix}{key}"] for key in ("r", "low", "high"))
+    shown = "lower FVU goes with better" if low > 0 else "lower FVU goes with worse" if high < 0 else "no correlation is shown"
+    return f"{where} {shown}: rank correlation {r:z.2f} [{low:z.2f}, {high:z.2f}]"
+
+
+def scope(report: Mapping[str, Any]) -> list[str]:
+    """What all verdicts are about."""
+    rows = [row for block in blocks(report["places"]) if block["primary"] for row in [*block["gaps"], *block["means"]]]
+    found = ["Rules, labels and thresholds are chosen on one half of the held-out documents, and scores are of the other half."]
+    if report["comparisons"] > 1:
+        found.append(f"{report['comparisons']} comparisons of primary scores; * marks those significant after Holm's correction.")
+    if any(row["one_seed"] and row["verdict"] != "none" for row in rows):
+        found.append("A verdict on SAEs of one seed (this .. and this ..) holds for these SAEs; another seed may reverse it.")
+    if any(row["verdict"] == "open" for row in rows):
+        found.append("Not told apart does not mean equal: the interval also contains differences that are larger than "
+                     f"{report['delta']:g}, or there are too few features.")
+    return found
