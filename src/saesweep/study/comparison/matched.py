@@ -49,7 +49,8 @@ class Curves:
             return Curve.of(arch, rows, [points[i] for i in rows.index])
 
         means = {arch: curve(arch, saes) for arch in dict.fromkeys(saes["arch"])}
-        seeds = {(arch, int(seed)): curve(arch, rows) for (arch, seed), rows in saes.groupby(["arch", "seed"])}
+        keys = dict.fromkeys(zip(saes["arch"], saes["seed"].astype(int), strict=True))
+        seeds = {key: curve(key[0], saes.loc[(saes["arch"] == key[0]) & (saes["seed"] == key[1])]) for key in keys}
         return Curves(means, seeds, {id(point): i for i, point in points.items()})
 
     def pairs(self) -> list[tuple[str, str]]:

@@ -75,7 +75,8 @@ def study(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, repl
         found.numbers.update(_of_features(found, name, replicates, documents, shares))
     for name in dict.fromkeys(summary["score"]):
         if name not in names:
-            found.numbers[name, "uniform"] = [_of_sae(key, name, summary, replicates, documents[i]) for i, key in enumerate(keys)]
+            each = zip(keys, documents, strict=True)
+            found.numbers[name, "uniform"] = [_of_sae(key, name, summary, replicates, own) for key, own in each]
     return found
 
 
@@ -85,8 +86,8 @@ def _saes(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame) -> p
     finished = table.loc[np.isfinite(table["l0"].to_numpy(float)) & (table["l0"].to_numpy(float) > 0)]
     known = measured.merge(finished, on="path", how="inner")
     known = known.assign(control=known["control"].astype(object).where(known["control"].notna(), None))
-    order = known["path"].map({path: i for i, path in enumerate(finished["path"])})
-    known = known.assign(order=order, of_control=known["control"].notna())
+    order = {path: i for i, path in enumerate(finished["path"])}
+    known = known.assign(order=[order[path] for path in known["path"]], of_control=known["control"].notna())
     return known.sort_values(["of_control", "order"], kind="stable", ignore_index=True).drop(columns=["order", "of_control"])
 
 

@@ -117,11 +117,12 @@ def _frequency(study: Study, rows: pd.DataFrame, name: str) -> Iterator[dict[str
     """Of each architecture that has the score."""
     slope = study.per_feature(slopes.frequency_slope, name)
     gap = study.per_feature(slopes.frequent_gap, name)
+    about = catalogue.score(name)
     for arch, own in rows.groupby("arch", sort=False):
         each = {"per_tenfold": slopes.mean_over_saes(own, slope), "frequent": slopes.mean_over_saes(own, gap)}
         found = {key: one.as_dict() for key, one in each.items() if one is not None}
         if found:
-            yield {"score": name, "words": catalogue.score(name).words, "better": catalogue.score(name).better, "arch": arch, **found}
+            yield {"score": name, "words": about.words, "better": about.better, "arch": arch, **found}
 
 
 def _use(study: Study, rows: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ that is over.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from saesweep.report.wording import join_words, l0s
@@ -15,6 +15,13 @@ MEANS = {"uniform": "mean over latents", "by_frequency": "mean over activations"
          "with_zeros": "mean over all latents, unscored ones as 0"}
 PHRASES = {"better": "is better than", "worse": "is worse than", "higher": "is higher than", "lower": "is lower than",
            "equal": "is equal within {delta:g} to", "open": "is not told apart from", "none": "has no interval against"}
+CHANGES = {  # above 0, below 0, of what
+    "frequent": ("latents on 10% of the tokens or more score higher than the others",
+                 "latents on 10% of the tokens or more score lower than the others", ""),
+    "per_tenfold": ("rises", "falls", " per tenfold frequency"),
+    "per_doubling": ("rises", "falls", " per doubling of L0"),
+    "controls": ("above the {control} control", "below the {control} control", ""),
+}
 WHICH = "Which architecture is more interpretable at the same L0?"
 FREQUENT = "Are latents that fire on 10% of the tokens or more less interpretable?"
 FREQUENCY = "Does the score fall with the frequency of a latent?"
@@ -40,18 +47,23 @@ def place_answers(report: Mapping[str, Any], place: Mapping[str, Any]) -> dict[s
     frequency = [row for row in place["frequency"] if row["score"] in shown]
     found = {
         WHICH: [sentence for block in primary for sentence in _which(block, report["delta"])],
-        FREQUENT: list(_each(frequency, "frequent", "latents on 10% of the tokens or more score", " than the others")),
-        FREQUENCY: list(_each(frequency, "per_tenfold", "the score changes", " per tenfold frequency")),
-        L0: [s for b in primary for s in _of_block(b, "per_doubling", "the score changes", " per doubling of L0")],
-        CONTROLS: [s for b in primary for s in _of_block(b, "controls", "above the {control} control", "")],
+        FREQUENT: [_change(row["words"], row["arch"], row["frequent"], "frequent") for row in frequency if "frequent" in row],
+        FREQUENCY: [_change(row["words"], row["arch"], row["per_tenfold"], "per_tenfold") for row in frequency
+                    if "per_tenfold" in row],
+        L0: [_change(_title(block), row["arch"], row, "per_doubling") for block in primary for row in block["per_doubling"]],
+        CONTROLS: [_change(_title(block), row["arch"], row, "controls") for block in primary for row in block["controls"]],
         USE: [_use(row) for row in place["use"]],
     }
     return {question: answers for question, answers in found.items() if answers}
 
 
-def number(row: Mapping[str, Any], key: str = "estimate", sign: int = 1) -> str:
+def _title(block: Mapping[str, Any]) -> str:
+    return f"{block['words']}, {MEANS[block['mean']]}" if block["per_feature"] else block["words"]
+
+
+def number(row: Mapping[str, Any], sign: int = 1) -> str:
     """`0.032 [0.010, 0.054]`."""
-    text = f"{sign * row[key]:z.3f}"
+    text = f"{sign * row['estimate']:z.3f}"
     if row["low"] is None:
         return text
     low, high = sorted((sign * row["low"], sign * row["high"]))
@@ -60,21 +72,16 @@ def number(row: Mapping[str, Any], key: str = "estimate", sign: int = 1) -> str:
 
 def _which(block: Mapping[str, Any], delta: float) -> Iterator[str]:
     """A sentence per pair of architectures: at each L0, and in the mean."""
-    title = f"{block['words']}, {MEANS[block['mean']]}" if block["gaps"] and _of_features(block) else block["words"]
     for pair in dict.fromkeys((gap["a"], gap["b"]) for gap in block["gaps"]):
-        gaps = [(f"at L0 {gap['sparsity']:g}", gap) for gap in block["gaps"] if (gap["a"], gap["b"]) == pair]
-        means = [(f"in the mean over L0 {l0s(row['over_l0'])}", row) for row in block["means"] if (row["a"], row["b"]) == pair]
+        rows = [(f"at L0 {row['sparsity']:g}", row) for row in block["gaps"] if (row["a"], row["b"]) == pair]
+        rows += [(f"in the mean over L0 {l0s(row['over_l0'])}", row) for row in block["means"] if (row["a"], row["b"]) == pair]
         parts: dict[str, list[str]] = {}
-        for where, row in [*gaps, *means]:
+        for where, row in rows:
             a, b = (f"this {arch}" if row["one_seed"] and row["verdict"] != "none" else arch for arch in pair)
             words = f"{a} {PHRASES[row['verdict']].format(delta=delta)} {b}"
             parts.setdefault(words, []).append(f"{where} {_amount(row, delta)}")
         said = "; ".join(f"{words} {join_words(each)}" for words, each in parts.items())
-        yield f"{title}: {said}{_over([row for _, row in [*gaps, *means]])}."
-
-
-def _of_features(block: Mapping[str, Any]) -> bool:
-    return any("features" in (row["varied"] or "") for row in block["gaps"]) or block["mean"] != "uniform" or block["per_feature"]
+        yield f"{_title(block)}: {said}{_over([row for _, row in rows])}."
 
 
 def _amount(row: Mapping[str, Any], delta: float) -> str:
@@ -94,36 +101,17 @@ def _over(rows: Sequence[Mapping[str, Any]]) -> str:
     return f" (95% interval over {' or '.join(varied)})" if varied else ""
 
 
-def _each(rows: Sequence[Mapping[str, Any]], key: str, what: str, of: str) -> Iterator[str]:
-    for row in rows:
-        if key in row:
-            yield f"{row['words']}, {_whose(row, row[key])}: {_change(row[key], what, of)}{_over([row[key]])}."
-
-
-def _of_block(block: Mapping[str, Any], key: str, what: str, of: str) -> Iterator[str]:
-    for row in block[key]:
-        title = f"{block['words']}, {MEANS[block['mean']]}" if block["per_feature"] else block["words"]
-        yield f"{title}, {_whose(row, row)}: {_change(row, what.format(**row), of)}{_over([row])}."
-
-
-def _whose(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """With one seed: `these topk`."""
-    return f"these {row['arch']}" if found["one_seed"] else row["arch"]
-
-
-def _change(row: Mapping[str, Any], what: str, of: str) -> str:
-    """What the interval shows."""
-    words: Callable[[str, str], str] = lambda up, down: f"{up if row['estimate'] > 0 else down}"  # noqa: E731
+def _change(title: str, arch: str, row: Mapping[str, Any], key: str) -> str:
+    """What the interval of a slope or of a difference shows. key: of CHANGES."""
+    above, below, of = (text.format(**row) for text in CHANGES[key])
+    whose = f"these {arch}" if row["one_seed"] else arch
     if row["low"] is None:
-        return f"{number(row)}, without an interval: nothing is shown"
+        return f"{title}, {whose}: {number(row)}{of}, without an interval."
     if row["low"] <= 0 <= row["high"]:
-        return f"no difference is shown: {number(row)}{of}"
-    sign = 1 if row["estimate"] > 0 else -1
-    if what.startswith("above"):
-        return f"{words(what, what.replace('above', 'below'))} by {number(row, sign=sign)}"
-    if what.endswith("score"):
-        return f"{what} {words('higher', 'lower')} by {number(row, sign=sign)}{of}"
-    return f"the score {words('rises', 'falls')} by {number(row, sign=sign)}{of}"
+        said = f"no difference is shown, {number(row)}{of}"
+    else:
+        said = f"{above} by {number(row)}{of}" if row["low"] > 0 else f"{below} by {number(row, sign=-1)}{of}"
+    return f"{title}, {whose}: {said}{_over([row])}."
 
 
 def _use(row: Mapping[str, Any]) -> str:
@@ -143,9 +131,10 @@ def _correlation(row: Mapping[str, Any], prefix: str, where: str) -> str:
 def scope(report: Mapping[str, Any]) -> list[str]:
     """What all verdicts are about."""
     rows = [row for block in blocks(report["places"]) if block["primary"] for row in [*block["gaps"], *block["means"]]]
+    count = report["comparisons"]
     found = ["Rules, labels and thresholds are chosen on one half of the held-out documents, and scores are of the other half."]
-    if report["comparisons"] > 1:
-        found.append(f"{report['comparisons']} comparisons of primary scores; * marks those significant after Holm's correction.")
+    if count > 1:
+        found.append(f"{count} comparisons of primary scores; * marks those significant after Holm's correction.")
     if any(row["one_seed"] and row["verdict"] != "none" for row in rows):
         found.append("A verdict on SAEs of one seed (this .. and this ..) holds for these SAEs; another seed may reverse it.")
     if any(row["verdict"] == "open" for row in rows):

@@ -17,8 +17,8 @@ from numpy import ndarray as Array
 from saesweep.report.intervals import combined, document_variance
 from saesweep.study.comparison.contrasts import Contrast, Numbers, Terms, contrast
 from saesweep.study.comparison.matched import summed
-from saesweep.study.comparison.measured import Measured, feature_mean
 from saesweep.study.comparison.means import effective_count
+from saesweep.study.comparison.measured import Measured, feature_mean
 
 FREQUENT = 0.1  # "high-frequency" in Rajamanoharan et al. 2024 (arXiv:2407.14435)
 
@@ -72,14 +72,15 @@ def over_control(saes: pd.DataFrame, all_saes: pd.DataFrame, numbers: Numbers, c
     """saes: of one architecture at one hook point. Each SAE less its own control, or the mean of those of the hook point."""
     place = all_saes.loc[all_saes["control"] == control]
     place = place.loc[[numbers[i] is not None for i in place.index]]
-    own = {path: [i] for path, i in zip(place["path"], place.index, strict=True)}
+    every: list[int] = place.index.tolist()
+    own = {path: [i] for path, i in zip(place["path"], every, strict=True)}
     if place.empty:
         return None
     by_seed = []
     for rows in _by_seed(saes, numbers):
         each: list[Terms] = []
         for i in rows:
-            beside = own.get(saes.at[i, "path"], place.index.tolist())
+            beside = own.get(str(saes.at[i, "path"]), every)
             each.append(summed([{i: 1.0}, {k: 1 / len(beside) for k in beside}], [1, -1]))
         by_seed.append(summed(each, [1 / len(each)] * len(each)))
     return contrast(by_seed, numbers) if by_seed else None

@@ -31,12 +31,16 @@ def correlations(saes: pd.DataFrame, value: Array, better: int) -> dict[str, Any
     """
     points = pd.DataFrame({"arch": saes["arch"].to_numpy(), "target": targets(saes).to_numpy(), "value": value * better,
                            "good": -saes["fvu"].to_numpy(float), "x": np.log(saes["l0"].to_numpy(float))})
-    points = points.dropna().groupby(["arch", "target"])[["value", "good", "x"]].mean()
-    if len(points) < MIN_POINTS or points["value"].nunique() < 2 or points["good"].nunique() < 2:
+    means = points.dropna().groupby(["arch", "target"]).agg("mean")
+    value_, good, x = (stats.rankdata(means[key].to_numpy(float)) for key in ("value", "good", "x"))
+    if len(x) < MIN_POINTS or np.ptp(value_) == 0 or np.ptp(good) == 0:
         return {}
-    value_, good, x = points.rank().to_numpy(float).T
-    found = {"points": len(points), **_interval(float(np.corrcoef(value_, good)[0, 1]), len(points))}
+    found = {"points": len(x), **_interval(_pearson(value_, good), len(x))}
     return found | {f"at_equal_l0_{key}": end for key, end in _partial(value_, good, x).items()}
+
+
+def _pearson(a: Array, b: Array) -> float:
+    return float(np.corrcoef(a, b)[0, 1])
 
 
 def _interval(r: float, n: int) -> dict[str, float]:
@@ -49,7 +53,7 @@ def _partial(value: Array, good: Array, x: Array) -> dict[str, float]:
     """Empty where L0 explains one of them wholly."""
     if np.ptp(x) == 0:
         return {}
-    rest = [one - np.polyval(np.polyfit(x, one, 1), x) for one in (value, good)]
-    if min(float(np.square(one).sum()) for one in rest) < 1e-9:
+    a, b = (one - np.polyval(np.polyfit(x, one, 1), x) for one in (value, good))
+    if min(float(np.square(one).sum()) for one in (a, b)) < 1e-9:
         return {}
-    return _interval(float(np.corrcoef(*rest)[0, 1]), len(x) - 1)
+    return _interval(_pearson(a, b), len(x) - 1)
