@@ -79,7 +79,8 @@ def test_a_seed_effect_that_both_share_is_not_in_the_interval():
 
 
 def test_only_seeds_that_both_have_are_paired_and_one_pair_is_one_seed():
-    found = gap(*(sae("jumprelu", seed=i, rule=around(v)) for i, v in enumerate((0.7, 0.1, 0.1))), sae("topk", rule=around(0.5)))
+    several = [sae("jumprelu", seed=i, rule=around(v)) for i, v in enumerate((0.7, 0.1, 0.1))]
+    found = gap(*several, sae("topk", rule=around(0.5)))
     assert found["one_seed"] and found["estimate"] == pytest.approx(0.2) and found["varied"] == "300 features of each SAE"
 
 
@@ -130,8 +131,8 @@ def test_a_score_of_one_sae_without_documents_has_no_interval():
 
 def test_less_absorption_is_better_and_a_score_that_describes_is_higher_or_lower():
     def found(score):
-        saes = [sae(arch, seed=i, **{score: v + 0.01 * i}) for arch, v in (("a", 0.2), ("b", 0.4)) for i in range(3)]
-        return gap(*(one | {score: one[score] + 0.001 * (one["seed"] == 1) * (one["arch"] == "a")} for one in saes), score=score)
+        values = {"a": (0.2, 0.21, 0.23), "b": (0.4, 0.41, 0.42)}
+        return gap(*(sae(arch, seed=i, **{score: v}) for arch in "ab" for i, v in enumerate(values[arch])), score=score)
 
     assert found("absorption")["verdict"] == "better" and found("logit_kurtosis")["verdict"] == "lower"
 
@@ -140,11 +141,11 @@ def test_less_absorption_is_better_and_a_score_that_describes_is_higher_or_lower
 
 
 def test_holm_runs_over_the_primary_scores_only():
-    saes = [sae(arch, l0, rule=around(v, 100, seed=k), lookup_token=around(v, 100, seed=k))
-            for k, (arch, l0, v) in enumerate((a, l0, v) for l0 in (16.0, 32.0, 64.0) for a, v in (("a", 0.6), ("b", 0.51))
-                                              for a, v in [(a, v)])]
-    found = reported(*saes)
-    primary = [row for mean in ("uniform", "by_frequency") for b in [block(found, "rule", mean)] for row in b["gaps"] + b["means"]]
+    points = [(arch, l0, v) for l0 in (16.0, 32.0, 64.0) for arch, v in (("a", 0.6), ("b", 0.51))]
+    draws = [around(v, 100, seed=k) for k, (_, _, v) in enumerate(points)]
+    found = reported(*(sae(arch, l0, rule=s, lookup_token=s) for (arch, l0, _), s in zip(points, draws, strict=True)))
+    both = block(found, "rule"), block(found, "rule", "by_frequency")
+    primary = [row for one in both for row in one["gaps"] + one["means"]]
     assert found["comparisons"] == len(primary) == 8
     assert [row["holm"] for row in primary] == holm([row["p"] for row in primary])
     other = block(found, "lookup_token")
@@ -163,7 +164,8 @@ def test_values_at_equal_l0_are_those_of_the_report():
     x, y = np.log([l0]), np.array([at_a])
     for row in found:
         expected = value_at(x, y, y[0], math.log(row["l0"]))
-        assert expected is not None and row["value_a"] == pytest.approx(float(expected.rows[0])) and row["error"] >= expected.error
+        assert expected is not None and row["value_a"] == pytest.approx(float(expected.rows[0]))
+        assert row["error"] >= expected.error
 
 
 def test_the_bound_on_the_error_of_matching_widens_the_interval():

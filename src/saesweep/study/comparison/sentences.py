@@ -13,14 +13,18 @@ from saesweep.study.comparison.report import blocks
 
 MEANS = {"uniform": "mean over latents", "by_frequency": "mean over activations",
          "with_zeros": "mean over all latents, unscored ones as 0"}
-PHRASES = {"better": "is better than", "worse": "is worse than", "higher": "is higher than", "lower": "is lower than",
-           "equal": "is equal within {delta:g} to", "open": "is not told apart from", "none": "has no interval against"}
-CHANGES = {  # above 0, below 0, of what
-    "frequent": ("latents on 10% of the tokens or more score higher than the others",
-                 "latents on 10% of the tokens or more score lower than the others", ""),
-    "per_tenfold": ("rises", "falls", " per tenfold frequency"),
-    "per_doubling": ("rises", "falls", " per doubling of L0"),
-    "controls": ("above the {control} control", "below the {control} control", ""),
+PHRASES = {"better": "is better than", "higher": "is higher than", "equal": "is equal within {delta:g} to",
+           "open": "is not told apart from", "none": "has no interval against"}
+SWAPPED = {"worse": "better", "lower": "higher"}
+CHANGES = {  # an interval above 0, below 0, neither
+    "frequent": ("they score higher than the others by {}", "they score lower than the others by {}",
+                 "no difference to the others is shown, {}"),
+    "per_tenfold": ("rises by {} per tenfold frequency", "falls by {} per tenfold frequency",
+                    "no slope is shown, {} per tenfold frequency"),
+    "per_doubling": ("rises by {} per doubling of L0", "falls by {} per doubling of L0",
+                     "no slope is shown, {} per doubling of L0"),
+    "controls": ("above the {control} control by {}", "below the {control} control by {}",
+                 "no difference to the {control} control is shown, {}"),
 }
 WHICH = "Which architecture is more interpretable at the same L0?"
 FREQUENT = "Are latents that fire on 10% of the tokens or more less interpretable?"
@@ -78,7 +82,8 @@ def _which(block: Mapping[str, Any], delta: float) -> Iterator[str]:
         parts: dict[str, list[str]] = {}
         for where, row in rows:
             a, b = (f"this {arch}" if row["one_seed"] and row["verdict"] != "none" else arch for arch in pair)
-            words = f"{a} {PHRASES[row['verdict']].format(delta=delta)} {b}"
+            a, b = (b, a) if row["verdict"] in SWAPPED else (a, b)
+            words = f"{a} {PHRASES[SWAPPED.get(row['verdict'], row['verdict'])].format(delta=delta)} {b}"
             parts.setdefault(words, []).append(f"{where} {_amount(row, delta)}")
         said = "; ".join(f"{words} {join_words(each)}" for words, each in parts.items())
         yield f"{_title(block)}: {said}{_over([row for _, row in rows])}."
@@ -86,11 +91,12 @@ def _which(block: Mapping[str, Any], delta: float) -> Iterator[str]:
 
 def _amount(row: Mapping[str, Any], delta: float) -> str:
     """`by 0.032 [0.010, 0.054]*`; of a verdict without a direction in brackets."""
-    sign = -1 if row["verdict"] in ("worse", "lower") else 1
+    directed = row["verdict"] in ("better", "worse", "higher", "lower")
+    sign = -1 if directed and row["estimate"] < 0 else 1
     caveats = [f"{row['interpolated']} interpolated"] if row.get("interpolated") else []
     caveats += [f"within {delta:g}"] if row["within"] and row["verdict"] != "equal" else []
     text = f"{number(row, sign=sign)}{'*' * row['holm']}"
-    if row["verdict"] in ("equal", "open", "none"):
+    if not directed:
         return f"({'; '.join([text, *caveats])})"
     return f"by {text}" + (f" ({'; '.join(caveats)})" if caveats else "")
 
@@ -103,15 +109,11 @@ def _over(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _change(title: str, arch: str, row: Mapping[str, Any], key: str) -> str:
     """What the interval of a slope or of a difference shows. key: of CHANGES."""
-    above, below, of = (text.format(**row) for text in CHANGES[key])
+    shown = row["low"] is not None and not row["low"] <= 0 <= row["high"]
+    below = shown and row["high"] < 0
+    words = CHANGES[key][(1 if below else 0) if shown else 2].format(number(row, sign=-1 if below else 1), **row)
     whose = f"these {arch}" if row["one_seed"] else arch
-    if row["low"] is None:
-        return f"{title}, {whose}: {number(row)}{of}, without an interval."
-    if row["low"] <= 0 <= row["high"]:
-        said = f"no difference is shown, {number(row)}{of}"
-    else:
-        said = f"{above} by {number(row)}{of}" if row["low"] > 0 else f"{below} by {number(row, sign=-1)}{of}"
-    return f"{title}, {whose}: {said}{_over([row])}."
+    return f"{title}, {whose}: {words}{', without an interval' * (row['low'] is None)}{_over([row])}."
 
 
 def _use(row: Mapping[str, Any]) -> str:
@@ -135,6 +137,7 @@ def scope(report: Mapping[str, Any]) -> list[str]:
     found = ["Rules, labels and thresholds are chosen on one half of the held-out documents, and scores are of the other half."]
     if count > 1:
         found.append(f"{count} comparisons of primary scores; * marks those significant after Holm's correction.")
+    found.append("Slopes, controls and correlations are descriptive: their intervals are not corrected for their number.")
     if any(row["one_seed"] and row["verdict"] != "none" for row in rows):
         found.append("A verdict on SAEs of one seed (this .. and this ..) holds for these SAEs; another seed may reverse it.")
     if any(row["verdict"] == "open" for row in rows):

@@ -48,7 +48,7 @@ def frequent_gap(score: Array, weight: Array, frequency: Array) -> Measured | No
         return None
     known = [v for v in (one.variance, other.variance) if v is not None]
     variance = combined(known) if len(known) == 2 else None
-    return Measured(one.value - other.value, min(one.features, other.features), min(one.effective, other.effective), variance)
+    return Measured(one.value - other.value, one.features + other.features, min(one.effective, other.effective), variance)
 
 
 def mean_over_saes(saes: pd.DataFrame, numbers: Numbers) -> Contrast | None:
