@@ -51,6 +51,13 @@ def test_the_mean_with_zeros_counts_dead_and_rare_latents():
     assert number is not None and number.value == pytest.approx(0.3)
 
 
+def test_latents_of_a_single_token_are_left_out_of_the_mean_over_several_tokens():
+    found = made(sae(rule=np.append(np.ones(100), around(0.3, 100)), single_token=[1.0] * 100 + [0.0] * 100, words=["x"] * 200))
+    assert [number and number.value for number in found.numbers["rule", "uniform"]] == pytest.approx([0.65])
+    assert [number and number.value for number in found.numbers["rule", "several_tokens"]] == pytest.approx([0.3])
+    assert "words" not in found.scores
+
+
 def test_the_variance_over_equal_features_is_that_of_a_mean():
     s = around(0.5, 50)
     variance = means.mean_variance(s, np.ones(50))

@@ -58,6 +58,12 @@ def test_tables_are_read_as_they_were_written(tmp_path):
     assert again["eligible"].tolist() == [True, True]
 
 
+def test_a_score_of_some_features_joins_the_table_by_sae_and_latent():
+    rows = pd.DataFrame({"path": ["a", "a", "a"], "control": [None, None, "random"], "latent": [3, 4, 3]})
+    found = study_tables.with_score(rows, "yes", {("a", "", 4): 0.5, ("a", "random", 3): 0.0})["yes"].tolist()
+    assert math.isnan(found[0]) and found[1:] == [0.5, 0.0]
+
+
 def test_pareto_csv_has_the_main_scores_only_where_there_is_a_study(tmp_path):
     bare = sweep_of(tmp_path / "bare", *SAES[:2])
     assert list(sweep_table.table(bare).columns) == sweep_table.COLUMNS

@@ -10,7 +10,7 @@ is empty for a trained SAE, else the name of what is measured in its place: rand
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +21,7 @@ FOLDER, SCORES, SUMMARY, COMPARISON, REPLICATES = "study", "scores.csv", "summar
 SAE = ["path", "arch", "sparsity", "seed"]
 FEATURE = [*SAE, "latent", "control", "stratum", "weight", "frequency", "fires", "documents", "eligible"]  # before the scores
 SHARES = ["dead", "rare", "eligible"]  # of the latents
-MEANS = ["uniform", "by_frequency", "with_zeros"]
+MEANS = ["uniform", "by_frequency", "with_zeros", "several_tokens"]
 SUMMARY_COLUMNS = [*SAE, "control", "score", *MEANS, "low", "high", "baseline", *SHARES, "insufficient", "failed"]
 MAIN = ["rule", "coverage", "lookup_token", "uncertainty", "probe_1", "absorption", "detection", "yes"]
 BASELINES = ["random", "residual", "pca"]  # the first control that was measured is the baseline
@@ -30,6 +30,13 @@ BASELINES = ["random", "residual", "pca"]  # the first control that was measured
 def score_names(scores: pd.DataFrame) -> list[str]:
     """The scores among the columns of scores.csv."""
     return [key for key in scores.columns if key not in (*FEATURE, "reason")]
+
+
+def with_score(scores: pd.DataFrame, name: str, values: Mapping[tuple[str, str, int], float]) -> pd.DataFrame:
+    """The table with one more score, such as the share of raters who say yes. values: by path, control ("" of a trained SAE)
+    and latent; features without one have no such score."""
+    keys = zip(scores["path"], scores["control"].astype(object).fillna(""), scores["latent"].astype(int), strict=True)
+    return scores.assign(**{name: [values.get(key, float("nan")) for key in keys]})
 
 
 def read(file: Path) -> pd.DataFrame:

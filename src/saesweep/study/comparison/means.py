@@ -6,6 +6,8 @@ which it fires:
     uniform        sum w s / sum w         of a latent
     by_frequency   sum w f s / sum w f     of an activation
     with_zeros     uniform * share of eligible latents: the mean over all latents, dead and rare ones counted as 0
+    several_tokens uniform, of the latents whose strongest activations are not all on one token: a latent of a single token is
+                   simple to explain, even in a model with shuffled weights
 
 A missing score is left out, and its share is a column of its own. The variance is that of a sample from features that the
 SAE might have had (delete-one-feature jackknife, degrees of freedom from Kish's effective sample size), without a

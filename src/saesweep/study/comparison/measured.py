@@ -16,6 +16,7 @@ from saesweep.study.comparison import means
 from saesweep.study.comparison.replicates import Replicates
 
 Key = tuple[str, str]  # name of the score, and of the mean
+SINGLE = "single_token"  # the score that says whether a latent is of one token
 
 
 class Measured(NamedTuple):
@@ -67,7 +68,7 @@ def study(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, repl
     keys = list(zip(saes["path"], saes["control"], strict=True))
     by_sae = {key: rows for key, rows in scores.groupby(["path", scores["control"].astype(object).fillna("")], sort=False)}
     features = [by_sae.get((path, control or ""), scores.iloc[:0]) for path, control in keys]
-    names = study_tables.score_names(scores)
+    names = [name for name in study_tables.score_names(scores) if pd.api.types.is_numeric_dtype(scores[name])]
     documents = [replicates.documents.get(path, np.empty(0)) for path in saes["path"]]
     found = Study(saes, features, names, {}, _texts(documents))
     shares = _shares(saes, summary)
@@ -124,7 +125,18 @@ def _of_features(
             found[name, mean].append(number._replace(draws=rows[1:], documents=documents[i]))
         uniform = found[name, "uniform"][-1]
         found[name, "with_zeros"].append(uniform.scaled(shares[i]) if uniform and math.isfinite(shares[i]) else None)
+        found[name, "several_tokens"].append(_of_several_tokens(study, i, name))
     return found
+
+
+def _of_several_tokens(study: Study, i: int, name: str) -> Measured | None:
+    """The mean without latents of a single token; None where these are not known."""
+    if SINGLE not in study.features[i] or name == SINGLE:
+        return None
+    score, weight, _ = study.columns(i, name)
+    several = study.features[i][SINGLE].to_numpy(float) == 0
+    found = feature_mean(score[several], weight[several])
+    return found if found.features else None
 
 
 def _of_sae(

@@ -1,7 +1,7 @@
 """The content of study.json: every comparison of a study.
 
     places[]            a hook point: model, site, layer
-      scores[]          a score and one of its means (uniform, by_frequency, with_zeros)
+      scores[]          a score and one of its means (means.py)
         curves[]        value and interval of each point
         gaps[], means[] two architectures at one L0, and in the mean over log L0 (matched.py), with verdicts (verdicts.py)
         per_doubling[]  slope on log2 L0 of each architecture

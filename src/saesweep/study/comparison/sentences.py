@@ -12,7 +12,7 @@ from saesweep.report.wording import join_words, l0s
 from saesweep.study.comparison.report import blocks
 
 MEANS = {"uniform": "mean over latents", "by_frequency": "mean over activations",
-         "with_zeros": "mean over all latents, unscored ones as 0"}
+         "with_zeros": "mean over all latents, unscored ones as 0", "several_tokens": "mean over latents of several tokens"}
 PHRASES = {"better": "is better than", "higher": "is higher than", "equal": "is equal within {delta:g} to",
            "open": "is not told apart from", "none": "has no interval against"}
 SWAPPED = {"worse": "better", "lower": "higher"}
