@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 LEVEL = 0.95
 MIN_DOCUMENTS = 10
@@ -79,7 +79,8 @@ def interval(estimate: float, variances: Iterable[Variance | None], error: float
 
 
 def _half_width(variances: Sequence[Variance], level: float) -> float:
-    return math.hypot(*(float(stats.t.ppf((1 + level) / 2, part.df)) * math.sqrt(part.value) for part in variances))
+    """stdtrit is Student's quantile, as stats.t.ppf computes it."""
+    return math.hypot(*(float(special.stdtrit(part.df, (1 + level) / 2)) * math.sqrt(part.value) for part in variances))
 
 
 def _p_value(distance: float, variances: Sequence[Variance]) -> float:
