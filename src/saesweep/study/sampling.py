@@ -1,7 +1,7 @@
 """Which latents are scored, and the means over them.
 
     eligible     active on at least `min_fires` tokens in at least `min_documents` documents of each half
-    sample       the first n eligible latents in ascending key(seed, SAE, latent), so that the sample of a larger n begins with it
+    sample       the first n eligible latents in ascending key(seed, SAE, latent): the sample of a larger n begins with it
     strata       by frequency on test; each is topped up, in the same order, to TOP_UP latents, if it has as many
     weight       1 / pi = eligible latents of the stratum / those of them that are in the sample
     uniform      sum w s / sum w            frequency-weighted      sum w f s / sum w f
