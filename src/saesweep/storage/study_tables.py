@@ -1,0 +1,77 @@
+"""The tables of an interpretability study, in `study/` of a sweep: names of files and columns, reading, writing.
+
+    scores.csv              a row per feature: an SAE, a latent, its weight (1 / probability of being sampled) and its scores
+    summary.csv             a row per SAE and score: the means over its features, or the score of the whole SAE
+    replicates.safetensors  the means under drawn documents (study/comparison/replicates.py)
+    study.json              the comparison of the architectures
+
+`path` is the folder of the SAE relative to the sweep's, or to the folder that holds the study of several sweeps. `control`
+is empty for a trained SAE, else the name of what is measured in its place: random, residual, pca.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from saesweep.runtime import atomic
+
+FOLDER, SCORES, SUMMARY, COMPARISON, REPLICATES = "study", "scores.csv", "summary.csv", "study.json", "replicates.safetensors"
+SAE = ["path", "arch", "sparsity", "seed"]
+FEATURE = [*SAE, "latent", "control", "stratum", "weight", "frequency", "fires", "documents", "eligible"]  # before the scores
+SHARES = ["dead", "rare", "eligible"]  # of the latents
+MEANS = ["uniform", "by_frequency", "with_zeros"]
+SUMMARY_COLUMNS = [*SAE, "control", "score", *MEANS, "low", "high", "baseline", *SHARES, "insufficient", "failed"]
+MAIN = ["rule", "coverage", "lookup_token", "uncertainty", "probe_1", "absorption", "detection", "yes"]
+BASELINES = ["random", "residual", "pca"]  # the first control that was measured is the baseline
+
+
+def score_names(scores: pd.DataFrame) -> list[str]:
+    """The scores among the columns of scores.csv."""
+    return [key for key in scores.columns if key not in (*FEATURE, "reason")]
+
+
+def read(file: Path) -> pd.DataFrame:
+    """scores.csv or summary.csv; an empty `control` is None."""
+    df = pd.read_csv(file, dtype={"path": str, "control": object, "reason": object}, float_precision="round_trip")
+    return df.assign(control=df["control"].astype(object).where(df["control"].notna(), None))
+
+
+def write_scores(folder: Path, scores: pd.DataFrame) -> None:
+    """The columns FEATURE, then the scores, then `reason`."""
+    _write(folder / SCORES, scores, [*FEATURE, *score_names(scores), "reason"])
+
+
+def write_summary(folder: Path, summary: pd.DataFrame) -> None:
+    _write(folder / SUMMARY, summary, SUMMARY_COLUMNS)
+
+
+def _write(file: Path, df: pd.DataFrame, columns: Sequence[str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(file, df.reindex(columns=columns).to_csv(index=False))
+
+
+def main_scores(folder: Path) -> pd.DataFrame:
+    """Of the study in `folder` the scores MAIN, a row per SAE, by path; empty where there is no study.
+
+    Each score has the columns `rule` (mean over the features, or the score of the SAE), `rule_by_frequency` and
+    `rule_control` (the baseline), as far as they were measured.
+    """
+    if not (folder / FOLDER / SUMMARY).is_file():
+        return pd.DataFrame()
+    summary = read(folder / FOLDER / SUMMARY)
+    summary = summary.loc[summary["control"].isna() & summary["score"].isin(MAIN)]
+    columns = {}
+    for name in (name for name in MAIN if name in set(summary["score"])):
+        rows = summary.loc[summary["score"] == name].set_index("path")
+        named = {name: "uniform", f"{name}_by_frequency": "by_frequency", f"{name}_control": "baseline"}
+        columns |= {new: rows[old].astype(float) for new, old in named.items() if rows[old].notna().any()}
+    return pd.DataFrame(columns)
+
+
+def wandb_keys(folder: Path, path: str) -> dict[str, float]:
+    """For the summary of one SAE's run in W&B: `study/rule`, `study/rule_by_frequency`, `study/rule_control`, and so on."""
+    found = main_scores(folder)
+    row = found.loc[path].dropna() if path in found.index else pd.Series(dtype=float)
+    return {f"study/{key}": float(value) for key, value in row.items()}
