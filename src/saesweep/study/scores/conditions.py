@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 from scipy.sparse import csr_array
 
-from saesweep.study.hits import Half, TextHalf
+from saesweep.study.hits import TextHalf
 from saesweep.study.labels import HalfLabels, Labels
-from saesweep.study.scores.moments import Sums, sums
 
 SUPPORT = 5
 
@@ -87,45 +85,3 @@ def _of_half(
     shape = (len(half.tokens), len(names) + 2 * len(common))
     by_token = csr_array((np.ones(len(pairs[0]), bool), pairs), shape=shape)
     return Conditions(names, ids, common, kind, by_token, csr_array(by_token.T), labels.known)
-
-
-class Ground:
-    """The conditions on those tokens of a half that an SAE's activations are measured on."""
-
-    def __init__(self, of: Conditions, half: Half):
-        self.of, self.half = of, half
-        self.counted: Bool[np.ndarray, " tokens"] = half.measured & of.known
-        self.n = int(self.counted.sum())
-        self.holds: Int64[np.ndarray, " conditions"] = of.count(np.flatnonzero(self.counted))
-        self._pairs: dict[int, Int64[np.ndarray, " conditions"]] = {}
-
-    @cached_property
-    def kinds(self) -> Int64[np.ndarray, " ids"]:
-        """How often each token id is counted."""
-        kind = self.of.kind[self.counted]
-        return np.bincount(kind[kind >= 0], minlength=len(self.of.ids))
-
-    def pairs(self, condition: int) -> Int64[np.ndarray, " conditions"]:
-        """On how many of the tokens that meet a condition each other one holds."""
-        if condition not in self._pairs:
-            mine = self.of.holding(condition)
-            self._pairs[condition] = self.of.count(mine[self.counted[mine]])
-        return self._pairs[condition]
-
-    def activity(self, latent: int) -> Activity:
-        positions, values = self.half.hits.of(latent)
-        kept = self.counted[positions]
-        return Activity(self.n, positions[kept], values[kept].astype(np.float64))
-
-
-@dataclass(frozen=True)
-class Activity:
-    """The counted tokens on which a latent is active, of `n`."""
-
-    n: int
-    positions: Int64[np.ndarray, " fires"]
-    values: Float[np.ndarray, " fires"]
-
-    @cached_property
-    def sums(self) -> Sums:
-        return sums(self.n, self.values)

@@ -6,60 +6,61 @@
 """
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
 
-from saesweep.study.scores.conditions import Activity, Ground
-from saesweep.study.scores.moments import entropy, information, pearson
+from saesweep.study.scores.ground import Activity, Documents, Ground
+from saesweep.study.scores.moments import correlations, uncertainty
 
 PRIOR = 2  # tokens with the mean value that are added to each token's
 
-
-def lookup_token(fit: Ground, test: Ground, a_fit: Activity, a_test: Activity) -> float:
-    """0 where the latent, or the prediction, is constant."""
-    mean = a_fit.sums.a / max(fit.n, 1)
-    kinds = fit.of.kind[a_fit.positions]
-    found = np.bincount(kinds, a_fit.values, minlength=len(fit.of.ids))
-    table = np.append((found + PRIOR * mean) / (fit.kinds + PRIOR), mean)  # the last: a token that is not in the fit half
-    counts = np.append(test.kinds, test.n - test.kinds.sum())
-    products = table[test.of.kind[a_test.positions]] @ a_test.values
-    return float(pearson(a_test.sums, counts @ table, counts @ table**2, products))
+Sums = Mapping[str, Documents]  # by the names of the arguments of a score's formula (comparison/measures.py)
 
 
-class Chosen(NamedTuple):
-    """A score on test and the name of the label that gave it."""
-
-    value: float
-    label: str | None
-
-
-def lookup_class(fit: Ground, test: Ground, a_fit: Activity, a_test: Activity) -> Chosen:
-    r, names = label_correlations(fit, a_fit), fit.of.names
-    if not names:
-        return Chosen(np.nan, None)
-    best = int(r.argmax())
-    return Chosen(float(label_correlations(test, a_test)[best]), names[best])
+def prediction(test: Ground, a: Activity, y: Documents, yy: Documents, at_fires: Float[np.ndarray, " fires"]) -> Sums:
+    """The sums of `pearson`. y, yy: sums of the predicted values and of their squares; at_fires: those where a fires."""
+    return {
+        "n": test.tokens, "a": test.by_document(a.positions, a.values), "aa": test.by_document(a.positions, a.values**2),
+        "y": y, "yy": yy, "ay": test.by_document(a.positions, a.values * at_fires),
+    }
 
 
-def label_correlations(ground: Ground, a: Activity) -> Float[np.ndarray, " labels"]:
-    labels = slice(ground.of.labels)
-    holds = ground.holds[labels]
-    return pearson(a.sums, holds, holds, ground.of.add_up(a.positions, a.values)[labels])
+def table(fit: Ground, a: Activity) -> Float[np.ndarray, " ids+1"]:
+    """The predicted value of each token id; the last is that of a token which is not in the fit half."""
+    mean = a.total / max(fit.n, 1)
+    found = np.bincount(fit.of.kind[a.positions], a.values, minlength=len(fit.of.ids))
+    counts = np.asarray(fit.kinds.sum(0))[:-1]
+    return np.append((found + PRIOR * mean) / (counts + PRIOR), mean)
 
 
-def uncertainty(fit: Ground, test: Ground, a_fit: Activity, a_test: Activity) -> Chosen:
-    shares, names = label_shares(fit, a_fit), fit.of.names
-    if not names:
-        return Chosen(np.nan, None)
-    best = int(shares.argmax())
-    return Chosen(float(label_shares(test, a_test)[best]), names[best])
+def lookup_token(fit: Ground, test: Ground, a_fit: Activity, a_test: Activity) -> Sums:
+    values = table(fit, a_fit)
+    return prediction(test, a_test, test.kinds @ values, test.kinds @ values**2, values[test.of.kind[a_test.positions]])
 
 
-def label_shares(ground: Ground, a: Activity) -> Float[np.ndarray, " labels"]:
-    """I(fires; label) / H(fires) of each label."""
-    labels, fires = slice(ground.of.labels), len(a.positions)
-    total = float(entropy(fires / max(ground.n, 1)))
-    both = ground.of.count(a.positions)[labels]
-    return information(ground.n, fires, ground.holds[labels], both) / total if total else np.zeros(ground.of.labels)
+def best_class(fit: Ground, a: Activity) -> int:
+    """The label of largest r on fit."""
+    labels = slice(fit.of.labels)
+    products = fit.of.add_up(a.positions, a.values)[labels]
+    return int(correlations(a.n, a.total, a.squares, fit.holds[labels], products).argmax())
+
+
+def lookup_class(label: int, test: Ground, a: Activity) -> Sums:
+    holds = test.holding(label)
+    return prediction(test, a, holds, holds, np.isin(a.positions, test.of.holding(label)).astype(np.float64))
+
+
+def best_informed(fit: Ground, a: Activity) -> int:
+    """The label that takes away most of the uncertainty of firing on fit."""
+    labels, fires = slice(fit.of.labels), float(len(a.positions))
+    shares = uncertainty(float(fit.n), fires, fit.holds[labels], fit.of.count(a.positions)[labels])
+    return int(np.nan_to_num(shares).argmax())
+
+
+def lookup_uncertainty(label: int, test: Ground, a: Activity) -> Sums:
+    """The sums of `uncertainty`."""
+    both = a.positions[np.isin(a.positions, test.of.holding(label))]
+    return {"n": test.tokens, "fires": test.by_document(a.positions), "holds": test.holding(label),
+            "both": test.by_document(both)}

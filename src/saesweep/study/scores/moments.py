@@ -1,38 +1,21 @@
-"""Correlation and mutual information from counts and sums.
+"""Correlation and mutual information from counts and sums, of many conditions at once.
 
-    pearson       r = (n sum ap - sum a sum p) / sqrt((n sum a^2 - (sum a)^2)(n sum p^2 - (sum p)^2))
+    correlations  r = (n sum ac - sum a sum c) / sqrt((n sum a^2 - (sum a)^2) (n sum c - (sum c)^2)),  c in {0, 1}
     information   I(F; C) of two events in nats, from n trials, of which F happens in `fires`, C in `holds`, both in `both`
 """
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 
 Numbers = np.ndarray | float
 
 
-class Sums(NamedTuple):
-    """Of a latent's values over `n` tokens."""
-
-    n: float
-    a: float
-    squares: float
-
-
-def sums(n: int, values: np.ndarray) -> Sums:
-    """values: of the tokens on which the latent is active."""
-    values = values.astype(np.float64)
-    return Sums(n, float(values.sum()), float(np.square(values).sum()))
-
-
-def pearson(of: Sums, p: Numbers, squares: Numbers, products: Numbers) -> np.ndarray:
-    """r of a latent's values with predictions p, from sum p, sum p^2 and sum a p; 0 where one of them is constant."""
-    covariance = of.n * np.asarray(products, np.float64) - of.a * np.asarray(p, np.float64)
-    of_p = np.maximum(of.n * np.asarray(squares, np.float64) - np.square(np.asarray(p, np.float64)), 0)
-    of_a = max(of.n * of.squares - of.a**2, 0)
-    constant = np.asarray(of_p <= 1e-12 * of.n * np.asarray(squares)) | (of_a <= 1e-12 * of.n * of.squares)
-    return np.where(constant, 0.0, covariance / np.sqrt(np.where(constant, 1.0, of_p * of_a)))
+def correlations(n: int, total: float, squares: float, holds: np.ndarray, products: np.ndarray) -> np.ndarray:
+    """r of a latent's values (sum and sum of squares over n tokens) with conditions; 0 where one of the two is constant."""
+    of_a, of_c = max(n * squares - total**2, 0.0), holds * (n - holds)
+    if not of_a:
+        return np.zeros(len(holds))
+    return np.where(of_c > 0, (n * products - total * holds) / np.sqrt(of_a * np.maximum(of_c, 1)), 0.0)
 
 
 def entropy(share: Numbers) -> np.ndarray:
@@ -49,3 +32,11 @@ def information(n: Numbers, fires: Numbers, holds: Numbers, both: Numbers) -> np
 def _plogp(share: Numbers) -> np.ndarray:
     share = np.maximum(np.asarray(share, np.float64), 0)
     return np.asarray(-share * np.log(np.where(share > 0, share, 1.0)))
+
+
+def uncertainty(n: Numbers, fires: Numbers, holds: Numbers, both: Numbers) -> np.ndarray:
+    """I(fires; label) / H(fires), the share of the uncertainty of firing that the label takes away; NaN where it has none."""
+    n = np.maximum(n, 1)
+    whole = entropy(fires / n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(whole > 0, information(n, fires, holds, both) / whole, np.nan)

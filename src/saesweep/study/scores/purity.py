@@ -12,8 +12,8 @@ from saesweep.study.hits import Half
 class Purity(NamedTuple):
     top_purity: float  # share of the commonest token
     single_token: bool  # it is all of them
-    entropy: float  # in nats
-    perplexity: float  # exp of it: the number of equally frequent tokens that would have this entropy
+    top_entropy: float  # in nats
+    top_perplexity: float  # exp of it: the number of equally frequent tokens that would have this entropy
 
 
 def purity(ids: Int64[np.ndarray, " top"]) -> Purity:

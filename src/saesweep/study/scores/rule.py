@@ -16,8 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from saesweep.study.scores.conditions import Activity, Conditions, Ground
-from saesweep.study.scores.moments import information, pearson
+from saesweep.study.scores.conditions import Conditions
+from saesweep.study.scores.ground import Activity, Ground
+from saesweep.study.scores.lookup import Sums, prediction
+from saesweep.study.scores.moments import information
 
 LEAVES, JOINED = 3, 2
 TOUCHED = 3  # tokens on which a condition and firing must coincide to be considered
@@ -103,23 +105,19 @@ class _Remaining:
         return mean
 
 
-class RuleScores(NamedTuple):
-    rule: float  # r
-    balanced_accuracy: float
-    recall: float  # NaN where no leaf holds anywhere
-
-
-def measure(rule: Rule, ground: Ground, a: Activity) -> RuleScores:
-    leaf = leaf_of(rule, ground.of)
-    means = np.array([one.mean for one in rule.leaves] + [rule.rest])
-    tokens = np.bincount(leaf[ground.counted], minlength=len(means))
-    fires = np.bincount(leaf[a.positions], minlength=len(means))
-    products = means[leaf[a.positions]] @ a.values
-    r = float(pearson(a.sums, tokens @ means, tokens @ means**2, products))
-    silent = tokens - fires
-    right = fires[:-1].sum() / max(fires.sum(), 1), silent[-1] / max(silent.sum(), 1)
-    covered = tokens[:-1].sum()
-    return RuleScores(r, float(np.mean(right)), float(fires[:-1].sum() / covered) if covered else np.nan)
+def measure(
+    rule: Rule, leaf: Int64[np.ndarray, " tokens"], test: Ground, a: Activity
+) -> tuple[Sums, Sums]:
+    """The sums of `pearson`, and those of `balanced_accuracy` (a leaf holds: it should fire). leaf: of `leaf_of`."""
+    means, count = np.array([one.mean for one in rule.leaves] + [rule.rest]), len(rule.leaves)
+    inside = leaf < count
+    tokens = [test.by_document(np.flatnonzero((leaf == number) & test.counted)) for number in range(count)]
+    tokens.append(test.tokens - sum(tokens, np.zeros(test.documents)))
+    y, yy = (sum(number * mean**power for number, mean in zip(tokens, means, strict=True)) for power in (1, 2))
+    tp, fires = test.by_document(a.positions[inside[a.positions]]), test.by_document(a.positions)
+    fp, fn = test.tokens - tokens[-1] - tp, fires - tp
+    accuracy = {"tp": tp, "fp": fp, "tn": tokens[-1] - fn, "fn": fn}
+    return prediction(test, a, np.asarray(y), np.asarray(yy), means[leaf[a.positions]]), accuracy
 
 
 def leaf_of(rule: Rule, of: Conditions) -> Int64[np.ndarray, " tokens"]:
