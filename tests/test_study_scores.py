@@ -27,7 +27,7 @@ def documents(seed: int, count: int = 60) -> list[str]:
 
 
 def word_labels(*texts, names=("cat", "def", "dog", "self")) -> Labels:
-    rows = [np.stack([text.tokens == VOCABULARY.index(name) for name in names]) for text in texts]
+    rows = [text.tokens == np.array([VOCABULARY.index(name) for name in names], int)[:, None] for text in texts]
     halves = [HalfLabels(csr_array(row), np.ones(row.shape[1], bool)) for row in rows]
     return Labels([f"`{name}`" for name in names], *halves)
 
@@ -55,7 +55,7 @@ def grounds(made: tuple) -> tuple[Ground, Ground]:
 
 
 def measured(name: str, sums: dict) -> float:
-    return float(MEASURES[name][1](**{part: one.sum() for part, one in sums.items()}))
+    return float(MEASURES[name][1](**{part: one.sum(keepdims=True) for part, one in sums.items()})[0])
 
 
 def scored(made: tuple, latent: int) -> dict:
@@ -68,7 +68,7 @@ def test_a_latent_that_fires_on_one_word_scores_one_everywhere(made):
     found = scored(made, 0)
     assert found["lookup_label"] == found["uncertainty_label"] == "`self`"
     names = ("lookup_class", "uncertainty", "rule", "rule_accuracy", "rule_recall", "top_purity", "single_token")
-    assert {found[name] for name in names} == {pytest.approx(1)} and found["lookup_token"] == pytest.approx(1, abs=1e-3)
+    assert [found[name] for name in names] == pytest.approx([1] * 7) and found["lookup_token"] == pytest.approx(1, abs=1e-3)
     assert found["rule_words"] == "fires on `self`" and found["top_token"] == "`self`" and found["score_gap"] == 0
 
 

@@ -39,7 +39,13 @@ def score_names(scores: pd.DataFrame) -> list[str]:
 def read(file: Path) -> pd.DataFrame:
     """scores.csv or summary.csv; an empty `control` is None."""
     df = pd.read_csv(file, dtype={"path": str, "control": object, "reason": object}, float_precision="round_trip")
-    return df.assign(control=df["control"].astype(object).where(df["control"].notna(), None))
+    return with_nones(df)
+
+
+def with_nones(df: pd.DataFrame) -> pd.DataFrame:
+    """An empty `control` or `reason` is None, not NaN."""
+    texts = [key for key in ("control", "reason") if key in df.columns]
+    return df.assign(**{key: df[key].astype(object).where(df[key].notna(), None) for key in texts})
 
 
 def write_scores(folder: Path, scores: pd.DataFrame) -> None:

@@ -38,7 +38,8 @@ class Rows:
         labels = pd.DataFrame(self.labels, columns=pd.Index(study_tables.LABEL))
         columns = [*study_tables.SAE, "control", "score", "uniform", *study_tables.SHARES]
         saes = pd.DataFrame(self.saes, columns=pd.Index(columns))
-        return scores, saes, labels, pd.DataFrame(self.shares)
+        scores, saes, labels, shares = map(study_tables.with_nones, (scores, saes, labels, pd.DataFrame(self.shares)))
+        return scores, saes, labels, shares
 
 
 def score(

@@ -51,7 +51,7 @@ class Replicates:
             self.means[path, control or "", score, "by_frequency"] = found.by_frequency
 
 
-def draw(documents: int, draws: int, seed: int) -> Int64[Array, "1+draws documents"]:
+def draw(documents: int, draws: int, seed: int) -> Int64[Array, "rows documents"]:
     """How often each document is in each draw; row 0 has each once."""
     drawn = np.random.default_rng(seed).multinomial(documents, np.full(documents, 1 / documents), size=draws)
     return np.concatenate([np.ones((1, documents), np.int64), drawn])

@@ -27,7 +27,7 @@ def prediction(test: Ground, a: Activity, y: Documents, yy: Documents, at_fires:
     }
 
 
-def table(fit: Ground, a: Activity) -> Float[np.ndarray, " ids+1"]:
+def table(fit: Ground, a: Activity) -> Float[np.ndarray, " ids_and_other"]:
     """The predicted value of each token id; the last is that of a token which is not in the fit half."""
     mean = a.total / max(fit.n, 1)
     found = np.bincount(fit.of.kind[a.positions], a.values, minlength=len(fit.of.ids))
