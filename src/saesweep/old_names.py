@@ -84,10 +84,15 @@ def attributes(package: str) -> Callable[[str], Any]:
     return find
 
 
+ADDED = {"synthetic": {"parents": 0.0}}  # keys that mappings of these names did not always have, with what was done without
+
+
 def renewed(node: Any) -> Any:
     """A config in which every `_target_` has its name of today, so that two ways to write one thing are equal."""
     if isinstance(node, Mapping):
-        return {key: current(value) if key == "_target_" else renewed(value) for key, value in node.items()}
+        found = {key: current(value) if key == "_target_" else renewed(value) for key, value in node.items()}
+        return {key: value | ADDED[key] | value if key in ADDED and isinstance(value, Mapping) else value
+                for key, value in found.items()}
     return [renewed(value) for value in node] if isinstance(node, list) else node
 
 
