@@ -21,8 +21,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
 from saesweep.study.comparison import measures
-from saesweep.study.hits import Collected, HalfName, Hits
+from saesweep.study.hits import HALVES, Collected, HalfName, Hits
+from saesweep.study.labels import HalfLabels, Labels
 from saesweep.study.scores.of_sae import Extra, Grounds
+from saesweep.study.scores.probes import Probed
 
 Truth = Mapping[HalfName, Float[np.ndarray, "_ features"]]
 
@@ -68,13 +70,19 @@ def recovery(fit: Agreement, test: Agreement) -> dict[str, float]:
     }
 
 
+def feature_labels(truth: Truth) -> Labels:
+    """A label for each feature that is active on both halves: its tokens are those on which it is active."""
+    both = np.flatnonzero(np.logical_and.reduce([(a > 0).any(0) for a in truth.values()]))
+    halves = {name: HalfLabels(csr_array(a[:, both].T > 0), np.ones(len(a), bool)) for name, a in truth.items()}
+    return Labels([f"feature {number}" for number in both], halves["fit"], halves["test"])
+
+
 class KnownDictionary(Extra):
     """truth: of each half the features' values on its tokens."""
 
     def __init__(self, truth: Truth):
         self.truth = truth
 
-    def of_sae(self, sae: Collected, grounds: Grounds) -> Mapping[str, float]:
-        halves = {name: sae.half(name) for name in self.truth}
-        found = {name: agreement(self.truth[name][: half.dense_tokens], half.dense_hits) for name, half in halves.items()}
-        return recovery(found["fit"], found["test"])
+    def of_sae(self, sae: Collected, grounds: Grounds, probed: Probed | None) -> Mapping[str, float]:
+        fit, test = (agreement(self.truth[name][: (half := sae.half(name)).dense_tokens], half.dense_hits) for name in HALVES)
+        return recovery(fit, test)

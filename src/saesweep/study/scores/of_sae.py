@@ -12,10 +12,11 @@ from saesweep.study.comparison import measures
 from saesweep.study.comparison.replicates import Replicates, of_sums
 from saesweep.study.hits import Collected
 from saesweep.study.sampling import Sample
-from saesweep.study.scores import coverage
+from saesweep.study.scores import coverage, probes
 from saesweep.study.scores.coverage import Detectors
 from saesweep.study.scores.ground import Ground
 from saesweep.study.scores.of_latent import MEASURES, LatentScores, score
+from saesweep.study.scores.probes import Probed
 
 Grounds = tuple[Ground, Ground]  # fit, test
 Row = dict[str, Any]
@@ -28,8 +29,8 @@ class Extra:
         """By name a score of each latent, NaN where it has none."""
         return {}
 
-    def of_sae(self, sae: Collected, grounds: Grounds) -> Mapping[str, float]:
-        """By name the scores of the whole SAE."""
+    def of_sae(self, sae: Collected, grounds: Grounds, probed: Probed | None) -> Mapping[str, float]:
+        """By name the scores of the whole SAE. probed: None without labels."""
         return {}
 
 
@@ -83,15 +84,19 @@ def whole_sae(
     extras: Sequence[Extra],
 ) -> tuple[dict[str, float], Detected | None]:
     """The scores of the whole SAE by name, and the latents that find the labels."""
-    found, detected = dict[str, float](), None
+    found, detected, probed = dict[str, float](), None, None
     if grounds[0].of.labels:
         detected = Detected(chosen := coverage.choose(grounds[0]), coverage.measure(chosen, *grounds))
-        for name, measure in (("coverage", measures.f1), ("coverage_precise", coverage.precise)):
-            means = of_sums(measure, detected.sums, counts)
+        probed = probes.probe(*grounds)
+        parts = {"coverage": (measures.f1, detected.sums), "coverage_precise": (coverage.precise, detected.sums)}
+        parts |= {f"probe_{k}": (measures.f1, sums) for k, sums in probed.sums.items()}
+        for name, (measure, sums) in parts.items():
+            means = of_sums(measure, sums, counts)
             replicates.add(sae.path, sae.control, name, means, grounds[1].tokens)
             found[name] = float(means.uniform[0])
+        found["splits"] = float(np.mean([len(latents) for latents in probed.split]))
     for extra in extras:
-        found |= extra.of_sae(sae, grounds)
+        found |= extra.of_sae(sae, grounds, probed)
     return found, detected
 
 
