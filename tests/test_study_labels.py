@@ -39,8 +39,8 @@ def words_with(name: str, labeller=python_labels, source: str = SOURCE) -> list[
     ("class name", ["Box"]), ("function name", ["test_it"]), ("parameter", ["self", "x"]), ("annotation", ["int", "str"]),
     ("decorator", ["cached"]), ("called name", ["path"]), ("attribute", ["path"]), ("keyword argument", ["key"]),
     ("in an import", ["import os"]), ("builtin", ["int", "str"]), ("exception", ["ValueError", "KeyError"]),
-    ("first of a line", ['"""About é."""', "import", "class", "# a note", "@", "def", "try", "return", "except", "raise"]),
-    ("last of a line", ['"""About é."""', "os", ":", "# a note", "cached", ":", ":", ")", ":", "KeyError"]),
+    ("at the start of a line", ['"""About é."""', "import", "class", "# a note", "@", "def", "try", "return", "except", "raise"]),
+    ("at the end of a line", ['"""About é."""', "os", ":", "# a note", "cached", ":", ":", ")", ":", "KeyError"]),
     ("before `(`", ["Box", "test_it", "path", ","]), ("before `def`", []),
     ("before newline", ["os", ":", "cached", ":", ":", ")", ":", "KeyError"]),
     ("in brackets, depth 3", ["2"]), ("at indent level 2", ["try:\n", "except", "ValueError", "as", "error:\n"]),
@@ -76,8 +76,8 @@ def test_labels_of_other_text():
     assert words_with("digit", text_labels, text) == ["3"] and words_with("Cyrillic script", text_labels, text) == ["Яблоки"]
     assert words_with("punctuation", text_labels, text) == [".", ".", ",", '"', '"']
     assert words_with("within a word", text_labels, text)[:2] == ["r", "ox"]
-    assert words_with("first word of a sentence", text_labels, text) == ["Fox", "It", "End"]
-    assert words_with("last word of a sentence", text_labels, text) == ["ran", "now", "here"]
+    assert words_with("in the first word of a sentence", text_labels, text) == ["Fox", "It", "End"]
+    assert words_with("in the last word of a sentence", text_labels, text) == ["ran", "now", "here"]
 
 
 def test_rare_labels_are_left_out_and_a_document_that_is_not_python_is_not_known():

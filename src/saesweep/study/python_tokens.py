@@ -99,8 +99,8 @@ def _of_token(token: Token, before: Token | None, after: Token | None) -> Iterat
     if token.kind == "newline" or token.first_line < token.last_line:
         return
     if before is None or before.last_line < token.first_line or before.kind == "newline":
-        yield Span("first of a line", start, end)
+        yield Span("at the start of a line", start, end)
     if after and after.kind == "newline":
-        yield Span("last of a line", start, end)
+        yield Span("at the end of a line", start, end)
     if after and token.kind not in ("string", "comment"):
         yield Span(f"before {after.own}", start, end)

@@ -46,10 +46,10 @@ def character_labels(character: str) -> tuple[str, ...]:
 
 def _places(document: str) -> Iterator[Span]:
     for word in WORD.finditer(document):
-        yield Span("begins a word", word.start(), word.start() + 1)
+        yield Span("at the start of a word", word.start(), word.start() + 1)
         yield Span("within a word", word.start() + 1, word.end())
     for sentence in SENTENCE.finditer(document):
         words = [*WORD.finditer(document, sentence.start(), sentence.end())]
         if len(words) > 1:
-            yield Span("first word of a sentence", *words[0].span())
-            yield Span("last word of a sentence", *words[-1].span())
+            yield Span("in the first word of a sentence", *words[0].span())
+            yield Span("in the last word of a sentence", *words[-1].span())

@@ -59,11 +59,11 @@ class Columns:
 
     def __init__(self, fit: Dense, latents: Int64[np.ndarray, " most"], label: int):
         rows = fit.values[latents]
-        self.active = np.unique(rows.indices)
         y = np.zeros(len(fit.counted), bool)
         y[_row(fit.labels, label)] = True
         silent = fit.counted.copy()
-        silent[self.active] = False
+        silent[rows.indices] = False
+        self.active = np.flatnonzero(fit.counted & ~silent)
         counts = np.array([(silent & ~y).sum(), (silent & y).sum()], np.float64)
         self.x = np.concatenate([np.asarray(rows[:, self.active].todense()).T, np.zeros((2, len(latents)))])
         self.y = np.concatenate([y[self.active], [False, True]])

@@ -6,7 +6,7 @@ from saesweep.study.labels import name_of
 from saesweep.study.scores.conditions import Conditions
 from saesweep.study.scores.rule import Rule
 
-PLACES = ("in ", "before ", "after ", "at ", "within ", "begins ")  # labels that say where, not what
+PLACES = ("in ", "before ", "after ", "at ", "within ")  # labels that say where, not what
 
 
 def words(rule: Rule, of: Conditions, tokenizer: Tokenizer) -> str:
