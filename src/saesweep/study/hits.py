@@ -81,7 +81,7 @@ class Half:
     histogram: UInt32[np.ndarray, "d_sae bins"]
     top: Examples  # the TOP largest, largest first; of equal values the lower position
     sample: Examples  # the SAMPLE of smallest key, smallest key first
-    hits: Hits  # on the whole half, of the latents that are first in the sampling order
+    hits: Hits  # on the whole half, of the latents that are first in the sampling order, and of the most frequent ones
     dense_hits: Hits  # of every latent, on the first `dense_tokens` tokens of the half
     dense_tokens: int
 
