@@ -247,7 +247,7 @@ def test_lower_fvu_goes_with_better_probing_where_it_does():
 
 
 def test_few_points_give_no_correlation():
-    saes = [sae(arch, l0, fvu=1 / l0, probe_1=l0 / 100) for arch in "ab" for l0 in (16.0, 32.0)]
+    saes = [sae(arch, l0, fvu=1 / l0, probe_1=l0 / 100) for arch in "ab" for l0 in (16.0, 32.0, 64.0)]
     assert reported(*saes)["places"][0]["use"] == []
 
 

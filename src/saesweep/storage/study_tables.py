@@ -80,9 +80,13 @@ def main_scores(folder: Path) -> pd.DataFrame:
     columns = {}
     for name in (name for name in MAIN if name in set(summary["score"])):
         rows = summary.loc[summary["score"] == name].set_index("path")
-        named = {name: "uniform", f"{name}_by_frequency": "by_frequency", f"{name}_control": "baseline"}
-        columns |= {new: rows[old].astype(float) for new, old in named.items() if rows[old].notna().any()}
+        columns |= {new: rows[old].astype(float) for new, old in columns_of(name).items() if rows[old].notna().any()}
     return pd.DataFrame(columns)
+
+
+def columns_of(score: str) -> dict[str, str]:
+    """The columns of a main score, with those of summary.csv that they are."""
+    return {score: "uniform", f"{score}_by_frequency": "by_frequency", f"{score}_control": "baseline"}
 
 
 def wandb_keys(folder: Path, path: str) -> dict[str, float]:

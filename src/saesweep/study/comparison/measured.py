@@ -65,7 +65,7 @@ def study(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, repl
     scores = scores.loc[scores["eligible"].astype(bool)]
     saes = _saes(table, scores, summary)
     keys = list(zip(saes["path"], saes["control"], strict=True))
-    by_sae = {key: rows for key, rows in scores.groupby(["path", scores["control"].fillna("")], sort=False)}
+    by_sae = {key: rows for key, rows in scores.groupby(["path", scores["control"].astype(object).fillna("")], sort=False)}
     features = [by_sae.get((path, control or ""), scores.iloc[:0]) for path, control in keys]
     names = study_tables.score_names(scores)
     documents = [replicates.documents.get(path, np.empty(0)) for path in saes["path"]]
@@ -102,8 +102,8 @@ def _texts(documents: Sequence[Array]) -> list[int]:
 def _shares(saes: pd.DataFrame, summary: pd.DataFrame) -> Array:
     """The share of eligible latents of each SAE; NaN where unknown."""
     rows = summary.dropna(subset=["eligible"])
-    share = dict(zip(zip(rows["path"], rows["control"].fillna(""), strict=True), rows["eligible"], strict=True))
-    keys = zip(saes["path"], saes["control"].fillna(""), strict=True)
+    share = dict(zip(zip(rows["path"], rows["control"].astype(object).fillna(""), strict=True), rows["eligible"], strict=True))
+    keys = zip(saes["path"], saes["control"].astype(object).fillna(""), strict=True)
     return np.array([share.get(key, math.nan) for key in keys])
 
 

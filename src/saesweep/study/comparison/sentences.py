@@ -83,7 +83,8 @@ def _which(block: Mapping[str, Any], delta: float) -> Iterator[str]:
         for where, row in rows:
             a, b = (f"this {arch}" if row["one_seed"] and row["verdict"] != "none" else arch for arch in pair)
             a, b = (b, a) if row["verdict"] in SWAPPED else (a, b)
-            words = f"{a} {PHRASES[SWAPPED.get(row['verdict'], row['verdict'])].format(delta=delta)} {b}"
+            verdict: str = SWAPPED.get(row["verdict"]) or row["verdict"]
+            words = f"{a} {PHRASES[verdict].format(delta=delta)} {b}"
             parts.setdefault(words, []).append(f"{where} {_amount(row, delta)}")
         said = "; ".join(f"{words} {join_words(each)}" for words, each in parts.items())
         yield f"{_title(block)}: {said}{_over([row for _, row in rows])}."

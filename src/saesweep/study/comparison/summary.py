@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -18,14 +19,15 @@ def summary(study: Study, shares: pd.DataFrame) -> pd.DataFrame:
     sampled features `insufficient` and `failed` by score, as far as known: columns `insufficient_<score>`, else
     `insufficient`.
     """
-    by_sae = {(row["path"], row["control"] or ""): row for row in shares.to_dict("records")}
+    keys = zip(shares["path"], shares["control"].astype(object).fillna(""), strict=True)
+    by_sae = dict(zip(keys, shares.to_dict("records"), strict=True))
     names = dict.fromkeys(name for name, _ in study.numbers)
     rows = [_row(study, i, name, by_sae) for i in range(len(study.saes)) for name in names]
     found = pd.DataFrame([row for row in rows if row], columns=pd.Index(study_tables.SUMMARY_COLUMNS))
     return found
 
 
-def _row(study: Study, i: int, name: str, shares: dict[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
+def _row(study: Study, i: int, name: str, shares: Mapping[Any, Mapping[Any, Any]]) -> dict[str, Any]:
     """Empty where the SAE does not have the score."""
     numbers = study.numbers[name, "uniform"]
     if (uniform := numbers[i]) is None:
