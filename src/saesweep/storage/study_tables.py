@@ -2,6 +2,7 @@
 
     scores.csv              a row per feature: an SAE, a latent, its weight (1 / probability of being sampled) and its scores
     summary.csv             a row per SAE and score: the means over its features, or the score of the whole SAE
+    labels.csv              a row per SAE and label: the latent that finds it best
     replicates.safetensors  the means under drawn documents (study/comparison/replicates.py)
     study.json              the comparison of the architectures
 
@@ -17,9 +18,12 @@ import pandas as pd
 
 from saesweep.runtime import atomic
 
-FOLDER, SCORES, SUMMARY, COMPARISON, REPLICATES = "study", "scores.csv", "summary.csv", "study.json", "replicates.safetensors"
+FOLDER, SCORES, SUMMARY, LABELS = "study", "scores.csv", "summary.csv", "labels.csv"
+COMPARISON, REPLICATES = "study.json", "replicates.safetensors"
 SAE = ["path", "arch", "sparsity", "seed"]
 FEATURE = [*SAE, "latent", "control", "stratum", "weight", "frequency", "fires", "documents", "eligible"]  # before the scores
+WORDS = ["rule_words", "lookup_label", "uncertainty_label", "top_token", "reason"]  # of a feature, after its scores
+LABEL = [*SAE, "control", "label", "latent", "threshold", "precision", "recall", "f1", "f1_fit", "tokens"]
 SHARES = ["dead", "rare", "eligible"]  # of the latents
 MEANS = ["uniform", "by_frequency", "with_zeros", "several_tokens"]
 SUMMARY_COLUMNS = [*SAE, "control", "score", *MEANS, "low", "high", "baseline", *SHARES, "insufficient", "failed"]
@@ -29,7 +33,7 @@ BASELINES = ["random", "residual", "pca"]  # the first control that was measured
 
 def score_names(scores: pd.DataFrame) -> list[str]:
     """The scores among the columns of scores.csv."""
-    return [key for key in scores.columns if key not in (*FEATURE, "reason")]
+    return [key for key in scores.columns if key not in (*FEATURE, *WORDS)]
 
 
 def with_score(scores: pd.DataFrame, name: str, values: Mapping[tuple[str, str, int], float]) -> pd.DataFrame:
@@ -42,16 +46,27 @@ def with_score(scores: pd.DataFrame, name: str, values: Mapping[tuple[str, str, 
 def read(file: Path) -> pd.DataFrame:
     """scores.csv or summary.csv; an empty `control` is None."""
     df = pd.read_csv(file, dtype={"path": str, "control": object, "reason": object}, float_precision="round_trip")
-    return df.assign(control=df["control"].astype(object).where(df["control"].notna(), None))
+    return with_nones(df)
+
+
+def with_nones(df: pd.DataFrame) -> pd.DataFrame:
+    """An empty `control` or `reason` is None, not NaN."""
+    texts = [key for key in ("control", "reason") if key in df.columns]
+    return df.assign(**{key: df[key].astype(object).where(df[key].notna(), None) for key in texts})
 
 
 def write_scores(folder: Path, scores: pd.DataFrame) -> None:
-    """The columns FEATURE, then the scores, then `reason`."""
-    _write(folder / SCORES, scores, [*FEATURE, *score_names(scores), "reason"])
+    """The columns FEATURE, then the scores, then the WORDS that there are."""
+    words = [key for key in WORDS if key in scores.columns or key == "reason"]
+    _write(folder / SCORES, scores, [*FEATURE, *score_names(scores), *words])
 
 
 def write_summary(folder: Path, summary: pd.DataFrame) -> None:
     _write(folder / SUMMARY, summary, SUMMARY_COLUMNS)
+
+
+def write_labels(folder: Path, labels: pd.DataFrame) -> None:
+    _write(folder / LABELS, labels, LABEL)
 
 
 def _write(file: Path, df: pd.DataFrame, columns: Sequence[str]) -> None:
