@@ -21,6 +21,7 @@ class Tokenizer:
     vocab_size: int
     decode: Callable[[list[int]], str] | None = None
     positions: int | None = None  # the longest context of the model, in tokens; None: no limit
+    symbol: Callable[[int], str | None] | None = None  # a token as the vocabulary spells it, such as <0xE2> for a byte
 
 
 def from_backend(
@@ -40,7 +41,8 @@ def from_backend(
         return backend.decode(ids, skip_special_tokens=False)
 
     never_trained = frozenset([*special, *added])
-    return Tokenizer(encode, bos if model["bos"] else None, never_trained, backend.get_vocab_size(), decode, positions)
+    bos, size = bos if model["bos"] else None, backend.get_vocab_size()
+    return Tokenizer(encode, bos, never_trained, size, decode, positions, backend.id_to_token)
 
 
 def _make_lossless(backend: tokenizers.Tokenizer) -> None:
@@ -60,4 +62,7 @@ def byte_tokenizer(bos: bool, positions: int | None) -> Tokenizer:
     def decode(ids: list[int]) -> str:
         return bytes(number - RESERVED for number in ids if number >= RESERVED).decode(errors="replace")
 
-    return Tokenizer(encode, 1 if bos else None, frozenset(range(RESERVED)), 256 + RESERVED, decode, positions)
+    def symbol(number: int) -> str | None:
+        return f"<0x{number - RESERVED:02X}>" if number >= RESERVED else None
+
+    return Tokenizer(encode, 1 if bos else None, frozenset(range(RESERVED)), 256 + RESERVED, decode, positions, symbol)

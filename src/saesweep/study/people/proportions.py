@@ -1,7 +1,7 @@
 """Shares and differences of shares, with 95% intervals that hold for few ratings.
 
-    wilson     (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n)                                  Wilson 1927
-    newcombe   d - sqrt((p1 - l1)² + (u2 - p2)²)  to  d + sqrt((u1 - p1)² + (p2 - l2)²),  d = p1 - p2    Newcombe 1998, method 10
+    wilson     (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n)                                Wilson 1927
+    newcombe   d - sqrt((p1 - l1)² + (u2 - p2)²)  to  d + sqrt((u1 - p1)² + (p2 - l2)²),  d = p1 - p2    Newcombe 1998
 
 l and u are the ends of Wilson's interval of each share. A share may be a mean of shares: a feature that several people
 rated counts once, with its share of yes, which makes the interval too wide rather than too narrow.
