@@ -42,7 +42,7 @@ def from_backend(
 
     never_trained = frozenset([*special, *added])
     bos, size = bos if model["bos"] else None, backend.get_vocab_size()
-    return Tokenizer(encode, bos, never_trained, size, decode, positions, backend.id_to_token)
+    return Tokenizer(encode, bos, never_trained, size, decode, positions, symbol=backend.id_to_token)
 
 
 def _make_lossless(backend: tokenizers.Tokenizer) -> None:
@@ -65,4 +65,4 @@ def byte_tokenizer(bos: bool, positions: int | None) -> Tokenizer:
     def symbol(number: int) -> str | None:
         return f"<0x{number - RESERVED:02X}>" if number >= RESERVED else None
 
-    return Tokenizer(encode, 1 if bos else None, frozenset(range(RESERVED)), 256 + RESERVED, decode, positions, symbol)
+    return Tokenizer(encode, 1 if bos else None, frozenset(range(RESERVED)), 256 + RESERVED, decode, positions, symbol=symbol)
