@@ -6,6 +6,9 @@ import numpy as np
 
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.study.hits import BINS, SAMPLE, TOP, Collected, Examples, Half, Hits, TextHalf
+from saesweep.study.people.draw import Source
+from saesweep.study.people.prepare import Rateable
+from saesweep.study.pieces import Pieces
 
 VOCABULARY: list[str] = ["<bos>"]
 
@@ -13,7 +16,7 @@ VOCABULARY: list[str] = ["<bos>"]
 def words_tokenizer() -> Tokenizer:
     """One token per word with the blank before it; the vocabulary grows with what is read."""
     def encode(texts):
-        found = [re.findall(r" ?\w+|\s|[^\w\s]", text) for text in texts]
+        found = [re.findall(r" ?</?\w+>| ?\w+|\s|[^\w\s]", text) for text in texts]
         VOCABULARY.extend(dict.fromkeys(word for words in found for word in words if word not in VOCABULARY))
         return [[VOCABULARY.index(word) for word in words] for words in found]
 
@@ -60,3 +63,38 @@ def _examples(each: list[list[tuple[int, float]]], k: int) -> Examples:
 def collected(path: str, arch: str, halves: tuple[Half, Half], control: str | None = None) -> Collected:
     config = {"arch": {"name": arch}, "sparsity": 32, "seed": 0}
     return Collected(path, Path(path), config, {"l0": 32.0, "fvu": 0.1}, control, *halves)
+
+
+WORDS = ["self", "def", "return", "import", "</script>", "x"]  # the last SAE's latents fire on these
+DOCUMENTS = [f"class A{n} : def f ( self ) : return self . x </script> import os {n} def g ( x ) :" for n in range(12)]
+
+
+def _on_words(text: TextHalf, scale: float) -> Half:
+    """Latent n is active on WORDS[n % 6]; its values grow along the text."""
+    texts = [VOCABULARY[number].strip() for number in text.tokens.tolist()]
+    active = {}
+    for latent in range(30):
+        word = WORDS[latent % 6]
+        at = [n for n, found in enumerate(texts) if found == word]
+        active[latent] = {position: scale * (rank + 1) for rank, position in enumerate(at)}
+    return half_of(text, active)
+
+
+def choose(of: Collected, latent: int) -> dict[str, list[int]]:
+    """Top and decile, as the study chooses them."""
+    kept = of.fit.sample
+    known = int((kept.positions[latent] >= 0).sum())
+    weakest_first = kept.positions[latent, :known][np.argsort(kept.values[latent, :known])]
+    return {"top": [int(p) for p in of.fit.top.positions[latent] if p >= 0], "decile": weakest_first.tolist()}
+
+
+def rateable() -> Rateable:
+    """Two SAEs at one L0 and a random control of each."""
+    fit, test = text_of(DOCUMENTS[:6]), text_of(DOCUMENTS[6:])
+    found = {}
+    for arch, scale in (("jumprelu", 1.0), ("topk", 1000.0)):
+        for control in (None, "random"):
+            path = f"model=small/resid/3/{arch}/32"
+            found[Source(path, control)] = collected(path, arch, (_on_words(fit, scale), _on_words(test, scale)), control)
+    texts = Pieces(words_tokenizer())
+    return Rateable(found, {source: list(range(30)) for source in found}, {s.path: texts for s in found}, choose)

@@ -11,7 +11,7 @@ from saesweep.errors import UsageError
 from saesweep.runtime import program
 
 FILE = "conf/study/rate.yaml"
-AT_LEAST_ONE = ("features", "top", "per_decile", "draws")
+AT_LEAST_ONE = ("features", "top", "spread", "draws")
 SHARES = {"common": 1.0, "control": 0.5, "repeated": 0.5}  # their largest values
 PER_SESSION = ("features", "common", "control", "repeated", "seed")  # what determines who gets which latents
 
@@ -25,7 +25,7 @@ class RateSettings:
     control: float
     repeated: float
     top: int
-    per_decile: int
+    spread: int
     seed: int
     draws: int
     delta: float
