@@ -6,7 +6,7 @@ import numpy as np
 
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.study.hits import BINS, SAMPLE, TOP, Collected, Examples, Half, Hits, TextHalf
-from saesweep.study.people.draw import Source
+from saesweep.study.people import prepare
 from saesweep.study.people.prepare import Rateable
 from saesweep.study.pieces import Pieces
 
@@ -89,12 +89,9 @@ def choose(of: Collected, latent: int) -> dict[str, list[int]]:
 
 
 def rateable() -> Rateable:
-    """Two SAEs at one L0 and a random control of each."""
+    """Two SAEs at one L0, with controls of each."""
     fit, test = text_of(DOCUMENTS[:6]), text_of(DOCUMENTS[6:])
-    found = {}
-    for arch, scale in (("jumprelu", 1.0), ("topk", 1000.0)):
-        for control in (None, "random"):
-            path = f"model=small/resid/3/{arch}/32"
-            found[Source(path, control)] = collected(path, arch, (_on_words(fit, scale), _on_words(test, scale)), control)
+    found = [collected(f"model=small/resid/3/{arch}/32", arch, (_on_words(fit, scale), _on_words(test, scale)), control)
+             for arch, scale in (("jumprelu", 1.0), ("topk", 1000.0)) for control in (None, "random", "pca")]
     texts = Pieces(words_tokenizer())
-    return Rateable(found, {source: list(range(30)) for source in found}, {s.path: texts for s in found}, choose)
+    return prepare.rateable(found, lambda one: range(30), lambda one: texts, choose)

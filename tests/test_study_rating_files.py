@@ -9,15 +9,17 @@ from threading import Thread
 
 import pytest
 from made_ratings import rateable
+from standin.cli import ROOT
 
 from saesweep.errors import UsageError
 from saesweep.study import rate
 from saesweep.study.people import answers, page
+from saesweep.study.people.files import COLUMNS
 from saesweep.study.people.payload import evenly, tenths
 from saesweep.study.people.prepare import prepare, write_pages
 from saesweep.study.people.server import RatingServer
 from saesweep.study.people.session import open_session, read_key, read_session
-from saesweep.study.people.settings import settings
+from saesweep.study.people.settings import PER_SESSION, settings
 from saesweep.study.pieces import Piece
 
 RATE = settings({"features": 4, "common": 0.25, "repeated": 0.1})
@@ -201,3 +203,9 @@ def test_what_is_no_answer_is_refused_and_not_written(study):
 
 def test_an_answer_keeps_only_its_known_fields():
     assert answers.checked(ANSWER | {"item": "a", "path": "/etc"}, {"a"}) == ANSWER | {"item": "a"}
+
+
+def test_the_page_of_the_docs_names_every_key_of_the_draw_and_every_column():
+    text = (ROOT / "docs/rating.md").read_text()
+    assert all(f"`{key}`" in text for key in (*PER_SESSION, "top", "spread", "delta") if key != "seed")
+    assert f"{', '.join(COLUMNS)};" in text

@@ -7,6 +7,7 @@ import pytest
 from made_ratings import rateable
 from test_page import CONTRAST
 
+from saesweep.study import report
 from saesweep.study.people.prepare import prepare, write_pages
 from saesweep.study.people.server import RatingServer
 from saesweep.study.people.settings import settings
@@ -174,7 +175,7 @@ def lines(server, rater):
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def test_two_raters_rate_through_the_server(browser, server):
+def test_two_raters_rate_through_the_server_and_their_ratings_are_read_back(browser, server, tmp_path, capsys):
     for rater, keys in (("ann", "1"), ("bob", "2")):
         visit(browser, server.urls()[rater])
         for number in range(8):
@@ -183,6 +184,12 @@ def test_two_raters_rate_through_the_server(browser, server):
         browser.wait(lambda rater=rater: len(lines(server, rater)) == 8)
         assert "answers are with the server" in text(browser, "#done-words")
     assert [{entry["answer"] for entry in lines(server, rater)} for rater in ("ann", "bob")] == [{"yes"}, {"maybe"}]
+    report.main([str(tmp_path)])
+    said = capsys.readouterr().out
+    assert said.startswith("2 raters gave 16 answers about 10 latents of the SAEs; 0 of them are skips.")
+    assert "jumprelu and topk are not told apart: 0 points" in said
+    assert "Of 2 latents shown twice to a rater, 2 got the same answer: 100% [34, 100]." in said
+    assert len((tmp_path / "study/ratings.csv").read_text().splitlines()) == 17
     visit(browser, server.urls()["bob"])
     assert text(browser, "#done-title") == "All rated. Thank you."
 

@@ -1,7 +1,7 @@
 """From collected SAEs to the pages of their raters."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from saesweep.study.people.payload import Chooser, payload
 from saesweep.study.people.session import Session, open_session, write_key
 from saesweep.study.people.settings import RateSettings
 from saesweep.study.pieces import Pieces
+
+CONTROL = "random"  # the control that people rate
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,19 @@ class Rateable:
     def archs(self) -> dict[str, str]:
         """The architecture of each SAE by its path."""
         return {source.path: one.config["arch"]["name"] for source, one in self.collected.items() if source.control is None}
+
+
+def rateable(
+    collected: Sequence[Collected], latents: Callable[[Collected], Sequence[int]], texts: Callable[[Collected], Pieces],
+    choose: Chooser,
+) -> Rateable:
+    """The SAEs and their random controls; other controls are for scores alone.
+
+    latents: the eligible latents of an SAE, in the order in which they are sampled. texts: the text of its tokens.
+    """
+    found = {Source(one.path, one.control): one for one in collected if one.control in (None, CONTROL)}
+    candidates = {source: list(latents(one)) for source, one in found.items()}
+    return Rateable(found, candidates, {source.path: texts(one) for source, one in found.items()}, choose)
 
 
 def prepare(
