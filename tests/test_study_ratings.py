@@ -18,7 +18,7 @@ from saesweep.study.people.proportions import Estimate
 from saesweep.study.people.read import Rating, Ratings, read
 from saesweep.study.people.session import read_key
 from saesweep.study.people.settings import settings
-from saesweep.study.people.shares import shares, verdict
+from saesweep.study.people.shares import counted, shares, verdict, yes_by_latent
 from saesweep.study.people.words import sentences
 
 RATE = settings({"features": 5, "common": 0.4, "repeated": 0.1, "draws": 200})
@@ -104,6 +104,8 @@ def test_what_is_no_file_of_ratings_is_refused_by_name(session, tmp_path):
 def test_a_latent_counts_once_however_many_rated_it_and_second_ratings_and_skips_do_not():
     rows = [rating("yes", 0), rating("no", 0, "bob"), rating("yes", 1), rating("no", 2), rating("no", 1, repeated=True),
             rating("skip", 3), rating("yes", 0, control="random")]
+    assert yes_by_latent(counted(rows)) == {("topk/32", "", 0): 0.5, ("topk/32", "", 1): 1, ("topk/32", "", 2): 0,
+                                            ("topk/32", "random", 0): 1}
     found = shares(rows, RATE)
     topk = found["architectures"]["topk"]
     assert (topk["latents"], topk["ratings"], topk["yes"].value, topk["mean"].value) == (3, 4, 0.5, 1.0)

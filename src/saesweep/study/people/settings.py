@@ -1,4 +1,4 @@
-"""The settings of a rating session: conf/study/rate.yaml."""
+"""The settings of a rating session: conf/rate.yaml."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import yaml
 from saesweep.errors import UsageError
 from saesweep.runtime import program
 
-FILE = "conf/study/rate.yaml"
+FILE = "conf/rate.yaml"
 AT_LEAST_ONE = ("features", "top", "spread", "draws")
 SHARES = {"common": 1.0, "control": 0.5, "repeated": 0.5}  # their largest values
 PER_SESSION = ("features", "common", "control", "repeated", "seed")  # what determines who gets which latents
@@ -18,7 +18,7 @@ PER_SESSION = ("features", "common", "control", "repeated", "seed")  # what dete
 
 @dataclass(frozen=True)
 class RateSettings:
-    """The keys of conf/study/rate.yaml, which says what each is."""
+    """The keys of conf/rate.yaml, which says what each is."""
 
     features: int
     common: float
@@ -34,7 +34,7 @@ class RateSettings:
 
 
 def settings(changes: Mapping[str, Any] | None = None) -> RateSettings:
-    """Those of conf/study/rate.yaml with some changed. Raises UsageError for unknown keys and values out of range."""
+    """Those of conf/rate.yaml with some changed. Raises UsageError for unknown keys and values out of range."""
     values = yaml.safe_load((program.root() / FILE).read_text()) | dict(changes or {})
     known = [field.name for field in fields(RateSettings)]
     for key in values:

@@ -40,10 +40,17 @@ def counted(rows: Iterable[Rating]) -> list[Rating]:
     return [row for row in rows if row.answer in VALUES and not row.repeated]
 
 
+def yes_by_latent(rows: Iterable[Rating]) -> dict[tuple[str, str, int], float]:
+    """(path, control, latent) -> the share of yes among its raters; rows: ratings that count."""
+    answers: dict[tuple[str, str, int], list[bool]] = {}
+    for row in rows:
+        answers.setdefault(row.of, []).append(row.answer == "yes")
+    return {latent: float(np.mean(several)) for latent, several in answers.items()}
+
+
 def group(rows: Sequence[Rating], draws: int, random: np.random.Generator) -> Group:
     """rows: ratings that count."""
-    latents = dict.fromkeys(row.of for row in rows)
-    yes = [np.mean([row.answer == "yes" for row in rows if row.of == latent]) for latent in latents]
+    yes = list(yes_by_latent(rows).values())
     share = wilson(float(np.mean(yes)), len(yes)) if yes else NOTHING
     mean = float(np.mean([VALUES[row.answer] for row in rows])) if rows else math.nan
     drawn = _bootstrap(rows, draws, random)
