@@ -4,11 +4,12 @@ import json
 import re
 import stat
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from made_ratings import rateable
+from made_ratings import choose, rateable
 from standin.cli import ROOT
 
 from saesweep.errors import UsageError
@@ -53,6 +54,14 @@ def test_a_page_tells_nothing_of_the_sae(study):
         assert item.keys() == {"item", "top", "spread"}
         for window in item["top"] + item["spread"]:
             assert window.keys() == {"text", "tenths", "at"} and set(window["tenths"]) <= set(range(11))
+
+
+def test_the_examples_of_all_strengths_go_from_strong_to_weak(study):
+    mixed = replace(rateable(), choose=lambda of, latent: {name: ps[::-1] for name, ps in choose(of, latent).items()})
+    _, pages = prepare(study, mixed, ["ann"], RATE)
+    for item in pages["ann"]["items"]:
+        at = [window["tenths"][window["at"]] for window in item["spread"]]
+        assert at == sorted(at, reverse=True) and len(at) > 3
 
 
 def test_two_latents_that_differ_in_scale_and_threshold_look_the_same(study):

@@ -15,7 +15,7 @@ from saesweep.study.hits import Collected, Half
 from saesweep.study.people.draw import Item, Source, blind
 from saesweep.study.people.session import Session
 from saesweep.study.people.settings import RateSettings
-from saesweep.study.pieces import Piece, Pieces, pieces_around
+from saesweep.study.pieces import Piece, Pieces, pieces_around, values_in
 
 # The positions on fit of a latent's examples: `top`, strongest first; `decile`, as many of each decile, weakest first.
 Chooser = Callable[[Collected, int], Mapping[str, Sequence[int]]]
@@ -38,7 +38,8 @@ def _examples(
     collected: Collected, latent: int, positions: Mapping[str, Sequence[int]], texts: Pieces, settings: RateSettings,
 ) -> dict[str, list]:
     half = collected.fit
-    sample = evenly(positions["decile"], settings.spread)[::-1]
+    sample = evenly(positions["decile"], settings.spread)
+    sample.sort(key=lambda at: -values_in(half, latent, slice(at, at + 1))[0])
     return {"top": [_window(half, latent, at, texts) for at in positions["top"][: settings.top]],
             "spread": [_window(half, latent, at, texts) for at in sample]}
 
