@@ -23,6 +23,7 @@ class Tokenizer:
     decode: Callable[[list[int]], str] | None = None
     positions: int | None = None  # the longest context of the model, in tokens; None: no limit
     offsets: Callable[[str], Offsets] | None = None  # the characters of each token of `encode`
+    symbol: Callable[[int], str | None] | None = None  # a token as the vocabulary spells it, such as <0xE2> for a byte
 
 
 def from_backend(
@@ -45,7 +46,8 @@ def from_backend(
         return backend.encode_batch([text], add_special_tokens=False)[0].offsets
 
     never_trained = frozenset([*special, *added])
-    return Tokenizer(encode, bos if model["bos"] else None, never_trained, backend.get_vocab_size(), decode, positions, offsets)
+    bos, size = bos if model["bos"] else None, backend.get_vocab_size()
+    return Tokenizer(encode, bos, never_trained, size, decode, positions, offsets, backend.id_to_token)
 
 
 def _make_lossless(backend: tokenizers.Tokenizer) -> None:
@@ -68,5 +70,8 @@ def byte_tokenizer(bos: bool, positions: int | None) -> Tokenizer:
     def offsets(text: str) -> Offsets:
         return [(number, number + 1) for number, character in enumerate(text) for _ in character.encode()]
 
+    def symbol(number: int) -> str | None:
+        return f"<0x{number - RESERVED:02X}>" if number >= RESERVED else None
+
     special = frozenset(range(RESERVED))
-    return Tokenizer(encode, 1 if bos else None, special, 256 + RESERVED, decode, positions, offsets)
+    return Tokenizer(encode, 1 if bos else None, special, 256 + RESERVED, decode, positions, offsets, symbol)

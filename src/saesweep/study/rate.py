@@ -1,0 +1,51 @@
+"""People rate latents: does what a latent is active on have one meaning?
+
+    python -m saesweep.study.rate outputs/NAME --raters r1,r2
+
+serves a page for each rater on this machine until Ctrl-C, and keeps every answer as it is given; --static writes one offline
+page per rater instead, whose answers come back as files.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from saesweep.study.people.plan import plan
+from saesweep.study.people.prepare import Rateable, prepare, write_pages
+from saesweep.study.people.server import RatingServer
+from saesweep.study.people.settings import RateSettings
+
+
+def run(
+    sweep: Path, found: Rateable, raters: Sequence[str], settings: RateSettings, static: bool = False, port: int = 0,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Say what the session can show, then write the pages, or serve them until Ctrl-C."""
+    session, pages = prepare(sweep / "study", found, raters, settings)
+    for sentence in plan(found.candidates, found.archs, len(session.raters), settings):
+        say(sentence)
+    if static:
+        for file in write_pages(session, pages):
+            say(f"{file}: send it to the rater; put the file of answers that comes back into {session.answers}")
+        return
+    server = RatingServer(session, pages, port)
+    for rater, url in server.urls().items():
+        say(f"{rater}: {url}")
+    say(f"Ctrl-C ends; answers are in {session.answers}, and the same command goes on with them")
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        say("")
+    finally:
+        server.server_close()
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """sweep, raters, static and port as typed."""
+    parser = argparse.ArgumentParser(prog="python -m saesweep.study.rate", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("sweep", type=Path, help="folder of a sweep with a finished study")
+    parser.add_argument("--raters", required=True, type=lambda text: text.split(","), help="their names, with commas between")
+    parser.add_argument("--static", action="store_true", help="write one offline page per rater, and serve nothing")
+    parser.add_argument("--port", type=int, default=0, help="of the server; any that is free by default")
+    return parser.parse_args(words)
