@@ -46,6 +46,23 @@ class OneOf:
         return {"enum": list(self.values)}
 
 
+class SomeOf:
+    """A list of known words, each at most once."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __contains__(self, value: Any) -> bool:
+        known = isinstance(value, list) and all(isinstance(one, str) and one in self.words for one in value)
+        return known and len({*value}) == len(value)
+
+    def __str__(self) -> str:
+        return f"a list, such as [{self.words[0]}], of {', '.join(self.words)}"
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"items": {"enum": list(self.words)}, "uniqueItems": True}
+
+
 class NotEmpty:
     def __contains__(self, value: str) -> bool:
         return bool(value.strip())

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from saesweep.config.ranges import CountOrAuto, OneOf, TargetL0, whole
 from saesweep.errors import UsageError, as_typed, fix
 
-GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger")  # the folders of conf/
+GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger", "explainer")  # the folders of conf/
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
 
 
