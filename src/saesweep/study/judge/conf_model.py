@@ -23,5 +23,5 @@ def conf_model(name: str) -> dict[str, Any]:
     model: Any = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
     check_model(model)
     if "synthetic" in model["source"]:
-        raise UsageError(f"explainer.model={name}: is a known dictionary, not a language model; choose another file of conf/model")
+        raise UsageError(f"explainer.model={name}: is a known dictionary, no language model; choose another file of conf/model")
     return model

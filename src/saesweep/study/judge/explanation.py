@@ -32,7 +32,7 @@ TITLES: dict[Group, str] = {
 
 def explanation_request(examples: LatentExamples) -> Request | None:
     """None where there is no window in which the latent is active."""
-    shown = {group: _shown(examples, group) for group in WINDOWS}
+    shown: dict[Group, Sequence[Window]] = {group: _shown(examples, group) for group in WINDOWS}
     if not shown["top"] and not shown["decile"]:
         return None
     marks = unused_marks(window.text for windows in shown.values() for window in windows)

@@ -14,7 +14,7 @@ from saesweep.study.judge.choice import probabilities
 from saesweep.study.judge.marks import DATA, fenced
 from saesweep.study.judge.messages import Answer, Failure, Request
 from saesweep.study.judge.tasks import ONE_WORD, Question, Reading, Task
-from saesweep.study.judge.windows import LatentExamples, enough
+from saesweep.study.judge.windows import ACTIVE_AND_SILENT, LatentExamples, enough
 
 ACTIVE = 4
 CHOICES = tuple(str(number) for number in range(1, ACTIVE + 2))
@@ -26,7 +26,7 @@ INSTRUCTIONS = (
 
 def ask(examples: LatentExamples, explanation: str | None, count: int, seed: int) -> list[Question]:
     """One question per silent window; the explanation is not used."""
-    active, silent = (enough(examples.test.get(group, ()), count) for group in ("decile", "random"))
+    active, silent = (enough(examples.test.get(group, ()), count) for group in ACTIVE_AND_SILENT)
     if len(active) < ACTIVE:
         return []
     draw = np.random.default_rng([seed, examples.latent])
@@ -47,7 +47,7 @@ def _request(texts: Sequence[str]) -> Request:
 def read(question: Question, answer: Answer | Failure) -> float | None:
     """The probability given to the intruder."""
     found = probabilities(answer, CHOICES)
-    return found and found[question.truth]
+    return None if found is None else found[question.truth]
 
 
 def score(readings: Sequence[Reading]) -> dict[str, float]:

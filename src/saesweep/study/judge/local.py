@@ -12,6 +12,7 @@ from saesweep.lm import models
 from saesweep.lm.models import LanguageModel
 from saesweep.study.judge.messages import Answer, Failure, Request
 
+
 class LocalModel:
     def __init__(self, settings: Mapping[str, Any], model: Mapping[str, Any], lm: LanguageModel | None = None) -> None:
         """model: a checked file of conf/model. lm: the same, where it is loaded already."""

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 Message = Mapping[str, str]  # role, content
 
@@ -30,6 +30,7 @@ class Failure(NamedTuple):
     reason: str
 
 
+@runtime_checkable
 class Model(Protocol):
     """A language model that answers requests."""
 

@@ -109,9 +109,9 @@ def _kind(error: Exception) -> str:
 def _client(openai: Any, settings: Mapping[str, Any]) -> Any:
     """Text for this machine takes no proxy, and no server can pass it on to another."""
     away = sends_text_to(settings)
-    key = os.environ.get(settings["key_variable"])
+    key = os.environ.get(variable := settings["key_variable"])
     if away and not key:
-        raise UsageError(f"explainer.key_variable={settings['key_variable']}: is not set in the environment; {away} needs a key")
+        raise UsageError(f"explainer.key_variable={variable}: set this environment variable to your key for {away}")
     http = openai.DefaultHttpxClient(trust_env=away is not None, follow_redirects=False)
     return openai.OpenAI(api_key=key or "none", base_url=settings["base_url"], max_retries=settings["retries"],
                          timeout=settings["timeout"], http_client=http)

@@ -20,7 +20,7 @@ from saesweep.study.judge.marks import DATA, fenced
 from saesweep.study.judge.messages import Answer, Failure, Request
 from saesweep.study.judge.metrics import pearson, spearman
 from saesweep.study.judge.tasks import Question, Reading, Task
-from saesweep.study.judge.windows import LatentExamples, Window, enough
+from saesweep.study.judge.windows import ACTIVE_AND_SILENT, LatentExamples, Window, enough
 
 OUT_PER_TOKEN = 6  # tokens of "31: 10" and the end of its line
 LINE = re.compile(r"^\s*(\d+)\s*[:.)\t]\s*(\d+(?:\.\d+)?)\s*$", re.MULTILINE)
@@ -33,11 +33,11 @@ INSTRUCTIONS = (
 
 
 def ask(examples: LatentExamples, explanation: str | None, count: int, seed: int) -> list[Question]:
-    active, silent = (enough(examples.test.get(group, ()), count) for group in ("decile", "random"))
+    active, silent = (enough(examples.test.get(group, ()), count) for group in ACTIVE_AND_SILENT)
     if not active or not silent:
         return []
     return [Question(group, window.values.tolist(), _request(window, explanation))
-            for group, windows in (("decile", active), ("random", silent)) for window in windows]
+            for group, windows in zip(ACTIVE_AND_SILENT, (active, silent), strict=True) for window in windows]
 
 
 def _request(window: Window, explanation: str | None) -> Request:

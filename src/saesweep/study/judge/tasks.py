@@ -16,7 +16,6 @@ from saesweep.study.judge.choice import probabilities
 from saesweep.study.judge.messages import Answer, Failure, Request
 from saesweep.study.judge.windows import LatentExamples
 
-
 YES_NO = ("yes", "no")
 ONE_WORD = 3  # tokens of an answer of one word
 
@@ -55,7 +54,7 @@ def scored(task: Task, questions: Sequence[Question], said: Sequence[Any]) -> di
 def read_yes(question: Question, answer: Answer | Failure) -> float | None:
     """P(yes)."""
     found = probabilities(answer, YES_NO)
-    return found and found["yes"]
+    return None if found is None else found["yes"]
 
 
 def truth_and_said(readings: Sequence[Reading]) -> tuple[Bool[np.ndarray, " n"], Float[np.ndarray, " n"]]:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 Group = Literal["top", "decile", "random", "same_token"]
 EXPLAIN: tuple[Group, ...] = ("top", "decile", "same_token")
 TEST: tuple[Group, ...] = ("decile", "random", "same_token")
+ACTIVE_AND_SILENT: tuple[Group, Group] = ("decile", "random")
 
 
 class Window(NamedTuple):
