@@ -13,6 +13,8 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from saesweep.study.judge.messages import Answer, Failure
+
 EXCERPT = re.compile(r"^=== (?:excerpt|tokens)\b.*? ([0-9a-f]{8})\n(.*?)\n=== end \1$", re.DOTALL | re.MULTILINE)
 DESCRIPTION = re.compile(r"=== description ([0-9a-f]{8})\n(.*?)\n=== end \1", re.DOTALL)
 
@@ -45,6 +47,14 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request, client_address):
         """The client has left a late answer: no traceback."""
+
+    def take(self, body, **headers):
+        """Note a request; what befalls it."""
+        with self.lock:
+            self.asked[json.dumps(body["messages"])] += 1
+            self.bodies.append(body)
+            self.headers.append(headers)
+            return self.faults.pop(0) if self.faults else None
 
     def answer(self, body):
         content = body["messages"][1]["content"]
@@ -90,6 +100,23 @@ def completion(text, logprobs, reason="stop"):
             "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
 
 
+class Direct:
+    """The model behind a server, without the way there; every fault is a failure, but for `unread`."""
+
+    def __init__(self, server, name):
+        self.server, self.name = server, name
+
+    def parameters(self, request):
+        return {"model": self.name}
+
+    def complete(self, requests):
+        for number, request in enumerate(requests):
+            body = {"messages": request.messages, "model": self.name}
+            fault = self.server.take(body)
+            text = "I would rather not" if fault == "unread" else self.server.answer(body)
+            yield number, Failure(fault) if fault not in ("", "unread", None) else Answer(text)
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -98,11 +125,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         server, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        fault = server.take(body, **{name.lower(): value for name, value in self.headers.items()})
         with server.lock:
-            fault = server.faults.pop(0) if server.faults else None
-            server.asked[json.dumps(body["messages"])] += 1
-            server.bodies.append(body)
-            server.headers.append({name.lower(): value for name, value in self.headers.items()})
             server.at_a_time += 1
             server.most_at_a_time = max(server.most_at_a_time, server.at_a_time)
         try:

@@ -1,10 +1,12 @@
 """Made-up latents for the tests of the judge: latent i fires on one word of its own, and on nothing else."""
+import json
 import random
 from pathlib import Path
 
 import numpy as np
 from omegaconf import OmegaConf
 
+from saesweep.study.judge.judge import judge
 from saesweep.study.judge.settings import check_explainer
 from saesweep.study.judge.windows import LatentExamples, Window
 
@@ -36,3 +38,20 @@ def settings(name: str = "openai", **more) -> dict:
     node = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")) | more
     check_explainer(node)
     return node
+
+
+def some(count=6, path="a", control=None):
+    return [latent(number, path, control) for number in range(count)]
+
+
+def judged(server, folder, examples, **more):
+    """The scores by the model at the server, with the files of the jobs and the cache in the folder."""
+    node = settings(**{"model": "standin", "base_url": server.url, "retries": 2, "give_up_after": 1000} | more)
+    jobs = {one.path: folder / one.path for one in examples}
+    for job in jobs.values():
+        job.mkdir(exist_ok=True)
+    return judge(examples, node, jobs=jobs, cache=folder / "cache/responses.sqlite", seed=0)
+
+
+def records(folder, name):
+    return [json.loads(line) for line in (folder / "a/study" / name).read_text().splitlines()]

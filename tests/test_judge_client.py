@@ -26,7 +26,7 @@ def key(monkeypatch):
 def client(server, **more):
     from saesweep.study.judge.openai_client import OpenAIModel
 
-    node = settings(**{"model": "standin", "base_url": server.url, "retries": 1, "timeout": 0.4, "give_up_after": 100} | more)
+    node = settings(**{"model": "standin", "base_url": server.url, "retries": 1, "timeout": 10, "give_up_after": 100} | more)
     return OpenAIModel(node, "standin", seed=0)
 
 
@@ -73,7 +73,7 @@ def test_an_answer_that_is_none_is_a_failure(fault, reason):
 def test_a_passing_fault_is_tried_again(fault):
     with Server() as server:
         server.faults = [fault]
-        assert answers(server)[0].text == "yes"
+        assert answers(server, timeout=0.4 if fault == "late" else 10)[0].text == "yes"
     assert len(server.bodies) == 2
 
 
@@ -84,7 +84,7 @@ def test_a_passing_fault_is_tried_again(fault):
 def test_a_lasting_fault_is_a_failure_that_repeats_nothing_of_the_server(fault, reason):
     with Server() as server:
         server.faults = [fault] * 2
-        assert answers(server) == [Failure(reason)]
+        assert answers(server, timeout=0.4 if fault == "late" else 10) == [Failure(reason)]
 
 
 def test_a_server_that_is_not_there_is_a_failure():

@@ -27,6 +27,7 @@ class ResponseCache:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(file, timeout=PATIENCE, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")  # safe from a kill of the process; a power cut may cost the last ones
         self._db.execute(TABLE)
 
     def get(self, key: str) -> Answer | None:
