@@ -30,7 +30,7 @@ class LocalModel:
         short = [n for n, ids in enumerate(prompts) if len(ids) + requests[n].max_out <= limit]
         yield from ((n, Failure("a prompt longer than the model's context")) for n in set(range(len(prompts))) - set(short))
         choosing = [n for n in short if requests[n].choices]
-        for batch in batches(choosing, [len(ids) for ids in prompts], self._settings["batch_tokens"]):
+        for batch in batches(choosing, [len(ids) for ids in prompts], self._settings["batch"]):
             logprobs = self._next_token([prompts[n] for n in batch])
             yield from ((n, self._chosen(row, requests[n].choices)) for n, row in zip(batch, logprobs, strict=True))
         yield from ((n, self._written(prompts[n], requests[n].max_out)) for n in short if not requests[n].choices)

@@ -59,7 +59,7 @@ class Endpoint(Judge):
 @dataclass
 class Local(Judge):
     device: Annotated[str, OneOf("cpu", "cuda")]
-    batch_tokens: Count
+    batch: Count
     template: Text
 
 
