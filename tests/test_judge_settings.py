@@ -48,9 +48,10 @@ def test_a_mistake_names_key_value_and_fix_and_shows_no_secret(more, message):
     assert SECRET not in str(error.value)
 
 
-@pytest.mark.parametrize("node, message", [({"name": "opnai"}, "explainer.name=opnai: must be none or rules or openai or local"),
-                                           ({"name": "rules", "model": "m"}, "explainer.model=m: there is no key"),
-                                           ({}, "explainer.name=null: must be text")])
+@pytest.mark.parametrize("node, message", [
+    ({"name": "opnai"}, "explainer.name=opnai: must be none or rules or openai or local"),
+    ({"name": "rules", "model": "m"}, "explainer.model=m: there is no key"), ({}, "explainer.name=null: must be text"),
+])
 def test_an_explainer_that_is_none_is_refused(node, message):
     with pytest.raises(UsageError, match=message):
         module.check_explainer(node)

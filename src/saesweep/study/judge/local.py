@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import transformers
 from jaxtyping import Float
 from torch import Tensor
 
@@ -69,15 +70,15 @@ class LocalModel:
 
     @torch.inference_mode()
     def _written(self, prompt: Sequence[int], max_out: int) -> Answer:
-        ids, past, written = torch.tensor([prompt], device=self._device), None, []
-        for _ in range(max_out):
-            out = self._lm.module(ids, past_key_values=past, use_cache=True)
-            past, number = out.past_key_values, int(out.logits[0, -1].argmax())
-            if number in self._lm.tokenizer.special:
-                return Answer(self._text(written))
-            written.append(number)
-            ids = torch.tensor([[number]], device=self._device)
-        return Answer(self._text(written), cut=True)
+        """Up to the first special token."""
+        special = sorted(self._lm.tokenizer.special)
+        how = transformers.GenerationConfig(
+            max_new_tokens=max_out, do_sample=False, use_cache=True, eos_token_id=special or None, pad_token_id=0)
+        ids = torch.tensor([prompt], device=self._device)
+        generate: Any = self._lm.module.generate
+        written = generate(ids, attention_mask=torch.ones_like(ids), generation_config=how)[0, len(prompt):].tolist()
+        kept = [number for number in written if number not in self._lm.tokenizer.special]
+        return Answer(self._text(kept), cut=len(kept) == max_out)
 
     def _text(self, ids: list[int]) -> str:
         assert self._lm.tokenizer.decode is not None
