@@ -11,7 +11,7 @@ from saesweep.study.judge import settings as settings_of
 from saesweep.study.judge.controls import controlled, shuffled
 from saesweep.study.judge.judge import columns, judge
 
-TASKS = ["detection", "fuzz", "simulate", "intruder"]
+TASKS = ["detection", "fuzz", "simulate", "intruder_lm"]
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def test_an_explainer_that_knows_the_rule_scores_near_one_and_its_controls_chanc
     assert list(found.columns) == columns(TASKS) and found["latent"].tolist() == list(range(6))
     assert found["explanation"].tolist() == [f"the token w{word}" for word in "abcdef"]
     assert set(found["explainer"]) == {"openai:standin"} == set(found["judge"])
-    for task in ("detection", "fuzz", "intruder"):
+    for task in ("detection", "fuzz", "intruder_lm"):
         assert (found[task] == 1).all()
     assert (found["detection_same_token"] == 1).all() and (found["simulate"] > 0.8).all()
     for task, chance in (("detection", 0.5), ("fuzz", 0.5), ("simulate", 0)):
@@ -77,9 +77,9 @@ def test_failed_and_unread_answers_are_missing_with_their_share_and_never_a_scor
 def test_a_latent_without_an_explanation_has_no_score_and_a_reason(tmp_path):
     with Server() as server:
         server.faults = ["no text"]
-        found = judged(server, tmp_path, some(2), concurrency=1, tasks=["detection", "intruder"], controls=0)
+        found = judged(server, tmp_path, some(2), concurrency=1, tasks=["detection", "intruder_lm"], controls=0)
     assert found["explanation_failed"].tolist() == [1, 0] and found["judge_reason"].tolist() == ["no explanation", ""]
-    assert np.isnan(found["detection"][0]) and found["detection"][1] == 1 and (found["intruder"] == 1).all()
+    assert np.isnan(found["detection"][0]) and found["detection"][1] == 1 and (found["intruder_lm"] == 1).all()
 
 
 def test_a_latent_with_too_few_windows_has_no_score_and_a_reason(tmp_path):

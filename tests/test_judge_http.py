@@ -14,7 +14,7 @@ from saesweep.errors import UsageError
 
 pytest.importorskip("openai")
 CANARY = "sk-canary0123456789abcdefCANARY"
-TASKS = ["detection", "fuzz", "simulate", "intruder"]
+TASKS = ["detection", "fuzz", "simulate", "intruder_lm"]
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def key(monkeypatch):
 def test_the_same_scores_come_over_http(tmp_path):
     with Server() as server:
         found = judged(server, tmp_path, some(2), tasks=TASKS, windows=4, controls=0)
-    assert (found[["detection", "fuzz", "intruder"]] == 1).all().all() and (found["simulate"] > 0.8).all()
+    assert (found[["detection", "fuzz", "intruder_lm"]] == 1).all().all() and (found["simulate"] > 0.8).all()
     said = {row["said"] for row in records(tmp_path, "answers.jsonl") if row["task"] == "detection"}
     assert {round(one, 2) for one in said} <= {0.09, 0.91, 0.9, 0.1}
 

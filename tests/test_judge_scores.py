@@ -65,7 +65,7 @@ def test_there_is_no_score_of_one_class_or_of_a_truth_that_does_not_vary():
 
 @pytest.mark.parametrize("task, expected", [
     ("detection", {"": 1, "_balanced": 1, "_same_token": 1, "_failed": 0}), ("fuzz", {"": 1, "_balanced": 1, "_failed": 0}),
-    ("intruder", {"": 1, "_failed": 0}),
+    ("intruder_lm", {"": 1, "_failed": 0}),
 ])
 def test_a_judge_that_knows_the_rule_scores_one(task, expected):
     assert score(task, standin()) == expected
@@ -84,7 +84,7 @@ def test_a_wrong_explanation_and_none_score_chance(task):
 
 def test_an_intruder_that_is_always_the_same_scores_chance():
     for number in "12345":
-        assert score("intruder", lambda _, number=number: Answer(number))[""] == 0.2
+        assert score("intruder_lm", lambda _, number=number: Answer(number))[""] == 0.2
 
 
 def test_answers_without_a_word_are_missing_and_no_score():
@@ -142,7 +142,7 @@ def test_groups_of_windows_are_not_padded():
     few = few._replace(test=few.test | {"random": few.test["random"][:4]})
     scores = score("detection", standin(), one=few)
     assert math.isnan(scores[""]) and scores["_same_token"] == 1
-    assert asked("simulate", "x", one=few) == [] == asked("intruder", None, one=few)
+    assert asked("simulate", "x", one=few) == [] == asked("intruder_lm", None, one=few)
     assert asked("detection", "x", one=few._replace(test=few.test | {"decile": few.test["decile"][:4]})) == []
 
 

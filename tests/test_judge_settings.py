@@ -6,6 +6,7 @@ from judged import CONF, settings
 
 from saesweep.errors import UsageError
 from saesweep.study.judge import settings as module
+from saesweep.study.judge.compose import explainer_settings
 from saesweep.study.judge.conf_model import conf_model
 from saesweep.study.judge.plan import plan, require_affordable
 from saesweep.study.judge.settings import EXPLAINERS, sends_text_to
@@ -57,6 +58,26 @@ def test_an_explainer_that_is_none_is_refused(node, message):
         module.check_explainer(node)
 
 
+def test_what_is_typed_takes_the_place_of_what_the_file_says():
+    node, others = explainer_settings(["tokens=3", "explainer=openai", "explainer.model=a/b", "explainer.tasks=[fuzz,simulate]",
+                                       "explainer.price.input=1", "explainer.base_url=http://127.0.0.1:8000/v1"])
+    assert others == ["tokens=3"] and node["tasks"] == ["fuzz", "simulate"] and node["price"] == {"input": 1, "output": None}
+    assert (node["name"], node["model"], node["base_url"]) == ("openai", "a/b", "http://127.0.0.1:8000/v1")
+    assert explainer_settings(["features=1"]) == ({"name": "none"}, ["features=1"])
+
+
+@pytest.mark.parametrize("words, message", [
+    (["explainer=opnai"], r"explainer=opnai: there is no conf/explainer/opnai.yaml; did you mean openai\?"),
+    (["explainer=x"], "choose one of none, rules, openai, local"),
+    (["explainer.model=m"], "explainer.model=m: is a setting of an explainer; choose one with explainer=openai"),
+    (["explainer=openai", "explainer.modl=m"], "there is no key explainer.modl; did you mean model"),
+    (["explainer=openai", "explainer.model=${x}"], r"explainer.model: .*; a setting is explainer.key=value"),
+])
+def test_a_mistake_on_the_command_line_is_named(words, message):
+    with pytest.raises(UsageError, match=message):
+        explainer_settings(words)
+
+
 def test_whole_numbers_may_be_written_as_floats():
     assert openai(max_requests=1e4)["max_requests"] == 10_000
 
@@ -91,7 +112,7 @@ def test_the_plan_counts_requests_of_every_kind():
     assert plan([1], openai(controls=0)).requests == 1 + 30
     assert plan([10], openai()).requests == 10 * 31 + 60
     assert plan([100, 3], openai(latents=10))[:2] == (13, 13 * 31 + (1 + 1) * 60)
-    everything = openai(tasks=["detection", "fuzz", "simulate", "intruder"], windows=25, controls=1)
+    everything = openai(tasks=["detection", "fuzz", "simulate", "intruder_lm"], windows=25, controls=1)
     assert plan([1], everything).requests == 1 + 75 + 50 + 50 + 25 + 2 * (75 + 50 + 50)
     assert plan([1], openai(explain="rules", controls=0)).requests == 30
     assert plan([7], settings("rules")).requests == 0 == plan([7], settings("none")).requests

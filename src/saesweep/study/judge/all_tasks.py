@@ -7,4 +7,4 @@ from saesweep.study.judge.intruder import INTRUDER
 from saesweep.study.judge.simulation import SIMULATION
 from saesweep.study.judge.tasks import Task
 
-TASKS: dict[str, Task] = {"detection": DETECTION, "fuzz": FUZZ, "simulate": SIMULATION, "intruder": INTRUDER}
+TASKS: dict[str, Task] = {"detection": DETECTION, "fuzz": FUZZ, "simulate": SIMULATION, "intruder_lm": INTRUDER}

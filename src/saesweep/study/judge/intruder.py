@@ -1,8 +1,8 @@
 """Intruder: of ACTIVE windows in which the latent fires and one in which it is silent, which is the odd one? No explanation.
 
-    intruder    probability given to the right one, by chance 1 / (ACTIVE + 1)
+    intruder_lm    probability given to the right one, by chance 1 / (ACTIVE + 1)
 
-The intruder's place is each one equally often, so an answer that is always the same scores chance (2507.08473).
+It has this name because `intruder` is the same with embeddings in place of a language model. The intruder's place is each one equally often, so an answer that is always the same scores chance (2507.08473).
 """
 from __future__ import annotations
 
