@@ -2,7 +2,8 @@
 
     intruder_lm    probability given to the right one, by chance 1 / (ACTIVE + 1)
 
-It has this name because `intruder` is the same with embeddings in place of a language model. The intruder's place is each one equally often, so an answer that is always the same scores chance (2507.08473).
+The score `intruder` is the same with embeddings in place of a language model. The intruder stands in each place equally often,
+so an answer that is always the same scores chance (2507.08473).
 """
 from __future__ import annotations
 
