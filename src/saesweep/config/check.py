@@ -32,7 +32,7 @@ def check(cfg: dict[str, Any]) -> None:
     for key in ("model", "site", "text", "arch"):
         check_name(f"{key}.name", cfg[key]["name"])
     _numbers(cfg)
-    _source(cfg["model"])
+    check_model(cfg["model"])
     _hook_point(cfg)
     _text(cfg["text"])
     _world(cfg["trainer"])
@@ -65,7 +65,7 @@ def _numbers(cfg: dict) -> None:
                          f"write evaluation.lm_tokens={held_out}, or raise evaluation.tokens")
 
 
-def _source(model: MutableMapping) -> None:
+def check_model(model: MutableMapping) -> None:
     """The model comes from one source, and has the keys of a model of that source."""
     typed_fields("model", model, input_schema.Model)
     source, kinds = model["source"], [kind for kind in input_schema.SOURCES if model["source"].get(kind) is not None]

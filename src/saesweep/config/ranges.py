@@ -30,6 +30,17 @@ class OneOf(Limits):
         super().__init__(is_one, " or ".join(map(str, values)), {"enum": list(values)})
 
 
+class SomeOf(Limits):
+    """A list of known words, each at most once."""
+
+    def __init__(self, *known: str) -> None:
+        def are_some(value: Any) -> bool:
+            return isinstance(value, list) and all(one in known for one in value) and len(set(value)) == len(value)
+
+        super().__init__(are_some, f"a list, such as [{known[0]}], of {', '.join(known)}",
+                         {"items": {"enum": list(known)}, "uniqueItems": True})
+
+
 def whole(value: Any) -> Any:
     """1e6, which YAML reads as a float, as the int that it is; any other value unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,42 @@
+"""`explainer=NAME explainer.KEY=VALUE ...` on the command line of a study: the file of conf/explainer with what is typed."""
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from saesweep.errors import UsageError
+from saesweep.runtime import program
+from saesweep.study.judge.settings import EXPLAINERS, check_explainer
+
+
+def explainer_settings(words: Sequence[str], default: str = "none") -> tuple[dict[str, Any], list[str]]:
+    """The checked settings of the explainer, and the words that are about something else. Raises UsageError."""
+    names = [word.partition("=")[2] for word in words if word.startswith("explainer=")]
+    mine = [word for word in words if word.startswith("explainer.")]
+    others = [word for word in words if not word.startswith(("explainer=", "explainer."))]
+    name = names[-1] if names else default
+    if name not in EXPLAINERS:
+        close = difflib.get_close_matches(name, EXPLAINERS, n=1)
+        fix = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(EXPLAINERS)}"
+        raise UsageError(f"explainer={name}: there is no conf/explainer/{name}.yaml; {fix}")
+    if mine and name == "none":
+        raise UsageError(f"{mine[0]}: is a setting of an explainer; choose one with explainer=openai or explainer=local")
+    node = _merged(name, mine)
+    check_explainer(node)
+    return node, others
+
+
+def _merged(name: str, words: Sequence[str]) -> dict[str, Any]:
+    file = OmegaConf.load(program.root() / "conf" / "explainer" / f"{name}.yaml")
+    try:
+        typed = OmegaConf.from_dotlist([word.removeprefix("explainer.") for word in words])
+        merged: Any = OmegaConf.to_container(OmegaConf.merge(file, typed), resolve=True)
+    except (OmegaConfBaseException, YAMLError) as error:
+        keys = ", ".join(word.partition("=")[0] for word in words)
+        raise UsageError(f"{keys}: {str(error).splitlines()[0]}; a setting is explainer.key=value") from None
+    return merged

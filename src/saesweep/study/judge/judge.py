@@ -1,0 +1,122 @@
+"""Explain latents by a language model and score the explanations: a row per latent, to be joined to the other scores.
+
+    path, control, latent        of the latent
+    explainer, judge             who explained and who answered the tasks; rules: found without a language model
+    explanation                  in words
+    <task>...                    the scores of the tasks, as their files define them
+    <task>_shuffled, <task>_none the same questions with another latent's explanation and with none, of a share of the latents
+    <task>_failed                share of the questions without a readable answer; explanation_failed: 1 without an explanation
+    judge_reason                 why a score is missing
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from saesweep.runtime.console import ProgressLine
+from saesweep.study.judge.all_tasks import TASKS
+from saesweep.study.judge.asking import Asker
+from saesweep.study.judge.cache import ResponseCache
+from saesweep.study.judge.conf_model import conf_model
+from saesweep.study.judge.controls import CONDITIONS
+from saesweep.study.judge.messages import Model
+from saesweep.study.judge.of_sae import OfSAE, Row, Session, of_sae
+from saesweep.study.judge.plan import plan, require_affordable
+from saesweep.study.judge.records import write_records
+from saesweep.study.judge.settings import has_model, require_sending_allowed
+from saesweep.study.judge.windows import LatentExamples
+
+KEY = ["path", "control", "latent"]
+
+
+def judge(
+    latents: Iterable[LatentExamples], settings: Mapping[str, Any], *, jobs: Mapping[str, Path], cache: Path, seed: int
+) -> pd.DataFrame:
+    """The scores of the first `explainer.latents` of each SAE and control.
+
+    latents: in their sampling order. settings: the checked node `explainer`. jobs: the folder of each path, in which the
+    explanations and answers are written. cache: the file of responses. Raises UsageError where it would cost too much, where
+    text may not be sent, and where the model does not answer.
+    """
+    several = _by_sae(latents)
+    if not has_model(settings):
+        return _without_model(several, settings)
+    require_sending_allowed(settings)
+    planned = plan([len(some) for some in several], settings)
+    require_affordable(planned, settings)
+    rows: list[Row] = []
+    with _session(settings, cache, seed, planned.requests) as session:
+        for path, of_path in groupby(several, key=lambda some: some[0].path):
+            found = [of_sae(some[: settings["latents"]], session) for some in of_path]
+            _write(jobs[path], found)
+            rows += [row for one in found for row in one.rows]
+    return pd.DataFrame(rows, columns=columns(settings["tasks"]))
+
+
+def columns(tasks: Sequence[str]) -> list[str]:
+    """Those of the result, in their order; of tasks that were not asked there are none."""
+    scores = [name for task in TASKS if task in tasks for name in _of_task(task)]
+    return [*KEY, "explainer", "judge", "explanation", "explanation_failed", *scores, "judge_reason"]
+
+
+def _of_task(task: str) -> list[str]:
+    suffixes = TASKS[task].suffixes
+    controls = [f"_{condition}" for condition in CONDITIONS] if TASKS[task].explained else []
+    return [task + suffix for suffix in (*suffixes, *controls, "_failed")]
+
+
+def _by_sae(latents: Iterable[LatentExamples]) -> list[list[LatentExamples]]:
+    """Those of a path next to each other, each in the order given."""
+    found: dict[tuple[str, str], list[LatentExamples]] = {}
+    for one in latents:
+        found.setdefault(one.sae, []).append(one)
+    return [found[sae] for sae in sorted(found)]
+
+
+def _without_model(several: Sequence[Sequence[LatentExamples]], settings: Mapping[str, Any]) -> pd.DataFrame:
+    rows = [{"path": one.path, "control": one.control, "latent": one.latent, "explainer": settings["name"],
+             "explanation": one.rule} for some in several for one in some]
+    return pd.DataFrame(rows, columns=[*KEY, "explainer", "explanation"] if settings["name"] == "rules" else KEY)
+
+
+@contextmanager
+def _session(settings: Mapping[str, Any], cache: Path, seed: int, most: int) -> Iterator[Session]:
+    responses, done, show = ResponseCache(cache), 0, ProgressLine()
+
+    def progress(answered: int) -> None:
+        nonlocal done
+        done += answered
+        show(f"explainer: {done:,} of at most {most:,} requests are answered")
+
+    def asker(model: Model) -> Asker:
+        return Asker(model, responses, settings["give_up_after"], progress)
+
+    judging = settings.get("judge") or settings["model"]
+    of_rules = settings["explain"] == "rules"
+    explains = "rules" if of_rules else f"{settings['name']}:{settings['model']}"
+    try:
+        judge_model = asker(model_of(settings, judging, seed))
+        explainer = judge_model if judging == settings["model"] else asker(model_of(settings, settings["model"], seed))
+        names = {"explainer": explains, "judge": f"{settings['name']}:{judging}"}
+        yield Session(settings, None if of_rules else explainer, judge_model, names, seed)
+    finally:
+        responses.close()
+
+
+def model_of(settings: Mapping[str, Any], name: str, seed: int) -> Model:
+    if settings["name"] == "local":
+        from saesweep.study.judge.local import LocalModel
+
+        return LocalModel(settings, conf_model(name))
+    from saesweep.study.judge.openai_client import OpenAIModel
+
+    return OpenAIModel(settings, name, seed)
+
+
+def _write(job: Path, found: Sequence[OfSAE]) -> None:
+    write_records(job, [row for one in found for row in one.explanations], [row for one in found for row in one.answers])

@@ -1,0 +1,117 @@
+"""A model behind a server with OpenAI's chat completions, through the package `openai`, which is imported late.
+
+It retries by itself: a lost connection, a timeout, 408, 409, 429 (Retry-After is obeyed) and 5xx. A parameter that the server
+refuses is left out from then on, and the log says so. The key is read from the environment and stands in no message, because
+failures are reported by their kind and status alone.
+"""
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+from saesweep.errors import UsageError
+from saesweep.study.judge.messages import Answer, Failure, Request
+from saesweep.study.judge.openai_answer import answer_of
+from saesweep.study.judge.rate import RateLimit
+from saesweep.study.judge.settings import require_sending_allowed, sends_text_to
+
+log = logging.getLogger(__name__)
+TOP_LOGPROBS = 5
+OPTIONAL = {  # parameters that some servers refuse: what is lost without them
+    "logprobs": "P(yes) is 0 or 1", "seed": "answers may differ from run to run", "temperature": "answers are drawn at random",
+    "max_tokens": "its place takes max_completion_tokens",
+}
+REFUSES = re.compile(r"support|unknown|unrecogni[sz]ed|unexpected|invalid param|not (permitted|allowed)|does not take")
+
+
+class OpenAIModel:
+    def __init__(self, settings: Mapping[str, Any], model: str, seed: int) -> None:
+        """Raises UsageError where text would be sent without leave, and without a key for a server that is elsewhere."""
+        require_sending_allowed(settings)
+        self._settings, self._name, self._seed = settings, model, seed
+        self._openai = importlib.import_module("openai")
+        self._client = _client(self._openai, settings)
+        self._rate = RateLimit(settings["requests_per_minute"])
+        self._refused: set[str] = set()
+        self._lock = threading.Lock()
+
+    def parameters(self, request: Request) -> dict[str, Any]:
+        wanted: dict[str, Any] = {"model": self._name, "temperature": 0, "seed": self._seed, "max_tokens": request.max_out}
+        if request.choices:
+            wanted |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        return wanted | ({"extra_body": dict(self._settings["body"])} if self._settings["body"] else {})
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer | Failure]]:
+        """As many at a time as explainer.concurrency says. Raises UsageError where the server accepts none of them."""
+        pool = ThreadPoolExecutor(self._settings["concurrency"])
+        try:
+            numbers = {pool.submit(self._one, request): number for number, request in enumerate(requests)}
+            for future in as_completed(numbers):
+                yield numbers[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _one(self, request: Request) -> Answer | Failure:
+        for _ in range(len(OPTIONAL) + 1):
+            self._rate.wait()
+            try:
+                completion = self._client.chat.completions.create(messages=request.messages, **self._accepted(request))
+            except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
+                if not self._leave_out(str(error)):
+                    return Failure(_kind(error))
+            except (self._openai.APIError, ValueError) as error:
+                self._stop_at_once(error)
+                return Failure(_kind(error))
+            else:
+                return answer_of(completion)
+        return Failure("a server that refuses all parameters")
+
+    def _accepted(self, request: Request) -> dict[str, Any]:
+        """The parameters without those that the server refused."""
+        with self._lock:
+            refused = set(self._refused)
+        wanted = self.parameters(request)
+        if "max_tokens" in refused:
+            wanted["max_completion_tokens"] = wanted["max_tokens"]
+        left_out = refused | ({"top_logprobs"} if "logprobs" in refused else set())
+        return {key: value for key, value in wanted.items() if key not in left_out}
+
+    def _leave_out(self, message: str) -> bool:
+        """Whether the server's refusal names a parameter that it can do without."""
+        named = {key for key in OPTIONAL if key in message} if REFUSES.search(message.lower()) else set()
+        with self._lock:
+            for key in sorted(named - self._refused):
+                log.warning("explainer.model=%s: the server refuses %s: %s", self._name, key, OPTIONAL[key])
+            self._refused |= named
+        return bool(named)
+
+    def _stop_at_once(self, error: Exception) -> None:
+        """What no other request would be spared."""
+        status, url = getattr(error, "status_code", None), self._settings["base_url"]
+        if status in (401, 403):
+            raise UsageError(f"explainer.key_variable={self._settings['key_variable']}: {url} does not accept the key in it "
+                             f"({status})") from None
+        if status == 404:
+            raise UsageError(f"explainer.model={self._name}: {url} has no such model, or no chat completions (404)") from None
+
+
+def _kind(error: Exception) -> str:
+    """The class and the status: a server's text may repeat the key."""
+    return " ".join([type(error).__name__, *filter(None, [str(getattr(error, "status_code", "") or "")])])
+
+
+def _client(openai: Any, settings: Mapping[str, Any]) -> Any:
+    """Text for this machine takes no proxy, and no server can pass it on to another."""
+    away = sends_text_to(settings)
+    key = os.environ.get(variable := settings["key_variable"])
+    if away and not key:
+        raise UsageError(f"explainer.key_variable={variable}: set this environment variable to your key for {away}")
+    http = openai.DefaultHttpxClient(trust_env=away is not None, follow_redirects=False)
+    return openai.OpenAI(api_key=key or "none", base_url=settings["base_url"], max_retries=settings["retries"],
+                         timeout=settings["timeout"], http_client=http)

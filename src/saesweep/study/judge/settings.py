@@ -1,0 +1,130 @@
+"""The keys of conf/explainer, with their types and ranges, and what they require of each other."""
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import re
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from saesweep.config.logger_keys import refuse_secrets
+from saesweep.config.ranges import Count, Index, NotNegative, OneOf, Positive, Share, SomeOf, Text
+from saesweep.config.walk import typed
+from saesweep.errors import UsageError, as_typed
+from saesweep.study.judge.all_tasks import TASKS
+
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # the name of an environment variable, which a key is not
+
+
+@dataclass
+class WithoutModel:
+    name: str
+
+
+@dataclass
+class Price:
+    input: NotNegative | None  # of a million tokens
+    output: NotNegative | None
+
+
+@dataclass
+class Judge:
+    name: str
+    model: Text | None
+    explain: Annotated[str, OneOf("model", "rules")]
+    tasks: Annotated[list, SomeOf(*TASKS)]
+    latents: Count
+    windows: Count
+    controls: Share
+    max_requests: Count
+    give_up_after: Count
+
+
+@dataclass
+class Endpoint(Judge):
+    judge: Text | None
+    base_url: Text
+    key_variable: str
+    send_text: bool
+    body: Mapping
+    concurrency: Count
+    requests_per_minute: Positive | None
+    retries: Index
+    timeout: Positive
+    price: Price
+
+
+@dataclass
+class Local(Judge):
+    device: Annotated[str, OneOf("cpu", "cuda")]
+    batch: Count
+    template: Text
+
+
+EXPLAINERS = {"none": WithoutModel, "rules": WithoutModel, "openai": Endpoint, "local": Local}
+
+
+def check_explainer(node: MutableMapping[str, Any]) -> None:
+    """Raise UsageError for the first setting that cannot work; whole numbers such as 1e4 become ints in place."""
+    typed("explainer.name", node.get("name"), Annotated[str, OneOf(*EXPLAINERS)])
+    _key_variable(node.get("key_variable"))
+    refuse_secrets("explainer", {key: value for key, value in node.items() if key != "key_variable"})
+    typed("explainer", node, EXPLAINERS[node["name"]])
+    if not has_model(node):
+        return
+    if node["model"] is None:
+        known = "a file of conf/model" if node["name"] == "local" else f"the name of a model at {node['base_url']}"
+        raise UsageError(f"explainer.model=null: write explainer.model=..., {known}")
+    if node["name"] == "local" and "{prompt}" not in node["template"]:
+        raise UsageError(f"explainer.template={node['template']}: must have {{prompt}} where the prompt stands")
+    if node["name"] == "openai":
+        host(node["base_url"])
+        _package()
+
+
+def _key_variable(value: Any) -> None:
+    """Its value is never shown, because it may be the key itself."""
+    if value is not None and not (isinstance(value, str) and VARIABLE.fullmatch(value)):
+        raise UsageError("explainer.key_variable: must be the name of an environment variable, such as OPENAI_API_KEY, that "
+                         "holds the key; the key itself stands in no setting")
+
+
+def _package() -> None:
+    if importlib.util.find_spec("openai") is None:
+        raise UsageError("explainer=openai: needs the package openai: pip install -e '.[study]' or pip install 'openai>=3,<4'")
+
+
+def has_model(node: Mapping[str, Any]) -> bool:
+    """Whether a language model explains or judges."""
+    return node["name"] in ("openai", "local")
+
+
+def host(base_url: str) -> str:
+    """The host that gets the text. Raises UsageError for an address that is not http:// or https://."""
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"explainer.base_url={base_url}: must be an address such as http://127.0.0.1:8000/v1")
+    return parts.hostname
+
+
+def sends_text_to(node: Mapping[str, Any]) -> str | None:
+    """The host to which text leaves this machine; None where it does not."""
+    if node["name"] != "openai" or _is_loopback(name := host(node["base_url"])):
+        return None
+    return name
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def require_sending_allowed(node: Mapping[str, Any]) -> None:
+    """Raise UsageError where text would leave this machine and nobody has agreed to it."""
+    if (name := sends_text_to(node)) and not node["send_text"]:
+        raise UsageError(f"explainer.send_text={as_typed(node['send_text'])}: held-out text would be sent to {name}; write "
+                         "explainer.send_text=true if it may be")
