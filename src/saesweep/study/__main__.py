@@ -44,9 +44,11 @@ def _study(sweeps: list[Path], given: list[str]) -> None:
     if found["plan"]:
         print(plan.plan(sweeps, found))
         return
-    if failed := run.run(sweeps, found):
-        sys.exit("\n".join([f"{len(failed)} failed; the same command tries again", *(f"  {one}: {error}"
-                                                                                     for one, error in failed.items())]))
+    failed, lines = run.run(sweeps, found)
+    print(*lines, sep="\n")
+    if failed:
+        again = [f"  {one}: {error}" for one, error in failed.items()]
+        sys.exit("\n".join([f"{len(failed)} failed; the same command tries again", *again]))
 
 
 @contextmanager

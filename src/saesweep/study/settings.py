@@ -29,6 +29,11 @@ class Study:
     min_fires: Count
     min_documents: Count
     dense_tokens: Index
+    labels: Annotated[str, OneOf("auto", "python", "text", "none")]
+    logits: bool
+    dense_probes: bool
+    draws: Count
+    delta: Positive
     controls: list
     forward_tokens: Count
     device: Annotated[str, OneOf("auto", "cpu", "cuda")]

@@ -31,6 +31,13 @@ class Rows:
     shares: list[Row] = field(default_factory=list)
     replicates: Replicates = field(default_factory=Replicates)
 
+    def extend(self, others: Rows) -> None:
+        """Add those of other SAEs."""
+        for name in ("scores", "saes", "labels", "shares"):
+            getattr(self, name).extend(getattr(others, name))
+        self.replicates.means |= others.replicates.means
+        self.replicates.documents |= others.replicates.documents
+
     def frames(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         """scores.csv, the scores of whole SAEs (path, control, score, uniform, and the shares), labels.csv, and the shares,
         as comparison/measured.py and comparison/summary.py take them."""
