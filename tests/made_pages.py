@@ -13,6 +13,7 @@ from study_halves import collected, text_half, words_tokenizer
 from saesweep.storage import study_tables, sweep_table
 from saesweep.study.comparison import measured, report, summary
 from saesweep.study.labels import HalfLabels, Labels
+from saesweep.study.pages.neighbours import neighbours
 from saesweep.study.pages.of_sae import Explanation, OfSAE
 from saesweep.study.scores.logits import Logits
 from saesweep.study.table import score
@@ -68,13 +69,18 @@ def made(saes=PLACES) -> Made:
 
 def _of_sae(sae, scores: pd.DataFrame) -> OfSAE:
     mine = scores.loc[(scores["path"] == sae.path) & scores["control"].isna()].reset_index(drop=True)
-    draw, n = np.random.default_rng(0), len(mine)
-    decoder = draw.normal(size=(LATENTS, D_IN)).astype(np.float32)
+    n = len(mine)
     words = np.tile(np.arange(10), (n, 1))
     values = np.tile(np.linspace(3, 1, 10), (n, 1))
     logits = Logits(np.zeros(n), np.zeros(n), words, words[:, ::-1].copy(), values, -values)
     return OfSAE(sae, mine, TOKENIZER, logits, {0: Explanation(f"the word self {EVIL}", "a model")},
-                 decoder / np.linalg.norm(decoder, axis=1, keepdims=True))
+                 neighbours(decoder(), mine["latent"].to_numpy(np.int64)), scale=2.0)
+
+
+def decoder() -> np.ndarray:
+    """Rows of length 1."""
+    rows = np.random.default_rng(0).normal(size=(LATENTS, D_IN))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def _table(saes) -> pd.DataFrame:

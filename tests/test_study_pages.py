@@ -1,4 +1,5 @@
 """The pages of a study: what they say, without a browser."""
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -73,7 +74,7 @@ def test_all_pages_are_written_and_every_link_leads_somewhere(study, folder):
 def test_headings_descend_one_level_at_a_time(folder):
     for file in folder.rglob("*.html"):
         levels = Parsed(file).headings
-        assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False)), file
+        assert levels[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels)), file
 
 
 def test_text_of_tokens_rules_and_explanations_is_never_markup(folder):
@@ -126,9 +127,8 @@ def test_same_token_contrasts_hold_the_token_and_no_activation(folder):
     assert "<u>" in part and "<mark" not in part
 
 
-def test_nearest_decoder_rows_are_those_of_largest_cosine(study, folder):
-    decoder = study.saes[0].decoder
-    cosine = decoder @ decoder[0]
+def test_nearest_decoder_rows_are_those_of_largest_cosine(folder):
+    cosine = made_pages.decoder() @ made_pages.decoder()[0]
     best = int(np.argsort(-cosine)[1])
     page = (folder / "features/topk/16/0.html").read_text()
     first = re.search(r'Nearest decoder rows, with their cosines"><li>(.*?)</li>', page)[1]
@@ -157,7 +157,7 @@ def test_study_html_says_the_verdicts_and_has_a_table_beside_each_figure(study, 
 def test_writing_again_removes_pages_of_latents_that_are_no_longer_scored(study, tmp_path):
     made = tables(tmp_path / "study", study)
     pages.write(study.saes, study.report, study.summary, made, command="x")
-    few = [sae._replace(scores=sae.scores.iloc[:2]) for sae in study.saes[:1]]
+    few = [sae._replace(scores=sae.scores.iloc[:2]) for sae in study.saes[:1]]  # the rows of other tables are the first ones
     pages.write(few, study.report, study.summary, made, command="x")
     assert len(list((made / "features").rglob("*.html"))) == 4 and not list(made.glob(".features*"))
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-import numpy as np
-
 from saesweep.storage import files, study_tables
 from saesweep.study.pages import facts
 from saesweep.study.pages.facts import Means
 from saesweep.study.pages.groups import examples
-from saesweep.study.pages.neighbours import neighbours
 from saesweep.study.pages.of_sae import OfSAE
 from saesweep.study.pages.template import fill, link
 from saesweep.study.pages.windows import Windows, activity
@@ -24,15 +21,14 @@ def latent_pages(sae: OfSAE, title: str, means: Means, windows: Windows, command
     latents, names = sae.latents, _scores(sae)
     pages, pieces = {latent: f"{latent}.html" for latent in latents}, Pieces(sae.tokenizer)
     order = sorted(latents)
-    near = None if sae.decoder is None else neighbours(sae.decoder, np.array(latents, np.int64))
     same = {"command": escape(command), "trained": escape(files.command(sae.collected.folder))}
     for row, found in enumerate(sae.scores.to_dict("records")):
         latent = latents[row]
         active = activity(sae.collected.test, latent)
         logits = "" if sae.logits is None else _section(
             "Logits", facts.logit_words(pieces, sae.logits.highest[row], sae.logits.lowest[row]))
-        nearest = "" if near is None else _section(
-            "Nearest decoder rows", facts.nearest(near[0][row], near[1][row], pages))
+        nearest = "" if sae.nearest is None else _section(
+            "Nearest decoder rows", facts.nearest(sae.nearest.latents[row], sae.nearest.cosines[row], pages))
         yield latent, fill(
             "latent.html", STYLES, "latent.js", f"Latent {latent} of {title}", heading=f"Latent {latent} of {escape(title)}",
             nav=_nav(up, title, order, order.index(latent)), about=_about(sae), rule=facts.rule(found),

@@ -1,16 +1,23 @@
 """The decoder rows that are most like a latent's: the NEAREST largest cosines."""
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Int64
 
-NEAREST, ROWS = 10, 64
+NEAREST, ROWS = 10, 64  # rows at a time: all cosines of a wide SAE are large
 
 
-def neighbours(
-    decoder: Float[np.ndarray, "d_sae d_in"], latents: Int64[np.ndarray, " n"]
-) -> tuple[Int64[np.ndarray, "n nearest"], Float[np.ndarray, "n nearest"]]:
-    """Of each latent those of other latents, largest first, with their cosines. decoder: rows of length 1."""
+class Neighbours(NamedTuple):
+    """Of some latents the other latents of largest cosine, largest first."""
+
+    latents: Int64[np.ndarray, "n nearest"]
+    cosines: Float[np.ndarray, "n nearest"]
+
+
+def neighbours(decoder: Float[np.ndarray, "d_sae d_in"], latents: Int64[np.ndarray, " n"]) -> Neighbours:
+    """decoder: rows of length 1."""
     found, cosines, count = [], [], min(NEAREST, len(decoder) - 1)
     for first in range(0, len(latents), ROWS):
         mine = latents[first : first + ROWS]
@@ -21,4 +28,4 @@ def neighbours(
         found.append(np.take_along_axis(some, order, 1))
         cosines.append(np.take_along_axis(like, found[-1], 1))
     empty = np.empty((0, count))
-    return np.concatenate([empty.astype(np.int64), *found]), np.concatenate([empty, *cosines])
+    return Neighbours(np.concatenate([empty.astype(np.int64), *found]), np.concatenate([empty, *cosines]))

@@ -4,12 +4,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.study.hits import Collected
+from saesweep.study.pages.neighbours import Neighbours
 from saesweep.study.scores.logits import Logits
 
 
@@ -24,7 +23,8 @@ class OfSAE(NamedTuple):
     tokenizer: Tokenizer
     logits: Logits | None = None  # a row per row of `scores`
     explanations: Mapping[int, Explanation] = {}  # by latent
-    decoder: Float[np.ndarray, "d_sae d_in"] | None = None  # rows of length 1
+    nearest: Neighbours | None = None  # a row per row of `scores`
+    scale: float = 1.0  # raw units per training unit
 
     @property
     def latents(self) -> list[int]:
