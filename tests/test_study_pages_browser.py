@@ -63,19 +63,30 @@ def test_latents_are_found_by_the_words_of_their_rules_and_explanations(window, 
     assert shown(window) == []
 
 
-def test_a_column_sorts_down_then_up_and_missing_numbers_stay_last(window, folder):
+def column(window, key: str) -> tuple[int, list[str]]:
+    """Number and texts of a column."""
+    at = window.run("return [...document.querySelectorAll('#latents thead th')].findIndex(head => head.dataset.key === "
+                    "arguments[0])", key)
+    return at, window.run("return [...document.querySelectorAll('#latents tbody tr')].map(row => "
+                          "row.cells[arguments[0]].textContent)", at)
+
+
+def test_a_column_sorts_down_then_up_by_keyboard(window, folder):
     window.open(folder / LATENTS)
-    at = window.run("return [...document.querySelectorAll('#latents thead th')].findIndex(h => h.dataset.key === 'frequency')")
-    button = window.all("#latents thead button")[at]
+    at, _ = column(window, "frequency")
     for direction, sign in (("descending", -1), ("ascending", 1)):
-        button.send_keys("\n")  # by keyboard
-        values = window.run("return [...document.querySelectorAll('#latents tbody tr')].map(r => +r.cells[arguments[0]].textContent)", at)
+        window.all("#latents thead button")[at].send_keys("\n")
+        values = [float(text) for text in column(window, "frequency")[1]]
         assert values == sorted(values, key=lambda value: sign * value) and len(values) == 10
         assert window.all("#latents thead th")[at].get_attribute("aria-sort") == direction
-    head = window.run("return [...document.querySelectorAll('#latents thead th')].findIndex(h => h.dataset.key === 'rule_recall')")
+
+
+def test_missing_numbers_stay_last_in_both_directions(window, folder):
+    window.open(folder / LATENTS)
+    at, _ = column(window, "rule_recall")
     for _ in range(2):
-        window.all("#latents thead button")[head].click()
-        texts = window.run("return [...document.querySelectorAll('#latents tbody tr')].map(r => r.cells[arguments[0]].textContent)", head)
+        window.all("#latents thead button")[at].click()
+        texts = column(window, "rule_recall")[1]
         missing = texts.count("-")
         assert missing and texts[-missing:] == ["-"] * missing
 
@@ -135,4 +146,4 @@ def test_the_page_of_the_sweep_links_to_the_latents_where_there_is_a_study(windo
     link = [a for a in window.all(".links a") if a.text == "Latents"]
     assert len(link) == 1 and link[0].get_attribute("href").endswith("/study/features/top%20k/16/index.html")
     window.run("document.querySelector('#numbers [data-sae=\"1\"]').click()")
-    assert [a.text for a in window.all(".links a")][0] == "Folder" and "Latents" not in window.one(".links").text
+    assert "Folder" in window.one(".links").text and "Latents" not in window.one(".links").text

@@ -48,10 +48,17 @@ def write(
         draft.rename(folder / FEATURES)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    scores = pd.concat([sae.scores for sae in saes]) if saes else pd.DataFrame(columns=pd.Index(study_tables.FEATURE))
-    made = study_page.html(report, summary, scores, folders, folder.resolve().parent.name, command)
+    made = study_page.html(report, summary, _scores(saes, summary), folders, folder.resolve().parent.name, command)
     atomic.write(folder / "study.html", made)
     return [folder / "study.html", folder / FEATURES / "index.html"]
+
+
+def _scores(saes: Sequence[OfSAE], summary: pd.DataFrame) -> pd.DataFrame:
+    """Of all SAEs, with the architectures as the comparison names them: of several sweeps with the sweep."""
+    if not saes:
+        return pd.DataFrame(columns=pd.Index(study_tables.FEATURE))
+    found, names = pd.concat([sae.scores for sae in saes]), dict(zip(summary["path"], summary["arch"], strict=True))
+    return found.assign(arch=[names.get(path, arch) for path, arch in zip(found["path"], found["arch"], strict=True)])
 
 
 def _features(

@@ -28,9 +28,9 @@ class Control(NamedTuple):
     high: float
 
 
-def controls(summary: pd.DataFrame, paths: Sequence[str], score: str, mean: str) -> list[Control]:
-    """Those of the SAEs at one hook point. An interval is known of the uniform mean alone."""
-    rows = summary.loc[summary["control"].notna() & summary["path"].isin(paths) & (summary["score"] == score)]
+def controls(summary: pd.DataFrame, score: str, mean: str) -> list[Control]:
+    """summary: of one hook point. An interval is known of the uniform mean alone."""
+    rows = summary.loc[summary["control"].notna() & (summary["score"] == score)]
     nan = float("nan")
     return [Control(row["control"], float(row["sparsity"]), float(row[mean]), *(
         (float(row["low"]), float(row["high"])) if mean == "uniform" else (nan, nan)))

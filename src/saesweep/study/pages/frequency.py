@@ -12,7 +12,7 @@ import pandas as pd
 from saesweep.report.page.tables import scrolling
 from saesweep.report.style import Style
 from saesweep.study.comparison.catalogue import score as about
-from saesweep.study.pages.axes import BOX, even_ticks, frame, mark, path, scale, span, svg
+from saesweep.study.pages.axes import BOX, Scale, even_ticks, frame, mark, path, scale, span, svg
 from saesweep.study.pages.facts import number
 
 BIN, DOTS, LEAST = 0.5, 1500, 3  # decades; dots drawn of an architecture; latents behind a mean that is drawn
@@ -58,13 +58,13 @@ def figure(scores: pd.DataFrame, name: str, styles: Mapping[str, Style]) -> str:
     return f"<figure>{drawn}<details><summary>Numbers</summary>{_table(found, words)}</details></figure>"
 
 
-def _dots(rows: pd.DataFrame, name: str, x, y) -> str:
+def _dots(rows: pd.DataFrame, name: str, x: Scale, y: Scale) -> str:
     shown = rows.iloc[:: -(-len(rows) // DOTS)]
     points = zip(np.log10(shown["frequency"].astype(float)), shown[name].astype(float), strict=True)
     return f'<path class="dots" aria-hidden="true" d="{"".join(f"M{x(f):.1f} {y(s):.1f}h0" for f, s in points)}"/>'
 
 
-def _means(found: Sequence[Bin], marker: str, x, y) -> str:
+def _means(found: Sequence[Bin], marker: str, x: Scale, y: Scale) -> str:
     shown = [one for one in found if one.latents >= LEAST]
     centres = [(x(one.start + BIN / 2), y(one.mean)) for one in shown]
     if not shown:

@@ -19,6 +19,10 @@ from saesweep.study.pages.template import fill, link
 
 STYLES = ("common.css", "study.css")
 Report = Mapping[str, Any]  # the content of study.json
+OF_CURVES = "Bands and bars: 95% intervals. A mark leads to the latents of its SAE."
+OF_FREQUENCY = ("A dot is a latent; a mark is the mean of half a decade of frequency with its 95% interval over latents, where "
+                "there are three or more.")
+OTHERS = "Other scores, which describe and are not corrected for their number"
 VERDICTS = ("a", "b", "L0", "value of a", "value of b", "difference", "low", "high", "verdict")
 
 
@@ -30,8 +34,8 @@ def html(
     styles = arch_styles(archs)
     places = "".join(_place(report, place, summary, scores, folders, styles) for place in report["places"])
     scope = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences.scope(report))
-    return fill("study.html", STYLES, "study.js", f"{name}: interpretability", heading=f"{escape(name)}: interpretability",
-                colours=colours(styles), scope=scope, places=places or "<p>No SAE has a score.</p>",
+    return fill("study.html", STYLES, None, f"{name}: interpretability", more_css=colours(styles),
+                heading=f"{escape(name)}: interpretability", scope=scope, places=places or "<p>No SAE has a score.</p>",
                 saes=saes_table(summary, folders, list(report["primary"])), command=escape(command))
 
 
@@ -39,30 +43,37 @@ def _place(
     report: Report, place: Mapping[str, Any], summary: pd.DataFrame, scores: pd.DataFrame, folders: Mapping[str, str],
     styles: Mapping[str, Style],
 ) -> str:
-    paths = [path for path in dict.fromkeys(summary["path"]) if _at(path, place)]
-    links = _links(summary.loc[summary["path"].isin(paths)], folders)
-    several = len(report["places"]) > 1
-    heading = f"<h2>{escape('{model}, {site}, layer {layer}'.format(**place))}</h2>" if several else ""
-    figures = {primary: "".join(
-        curves.figure(block, curves.controls(summary, paths, block["score"], block["mean"]), styles, links)
-        for block in place["scores"] if block["primary"] == primary and (primary or block["mean"] == "uniform"))
-        for primary in (True, False)}
-    mine = scores.loc[scores["path"].isin(paths)]
-    by_frequency = "".join(frequency.figure(mine, name, styles) for name in report["primary"] if name in mine)
-    kinds = [kind for kind in curves.DASHES if kind in set(summary.loc[summary["path"].isin(paths), "control"])]
+    """One hook point; its name is said where there are several."""
+    mine = summary.loc[[_at(path, place) for path in summary["path"]]]
+    heading = escape("{model}, {site}, layer {layer}".format(**place)) if len(report["places"]) > 1 else "In words"
+    kinds = [kind for kind in curves.DASHES if kind in set(mine["control"])]
     differences = "".join(_verdicts(block) for block in place["scores"] if block["primary"])
-    return (
-        f"<section>{heading}{_answers(report, place)}</section>"
-        f"<section><h2>Scores against L0</h2>{legend(styles, {kind: curves.DASHES[kind] for kind in kinds})}"
-        f"<p>Bands and bars: 95% intervals. A mark leads to the latents of its SAE.</p>"
-        f'<div class="figures">{figures[True]}</div>'
-        + (f'<details><summary>Other scores, which describe</summary><div class="figures">{figures[False]}</div></details>'
-           if figures[False] else "")
-        + "</section>"
-        + (f"<section><h2>Scores by frequency</h2><p>A dot is a latent; a mark is the mean of half a decade, with its 95% "
-           f'interval over latents.</p><div class="figures">{by_frequency}</div></section>' if by_frequency else "")
-        + f"<section><h2>Differences at the same L0</h2>{differences}</section>"
-    )
+    by_frequency = "".join(frequency.figure(scores.loc[scores["path"].isin(mine["path"])], name, styles)
+                           for name in report["primary"] if name in scores)
+    others = _figures(place, mine, folders, styles, primary=False)
+    parts = {
+        heading: _answers(report, place),
+        "Scores against L0": f"{legend(styles, {kind: curves.DASHES[kind] for kind in kinds})}<p>{OF_CURVES}</p>"
+                             f"{_figures(place, mine, folders, styles, primary=True)}"
+                             + (f"<details><summary>{OTHERS}</summary>{others}</details>" if others else ""),
+        "Scores by frequency": f'<p>{OF_FREQUENCY}</p><div class="figures">{by_frequency}</div>' if by_frequency else "",
+        "Differences at the same L0": differences,
+    }
+    return "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in parts.items() if content)
+
+
+def _figures(
+    place: Mapping[str, Any], summary: pd.DataFrame, folders: Mapping[str, str], styles: Mapping[str, Style], primary: bool
+) -> str:
+    """The primary scores, or the uniform means of the others."""
+    links = _links(summary, folders)
+    blocks = [block for block in place["scores"] if block["primary"] == primary and (primary or block["mean"] == "uniform")]
+    if not primary:  # the other means of primary scores are in the table of SAEs
+        shown = {block["score"] for block in place["scores"] if block["primary"]}
+        blocks = [block for block in blocks if block["score"] not in shown]
+    figures = "".join(curves.figure(block, curves.controls(summary, block["score"], block["mean"]), styles, links)
+                      for block in blocks)
+    return f'<div class="figures">{figures}</div>' if figures else ""
 
 
 def _answers(report: Report, place: Mapping[str, Any]) -> str:

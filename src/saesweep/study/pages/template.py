@@ -16,23 +16,25 @@ def text(name: str) -> str:
     return files("saesweep.study.pages").joinpath(name).read_text(encoding="utf-8")
 
 
-@cache
-def _script(name: str) -> tuple[str, str]:
-    """A script and the digest by which the policy of the page allows it."""
+def _script(name: str | None) -> tuple[str, str]:
+    """The element of a script, and what the policy of the page allows."""
+    if name is None:
+        return "", "'none'"
     script = f'"use strict";\n{text(name)}'
-    return script, base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"<script>{script}</script>\n", f"'sha256-{digest}'"
 
 
 @cache
-def _template(name: str, styles: tuple[str, ...], script: str) -> Template:
-    made, digest = _script(script)
-    whole = text("page.html").replace("$css", "".join(map(text, styles))).replace("$digest", digest)
-    return Template(whole.replace("$js", made.replace("$", "$$")).replace("$body", text(name)))
+def _template(body: str, styles: tuple[str, ...], script: str | None) -> Template:
+    element, allowed = _script(script)
+    parts = {"css": "".join(map(text, styles)), "allowed": allowed, "script": element.replace("$", "$$"), "body": text(body)}
+    return Template(Template(text("page.html")).safe_substitute(parts))
 
 
-def fill(name: str, styles: Iterable[str], script: str, title: str, **parts: str) -> str:
-    """name: of the body's template. parts: HTML."""
-    return _template(name, tuple(styles), script).substitute(title=escape(title), **parts)
+def fill(body: str, styles: Iterable[str], script: str | None, title: str, more_css: str = "", **parts: str) -> str:
+    """body, styles, script: files of this package. parts: HTML, by the names in the body."""
+    return _template(body, tuple(styles), script).substitute(title=escape(title), more_css=more_css, **parts)
 
 
 def link(href: str, words: str) -> str:
