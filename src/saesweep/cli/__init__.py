@@ -11,6 +11,7 @@ from saesweep.runtime import program
 COMMANDS = {  # each is `main` of this module
     "train": ("saesweep.cli.train", "train one SAE, or with -m a sweep; saesweep train --help lists the settings"),
     "pareto": ("saesweep.report.pareto", "compare the SAEs of one or more sweeps: a table, figures and a page"),
+    "study": ("saesweep.study.__main__", "collect what the latents of finished SAEs fire on"),
     "dashboard": ("saesweep.report.dashboard", "save a W&B workspace for the runs of a project"),
     "join": ("saesweep.sweep.engines.join", "run this node's share of a sweep that another node has started"),
 }

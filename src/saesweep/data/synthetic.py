@@ -38,11 +38,18 @@ class SyntheticSource:
 
     def draw(self, count: int, random: torch.Generator) -> Float[Tensor, "count d_in"]:
         """`count` independent rows."""
+        return self.draw_with_features(count, random)[0]
+
+    def draw_with_features(
+        self, count: int, random: torch.Generator
+    ) -> tuple[Float[Tensor, "count d_in"], Float[Tensor, "count features"]]:
+        """`count` independent rows, and the a_i of each."""
         features, d_in = self.dictionary.shape
         strength = 0.5 + torch.rand(count, features, generator=random)
         active = torch.rand(count, features, generator=random) < self.probability
-        x = (active * strength) @ self.dictionary + self.noise * torch.randn(count, d_in, generator=random)
-        return x.to(self.device)
+        a = active * strength
+        x = a @ self.dictionary + self.noise * torch.randn(count, d_in, generator=random)
+        return x.to(self.device), a.to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         return {"number": self.number}

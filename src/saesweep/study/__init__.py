@@ -1,0 +1,4 @@
+"""Interpretability: what the latents of finished SAEs mean. `saesweep study FOLDER`; from Python
+
+    from saesweep.study.collect import collect, collected
+"""

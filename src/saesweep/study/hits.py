@@ -15,12 +15,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, UInt32
 
+from saesweep.study.keys import sampling_order
+
 HalfName = Literal["fit", "test"]
 HALVES: tuple[HalfName, HalfName] = ("fit", "test")
 TOP = 20  # strongest activations kept per latent
 SAMPLE = 100  # activations kept per latent as a uniform sample
 BINS = 128  # of the histogram: bin floor(4 log2 value) + 64, clipped
 BEFORE, AFTER = 23, 8  # tokens of a window around its own
+LEFT = 8  # a token with fewer tokens before it in its block is no example
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Half:
     histogram: UInt32[np.ndarray, "d_sae bins"]
     top: Examples  # the TOP largest, largest first; of equal values the lower position
     sample: Examples  # the SAMPLE of smallest key, smallest key first
-    hits: Hits  # on the whole half, of the latents that are first in the sampling order
+    hits: Hits  # on the whole half, of the latents that are first in the sampling order, and of the most frequent ones
     dense_hits: Hits  # of every latent, on the first `dense_tokens` tokens of the half
     dense_tokens: int
 
@@ -106,6 +109,13 @@ class Collected:
     control: str | None  # None for a trained SAE; random, residual, pca
     fit: Half
     test: Half
+    seed: int = 0  # of the study
+    sae: int = 0  # the number by which the latents of this SAE are drawn
+
+    @property
+    def order(self) -> np.ndarray:
+        """The latents by ascending key(seed, sae, latent): every prefix is a uniform sample, [d_sae]."""
+        return sampling_order(self.seed, self.sae, self.d_sae)
 
     @property
     def d_sae(self) -> int:

@@ -18,8 +18,17 @@ def mix(x: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
     return x ^ (x >> np.uint64(31))
 
 
+def of_latents(seed: int, latents: np.ndarray) -> UInt64[np.ndarray, "*shape"]:
+    """The part of the keys that no position changes: key(seed, i, p) = mix(of_latents(seed, i) + p)."""
+    first = mix(np.atleast_1d(np.uint64(seed)) + GOLDEN)
+    return mix(first ^ np.asarray(latents).astype(np.uint64))
+
+
 def keys(seed: int, latents: np.ndarray, positions: np.ndarray) -> UInt64[np.ndarray, "*shape"]:
     """The keys of pairs (latent, position), which are broadcast against each other."""
-    first = mix(np.atleast_1d(np.uint64(seed)) + GOLDEN)
-    of_latent = mix(first ^ np.asarray(latents).astype(np.uint64))
-    return mix(of_latent + np.asarray(positions).astype(np.uint64))
+    return mix(of_latents(seed, latents) + np.asarray(positions).astype(np.uint64))
+
+
+def sampling_order(seed: int, sae: int, count: int) -> np.ndarray:
+    """The latents 0 to count - 1 of an SAE by ascending key(seed, sae, latent): every prefix is a uniform sample."""
+    return np.argsort(keys(seed, np.array([sae]), np.arange(count)), kind="stable")

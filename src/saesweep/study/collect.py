@@ -1,0 +1,101 @@
+"""The first stage of a study: collect the activations of the SAEs of sweeps, and read them back."""
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from saesweep.config.settings import device_of
+from saesweep.data.resources import Resources
+from saesweep.errors import UsageError
+from saesweep.runtime import atomic, distributed
+from saesweep.study import arrays, hits_file, passes, record, subjects, text
+from saesweep.study.collector import Collector
+from saesweep.study.hits import Collected
+from saesweep.study.passes import Pass
+from saesweep.study.settings import CONTROLS
+from saesweep.study.subjects import FOLDER, HITS, Subject
+
+log = logging.getLogger(__name__)
+SETTINGS = "study.yaml"  # in <sweep>/study: the settings with which its SAEs were collected
+
+
+def needed(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resources) -> list[Pass]:
+    """The passes that are left. Raises UsageError for whatever cannot work; no weight is loaded."""
+    found = [one for sweep in dict.fromkeys(map(Path.resolve, sweeps)) for one in _of_sweep(sweep, settings)]
+    return passes.passes(found, settings, resources)
+
+
+def _of_sweep(sweep: Path, settings: Mapping[str, Any]) -> list[Subject]:
+    return subjects.of_sweep(sweep, settings["controls"], settings["seed"])
+
+
+def collect(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resources | None = None) -> dict[str, Exception]:
+    """Collect what is not collected yet. Returns what failed, by SAE. Raises UsageError before a weight is loaded.
+
+    Ranks that torch.distributed has started, and that see the same folders, share the work.
+    """
+    resources = resources or Resources()
+    made = needed(sweeps, settings, resources)
+    distributed.all_gather(None)  # all have looked before one writes
+    if distributed.rank() == 0:
+        for one in made:
+            passes.clear(one.replaced)
+            _write_text(one)
+        for sweep in {subject.sweep for one in made for subject in one.replaced}:
+            _drop_texts(sweep, {one.name for one in made})
+        for sweep in sweeps:
+            _write_settings(sweep, settings)
+    distributed.all_gather(None)
+    failed = dict[str, Exception]()
+    for one in made:
+        failed |= Collector(one.subjects, one.source, one.text, one.name, settings).run(device_of(one.job))
+    return failed
+
+
+def _write_text(one: Pass) -> None:
+    for sweep in dict.fromkeys(subject.sweep for subject in one.subjects):
+        arrays.write(text.file_of(sweep, one.name), text.content(one.text), {})
+
+
+def _drop_texts(sweep: Path, needed: set[str]) -> None:
+    """Remove the texts of what was replaced."""
+    read = {arrays.metadata(file)["text"] for file in sweep.rglob(f"{FOLDER}/**/{HITS}")} | needed
+    for file in (sweep / FOLDER).glob("text-*.safetensors"):
+        if file not in {text.file_of(sweep, name) for name in read}:
+            file.unlink()
+
+
+def _write_settings(sweep: Path, settings: Mapping[str, Any]) -> None:
+    (sweep / FOLDER).mkdir(exist_ok=True)
+    atomic.write(sweep / FOLDER / SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False))
+
+
+def collected(sweep: Path) -> list[Collected]:
+    """The SAEs of a sweep that are collected, and their controls; arrays are read from disk as they are used.
+
+    Raises UsageError where none is, where a file is damaged, or where an SAE was trained again since.
+    """
+    sweep = sweep.resolve()
+    if not (file := sweep / FOLDER / SETTINGS).is_file():
+        raise UsageError(f"{sweep}: its SAEs are not collected yet; run saesweep study {sweep}")
+    settings = yaml.safe_load(file.read_text())
+    found = [one for one in subjects.of_sweep(sweep, settings.get("controls", CONTROLS), settings["seed"])]
+    for one in (one for one in found if not one.file.is_file()):
+        log.warning("%s is not collected: the same command does it", one.label)
+    there = [one for one in found if one.file.is_file()]
+    headers = [arrays.metadata(one.file) for one in there]
+    pairs = list(zip(there, headers, strict=True))
+    record.refuse({one.label: lines for one, head in pairs if (lines := record.differences(head, one, settings, None))})
+    read = cache(lambda name: text.read(text.file_of(sweep, name)))
+    return [_collected(one, read(head["text"]), json.loads(head["settings"])["seed"]) for one, head in pairs]
+
+
+def _collected(one: Subject, halves: text.Text, seed: int) -> Collected:
+    found = hits_file.read(one.file, halves)
+    return Collected(one.path, one.job, one.config, one.metrics, one.control, found["fit"], found["test"], seed, one.number)

@@ -1,0 +1,166 @@
+"""One pass over the language model for all SAEs and controls of one or more sweeps.
+
+    held-out documents -> two halves -> portions -> activations at the hook points -> active latents -> what is kept of each
+
+Ranks take every other portion, and each SAE is written by one of them from what all have left in its folder.
+"""
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from saesweep.data.normalisation import require_finite
+from saesweep.errors import UsageError
+from saesweep.lm.hooks import HookPoint, Rows
+from saesweep.runtime import distributed, signals
+from saesweep.runtime.console import ProgressLine
+from saesweep.runtime.isolate import isolate_failures
+from saesweep.study import controls, hits_file
+from saesweep.study.accumulator import active
+from saesweep.study.activations import Activations
+from saesweep.study.hits import HalfName, TextHalf
+from saesweep.study.parts import Part, saved, state_folder
+from saesweep.study.record import header
+from saesweep.study.subjects import Subject
+from saesweep.study.text import Text, portions
+
+log = logging.getLogger(__name__)
+ELEMENTS = 1 << 26  # of the dense latents that are in memory at a time
+LISTED = 1 << 24  # entries of the lists of all SAEs in memory, about 16 bytes each, before they are saved
+
+
+class Collecting:
+    """A subject and its encoder."""
+
+    def __init__(self, part: Part, encoder: controls.Encoder, scale: float, left: set[int]) -> None:
+        self.part, self.encoder, self.scale, self.left = part, encoder, scale, left  # left: portions that nobody has read
+        self.rows = max(64, min(2048, ELEMENTS // part.subject.d_sae))
+        self.failed: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        """The others go on without it."""
+        log.error("%s: its activations cannot be collected: %s", self.part.subject.label, error,
+                  exc_info=not isinstance(error, UsageError))
+        self.failed = error
+
+    def add(
+        self, half: TextHalf, name: HalfName, x: Float[Tensor, "rows d_in"], positions: Int64[np.ndarray, " rows"]
+    ) -> None:
+        """Raw activations of a micro-batch, at these positions of a half. Raises UsageError where they are not finite."""
+        require_finite(x, self.part.subject.point)
+        state, documents = self.part.halves[name], half.document[positions]
+        ordinary = self.part.subject.statistics.ordinary(x)
+        counted = ordinary.cpu().numpy()
+        if not counted.all():
+            state.add_sinks(positions[~counted])
+            x, positions, documents = x[ordinary], positions[counted], documents[counted]
+        for first in range(0, len(x), self.rows):
+            some = slice(first, first + self.rows)
+            state.add(active(self.encoder.encode(x[some].float()), self.scale), positions[some], documents[some])
+
+
+class Collector:
+    """subjects: of one group. name: the digest of the text."""
+
+    def __init__(
+        self, subjects: Sequence[Subject], source: Activations, text: Text, name: str, settings: Mapping[str, Any]
+    ) -> None:
+        self.subjects, self.source, self.text, self.name, self.settings = subjects, source, text, name, settings
+        self.portions, self.line, self.saved_at = portions(text), ProgressLine(), time.monotonic()
+        self.members = list[Collecting]()
+        self.whole = True  # no portion is half read
+
+    @torch.no_grad()
+    def run(self, device: torch.device) -> dict[str, Exception]:
+        """Read what is left to read, and write each subject's file. Returns what made a subject fail, by its label."""
+        self.members = self._begin(device)
+        wanted = sorted(set[int]().union(*(member.left for member in self.members)))
+        mine = wanted[distributed.rank() :: distributed.world_size()]
+        try:
+            for count, number in enumerate(mine):
+                self._progress(mine, count)
+                with signals.deferred():  # a portion is read whole
+                    self.whole = False
+                    self._read(number)
+                    self.whole = True
+                if time.monotonic() - self.saved_at > 60 * self.settings["save_minutes"] or self._listed() > LISTED:
+                    self._save()
+        finally:
+            if self.whole:
+                self._save()
+        distributed.all_gather(None)  # all have saved
+        self._write()
+        return {member.part.subject.label: member.failed for member in self.members if member.failed}
+
+    def _begin(self, device: torch.device) -> list[Collecting]:
+        rank, world = distributed.rank(), distributed.world_size()
+        found = [saved(state_folder(subject)) for subject in self.subjects]
+        distributed.all_gather(None)  # all have looked before one writes
+        sample = self._sample() if any(subject.control for subject in self.subjects) else {}
+        members = []
+        for subject, parts in zip(self.subjects, found, strict=True):
+            x = sample.get(subject.point)
+            x = None if x is None else x[subject.statistics.ordinary(x)].float()
+            left = set(range(len(self.portions))) - {number for part in parts for number in part.done}
+            part = Part(subject, self.settings, parts[rank::world])
+            members.append(Collecting(part, *controls.encoder_of(subject, x, device), left))
+        return members
+
+    def _sample(self) -> Rows:
+        """The first activations of the fit half, on which controls are measured: whole micro-batches."""
+        parts = dict[HookPoint, list[Tensor]]()
+        fit = (portion for portion in self.portions if portion.half == "fit")
+        for rows in (rows for portion in fit for rows in self.source.rows(self.text["fit"], portion, self._points())):
+            for point, x in rows.items():
+                parts.setdefault(point, []).append(x)
+            if sum(map(len, parts[self._points()[0]])) >= controls.TOKENS:
+                break
+        return {point: torch.cat(found) for point, found in parts.items()}
+
+    def _points(self) -> list[HookPoint]:
+        return list(dict.fromkeys(subject.point for subject in self.subjects))
+
+    def _read(self, number: int) -> None:
+        """Add a portion to every member that lacks it."""
+        portion = self.portions[number]
+        half, members = self.text[portion.half], [m for m in self.members if number in m.left and not m.failed]
+        positions = portion.start + np.flatnonzero(half.ordinary[portion.start : portion.stop])
+        first = 0
+        for rows in self.source.rows(half, portion, self._points()):
+            count = len(next(iter(rows.values())))
+            for member in members:
+                with isolate_failures(member.fail):
+                    member.add(half, portion.half, rows[member.part.subject.point], positions[first : first + count])
+            first += count
+        assert first == len(positions), f"{first} activations of {len(positions)} tokens"
+        for member in members:
+            member.part.done.add(number)
+            member.part.unsaved += 1
+
+    def _progress(self, mine: Sequence[int], count: int) -> None:
+        read, whole = (sum(self.portions[i].stop - self.portions[i].start for i in some) for some in (mine[:count], mine))
+        self.line(f"collecting activations of {len(self.members)} SAEs and controls: {read:,} of {whole:,} tokens")
+
+    def _listed(self) -> int:
+        return sum(member.part.listed for member in self.members)
+
+    def _save(self) -> None:
+        for member in (member for member in self.members if not member.failed):
+            member.part.save(distributed.rank(), header(member.part.subject, self.settings, self.name))
+        self.saved_at = time.monotonic()
+
+    def _write(self) -> None:
+        """Of the subjects that all ranks have read to the end, this rank's share."""
+        for member in self.members[distributed.rank() :: distributed.world_size()]:
+            whole = hits_file.merged(member.part, self.settings)
+            if len(whole.done) == len(self.portions):
+                hits_file.write(whole, header(whole.subject, self.settings, self.name))
+                hits_file.remove_state(whole)
+        distributed.all_gather(None)

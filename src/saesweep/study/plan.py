@@ -1,0 +1,58 @@
+"""The plan of a study as text: what would be read, kept and needed. No weight is loaded."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from saesweep.data.resources import Resources
+from saesweep.storage import files
+from saesweep.study.accumulator import BYTES
+from saesweep.study.collect import needed
+from saesweep.study.collector import ELEMENTS, LISTED
+from saesweep.study.hits import HALVES
+from saesweep.study.passes import Pass
+
+GB = 1e9
+
+
+def plan(sweeps: Sequence[Path], settings: Mapping[str, Any]) -> str:
+    """Raises UsageError as the study itself does."""
+    made = needed(sweeps, settings, Resources())
+    if not made:
+        return "all SAEs and controls are collected"
+    return "\n\n".join(_describe(one) for one in made)
+
+
+def _describe(one: Pass) -> str:
+    saes = [subject for subject in one.subjects if subject.control is None]
+    text = [f"{half}: {len(one.text[half].documents):,} documents, {int(one.text[half].ordinary.sum()):,} tokens"
+            for half in HALVES]
+    lines = [
+        f"{one.job['model']['name']}: one pass for {len(saes)} SAEs and {len(one.subjects) - len(saes)} controls at "
+        f"{len({subject.point for subject in one.subjects})} hook points", *text,
+        f"memory: about {_memory(one) / GB:.2f} GB beside the language model; disk: {_state(one) / GB:.2f} GB, and 12 bytes "
+        "for each activation that is listed",
+        *(f"  {subject.label}" + (" (replaced)" if subject in one.replaced else "") for subject in one.subjects),
+    ]
+    return "\n".join([*lines[:3], *_time(one), *lines[3:]])
+
+
+def _state(one: Pass) -> int:
+    return sum(2 * BYTES * subject.d_sae for subject in one.subjects)
+
+
+def _memory(one: Pass) -> int:
+    """What is kept of each latent, the weights, the lists and the dense latents of a piece."""
+    weights = sum(8 * subject.d_sae * len(subject.statistics.mean) for subject in one.subjects)
+    return _state(one) + weights + 16 * LISTED + 3 * 4 * ELEMENTS
+
+
+def _time(one: Pass) -> list[str]:
+    """By the rate of the training, which read the same text and did more for each token."""
+    rates = [files.latest(subject.job).get("tokens_per_second") for subject in one.subjects]
+    known = [rate for rate in rates if rate]
+    if not known:
+        return []
+    tokens = sum(int(one.text[half].ordinary.sum()) for half in HALVES)
+    return [f"time: about {tokens / max(known) / 60:.1f} min, at the {max(known):,.0f} tokens per second of the training"]

@@ -1,0 +1,113 @@
+"""Whose activations are collected: the finished SAEs of a sweep, and the controls that they are compared with."""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saesweep.config.settings import Settings, has_lm, target
+from saesweep.data.normalisation import Statistics
+from saesweep.errors import UsageError
+from saesweep.lm.hooks import HookPoint, hook_point
+from saesweep.runtime.digests import sha256
+from saesweep.storage import checkpoints, files, sweep_table
+
+FOLDER, HITS = "study", "hits.safetensors"
+CONTROL = "control"  # below <sweep>/study
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An SAE, or a control like it; its weights are not loaded."""
+
+    sweep: Path
+    job: Path  # the SAE's folder; of a control, that of the SAE it is like
+    control: str | None
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    point: HookPoint
+    statistics: Statistics
+    d_sae: int
+    weights: str  # SHA-256 of the SAE's file; of a control, of what determines it
+    file: Path  # where its activations go
+
+    @property
+    def path(self) -> str:
+        return self.job.relative_to(self.sweep).as_posix()
+
+    @property
+    def label(self) -> str:
+        return f"{self.path} ({self.control})" if self.control else self.path
+
+    @property
+    def number(self) -> int:
+        """63 bits by which its latents are drawn."""
+        return int(self.weights[:16], 16) >> 1
+
+    @property
+    def l0(self) -> int:
+        """The target L0; of a fixed coefficient, the measured one."""
+        return target(self.config) or max(1, round(self.metrics["l0"]))
+
+
+def of_sweep(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
+    """The finished SAEs of a sweep and their controls. Raises UsageError where there are none."""
+    if not sweep.is_dir():
+        raise UsageError(f"{sweep} is not a folder: give the folder of a sweep, such as outputs/default")
+    sweep = sweep.resolve()
+    jobs = [job for job in sweep_table.jobs(sweep) if files.state(job) == "finished"]
+    if not jobs:
+        below = sorted(sweep.glob(f"**/{files.NUMBERS}"))
+        hint = f"; there are {len(below)} below it, in sweeps such as {below[0].parents[4]}" if below else ""
+        raise UsageError(f"{sweep} holds no finished SAE: give the folder of a sweep, such as outputs/default{hint}")
+    saes = [_sae(sweep, job) for job in jobs]
+    return [*saes, *_controls(saes, controls, seed)]
+
+
+def _sae(sweep: Path, job: Path) -> Subject:
+    config, metrics = files.settings(job), dict[str, Any](files.numbers(job))
+    try:
+        saved, weights = checkpoints.read(job / files.STATISTICS), sha256(job / files.WEIGHTS)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{error.filename or job}: cannot be read ({reason}); train this SAE again") from error
+    return Subject(
+        sweep, job, None, config, metrics, hook_point(config["model"], config["site"]["name"], config["layer"]),
+        Statistics.restored(saved.tensors, saved.state), int(metrics["d_sae"]), weights, job / FOLDER / HITS,
+    )
+
+
+def _controls(saes: Sequence[Subject], names: Sequence[str], seed: int) -> list[Subject]:
+    """One of each kind for each hook point and target L0, like the first SAE there; `random` also for each width."""
+    found: dict[Path, Subject] = {}
+    for sae in saes:
+        d_in = len(sae.statistics.mean)
+        for name in names:
+            d_sae = {"random": sae.d_sae, "residual": d_in, "pca": 2 * d_in}[name]
+            place = sae.sweep / FOLDER / CONTROL / Path(sae.path).parents[1] / str(sae.l0)
+            file = place / (f"random.{d_sae}" if name == "random" else name) / HITS
+            model = {key: sae.config["model"][key] for key in ("name", "source")}
+            what = [name, seed, model, str(sae.point), sae.l0, d_sae, sae.statistics.scale]
+            weights = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
+            found.setdefault(file, Subject(
+                sae.sweep, sae.job, name, sae.config, sae.metrics, sae.point, sae.statistics, d_sae, weights, file))
+    return list(found.values())
+
+
+def groups(subjects: Sequence[Subject]) -> list[list[Subject]]:
+    """Those that share a pass: of one language model, text and context, or of one known dictionary."""
+    by_key: dict[str, list[Subject]] = {}
+    for subject in subjects:
+        by_key.setdefault(json.dumps(reads(subject.config), sort_keys=True, default=str), []).append(subject)
+    return list(by_key.values())
+
+
+def reads(config: Settings) -> dict[str, Any]:
+    """What determines the tokens that a study reads, and their activations."""
+    if not has_lm(config):
+        return {"source": config["model"]["source"]}
+    model = {key: config["model"][key] for key in ("name", "source", "bos", "dtype")}
+    return {"model": model, **{key: config[key] for key in ("text", "context", "stream_seed")}}
