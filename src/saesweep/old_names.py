@@ -84,11 +84,22 @@ def attributes(package: str) -> Callable[[str], Any]:
     return find
 
 
+LATER = {"synthetic": {"parents": 0.0}}  # keys that came later, with the value that says what was done before they came
+
+
 def renewed(node: Any) -> Any:
-    """A config in which every `_target_` has its name of today, so that two ways to write one thing are equal."""
+    """A config in which every `_target_` has its name of today, without the keys of LATER that change nothing, so that two
+    ways to write one thing are equal."""
     if isinstance(node, Mapping):
-        return {key: current(value) if key == "_target_" else renewed(value) for key, value in node.items()}
+        found = {key: current(value) if key == "_target_" else renewed(value) for key, value in node.items()}
+        return {key: _without(value, LATER[key]) if key in LATER else value for key, value in found.items()}
     return [renewed(value) for value in node] if isinstance(node, list) else node
+
+
+def _without(node: Any, later: Mapping[str, Any]) -> Any:
+    if not isinstance(node, Mapping):
+        return node
+    return {key: value for key, value in node.items() if key not in later or value != later[key]}
 
 
 def current(target: Any) -> Any:

@@ -60,6 +60,7 @@ class Dictionary:
     spread: Annotated[float, Range(1)]
     noise: NotNegative
     seed: Index
+    parents: Annotated[float, Range(0, 0.5)] = 0.0  # a file of before this key has none
 
 
 @dataclass

@@ -8,6 +8,7 @@ import tokenizers
 
 from saesweep.errors import UsageError
 
+Offsets = list[tuple[int, int]]  # of each token the number of its first character, and of the first after it
 RESERVED = 3  # ids of the byte tokenizer that are not bytes: 0 padding, 1 BOS, 2 EOS
 
 
@@ -21,6 +22,7 @@ class Tokenizer:
     vocab_size: int
     decode: Callable[[list[int]], str] | None = None
     positions: int | None = None  # the longest context of the model, in tokens; None: no limit
+    offsets: Callable[[str], Offsets] | None = None  # the characters of each token of `encode`
     symbol: Callable[[int], str | None] | None = None  # a token as the vocabulary spells it, such as <0xE2> for a byte
 
 
@@ -40,9 +42,12 @@ def from_backend(
     def decode(ids: list[int]) -> str:
         return backend.decode(ids, skip_special_tokens=False)
 
+    def offsets(text: str) -> Offsets:
+        return backend.encode_batch([text], add_special_tokens=False)[0].offsets
+
     never_trained = frozenset([*special, *added])
     bos, size = bos if model["bos"] else None, backend.get_vocab_size()
-    return Tokenizer(encode, bos, never_trained, size, decode, positions, symbol=backend.id_to_token)
+    return Tokenizer(encode, bos, never_trained, size, decode, positions, offsets, backend.id_to_token)
 
 
 def _make_lossless(backend: tokenizers.Tokenizer) -> None:
@@ -62,7 +67,11 @@ def byte_tokenizer(bos: bool, positions: int | None) -> Tokenizer:
     def decode(ids: list[int]) -> str:
         return bytes(number - RESERVED for number in ids if number >= RESERVED).decode(errors="replace")
 
+    def offsets(text: str) -> Offsets:
+        return [(number, number + 1) for number, character in enumerate(text) for _ in character.encode()]
+
     def symbol(number: int) -> str | None:
         return f"<0x{number - RESERVED:02X}>" if number >= RESERVED else None
 
-    return Tokenizer(encode, 1 if bos else None, frozenset(range(RESERVED)), 256 + RESERVED, decode, positions, symbol=symbol)
+    special = frozenset(range(RESERVED))
+    return Tokenizer(encode, 1 if bos else None, special, 256 + RESERVED, decode, positions, offsets, symbol)

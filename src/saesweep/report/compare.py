@@ -68,17 +68,17 @@ def _block(
     rank = {mean["arch"]: i for i, mean in enumerate(means["means"])}
     curves.sort(key=lambda curve: rank.get(curve.arch, len(rank)))
     pairs = [(a, b) for i, a in enumerate(curves) for b in curves[i + 1 :]]
-    gaps = [gap for pair in pairs if _on_one_text(pair) for gap in _gaps(*pair, curves)]
-    apart = [[a.arch, b.arch] for a, b in pairs if not _on_one_text([a, b])]
+    gaps = [gap for pair in pairs if on_one_text(pair) for gap in _gaps(*pair, curves)]
+    apart = [[a.arch, b.arch] for a, b in pairs if not on_one_text([a, b])]
     return {"front": front, "curves": [curve.summary() for curve in curves], **means, "gaps": gaps, "on_other_text": apart}
 
 
-def _on_one_text(curves: Sequence[Curve]) -> bool:
+def on_one_text(curves: Sequence[Curve]) -> bool:
     """Unknown texts count as equal."""
     return len(frozenset().union(*(curve.texts for curve in curves))) <= 1
 
 
-def _shared_l0(curves: Sequence[Curve]) -> dict[float, float]:
+def shared_l0(curves: Sequence[Curve]) -> dict[float, float]:
     """The L0 at which one of the curves has a point, by label: first the targets that were met, then other measured L0.
 
     It is the geometric mean of the points at the label. Labels whose L0 are closer than half of MATCH are merged.
@@ -98,7 +98,7 @@ def _shared_l0(curves: Sequence[Curve]) -> dict[float, float]:
 def _gaps(a: Curve, b: Curve, curves: Sequence[Curve]) -> list[dict[str, Any]]:
     """One comparison per L0 at which one of the two has a point and both have a value."""
     gaps = []
-    for label, l0 in _shared_l0([a, b]).items():
+    for label, l0 in shared_l0([a, b]).items():
         value_a, value_b = a.value_at(l0), b.value_at(l0)
         if value_a is None or value_b is None:
             continue
@@ -120,7 +120,7 @@ def _borrowed(values: Mapping[str, CurveValue], curves: Sequence[Curve], l0: flo
         return None
     known = [BorrowedVariance(arch, value) for arch, value in values.items() if value.seeds > 1]
     if not known:
-        third = [curve for curve in curves if curve.arch not in values and _on_one_text([*curves[:2], curve])]
+        third = [curve for curve in curves if curve.arch not in values and on_one_text([*curves[:2], curve])]
         there = [(curve.arch, value) for curve in third if (value := curve.value_at(l0)) is not None]
         known = [BorrowedVariance(arch, value) for arch, value in there if value.measured is not None and value.seeds > 1]
     return max(known, key=lambda one: one.variance.value / max(abs(one.source.value), 1e-12) ** 2, default=None)
@@ -129,13 +129,13 @@ def _borrowed(values: Mapping[str, CurveValue], curves: Sequence[Curve], l0: flo
 def _means(curves: Sequence[Curve], reference: str | None) -> dict[str, Any]:
     """The mean of each curve over the L0 that all of them have, lowest first; of the curves on the most common text."""
     none = {"reference": None, "mean_over_l0": [], "means": []}
-    by_text = [[curve for curve in curves if _on_one_text([one, curve])] for one in curves]
+    by_text = [[curve for curve in curves if on_one_text([one, curve])] for one in curves]
     curves = max(by_text, key=len, default=[])
-    at_l0 = {l0: [curve.value_at(l0) for curve in curves] for l0 in sorted(_shared_l0(curves).values())}
+    at_l0 = {l0: [curve.value_at(l0) for curve in curves] for l0 in sorted(shared_l0(curves).values())}
     shared = {l0: [one for one in values if one] for l0, values in at_l0.items() if all(values)}
     if len(curves) < 2 or len(shared) < 2:
         return none
-    weights = _trapezoid(np.log(list(shared)))
+    weights = trapezoid(np.log(list(shared)))
     by_curve = zip(*shared.values(), strict=True)
     means = {curve.arch: weighted_mean(values, weights) for curve, values in zip(curves, by_curve, strict=True)}
     ranked = sorted(means, key=lambda arch: means[arch].value)
@@ -152,7 +152,7 @@ def _relative(means: Mapping[str, CurveValue], arch: str, reference: str) -> dic
     return compare_values(means[arch], means[reference], several[0] if len(several) == 1 else None)
 
 
-def _trapezoid(x: np.ndarray) -> list[float]:
+def trapezoid(x: np.ndarray) -> list[float]:
     """The weight of each point in the mean over x of a function that is linear between the points."""
     widths = np.diff(x) / (x[-1] - x[0])
     return ((np.append(widths, 0) + np.append(0, widths)) / 2).tolist()

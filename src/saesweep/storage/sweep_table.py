@@ -4,8 +4,8 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from saesweep.errors import UsageError
 from saesweep.runtime import atomic
-from saesweep.storage import files
+from saesweep.storage import files, study_tables
 
 NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
 SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
@@ -52,7 +52,7 @@ def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:
 
     The `sparsity` of an SAE with a fixed coefficient is NaN; these rows come last, by coefficient. `path` is relative to
     `base`, the first sweep if None. An architecture that is in several sweeps is named "topk (sweep)" and is a curve per
-    sweep. Raises UsageError if a folder does not exist.
+    sweep. Where there is a study its main scores follow. Raises UsageError if a folder does not exist.
     """
     base = Path(base or sweeps[0]).resolve()
     rows = [row | {"sweep": name} for sweep, name in sweep_names(sweeps).items() for row in _rows(sweep, base)]
@@ -63,7 +63,23 @@ def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:
     df["arch"] = df["arch"].where(~several, df["arch"] + " (" + df["sweep"] + ")")
     fixed = df["coefficient"].where(df["sparsity"].isna())
     df = df.assign(fixed=fixed).sort_values([*PLACE, "sparsity", "arch", "fixed", "seed"], kind="stable", ignore_index=True)
-    return df.assign(on_front=on_front(df, "fvu")).reindex(columns=COLUMNS)
+    df = df.assign(on_front=on_front(df, "fvu")).reindex(columns=COLUMNS)
+    return with_scores(df, dict.fromkeys([*(Path(sweep).resolve() for sweep in sweeps), base]), base)
+
+
+def with_scores(df: pd.DataFrame, folders: Iterable[Path], base: Path) -> pd.DataFrame:
+    """The table with the main scores of the studies in these folders as further columns; itself where there is no study.
+
+    base: what `path` is relative to. The first folder that has a score counts.
+    """
+    found = [(folder, scores) for folder in folders if len(scores := study_tables.main_scores(folder))]
+    if not found:
+        return df
+    at = [scores.set_axis([Path(os.path.relpath(folder / path, base)).as_posix() for path in scores.index])
+          for folder, scores in found]
+    scores = reduce(lambda first, other: first.combine_first(other), at)
+    order = [key for name in study_tables.MAIN for key in study_tables.columns_of(name) if key in scores]
+    return df.join(scores[order], on="path")
 
 
 def targets(df: pd.DataFrame) -> pd.Series:

@@ -1,0 +1,96 @@
+"""The tables of an interpretability study, in `study/` of a sweep: names of files and columns, reading, writing.
+
+    scores.csv              a row per feature: an SAE, a latent, its weight (1 / probability of being sampled) and its scores
+    summary.csv             a row per SAE and score: the means over its features, or the score of the whole SAE
+    labels.csv              a row per SAE and label: the latent that finds it best
+    replicates.safetensors  the means under drawn documents (study/comparison/replicates.py)
+    study.json              the comparison of the architectures
+
+`path` is the folder of the SAE relative to the sweep's, or to the folder that holds the study of several sweeps. `control`
+is empty for a trained SAE, else the name of what is measured in its place: random, residual, pca.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from saesweep.runtime import atomic
+
+FOLDER, SCORES, SUMMARY, LABELS = "study", "scores.csv", "summary.csv", "labels.csv"
+COMPARISON, REPLICATES = "study.json", "replicates.safetensors"
+SAE = ["path", "arch", "sparsity", "seed"]
+FEATURE = [*SAE, "latent", "control", "stratum", "weight", "frequency", "fires", "documents", "eligible"]  # before the scores
+WORDS = ["rule_words", "lookup_label", "uncertainty_label", "top_token", "reason"]  # of a feature, after its scores
+LABEL = [*SAE, "control", "label", "latent", "threshold", "precision", "recall", "f1", "f1_fit", "tokens"]
+SHARES = ["dead", "rare", "eligible"]  # of the latents
+MEANS = ["uniform", "by_frequency", "with_zeros"]
+SUMMARY_COLUMNS = [*SAE, "control", "score", *MEANS, "low", "high", "baseline", *SHARES, "insufficient", "failed"]
+MAIN = ["rule", "coverage", "lookup_token", "uncertainty", "probe_1", "absorption", "detection", "yes"]
+BASELINES = ["random", "residual", "pca"]  # the first control that was measured is the baseline
+
+
+def score_names(scores: pd.DataFrame) -> list[str]:
+    """The scores among the columns of scores.csv."""
+    return [key for key in scores.columns if key not in (*FEATURE, *WORDS)]
+
+
+def read(file: Path) -> pd.DataFrame:
+    """scores.csv or summary.csv; an empty `control` is None."""
+    df = pd.read_csv(file, dtype={"path": str, "control": object, "reason": object}, float_precision="round_trip")
+    return with_nones(df)
+
+
+def with_nones(df: pd.DataFrame) -> pd.DataFrame:
+    """An empty `control` or `reason` is None, not NaN."""
+    texts = [key for key in ("control", "reason") if key in df.columns]
+    return df.assign(**{key: df[key].astype(object).where(df[key].notna(), None) for key in texts})
+
+
+def write_scores(folder: Path, scores: pd.DataFrame) -> None:
+    """The columns FEATURE, then the scores, then the WORDS that there are."""
+    words = [key for key in WORDS if key in scores.columns or key == "reason"]
+    _write(folder / SCORES, scores, [*FEATURE, *score_names(scores), *words])
+
+
+def write_summary(folder: Path, summary: pd.DataFrame) -> None:
+    _write(folder / SUMMARY, summary, SUMMARY_COLUMNS)
+
+
+def write_labels(folder: Path, labels: pd.DataFrame) -> None:
+    _write(folder / LABELS, labels, LABEL)
+
+
+def _write(file: Path, df: pd.DataFrame, columns: Sequence[str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(file, df.reindex(columns=columns).to_csv(index=False))
+
+
+def main_scores(folder: Path) -> pd.DataFrame:
+    """Of the study in `folder` the scores MAIN, a row per SAE, by path; empty where there is no study.
+
+    Each score has the columns `rule` (mean over the features, or the score of the SAE), `rule_by_frequency` and
+    `rule_control` (the baseline), as far as they were measured.
+    """
+    if not (folder / FOLDER / SUMMARY).is_file():
+        return pd.DataFrame()
+    summary = read(folder / FOLDER / SUMMARY)
+    summary = summary.loc[summary["control"].isna() & summary["score"].isin(MAIN)]
+    columns = {}
+    for name in (name for name in MAIN if name in set(summary["score"])):
+        rows = summary.loc[summary["score"] == name].set_index("path")
+        columns |= {new: rows[old].astype(float) for new, old in columns_of(name).items() if rows[old].notna().any()}
+    return pd.DataFrame(columns)
+
+
+def columns_of(score: str) -> dict[str, str]:
+    """The columns of a main score, with those of summary.csv that they are."""
+    return {score: "uniform", f"{score}_by_frequency": "by_frequency", f"{score}_control": "baseline"}
+
+
+def wandb_keys(folder: Path, path: str) -> dict[str, float]:
+    """For the summary of one SAE's run in W&B: `study/rule`, `study/rule_by_frequency`, `study/rule_control`, and so on."""
+    found = main_scores(folder)
+    row = found.loc[path].dropna() if path in found.index else pd.Series(dtype=float)
+    return {f"study/{key}": float(value) for key, value in row.items()}

@@ -1,0 +1,98 @@
+"""Sums of the SAEs' numbers, each times a coefficient, with a 95% interval: differences, slopes and means are all of this kind.
+
+    estimate   the mean over seeds of  sum_i c_i number_i,   over the SAEs i of that seed
+
+What the interval is over (intervals.py joins the variances and gives the quantiles):
+
+    several seeds   Student's t over the seeds, which are paired: the sum is taken within each seed. This includes that
+                    each SAE's features are a sample
+    one seed        the features of each SAE: sum c_i^2 variance_i. It holds for these SAEs only
+    documents       the variance of the sum under draws of test documents that are the same for all SAEs
+
+There is no interval where neither seeds nor documents were varied, nor where an SAE of a single seed has too few features.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saesweep.report.intervals import Interval, Variance, combined, interval, seed_variance
+from saesweep.study.comparison.measured import Measured
+from saesweep.study.comparison.replicates import draws_variance
+
+Terms = Mapping[int, float]  # coefficient of each SAE
+Numbers = Sequence[Measured | None]
+
+
+class Contrast(NamedTuple):
+    estimate: float
+    interval: Interval | None
+    seeds: int
+    effective: float  # the fewest features that one of the SAEs stands on, over all seeds; inf: no features
+    varied: str | None  # `3 seeds and 85 documents`
+    by_documents: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        found = self.interval
+        return {"estimate": self.estimate, "low": found and found.low, "high": found and found.high, "p": found and found.p,
+                "varied": self.varied, "one_seed": self.seeds == 1, "seeds": self.seeds}
+
+
+def contrast(by_seed: Sequence[Terms], numbers: Numbers, error: float = 0.0) -> Contrast:
+    """by_seed: the coefficients of the SAEs of each seed. error: bound on a systematic error."""
+    values = [sum(c * _number(numbers, i).value for i, c in terms.items()) for terms in by_seed]
+    seeds = len(by_seed)
+    documents = _over_documents(by_seed, numbers)
+    if seeds > 1:
+        first = seed_variance(values)
+        first = Variance(first.value / seeds, first.df)
+    else:
+        first = _over_features(by_seed[0], numbers)
+    of_features = any(_number(numbers, i).features for i in by_seed[0])
+    known = [documents] if seeds == 1 and not of_features else [first, documents] if first is not None else []
+    found = interval(float(np.mean(values)), known, error)
+    return Contrast(float(np.mean(values)), found, seeds, _effective(by_seed, numbers),
+                    _varied(by_seed, numbers, documents) if found else None, documents is not None)
+
+
+def _number(numbers: Numbers, i: int) -> Measured:
+    number = numbers[i]
+    assert number is not None, "only SAEs that have the score are in a contrast"
+    return number
+
+
+def _over_features(terms: Terms, numbers: Numbers) -> Variance | None:
+    """None where one of the SAEs has too few features."""
+    each = [(c, _number(numbers, i)) for i, c in terms.items() if c]
+    if any(number.features and number.variance is None for _, number in each):
+        return None
+    return combined([Variance(c**2 * n.variance.value, n.variance.df) for c, n in each if n.variance is not None])
+
+
+def _over_documents(by_seed: Sequence[Terms], numbers: Numbers) -> Variance | None:
+    """None where an SAE has no draws, or draws of other documents."""
+    each = [(c / len(by_seed), _number(numbers, i)) for terms in by_seed for i, c in terms.items() if c]
+    if not each or any(len(n.draws) == 0 or not np.array_equal(n.documents, each[0][1].documents) for _, n in each):
+        return None
+    return draws_variance(np.sum([c * n.draws for c, n in each], axis=0), each[0][1].documents)
+
+
+def _effective(by_seed: Sequence[Terms], numbers: Numbers) -> float:
+    """SAEs with a small coefficient do not count, as for the seeds of a curve's value."""
+    fewest = []
+    for terms in by_seed:
+        largest = max(map(abs, terms.values()), default=0.0)
+        fewest.append(min((_number(numbers, i).effective for i, c in terms.items() if abs(c) > 0.1 * largest), default=0.0))
+    return sum(fewest)
+
+
+def _varied(by_seed: Sequence[Terms], numbers: Numbers, documents: Variance | None) -> str:
+    used = [_number(numbers, i) for terms in by_seed for i in terms]
+    parts = [f"{len(by_seed)} seeds"] if len(by_seed) > 1 else []
+    if len(by_seed) == 1 and (counts := sorted({n.features for n in used if n.features})):
+        parts.append(f"{counts[0]}{f' to {counts[-1]}' * (len(counts) > 1)} features of each SAE")
+    if documents is not None:
+        parts.append(f"{(used[0].documents > 0).sum()} documents")
+    return " and ".join(parts)

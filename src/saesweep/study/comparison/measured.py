@@ -1,0 +1,140 @@
+"""What is known of each SAE: its numbers with their variance over features and their value under each draw of documents."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray as Array
+
+from saesweep.report.intervals import Variance
+from saesweep.storage import study_tables
+from saesweep.study.comparison import means
+from saesweep.study.comparison.replicates import Replicates
+
+Key = tuple[str, str]  # name of the score, and of the mean
+
+
+class Measured(NamedTuple):
+    """One number of one SAE or control."""
+
+    value: float
+    features: int = 0  # that it is a mean over; 0: it is of the whole SAE
+    effective: float = math.inf  # number of features of equal weight that say as much
+    variance: Variance | None = None  # over features; None of too few
+    draws: Array = np.empty(0)  # the number under each draw of documents; empty where unknown
+    documents: Array = np.empty(0)  # weights of the documents
+
+    def scaled(self, factor: float) -> Measured:
+        variance = self.variance and Variance(self.variance.value * factor**2, self.variance.df)
+        return self._replace(value=self.value * factor, variance=variance, draws=self.draws * factor)
+
+
+def feature_mean(score: Array, weight: Array) -> Measured:
+    """The mean over features."""
+    count = int((np.isfinite(score) & (weight > 0)).sum())
+    return Measured(means.mean(score, weight), count, means.effective_count(score, weight), means.mean_variance(score, weight))
+
+
+@dataclass(frozen=True)
+class Study:
+    """The SAEs of a study, trained ones and controls; lists have an item per row of `saes`."""
+
+    saes: pd.DataFrame  # columns of sweep_table.table, and `control`: None of a trained SAE
+    features: list[pd.DataFrame]  # their eligible features, rows of scores.csv
+    scores: list[str]  # names of the scores of features
+    numbers: dict[Key, list[Measured | None]]  # None where an SAE does not have the score
+    texts: list[int]  # index of the test documents; -1: unknown
+
+    def per_feature(self, number: Callable[[Array, Array, Array], Measured | None], score: str) -> list[Measured | None]:
+        """A number of (score, weight, frequency) of the features of each SAE."""
+        return [number(*self.columns(i, score)) if len(rows) else None for i, rows in enumerate(self.features)]
+
+    def columns(self, i: int, score: str) -> tuple[Array, Array, Array]:
+        """Score, weight and frequency of the features of an SAE."""
+        score_, weight, frequency = self.features[i][[score, "weight", "frequency"]].to_numpy(float).T
+        return score_, weight, frequency
+
+
+def study(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, replicates: Replicates) -> Study:
+    """table: of sweep_table. scores, summary: as study_tables.read returns them; of `summary` the scores of whole SAEs and
+    the shares of latents are used."""
+    scores = scores.loc[scores["eligible"].astype(bool)]
+    saes = _saes(table, scores, summary)
+    keys = list(zip(saes["path"], saes["control"], strict=True))
+    by_sae = {key: rows for key, rows in scores.groupby(["path", scores["control"].astype(object).fillna("")], sort=False)}
+    features = [by_sae.get((path, control or ""), scores.iloc[:0]) for path, control in keys]
+    names = study_tables.score_names(scores)
+    documents = [replicates.documents.get(path, np.empty(0)) for path in saes["path"]]
+    found = Study(saes, features, names, {}, _texts(documents))
+    shares = _shares(saes, summary)
+    for name in names:
+        found.numbers.update(_of_features(found, name, replicates, documents, shares))
+    for name in dict.fromkeys(summary["score"]):
+        if name not in names:
+            each = zip(keys, documents, strict=True)
+            found.numbers[name, "uniform"] = [_of_sae(key, name, summary, replicates, own) for key, own in each]
+    return found
+
+
+def _saes(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """The finished SAEs that were measured, then their controls."""
+    measured = pd.concat([scores[["path", "control"]], summary[["path", "control"]]]).drop_duplicates()
+    finished = table.loc[np.isfinite(table["l0"].to_numpy(float)) & (table["l0"].to_numpy(float) > 0)]
+    known = measured.merge(finished, on="path", how="inner")
+    known = known.assign(control=known["control"].astype(object).where(known["control"].notna(), None))
+    order = {path: i for i, path in enumerate(finished["path"])}
+    known = known.assign(order=[order[path] for path in known["path"]], of_control=known["control"].notna())
+    return known.sort_values(["of_control", "order"], kind="stable", ignore_index=True).drop(columns=["order", "of_control"])
+
+
+def _texts(documents: Sequence[Array]) -> list[int]:
+    different = list[Array]()
+    for one in documents:
+        if len(one) and not any(np.array_equal(one, other) for other in different):
+            different.append(one)
+    return [next((k for k, other in enumerate(different) if np.array_equal(one, other)), -1) for one in documents]
+
+
+def _shares(saes: pd.DataFrame, summary: pd.DataFrame) -> Array:
+    """The share of eligible latents of each SAE; NaN where unknown."""
+    rows = summary.dropna(subset=["eligible"])
+    share = dict(zip(zip(rows["path"], rows["control"].astype(object).fillna(""), strict=True), rows["eligible"], strict=True))
+    keys = zip(saes["path"], saes["control"].astype(object).fillna(""), strict=True)
+    return np.array([share.get(key, math.nan) for key in keys])
+
+
+def _of_features(
+    study: Study, name: str, replicates: Replicates, documents: Sequence[Array], shares: Array
+) -> dict[Key, list[Measured | None]]:
+    """The means of one score."""
+    found: dict[Key, list[Measured | None]] = {(name, mean): [] for mean in study_tables.MEANS}
+    for i, (path, control) in enumerate(zip(study.saes["path"], study.saes["control"], strict=True)):
+        score, weight, frequency = study.columns(i, name)
+        if not np.isfinite(score).any():
+            for numbers in found.values():
+                numbers.append(None)
+            continue
+        each = {"uniform": feature_mean(score, weight), "by_frequency": feature_mean(score, weight * frequency)}
+        for mean, number in each.items():
+            rows = replicates.means.get((path, control or "", name, mean), np.empty(0))
+            found[name, mean].append(number._replace(draws=rows[1:], documents=documents[i]))
+        uniform = found[name, "uniform"][-1]
+        found[name, "with_zeros"].append(uniform.scaled(shares[i]) if uniform and math.isfinite(shares[i]) else None)
+    return found
+
+
+def _of_sae(
+    key: tuple[str, str | None], name: str, summary: pd.DataFrame, replicates: Replicates, documents: Array
+) -> Measured | None:
+    """A score of the whole SAE."""
+    path, control = key
+    same = summary["control"].isna() if control is None else summary["control"] == control
+    values = summary.loc[(summary["path"] == path) & same & (summary["score"] == name), "uniform"].to_numpy(float)
+    if not len(values) or not math.isfinite(values[0]):
+        return None
+    rows = replicates.means.get((path, control or "", name, "uniform"), np.empty(0))
+    return Measured(float(values[0]), draws=rows[1:], documents=documents)

@@ -1,0 +1,96 @@
+"""How a score depends on the frequency of a latent and on the L0 of the SAE; and what it is beside the controls.
+
+    per_tenfold    slope of the score on log10 f within an SAE (weighted least squares), the mean over an architecture's SAEs
+    frequent       mean of the eligible latents that fire on at least a tenth of the tokens, less that of the others
+    per_doubling   slope of the mean score on log2 L0 through an architecture's SAEs
+    over_control   mean score of the SAEs less that of their control
+"""
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray as Array
+
+from saesweep.report.intervals import combined, document_variance
+from saesweep.study.comparison.contrasts import Contrast, Numbers, Terms, contrast
+from saesweep.study.comparison.matched import summed
+from saesweep.study.comparison.means import effective_count
+from saesweep.study.comparison.measured import Measured, feature_mean
+
+FREQUENT = 0.1  # "high-frequency" in Rajamanoharan et al. 2024 (arXiv:2407.14435)
+
+
+def frequency_slope(score: Array, weight: Array, frequency: Array) -> Measured | None:
+    """Of one SAE; None where its features have one frequency."""
+    known = np.isfinite(score) & (weight > 0) & (frequency > 0)
+    s, w, x = score[known], weight[known], np.log10(frequency[known])
+    if len(s) < 3 or np.ptp(x) == 0:
+        return None
+    sums = np.array([w, w * x, w * s, w * x * x, w * x * s])
+    rows = _slope(np.column_stack([sums.sum(1), sums.sum(1)[:, None] - sums]))
+    return Measured(float(rows[0]), len(s), effective_count(s, w), document_variance(rows, w))
+
+
+def _slope(sums: Array) -> Array:
+    w, x, s, xx, xs = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (w * xs - x * s) / (w * xx - x * x)
+
+
+def frequent_gap(score: Array, weight: Array, frequency: Array) -> Measured | None:
+    """Of one SAE; None where one of the two groups is empty."""
+    often = frequency >= FREQUENT
+    one, other = feature_mean(score[often], weight[often]), feature_mean(score[~often], weight[~often])
+    if not one.features or not other.features:
+        return None
+    known = [v for v in (one.variance, other.variance) if v is not None]
+    variance = combined(known) if len(known) == 2 else None
+    return Measured(one.value - other.value, one.features + other.features, min(one.effective, other.effective), variance)
+
+
+def mean_over_saes(saes: pd.DataFrame, numbers: Numbers) -> Contrast | None:
+    """The mean of a number over an architecture's SAEs that have it, within each seed."""
+    by_seed = [{i: 1 / len(rows) for i in rows} for rows in _by_seed(saes, numbers)]
+    return contrast(by_seed, numbers) if by_seed else None
+
+
+def l0_slope(saes: pd.DataFrame, numbers: Numbers) -> Contrast | None:
+    """None where no seed has SAEs of two different L0."""
+    each = []
+    for rows in _by_seed(saes, numbers):
+        x = np.log2(saes.loc[rows, "l0"].to_numpy(float))
+        x = x - x.mean()
+        if np.ptp(x) > math.log2(1.15):
+            each.append(dict(zip(rows, (x / np.square(x).sum()).tolist(), strict=True)))
+    return contrast(each, numbers) if each else None
+
+
+def over_control(saes: pd.DataFrame, all_saes: pd.DataFrame, numbers: Numbers, control: str) -> Contrast | None:
+    """saes: of one architecture at one hook point. Each SAE less its own control, or the mean of those of the hook point."""
+    place = all_saes.loc[all_saes["control"] == control]
+    place = place.loc[[numbers[i] is not None for i in place.index]]
+    every: list[int] = place.index.tolist()
+    own = {path: [i] for path, i in zip(place["path"], every, strict=True)}
+    if place.empty:
+        return None
+    by_seed = []
+    for rows in _by_seed(saes, numbers):
+        each: list[Terms] = []
+        for i in rows:
+            beside = own.get(str(saes.at[i, "path"]), every)
+            each.append(summed([{i: 1.0}, {k: 1 / len(beside) for k in beside}], [1, -1]))
+        by_seed.append(summed(each, [1 / len(each)] * len(each)))
+    return contrast(by_seed, numbers) if by_seed else None
+
+
+def _by_seed(saes: pd.DataFrame, numbers: Numbers) -> list[list[Any]]:
+    """The rows that have the number, of each seed; only of the targets that all seeds have, so that seeds are alike."""
+    known = saes.loc[[numbers[i] is not None for i in saes.index]]
+    target = known["sparsity"].where(known["sparsity"].notna(), -known["coefficient"].astype(float))
+    seeds = known["seed"].nunique()
+    whole = target.groupby(target).transform("size") == seeds
+    kept = known.loc[whole] if whole.any() else known.loc[known["seed"] == known["seed"].min()]
+    return [rows.index.tolist() for _, rows in kept.groupby("seed")]

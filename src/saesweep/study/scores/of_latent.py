@@ -1,0 +1,70 @@
+"""All scores of one latent that need neither a language model nor embeddings."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from saesweep.lm.tokenizer import Tokenizer
+from saesweep.study.comparison import measures
+from saesweep.study.labels import name_of
+from saesweep.study.scores import lookup, moments, purity, rule, rule_words
+from saesweep.study.scores.ground import Ground
+from saesweep.study.scores.lookup import Sums
+
+DECILES = 10
+
+
+def _recall(tp: np.ndarray, fp: np.ndarray, tn: np.ndarray, fn: np.ndarray) -> np.ndarray:
+    """How often the latent fires where the rule holds."""
+    return measures.ratio(tp, tp + fp)
+
+
+# Scores that are functions of sums over tokens: which sums, and the function.
+MEASURES: dict[str, tuple[str, Callable[..., np.ndarray]]] = {
+    "rule": ("rule", measures.pearson), "rule_accuracy": ("firing", measures.balanced_accuracy),
+    "rule_recall": ("firing", _recall), "lookup_token": ("lookup_token", measures.pearson),
+    "lookup_class": ("lookup_class", measures.pearson), "uncertainty": ("uncertainty", moments.uncertainty),
+}
+
+
+class LatentScores(NamedTuple):
+    sums: dict[str, Sums]  # by document, of MEASURES
+    numbers: dict[str, float]  # the other scores
+    words: dict[str, str]
+
+
+def score(fit: Ground, test: Ground, latent: int, tokenizer: Tokenizer) -> LatentScores:
+    """Everything is chosen on fit and measured on test."""
+    a_fit, a_test = fit.activity(latent), test.activity(latent)
+    grown = rule.grow(fit, a_fit)
+    leaf = rule.leaf_of(grown, test.of)
+    sums: dict[str, Sums] = {"lookup_token": lookup.lookup_token(fit, test, a_fit, a_test)}
+    sums["rule"], sums["firing"] = rule.measure(grown, leaf, test, a_test)
+    top = purity.top_tokens(test.half, latent)
+    numbers = {key: float(value) for key, value in purity.purity(top)._asdict().items()}
+    numbers["score_gap"] = gap(test, latent, (leaf < len(grown.leaves)).astype(np.float64))
+    words = {"rule_words": rule_words.words(grown, fit.of, tokenizer), "top_token": name_of(tokenizer, _commonest(top))}
+    if fit.of.labels:
+        best, informed = lookup.best_class(fit, a_fit), lookup.best_informed(fit, a_fit)
+        sums["lookup_class"] = lookup.lookup_class(best, test, a_test)
+        sums["uncertainty"] = lookup.lookup_uncertainty(informed, test, a_test)
+        words |= {"lookup_label": fit.of.names[best], "uncertainty_label": fit.of.names[informed]}
+    return LatentScores(sums, numbers, words)
+
+
+def gap(test: Ground, latent: int, example: np.ndarray) -> float:
+    """The mean score of the examples of the highest decile of the uniform sample less that of the lowest (TM).
+
+    example: the score of each token as an example, [tokens]. NaN where there are fewer than a sample of ten.
+    """
+    values, positions = test.half.sample.values[latent], test.half.sample.positions[latent]
+    ranked = positions[positions >= 0][np.argsort(values[positions >= 0], kind="stable")]
+    tenth = len(ranked) // DECILES
+    return float(example[ranked[-tenth:]].mean() - example[ranked[:tenth]].mean()) if tenth else np.nan
+
+
+def _commonest(ids: np.ndarray) -> int:
+    found, counts = np.unique(ids, return_counts=True)
+    return int(found[counts.argmax()])
