@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +35,11 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def of_sweep(sweep: Path, rate: RateSettings) -> Rateable:
     """What a sweep that was collected has for people to rate."""
-    limits, asked = study_settings(), {"top": rate.top, "decile": rate.spread}
-    places = cache(Places)
+    everything, limits = collected(sweep), study_settings()
+    asked = {"top": rate.top, "decile": rate.spread}
+    places = {id(one.fit.text): Places(one.fit.text) for one in everything}
+    models = {one.config["model"]["name"]: one.config["model"] for one in everything}
+    texts = {name: Pieces(load_tokenizer(model)) for name, model in models.items()}
 
     def latents(one: Collected) -> list[int]:
         allowed = eligible(one, limits["min_fires"], limits["min_documents"])
@@ -45,12 +47,10 @@ def of_sweep(sweep: Path, rate: RateSettings) -> Rateable:
         return one.order[allowed[one.order] & kept].tolist()
 
     def examples(one: Collected, latent: int) -> Mapping[str, Sequence[int]]:
-        found = choose(places(one.fit.text), one.fit, latent, common_tokens(one.fit, latent), asked)
+        found = choose(places[id(one.fit.text)], one.fit, latent, common_tokens(one.fit, latent), asked)
         return {name: group.positions.tolist() for name, group in found.items()}
 
-    texts = {one.config["model"]["name"]: one for one in (everything := collected(sweep))}
-    pieces = {name: Pieces(load_tokenizer(one.config["model"])) for name, one in texts.items()}
-    return rateable(everything, latents, lambda one: pieces[one.config["model"]["name"]], examples)
+    return rateable(everything, latents, lambda one: texts[one.config["model"]["name"]], examples)
 
 
 def run(
