@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from saesweep.errors import exit_on_usage_error
 from saesweep.lm.models import load_tokenizer
-from saesweep.study.collect import collected
+from saesweep.study.collect import SETTINGS, collected
 from saesweep.study.examples import Places, choose, common_tokens
 from saesweep.study.hits import Collected
 from saesweep.study.people.plan import plan
@@ -24,7 +25,6 @@ from saesweep.study.people.server import RatingServer
 from saesweep.study.people.settings import RateSettings, settings
 from saesweep.study.pieces import Pieces
 from saesweep.study.sampling import eligible
-from saesweep.study.settings import settings as study_settings
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -35,7 +35,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def of_sweep(sweep: Path, rate: RateSettings) -> Rateable:
     """What a sweep that was collected has for people to rate."""
-    everything, limits = collected(sweep), study_settings()
+    everything = collected(sweep)
+    limits = yaml.safe_load((sweep / "study" / SETTINGS).read_text())
     asked = {"top": rate.top, "decile": rate.spread}
     places = {id(one.fit.text): Places(one.fit.text) for one in everything}
     models = {one.config["model"]["name"]: one.config["model"] for one in everything}
