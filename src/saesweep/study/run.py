@@ -13,7 +13,9 @@ from saesweep.data.resources import Resources
 from saesweep.runtime import distributed
 from saesweep.study.collect import collect
 from saesweep.study.comparison.sentences import lines
+from saesweep.study.judging import planned
 from saesweep.study.scoring import base_of, run_scores
+from saesweep.study.subjects import of_sweep
 
 
 class Result(NamedTuple):
@@ -24,6 +26,7 @@ class Result(NamedTuple):
 def run(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resources | None = None) -> Result:
     """All stages. Raises UsageError for a user's mistake, before a weight is loaded."""
     resources, _ = resources or Resources(), base_of(sweeps, settings["out"])
+    planned(sum(len(of_sweep(sweep, settings["controls"], settings["seed"])) for sweep in sweeps), settings)
     failed = collect(sweeps, settings, resources)
     if distributed.rank() != 0:
         return Result(failed, [])
