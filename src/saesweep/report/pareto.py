@@ -18,7 +18,7 @@ import pandas as pd
 from saesweep.errors import UsageError, exit_on_usage_error
 from saesweep.report import compare, figures, page, verdicts, wording
 from saesweep.runtime import atomic, program
-from saesweep.storage import sweep_table
+from saesweep.storage import study_tables, sweep_table
 from saesweep.storage.sweep_table import Details
 
 COLUMNS = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
@@ -43,7 +43,9 @@ def report(sweeps: Sequence[Path], out: Path | None = None, reference: str | Non
         raise UsageError(f"--reference {reference}: the sweep has {', '.join(sorted(set(df['arch']))) or 'no SAEs'}")
     folders = [Path(os.path.normpath(base / path)) for path in df["path"]]
     comparison = compare.compare(df, [sweep_table.documents(folder) for folder in folders], reference)
-    details = [sweep_table.details(folder) for folder in folders]
+    latents = study_tables.indexes_of_latents(base)
+    details = [sweep_table.details(folder)._replace(latents=latents.get(path))
+               for folder, path in zip(folders, df["path"], strict=True)]
     rows = list(zip(df.to_dict("records"), details, strict=True))
     comparison["failed"] = [{"path": row["path"], "reason": d.reason} for row, d in rows if row["state"] == "failed"]
     unfinished = df.loc[df["state"] == "unfinished"]

@@ -11,8 +11,8 @@ is empty for a trained SAE, else the name of what is measured in its place: rand
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
@@ -102,3 +102,24 @@ def wandb_keys(folder: Path, path: str) -> dict[str, float]:
     found = main_scores(folder)
     row = found.loc[path].dropna() if path in found.index else pd.Series(dtype=float)
     return {f"study/{key}": float(value) for key, value in row.items()}
+
+
+def folders_of_pages(paths: Iterable[str]) -> dict[str, str]:
+    """By path of an SAE the folder of its latents' pages, relative to the study's: features/<arch>/<sparsity>[.<seed>], and
+    with hook point, and model, before the architecture where the SAEs are at several."""
+    parts = {path: PurePosixPath(path).parts for path in dict.fromkeys(paths)}
+    count = 2 if len({one[:-2] for one in parts.values()}) < 2 else 4
+    clean = {path: [part for part in one if part != ".."] for path, one in parts.items()}
+    if len({tuple(one[-count:]) for one in clean.values()}) < len(clean):
+        count = max(map(len, clean.values()))
+    return {path: "/".join(["features", *one[-count:]]) for path, one in clean.items()}
+
+
+def indexes_of_latents(folder: Path) -> dict[str, str]:
+    """By path of an SAE the index of its latents' pages, relative to `folder`, where the study in it has written one."""
+    if not (file := folder / FOLDER / SUMMARY).is_file():
+        return {}
+    summary = read(file)
+    found = folders_of_pages(summary.loc[summary["control"].isna(), "path"])
+    pages = {path: f"{FOLDER}/{pages}/index.html" for path, pages in found.items()}
+    return {path: page for path, page in pages.items() if (folder / page).is_file()}

@@ -35,6 +35,7 @@ class Details(NamedTuple):
     rates: np.ndarray | None  # [d_sae], the firing rates of frequency.csv
     wandb: str | None  # URL of the W&B run; None if it was offline
     reason: str | None  # why the SAE failed
+    latents: str | None = None  # the index of its latents' pages, relative to the page; None without a study
 
 
 def write(

@@ -42,12 +42,13 @@ class Pieces:
         return self.known[number]
 
     def _shown(self, number: int) -> str:
-        text, symbol = self._text(number), (self.tokenizer.symbol or (lambda number: None))(number)
+        text, symbol = self.plain(number), (self.tokenizer.symbol or (lambda number: None))(number)
         if INCOMPLETE in text and symbol is not None:
             return _from_bytes(symbol)
         return shown(text or symbol or f"<{number}>")
 
-    def _text(self, number: int) -> str:
+    def plain(self, number: int) -> str:
+        """As it stands in a text; empty where the tokenizer does not decode."""
         if self.tokenizer.decode is None:
             return ""
         once, twice = (self.tokenizer.decode([number] * times) for times in (1, 2))

@@ -11,6 +11,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from saesweep.storage.sweep_table import PLACE, Details, targets
 
 MAX_ROWS = 60  # of a training curve
 SCRIPTS = ["figures.js", "panels.js", "detail.js", "page.js"]  # page.js last: it runs the page
+OF_STUDY = "latents.js"  # before page.js, where there is a study
 
 
 def html(df: pd.DataFrame, comparison: dict, details: list[Details], name: str) -> str:
@@ -35,10 +37,15 @@ def html(df: pd.DataFrame, comparison: dict, details: list[Details], name: str) 
         "without_results": tables.without_results(df, [d.reason for d in details]),
         "table": tables.table(df),
         "css": _file("page.css"),
-        "js": "".join(map(_file, SCRIPTS)),
+        "js": "".join(map(_file, _scripts(details))),
         "data": _json(_data(df, comparison, details)),
     }
     return Template(_file("page.html")).substitute(parts)
+
+
+def _scripts(details: list[Details]) -> list[str]:
+    of_study = [OF_STUDY] if any(detail.latents for detail in details) else []
+    return [*SCRIPTS[:-1], *of_study, SCRIPTS[-1]]
 
 
 def _file(name: str) -> str:
@@ -127,4 +134,6 @@ def _detail(detail: Details) -> dict[str, Any]:
         made["rates"] = {"counts": counts.tolist(), "never": int(never), "latents": len(detail.rates)}
     if detail.wandb and detail.wandb.startswith(("https://", "http://")):  # not javascript:
         made["wandb"] = detail.wandb
+    if detail.latents:
+        made["latents"] = quote(detail.latents)
     return made

@@ -15,6 +15,7 @@ _KNOWN = {
     "rule": Score("simulation by rules", 1),
     "rule_accuracy": Score("balanced accuracy of rules", 1),
     "rule_recall": Score("recall of rules", 1),
+    "rule_f1": Score("F1 of rules", 1),
     "lookup_token": Score("simulation by the token", 1),
     "lookup_class": Score("simulation by the label", 1),
     "uncertainty": Score("uncertainty coefficient", 1),

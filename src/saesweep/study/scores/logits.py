@@ -30,6 +30,8 @@ class Logits(NamedTuple):
     top10: Float[np.ndarray, " n"]
     highest: Int64[np.ndarray, "n top"]  # words whose logits it raises most, most first
     lowest: Int64[np.ndarray, "n top"]
+    highest_values: Float[np.ndarray, "n top"]  # their logits, less the mean over the words
+    lowest_values: Float[np.ndarray, "n top"]
 
 
 @torch.no_grad()
@@ -50,7 +52,8 @@ def logits(directions: Float[Tensor, "n d_model"], of: Unembedding, cells: int =
         worst.see(-found, number * step)
     kurtosis = fourth / words / (second / words).square().clamp(min=1e-300) - 3
     share = best.values.clamp(min=0).double().sum(1) / positive.clamp(min=1e-300)
-    return Logits(*(one.cpu().numpy() for one in (kurtosis, share, best.words, worst.words)))
+    return Logits(*(one.cpu().numpy() for one in (
+        kurtosis, share, best.words, worst.words, best.values, -worst.values)))
 
 
 class _Largest:

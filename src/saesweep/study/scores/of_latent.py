@@ -21,10 +21,15 @@ def _recall(tp: np.ndarray, fp: np.ndarray, tn: np.ndarray, fn: np.ndarray) -> n
     return measures.ratio(tp, tp + fp)
 
 
+def _f1(tp: np.ndarray, fp: np.ndarray, tn: np.ndarray, fn: np.ndarray) -> np.ndarray:
+    """Of firing, where a leaf of the rule holds."""
+    return measures.f1(tp, fp, fn)
+
+
 # Scores that are functions of sums over tokens: which sums, and the function.
 MEASURES: dict[str, tuple[str, Callable[..., np.ndarray]]] = {
     "rule": ("rule", measures.pearson), "rule_accuracy": ("firing", measures.balanced_accuracy),
-    "rule_recall": ("firing", _recall), "lookup_token": ("lookup_token", measures.pearson),
+    "rule_recall": ("firing", _recall), "rule_f1": ("firing", _f1), "lookup_token": ("lookup_token", measures.pearson),
     "lookup_class": ("lookup_class", measures.pearson), "uncertainty": ("uncertainty", moments.uncertainty),
 }
 

@@ -1,0 +1,1 @@
+"""The scored latents of a study in the formats of others."""

@@ -1,0 +1,178 @@
+"""The layout that a Neuronpedia server imports (its README, "local database"): files of JSON lines per SAE.
+
+    <model>/<layer>-<set>__<SAE>/release.jsonl  model.jsonl  sourceset.jsonl  source.jsonl
+    <model>/<layer>-<set>__<SAE>/{features,activations,explanations}/batch-<n>.jsonl.gz
+
+A set is the SAEs of a sweep at one site. Values are in raw units, as the saved SAE gives them. Of the examples the strongest
+20 are `binMin` -1, and five of each fifth of [0, maximum] have its bounds and its share of the activations.
+"""
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saesweep.runtime import atomic
+from saesweep.storage.files import job_name
+from saesweep.study.examples import PARTS, Places
+from saesweep.study.export import records
+from saesweep.study.export.records import record
+from saesweep.study.export.windows import Examples, Window, examples, interval_shares
+from saesweep.study.pages.histogram import value as bin_start
+from saesweep.study.pages.of_sae import OfSAE
+from saesweep.study.pieces import Pieces
+
+BATCH = 128  # latents of a file
+RULES = "saesweep_rules"  # name of the explainer that writes rules
+Row = dict[str, Any]
+
+
+class About(NamedTuple):
+    model: str | None  # its name at Neuronpedia; None: that of conf/model
+    creator: str
+    sweep: str
+    command: str
+
+
+def write(saes: Sequence[OfSAE], out: Path, about: About) -> list[Path]:
+    """The folders of the SAEs."""
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
+    return [_write(sae, out, about, now) for sae in saes]
+
+
+def _write(sae: OfSAE, out: Path, about: About, now: str) -> Path:
+    names = _Names.of(sae, about)
+    folder, common = out / names.model / names.source, {"creatorId": about.creator, "createdAt": now}
+    for file, row in _tables(sae, names, about, common).items():
+        atomic.write(folder / f"{file}.jsonl", _lines([row]))
+    for number, rows in enumerate(_batches(sae, names, common)):
+        for kind, found in rows.items():
+            atomic.write(folder / kind / f"batch-{number}.jsonl.gz", gzip.compress(_lines(found).encode(), mtime=0))
+    return folder
+
+
+class _Names(NamedTuple):
+    model: str
+    set: str
+    source: str
+
+    @staticmethod
+    def of(sae: OfSAE, about: About) -> _Names:
+        config = sae.collected.config
+        model = about.model or config["model"]["name"]
+        found = _plain(f"{config['site']['name']}-{about.sweep}")
+        coefficient = config["arch"].get("coefficient")
+        name = _plain(f"{sae.arch}-{job_name(config['sparsity'], coefficient, config['seed'])}")
+        return _Names(_plain(model), found, f"{config['layer']}-{found}__{name}")
+
+
+def _plain(text: str) -> str:
+    """For an address: letters, digits, dots and single hyphens."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+
+
+def _tables(sae: OfSAE, names: _Names, about: About, common: Mapping[str, str]) -> dict[str, Row]:
+    config, text = sae.collected.config, sae.collected.test.text
+    description = f"SAEs of the sweep {about.sweep}, trained with saesweep"
+    return {
+        "release": record(records.RELEASE, name=names.set, description=description, descriptionShort=description,
+                          creatorName=about.creator, creatorNameShort=about.creator, **common),
+        "model": record(records.MODEL, id=names.model, displayName=names.model, displayNameShort=names.model,
+                        updatedAt=common["createdAt"], owner="", **common),
+        "sourceset": record(records.SOURCE_SET, modelId=names.model, name=names.set, creatorName=about.creator,
+                            releaseName=names.set, description=description, **common),
+        "source": record(records.SOURCE, id=names.source, modelId=names.model, setName=names.set,
+                         num_prompts=int(text.block.max(initial=-1)) + 1, num_tokens_in_prompt=config.get("context"),
+                         dataset=(config.get("text") or {}).get("name"), notes=about.command, **common),
+    }
+
+
+def _batches(sae: OfSAE, names: _Names, common: Mapping[str, str]) -> Iterator[dict[str, list[Row]]]:
+    pieces, places = Pieces(sae.tokenizer), Places(sae.collected.test.text)
+    found = zip(range(len(sae.scores)), sae.scores.to_dict("records"), examples(sae, places, pieces), strict=True)
+    for batch in _batched(found):
+        rows: dict[str, list[Row]] = {"features": [], "activations": [], "explanations": []}
+        for number, row, example in batch:
+            about = {"modelId": names.model, "layer": names.source, "index": str(int(row["latent"]))}
+            rows["features"].append(_feature(sae, number, row, example.active.maximum, pieces, about | common))
+            rows["activations"] += _activations(sae, example, about | common)
+            rows["explanations"] += _explanations(sae, row, about, common)
+        yield rows
+
+
+def _batched(found: Iterator[Any]) -> Iterator[list[Any]]:
+    while batch := list(islice(found, BATCH)):
+        yield batch
+
+
+def _feature(sae: OfSAE, number: int, row: Mapping[Any, Any], maximum: float, pieces: Pieces, about: Row) -> Row:
+    latent, words = int(row["latent"]), {}
+    if sae.logits is not None:
+        for side, ids, values in (("pos", sae.logits.highest, sae.logits.highest_values),
+                                  ("neg", sae.logits.lowest, sae.logits.lowest_values)):
+            words[f"{side}_str"] = [pieces.plain(int(one)) or pieces[int(one)] for one in ids[number]]
+            words[f"{side}_values"] = _rounded(values[number])
+    if sae.nearest is not None:
+        words |= {"topkCosSimIndices": sae.nearest.latents[number].tolist(),
+                  "topkCosSimValues": _rounded(sae.nearest.cosines[number])}
+    counts = sae.collected.test.histogram[latent]
+    bins = np.flatnonzero(counts)
+    starts = [bin_start(int(one)) * sae.scale for one in bins]
+    return record(
+        records.FEATURE, maxActApprox=_short(maximum * sae.scale), frac_nonzero=float(row["frequency"]),
+        hookName=sae.collected.config["site"].get("hook_name", "").format(layer=sae.collected.config["layer"]) or None,
+        freq_hist_data_bar_values=_rounded(starts), freq_hist_data_bar_heights=_rounded(counts[bins]), **words, **about)
+
+
+def _activations(sae: OfSAE, found: Examples, about: Row) -> Iterator[Row]:
+    shares, step = interval_shares(found.active), found.active.maximum * sae.scale / PARTS["interval"]
+    for number, window in enumerate(found.windows):
+        bounds = (-1.0, _short(found.active.maximum * sae.scale), -1.0)
+        if window.group == "interval":
+            bounds = _short(window.part * step), _short((window.part + 1) * step), shares[window.part]
+        yield _activation(window, sae.scale, bounds, number, about)
+
+
+def _activation(window: Window, scale: float, bounds: tuple[float, float, float], number: int, about: Row) -> Row:
+    values = _rounded(np.array(window.values) * scale)
+    return record(
+        records.ACTIVATION, id=_id(about, "activation", number), tokens=window.tokens, values=values, maxValue=max(values),
+        maxValueTokenIndex=int(np.argmax(values)), minValue=min(values), binMin=bounds[0], binMax=bounds[1],
+        binContains=bounds[2], qualifyingTokenIndex=window.at, **about)
+
+
+def _explanations(sae: OfSAE, row: Mapping[Any, Any], about: Row, common: Mapping[str, str]) -> Iterator[Row]:
+    """That of a model, and the rule."""
+    said = sae.explanations.get(int(row["latent"]))
+    texts = [(said.text, "saesweep", said.model)] if said else []
+    if isinstance(row.get("rule_words"), str) and row["rule_words"]:
+        texts.append((row["rule_words"], RULES, RULES))
+    for number, (description, kind, model) in enumerate(texts):
+        yield record(records.EXPLANATION, id=_id(about, "explanation", number), description=description, typeName=kind,
+                     explanationModelName=model, authorId=common["creatorId"], createdAt=common["createdAt"], **about)
+
+
+def _id(about: Row, kind: str, number: int) -> str:
+    """25 characters that begin with c, the same whenever a row is written again."""
+    words = "/".join([about["modelId"], about["layer"], about["index"], kind, str(number)])
+    return "c" + hashlib.sha256(words.encode()).hexdigest()[:24]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [_short(value) for value in values]
+
+
+def _lines(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

@@ -1,0 +1,75 @@
+"""What a latent's page says beside its examples: rule, explanation, scores, density, logits, neighbours."""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from saesweep.report.page.tables import scrolling
+from saesweep.study.comparison import catalogue
+from saesweep.study.hits import Collected
+from saesweep.study.pages.groups import percent
+from saesweep.study.pages.histogram import histogram
+from saesweep.study.pages.of_sae import Explanation
+from saesweep.study.pages.template import link
+from saesweep.study.pieces import Pieces
+
+Means = Mapping[str, tuple[float, float]]  # by score: the mean of the SAE's latents, and that of the control
+Row = Mapping[str, Any]  # of scores.csv
+NO_RULE = "No rule of labels and tokens says when it fires."
+
+
+def number(value: Any) -> str:
+    """Three decimals; `-` for none, a whole number without decimals."""
+    if value is None or value != value:
+        return "-"
+    return str(int(value)) if isinstance(value, bool | np.bool_) else f"{value:.3f}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def rule(row: Row) -> str:
+    words = row.get("rule_words")
+    if not isinstance(words, str) or not words:
+        return f'<p class="rule">{NO_RULE}</p>'
+    names = {"rule": "r", "rule_f1": "F1", "rule_recall": "fires on {} of the tokens where the rule holds"}
+    parts = []
+    for key, name in names.items():
+        if (found := row.get(key)) is not None and not math.isnan(found):
+            parts.append(name.format(percent(found)) if "{}" in name else f"{name} {number(found)}")
+    return f'<p class="rule">{escape(words)}</p><p>{"; ".join(parts)}.</p>'
+
+
+def explanation(found: Explanation | None) -> str:
+    return "" if found is None else f"<blockquote>{escape(found.text)}</blockquote><p>Written by {escape(found.model)}.</p>"
+
+
+def scores(row: Row, names: list[str], means: Means) -> str:
+    """Each score beside the mean of the SAE's latents and of the control's."""
+    nan = math.nan, math.nan
+    rows = "".join(
+        f'<tr><th scope="row">{escape(catalogue.score(name).words)}</th><td>{number(row[name])}</td>'
+        f"{''.join(f'<td>{number(mean)}</td>' for mean in means.get(name, nan))}</tr>" for name in names)
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("score", "latent", "mean of the SAE", "mean of the control"))
+    return scrolling("Scores", head, rows)
+
+
+def density(sae: Collected, latent: int, row: Row) -> str:
+    words = (f"Active on {percent(float(row['frequency']))} of the tokens of the test half: {int(row['fires']):,} tokens in "
+             f"{int(row['documents']):,} of {len(sae.test.text.documents):,} documents.")
+    return f"<p>{words}</p>{histogram(sae.test.histogram[latent])}"
+
+
+def logit_words(pieces: Pieces, highest: np.ndarray, lowest: np.ndarray) -> str:
+    items = ((title, "".join(f"<li>{escape(pieces[int(one)])}</li>" for one in words))
+             for title, words in (("Raises", highest), ("Lowers", lowest)))
+    lists = (f'<div><h3>{title}</h3><ol class="words">{words}</ol></div>' for title, words in items)
+    return f'<div class="pair">{"".join(lists)}</div>'
+
+
+def nearest(latents: np.ndarray, cosines: np.ndarray, pages: Mapping[int, str]) -> str:
+    """pages: of the latents that have one."""
+    items = (f"<li>{link(pages[one], str(one)) if one in pages else one} <small>{cosine:z.2f}</small></li>"
+             for one, cosine in zip(latents.tolist(), cosines.tolist(), strict=True))
+    return f'<ol class="nearest" aria-label="Nearest decoder rows, with their cosines">{"".join(items)}</ol>'

@@ -1,0 +1,61 @@
+"""What the pages need of one trained SAE."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from saesweep.lm.tokenizer import Tokenizer
+from saesweep.study.hits import Collected
+from saesweep.study.pages.neighbours import Neighbours
+from saesweep.study.scores.logits import Logits
+
+
+class Explanation(NamedTuple):
+    text: str
+    model: str  # that wrote it
+
+
+class OfSAE(NamedTuple):
+    collected: Collected  # its path is that of scores.csv
+    scores: pd.DataFrame  # its rows of scores.csv
+    tokenizer: Tokenizer
+    logits: Logits | None = None  # a row per row of `scores`
+    explanations: Mapping[int, Explanation] = {}  # by latent
+    nearest: Neighbours | None = None  # a row per row of `scores`
+    scale: float = 1.0  # raw units per training unit
+
+    @property
+    def latents(self) -> list[int]:
+        """The scored latents, in the order of `scores`."""
+        return self.scores["latent"].astype(int).tolist()
+
+    @property
+    def arch(self) -> str:
+        return self.collected.config["arch"]["name"]
+
+    @property
+    def place(self) -> str:
+        """`gemma3_270m, resid, layer 9`."""
+        config = self.collected.config
+        return f"{config['model']['name']}, {config['site']['name']}, layer {config['layer']}"
+
+
+def titles(saes: Sequence[OfSAE]) -> list[str]:
+    """`topk 32, seed 1`: the seed where there are several, the hook point where there are several, the path where nothing else
+    tells two apart."""
+    seeds, places = ({one(sae) for sae in saes} for one in (_seed, lambda sae: sae.place))
+    found = [" ".join([sae.arch, _target(sae)]) + f", seed {_seed(sae)}" * (len(seeds) > 1)
+             + f", {sae.place}" * (len(places) > 1) for sae in saes]
+    several = {title for title in found if found.count(title) > 1}
+    return [f"{title}, {sae.collected.path}" if title in several else title for title, sae in zip(found, saes, strict=True)]
+
+
+def _seed(sae: OfSAE) -> int:
+    return int(sae.collected.config["seed"])
+
+
+def _target(sae: OfSAE) -> str:
+    sparsity = sae.collected.config["sparsity"]
+    return "fixed coefficient" if sparsity is None else f"{sparsity:g}"
