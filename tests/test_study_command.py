@@ -61,6 +61,7 @@ def test_the_command_collects_scores_and_names_what_failed(monkeypatch, capsys, 
     with monkeypatch.context() as patch:
         patch.setattr(run, "collect", lambda *_: {"tiny/resid.1/topk/4": RuntimeError("a bug")})
         patch.setattr(run, "run_scores", lambda *_: Scored(sweep, [], None, None, {"places": []}))
+        patch.setattr(run, "_write_pages", lambda *_: [])
         with pytest.raises(SystemExit, match=r"^1 failed; the same command tries again\n  tiny/resid\.1/topk/4: a bug$"):
             typed(patch, sweep, *FEW)
     typed(monkeypatch, sweep, *FEW)
