@@ -46,7 +46,8 @@ def _write_pages(
 ) -> list[Path]:
     show = ProgressLine()
     show("writing the pages of the latents")
-    saes = gather([sae for sae, _ in scored.saes], scored.scores, resources, logits=settings["logits"], device=settings["device"])
+    found = [sae for sae, _ in scored.saes]
+    saes = gather(found, scored.scores, resources, logits=settings["logits"], device=settings["device"])
     command = shlex.join(["saesweep", "study", *map(str, sweeps)])
     written = pages.write(saes, scored.comparison, scored.summary, scored.base / study_tables.FOLDER, command=command)
     for folder in dict.fromkeys([*map(Path.resolve, sweeps), scored.base]):
