@@ -144,6 +144,7 @@ def test_the_stream_seed_determines_the_synthetic_tokens():
     assert not torch.equal(x.sort(0).values, y.sort(0).values)
 
 
+@pytest.mark.slow
 def test_the_batches_of_a_hook_point_do_not_depend_on_the_other_hook_points(tmp_path):
     text = {
         "name": "files",

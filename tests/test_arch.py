@@ -186,6 +186,7 @@ def test_topk_has_k_latents_or_fewer_if_the_kth_pre_activation_is_negative():
     assert torch.equal(active, (pi > 0).sum(1).clamp(max=K)) and (active < K).any()
 
 
+@pytest.mark.slow
 def test_batchtopk_keeps_k_times_batch_latents_and_learns_the_smallest_as_threshold():
     sae = make("batchtopk")
     for seed in range(400):
@@ -242,6 +243,7 @@ def test_jumprelu_warm_starts_as_batchtopk_and_takes_over_its_threshold():
     assert float(sae.step(x, torch.tensor(1.0), 0.5).latents.l0) == pytest.approx(K, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "gated", "jumprelu"])
 def test_training_is_equivariant_to_the_scale_of_the_activations(name):
     """On x and on s x, with thresholds, bandwidth, learning rates and coefficient rescaled: the same FVU and L0."""

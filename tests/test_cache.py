@@ -63,6 +63,7 @@ def assert_same(found, wanted):
             assert one[point].dtype == other[point].dtype and torch.equal(one[point], other[point])
 
 
+@pytest.mark.slow
 def test_cached_windows_equal_harvested_ones_and_none_is_harvested_twice(text, tmp_path):
     points = [point_of(job(text)), MLP]
     wanted = windows(inputs_of(job(text), points).source)
@@ -73,6 +74,7 @@ def test_cached_windows_equal_harvested_ones_and_none_is_harvested_twice(text, t
     assert second.make.calls == 0 and second.state_dict() == first.state_dict()
 
 
+@pytest.mark.slow
 def test_a_longer_run_extends_the_cache_of_a_shorter_one(text, tmp_path):
     wanted = windows(inputs_of(job(text), [point_of(job(text))]).source, (1000, 1000, 1000))
     windows(source(text, tmp_path), (1000, 300))
@@ -95,6 +97,7 @@ def test_the_source_can_return_to_any_position(text, tmp_path):
     assert other.make.calls == 0 and len(before) == 2
 
 
+@pytest.mark.slow
 def test_another_hook_point_is_added_to_an_existing_cache(text, tmp_path):
     resid = point_of(job(text))
     windows(source(text, tmp_path, resid))
@@ -108,6 +111,7 @@ def test_another_hook_point_is_added_to_an_existing_cache(text, tmp_path):
     assert again.make.calls == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [("context=16",), ("stream_seed=1",), ("model.bos=false",), ("text.held_out=0.3",)])
 def test_settings_of_the_stream_determine_the_folder(text, tmp_path, more):
     folder = source(text, tmp_path).folder
@@ -141,6 +145,7 @@ def test_a_model_edited_in_place_has_another_identity(tmp_path, name):
     assert models.weights_identity(model) == after
 
 
+@pytest.mark.slow
 def test_an_edited_model_is_read_again_in_the_same_process_and_has_another_folder(text, tmp_path):
     module, folder = tiny().module, tmp_path / "model"
     module.save_pretrained(folder)
@@ -160,6 +165,7 @@ def test_an_edited_model_is_read_again_in_the_same_process_and_has_another_folde
     assert all(not torch.equal(before[0][point], after[0][point]) for point in after[0])
 
 
+@pytest.mark.slow
 def test_short_documents_are_cached_like_long_ones(tmp_path):
     file = tmp_path / "short.jsonl"
     words = random.Random(0).choices("etaoinshr", k=20_000)
@@ -172,6 +178,7 @@ def test_short_documents_are_cached_like_long_ones(tmp_path):
     assert all(992 <= len(x) < 992 + 32 for window in wanted[:2] for x in window.values())  # 32 blocks without padding
 
 
+@pytest.mark.slow
 def test_a_window_whose_writing_was_interrupted_is_harvested_again(text, tmp_path):
     one = source(text, tmp_path)
     wanted = windows(one)

@@ -77,6 +77,7 @@ def test_HYDRA_FULL_ERROR_shows_hydras_traceback(monkeypatch):
     assert ended.returncode == 1 and "Traceback" in ended.stderr and "Could not override 'sparsty'" in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [[], ["-m"]])
 @pytest.mark.parametrize("word, line", [
     ("width=${nope}", "nope: is missing; width refers to it"),
@@ -111,6 +112,7 @@ def test_a_list_of_choices_of_a_group_is_refused():
     assert ended.error == "arch=[flat,round]: is one choice; to sweep over several, write arch=flat,round with -m"
 
 
+@pytest.mark.slow
 def test_two_spellings_of_the_same_sae_are_refused():
     ended = train("-m", "arch=flat", "sparsity=16,16.0")
     assert ended.code == 1 and ended.error == f"2 jobs of this sweep are the same SAE, {PLACE}/flat/16: give each value once"
@@ -137,6 +139,7 @@ def test_whole_numbers_written_as_floats_give_the_same_folder():
     assert job_folder("gemma", "mlp", 9.0, "topk", 32.0, 2.0, None) == "gemma/mlp.9/topk/32.2"
 
 
+@pytest.mark.slow
 def test_the_command_of_an_sae_quotes_its_values_for_the_shell():
     word = "text.fail='a, b=c \"d\" $HOME'"
     assert train("-m", "arch=flat", "sparsity=8,16", word).code == 0
@@ -171,6 +174,7 @@ def test_a_run_folder_outside_the_sweeps_folder_is_refused_before_training(tmp_p
     assert not outside.exists() and list(Path.cwd().iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_single_run_that_is_refused_late_changes_no_file(exists, monkeypatch):
     from standin import run
@@ -234,6 +238,7 @@ def test_a_single_run_writes_the_same_files_as_a_sweep():
     assert "resid.1/flat/8" in table and "resid.1/round/8" in table
 
 
+@pytest.mark.slow
 def test_a_finished_single_run_is_not_trained_again(capsys):
     train("arch=flat", "sparsity=8")
     capsys.readouterr()
@@ -273,6 +278,7 @@ def test_the_basic_launcher_skips_refuses_and_continues_like_the_grouped_one(cap
     assert train(*basic, "name=other").code == 0 and "training" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["grouped", "basic", None])
 def test_a_plan_is_printed_and_nothing_is_trained(launcher, capsys):
     words = ["-m", f"hydra/launcher={launcher}", "sparsity=8,16"] if launcher else ["sparsity=8"]

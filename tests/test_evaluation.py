@@ -213,11 +213,13 @@ def test_a_block_is_attributed_to_its_document(tmp_path):
     assert len(pairs) == len({number for number, _ in pairs}) == len({one for _, one in pairs}) > 3
 
 
+@pytest.mark.slow
 def test_the_language_models_loss_does_not_depend_on_the_tokens_per_forward(held_out):
     one, four = (evaluated(held_out, subject(held_out, noise), forward_tokens=tokens)[0] for tokens in (CONTEXT, 4 * CONTEXT))
     assert one == pytest.approx(four, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_clean_loss_is_the_models_mean_over_ordinary_tokens(held_out):
     (n,) = evaluated(held_out, subject(held_out, noise), lm_tokens=600)
     nats, count = 0.0, 0
@@ -231,6 +233,7 @@ def test_the_clean_loss_is_the_models_mean_over_ordinary_tokens(held_out):
     assert n["ce_clean"] == pytest.approx(nats / count, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_is_measured_on_lm_tokens_tokens(held_out):
     few, all_of_them = (evaluated(held_out, subject(held_out, noise), lm_tokens=tokens)[0] for tokens in (40, 600))
     assert few["fvu"] == all_of_them["fvu"] and few["ce_clean"] != all_of_them["ce_clean"]

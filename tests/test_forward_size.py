@@ -72,6 +72,7 @@ def test_other_errors_are_raised(found):
         found(RISING, fits=2, error=ZeroDivisionError)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_keeps_the_size_that_was_measured_at_its_start(tmp_path, monkeypatch):
     jobs = [job(write_text(tmp_path), "arch=topk", "activations.forward_tokens=auto", "save_tokens=640")]
     sizes = []

@@ -333,6 +333,7 @@ def test_offline_runs_have_no_url(reference_sweep):
     assert not list(reference_sweep.rglob("url.txt"))
 
 
+@pytest.mark.slow
 def test_after_a_resume_no_row_is_logged_twice(tmp_path):
     one, kinds = member(tmp_path / "study"), ("wandb", "tensorboard")
     for count, numbers in ((300, None), (500, {"l0": 9.0})):  # the second resumes from a checkpoint at 200

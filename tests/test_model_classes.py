@@ -138,6 +138,7 @@ def test_each_feature_of_the_config_changes_the_logits(name, folder, points):
         assert distance(eager(folder, points, TOKENS, config=config)["logits"], with_it["logits"]) > 1e-3, key
 
 
+@pytest.mark.slow
 def test_splicing_in_the_unmodified_activation_leaves_the_logits_bitwise_the_same(lm, points):
     clean = logits(lm, TOKENS)
     for point in points:

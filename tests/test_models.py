@@ -415,6 +415,7 @@ def test_the_default_model_has_a_low_loss_on_python_source_with_bos() -> None:
     assert language_model.module.dtype == dtype_of("auto", "cpu")
 
 
+@pytest.mark.slow
 @installed
 def test_the_default_tokenizer_decodes_python_source_to_itself() -> None:
     tokenizer, source = load_tokenizer(config("gemma3_270m")), inspect.getsource(argparse)

@@ -158,6 +158,7 @@ def test_the_planned_time_includes_padding(tmp_path, monkeypatch):
     assert seconds(short_documents(tmp_path, long=100)) > 3  # short documents are padded to the long ones
 
 
+@pytest.mark.slow
 def test_a_smaller_context_is_proposed_if_most_positions_are_padding(tmp_path, caplog):
     overrides = ("arch=topk", "context=256", "text.repeat=true", "activations.forward_tokens=8192")
     estimate([job(short_documents(tmp_path), *overrides)], RESOURCES)

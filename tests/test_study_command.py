@@ -1,7 +1,5 @@
 """`saesweep study`: what it is given, what it says, and what a kill leaves."""
-import os
 import shutil
-import signal
 import sys
 import time
 
@@ -15,6 +13,7 @@ from saesweep.errors import UsageError
 from saesweep.study import __main__ as command
 from saesweep.study import collect as stage
 from saesweep.study import run, settings
+from saesweep.study.scoring import Scored
 
 CONTROLS = "a list of some of random, residual, pca, such as controls=[random], or [] for none"
 FEW = ("tokens=1500", "features=10", "dense_tokens=300", "device=cpu", "forward_tokens=128")
@@ -58,34 +57,35 @@ def test_a_plan_is_printed_and_nothing_is_written(monkeypatch, capsys, sweep):  
     assert capsys.readouterr().out.startswith("tiny: one pass for 4 SAEs and 6 controls") and not list(sweep.rglob("study"))
 
 
-def test_it_collects_and_names_what_failed(monkeypatch, capsys, sweep):  # noqa: F811
+def test_the_command_collects_scores_and_names_what_failed(monkeypatch, capsys, sweep):  # noqa: F811
     with monkeypatch.context() as patch:
-        patch.setattr(run, "STAGES", (lambda *_: {"tiny/resid.1/topk/4": RuntimeError("a bug")},))
+        patch.setattr(run, "collect", lambda *_: {"tiny/resid.1/topk/4": RuntimeError("a bug")})
+        patch.setattr(run, "run_scores", lambda *_: Scored(sweep, [], None, None, {"places": []}))
+        patch.setattr(run, "_write_pages", lambda *_: [])
         with pytest.raises(SystemExit, match=r"^1 failed; the same command tries again\n  tiny/resid\.1/topk/4: a bug$"):
             typed(patch, sweep, *FEW)
     typed(monkeypatch, sweep, *FEW)
     assert "collecting activations of 10 SAEs and controls: 0 of " in capsys.readouterr().err
-    assert len(stage.collected(sweep)) == 10
+    assert len(stage.collected(sweep)) == 10 and (sweep / "study/study.json").is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_a_process_that_is_killed_goes_on_where_it_saved_last(sweep, tmp_path):  # noqa: F811
+def test_a_killed_study_resumes_from_its_last_save_to_the_same_files(sweep, tmp_path):  # noqa: F811
     whole = shutil.copytree(sweep, tmp_path / "whole")
     stage.collect([whole], asked(), RESOURCES)
     script = tmp_path / "study.py"
     script.write_text("import saesweep.study.text as text\ntext.PORTION = 100\n"
                       "from saesweep.study.__main__ import main\nmain()\n")
     words = [sys.executable, str(script), str(sweep), *FEW]
-    process = warm.Started([*words, "save_minutes=1e-9"], tmp_path, ENV)
+    process = warm.popen([*words, "save_minutes=1e-9"], tmp_path, ENV)
     while len(list(sweep.rglob("part-*.safetensors"))) < 10:
-        assert process.end(0.01) is None
+        assert process.poll() is None
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    process.kill()
+    process.communicate()
     assert list(sweep.rglob("part-*.safetensors")) and not list(sweep.rglob("hits.safetensors"))
     ended = warm.run(words, tmp_path, ENV)
     assert ended.returncode == 0, ended.stderr
-    assert written(sweep).keys() == written(whole).keys()
     for name, content in written(whole).items():
         assert name == "study/study.yaml" or written(sweep)[name] == content, name

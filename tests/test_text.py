@@ -137,6 +137,7 @@ def test_a_repeated_text_has_a_new_order_each_pass_and_no_held_out_documents(jso
 # Kinds of text
 
 
+@pytest.mark.slow
 def test_python_stdlib_has_the_modules_of_the_standard_library_and_no_installed_ones() -> None:
     train, held_out = both(Corpus(config("text", "python_stdlib"), 0))
     everything = set(train + held_out)

@@ -155,6 +155,7 @@ def test_a_member_that_becomes_nan_fails_alone_with_its_token_count(
     assert rows[-1]["tokens"] == "1920" and rows[-1]["fvu"] == "nan"
 
 
+@pytest.mark.slow
 def test_a_nan_in_a_latent_that_is_never_active_is_detected(text, tmp_path):
     module = trained([job(text, "arch=relu")], tmp_path, progress=SetNaN(0, 1280, "b_enc"))
     assert "b_enc not finite" in module.members[0].failed
@@ -226,6 +227,7 @@ def test_a_training_in_float64_resumes_bitwise(text, tmp_path):
     assert_same(state(again), state(whole))
 
 
+@pytest.mark.slow
 def test_a_changed_text_refuses_to_resume_and_another_dtype_is_a_warning(tmp_path, caplog):
     text = write_text(tmp_path)
     jobs = [job(text, f"arch={arch}", "save_tokens=1088") for arch in ("relu", "topk")]
@@ -248,6 +250,7 @@ def test_a_changed_text_refuses_to_resume_and_another_dtype_is_a_warning(tmp_pat
     assert "model.dtype: torch.float32 there, torch.bfloat16 now" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_resumed_curve_equals_an_uninterrupted_one(text, tmp_path):
     """So no batch is trained on twice."""
     whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
@@ -309,6 +312,7 @@ def test_decoder_rows_keep_unit_norm(trained_group):
         torch.testing.assert_close(member.sae.W_dec.norm(dim=1), torch.ones(96))
 
 
+@pytest.mark.slow
 def test_the_training_loss_is_the_sum_of_the_logged_losses(text, tmp_path):
     seen = []
 
@@ -340,6 +344,7 @@ def test_the_learning_rate_rises_from_0_in_warmup_and_falls_to_0_in_decay(text):
     assert {constant.learning_rate(at) for at in points} == {0.002}
 
 
+@pytest.mark.slow
 def test_every_member_has_its_own_learning_rate_above_0(text, tmp_path):
     jobs = [job(text, "arch=topk", "log_tokens=64", f"arch.optimizer.lr={lr}") for lr in (1e-3, 4e-3)]
     trained(jobs, tmp_path)
@@ -348,6 +353,7 @@ def test_every_member_has_its_own_learning_rate_above_0(text, tmp_path):
     assert one[:2] == pytest.approx([1e-3 / 51 / 0.03, 1e-3]) and one[-1] == pytest.approx(1e-3 / 51 / 0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHS)
 def test_the_sparse_and_the_dense_step_train_to_the_same_metrics(name, text, tmp_path):
     jobs = [job(text, f"arch={name}", "width=400", f"dense={dense}") for dense in ("false", "true")]
@@ -359,6 +365,7 @@ def test_the_sparse_and_the_dense_step_train_to_the_same_metrics(name, text, tmp
 # Dead latents and progress
 
 
+@pytest.mark.slow
 def test_dead_latents_are_counted_in_tokens_for_any_batch_size(text, tmp_path):
     """Latents that never fire are dead after `dead_after` tokens: 10 steps of 64, or 40 of 16."""
     for batch in (16, 64):
@@ -376,6 +383,7 @@ def test_dead_latents_are_counted_in_tokens_for_any_batch_size(text, tmp_path):
         assert min(dead) >= 0.25 and dead[-1] == pytest.approx(dead_share(since, torch.tensor(1920), 640))
 
 
+@pytest.mark.slow
 def test_a_latent_that_never_fires_is_dead_also_if_batches_exclude_sinks(text, tmp_path):
     jobs = [job(text, "arch=topk", "activations={max_norm: 1.05, window: 1024, statistics: 512, documents_per_pool: 8}")]
     module, stream, _ = untrained(jobs)
@@ -436,6 +444,7 @@ def test_thresholds_stay_at_half_the_bandwidth_or_more_during_training(text, tmp
     assert float(sae.threshold.min()) == pytest.approx(sae.bandwidth / 2)
 
 
+@pytest.mark.slow
 def test_l0_is_calibrated_without_the_sinks(text, tmp_path):
     """Most tokens are sinks here, which the evaluation excludes."""
     numbers = "activations={max_norm: 0.95, window: 1024, statistics: 512, documents_per_pool: 8}"
@@ -450,6 +459,7 @@ def test_every_sae_meets_its_target_l0_and_has_a_coefficient_if_it_has_a_sparsit
         assert 0 < numbers["fvu"] < 1.2 and 0 <= numbers["dead"] <= 1  # 50 steps
 
 
+@pytest.mark.slow
 def test_the_curve_has_a_row_every_log_tokens_and_one_at_the_end(text, tmp_path):
     trained([job(text, "arch=gated", "tokens=3200", "log_tokens=1000")], tmp_path)
     rows = curve(tmp_path / "0")
@@ -479,6 +489,7 @@ def test_a_saved_sae_reproduces_its_fvu_on_raw_activations(sweep, text):
         assert float((f > 0).sum(1).float().mean()) == pytest.approx(4, rel=0.01)  # these are its calibration rows
 
 
+@pytest.mark.slow
 def test_train_group_returns_an_error_for_a_failed_member_and_metrics_for_the_others(text, tmp_path, monkeypatch):
     monkeypatch.setattr(group_setup, "Progress", lambda stream: SetNaN(0, 640))
     cfgs = [job(text, f"arch={name}") for name in ("topk", "relu")]
@@ -488,6 +499,7 @@ def test_train_group_returns_an_error_for_a_failed_member_and_metrics_for_the_ot
     assert not (tmp_path / "0/eval.json").exists() and not (tmp_path / "0/sae").exists()
 
 
+@pytest.mark.slow
 def test_a_training_killed_in_its_evaluation_is_not_repeated(text, tmp_path, monkeypatch, sweep):
     def killed(*_):
         raise Killed
@@ -503,6 +515,7 @@ def test_a_training_killed_in_its_evaluation_is_not_repeated(text, tmp_path, mon
     assert not steps and not (tmp_path / "topk/checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_with_a_fixed_coefficient_l0_is_not_calibrated(text, tmp_path):
     words = ("arch=relu", "arch.coefficient=0.05")
     (numbers,) = train_group([job(text, *words)], [tmp_path])
@@ -595,6 +608,7 @@ def test_a_training_with_batches_of_one_token_does_not_fail(text, tmp_path):
     assert [row["fvu"] for row in curve(tmp_path / "0")] == ["nan"] * 5
 
 
+@pytest.mark.slow
 def test_activations_that_are_not_finite_fail_only_the_saes_of_their_hook_point(text, tmp_path):
     jobs = [job(text, "arch=topk", "site=resid"), job(text, "arch=topk", "site=mlp", "layer=0")]
     folders = [tmp_path / str(i) for i in range(2)]

@@ -180,6 +180,7 @@ def test_a_finished_sweep_and_a_plan_start_no_summary_run(in_an_empty_folder):
         assert len(list(in_an_empty_folder.glob("wandb/offline-run-*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_single_run_has_a_summary_run(in_an_empty_folder):
     assert train("logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat", "sparsity=16").code == 0
     assert states(table(in_an_empty_folder, read(in_an_empty_folder)["history"][-1], "pareto")) == {"flat": "finished"}

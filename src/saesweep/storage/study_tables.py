@@ -22,7 +22,8 @@ FOLDER, SCORES, SUMMARY, LABELS = "study", "scores.csv", "summary.csv", "labels.
 COMPARISON, REPLICATES = "study.json", "replicates.safetensors"
 SAE = ["path", "arch", "sparsity", "seed"]
 FEATURE = [*SAE, "latent", "control", "stratum", "weight", "frequency", "fires", "documents", "eligible"]  # before the scores
-WORDS = ["rule_words", "lookup_label", "uncertainty_label", "top_token", "reason"]  # of a feature, after its scores
+WORDS = ["rule_words", "lookup_label", "uncertainty_label", "top_token", "reason",
+         "explainer", "judge", "explanation", "judge_reason"]  # of a feature, after its scores
 LABEL = [*SAE, "control", "label", "latent", "threshold", "precision", "recall", "f1", "f1_fit", "tokens"]
 SHARES = ["dead", "rare", "eligible"]  # of the latents
 MEANS = ["uniform", "by_frequency", "with_zeros", "several_tokens"]

@@ -7,10 +7,13 @@ from typing import Any
 
 from saesweep.data.resources import Resources
 from saesweep.storage import files
+from saesweep.study import subjects
 from saesweep.study.accumulator import BYTES
 from saesweep.study.collect import needed
 from saesweep.study.collector import ELEMENTS, LISTED
 from saesweep.study.hits import HALVES
+from saesweep.study.judge.settings import has_model
+from saesweep.study.judging import planned
 from saesweep.study.passes import Pass
 
 GB = 1e9
@@ -19,9 +22,11 @@ GB = 1e9
 def plan(sweeps: Sequence[Path], settings: Mapping[str, Any]) -> str:
     """Raises UsageError as the study itself does."""
     made = needed(sweeps, settings, Resources())
-    if not made:
-        return "all SAEs and controls are collected"
-    return "\n\n".join(_describe(one) for one in made)
+    collecting = "\n\n".join(_describe(one) for one in made) or "all SAEs and controls are collected"
+    if not has_model(settings["explainer"]):
+        return collecting
+    saes = sum(len(subjects.of_sweep(sweep, settings["controls"], settings["seed"])) for sweep in sweeps)
+    return "\n\n".join([collecting, *planned(saes, settings).lines()])
 
 
 def _describe(one: Pass) -> str:

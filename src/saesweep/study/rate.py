@@ -8,13 +8,50 @@ page per rater instead, whose answers come back as files.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import yaml
+
+from saesweep.errors import exit_on_usage_error
+from saesweep.lm.models import load_tokenizer
+from saesweep.study.collect import SETTINGS, collected
+from saesweep.study.examples import Places, choose, common_tokens
+from saesweep.study.hits import Collected
 from saesweep.study.people.plan import plan
-from saesweep.study.people.prepare import Rateable, prepare, write_pages
+from saesweep.study.people.prepare import Rateable, prepare, rateable, write_pages
 from saesweep.study.people.server import RatingServer
-from saesweep.study.people.settings import RateSettings
+from saesweep.study.people.settings import RateSettings, settings
+from saesweep.study.pieces import Pieces
+from saesweep.study.sampling import eligible
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    given = arguments(words)
+    with exit_on_usage_error():
+        run(given.sweep, of_sweep(given.sweep, settings()), given.raters, settings(), given.static, given.port)
+
+
+def of_sweep(sweep: Path, rate: RateSettings) -> Rateable:
+    """What a sweep that was collected has for people to rate."""
+    everything = collected(sweep)
+    limits = yaml.safe_load((sweep / "study" / SETTINGS).read_text())
+    asked = {"top": rate.top, "decile": rate.spread}
+    places = {id(one.fit.text): Places(one.fit.text) for one in everything}
+    models = {one.config["model"]["name"]: one.config["model"] for one in everything}
+    texts = {name: Pieces(load_tokenizer(model)) for name, model in models.items()}
+
+    def latents(one: Collected) -> list[int]:
+        allowed = eligible(one, limits["min_fires"], limits["min_documents"])
+        kept = np.isin(one.order, one.fit.hits.latents)
+        return one.order[allowed[one.order] & kept].tolist()
+
+    def examples(one: Collected, latent: int) -> Mapping[str, Sequence[int]]:
+        found = choose(places[id(one.fit.text)], one.fit, latent, common_tokens(one.fit, latent), asked)
+        return {name: group.positions.tolist() for name, group in found.items()}
+
+    return rateable(everything, latents, lambda one: texts[one.config["model"]["name"]], examples)
 
 
 def run(
@@ -49,3 +86,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--static", action="store_true", help="write one offline page per rater, and serve nothing")
     parser.add_argument("--port", type=int, default=0, help="of the server; any that is free by default")
     return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    main()

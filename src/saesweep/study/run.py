@@ -1,19 +1,28 @@
 """What `saesweep study` does with its sweeps: one stage after the other, each of which keeps what is whole.
 
     collect     the activations of every SAE and control (collect.py)
-    score       scores that need no judge, and the comparison of the architectures (scoring.py)
+    score       scores that need no judge, those of a judge if one is asked for, and the comparison (scoring.py, judging.py)
+    pages       study.html and a page per scored latent (pages/), and the main scores in pareto.csv and on pareto.html
 """
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from saesweep.data.resources import Resources
+from saesweep.report import pareto
 from saesweep.runtime import distributed
+from saesweep.runtime.console import ProgressLine
+from saesweep.storage import study_tables
+from saesweep.study import pages
 from saesweep.study.collect import collect
 from saesweep.study.comparison.sentences import lines
-from saesweep.study.scoring import base_of, run_scores
+from saesweep.study.judging import planned
+from saesweep.study.pages.gather import gather
+from saesweep.study.scoring import Scored, base_of, run_scores
+from saesweep.study.subjects import of_sweep
 
 
 class Result(NamedTuple):
@@ -24,7 +33,24 @@ class Result(NamedTuple):
 def run(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resources | None = None) -> Result:
     """All stages. Raises UsageError for a user's mistake, before a weight is loaded."""
     resources, _ = resources or Resources(), base_of(sweeps, settings["out"])
+    planned(sum(len(of_sweep(sweep, settings["controls"], settings["seed"])) for sweep in sweeps), settings)
     failed = collect(sweeps, settings, resources)
     if distributed.rank() != 0:
         return Result(failed, [])
-    return Result(failed, lines(run_scores(sweeps, settings, resources).comparison))
+    scored = run_scores(sweeps, settings, resources)
+    return Result(failed, [*lines(scored.comparison), *map(str, _write_pages(sweeps, scored, settings, resources))])
+
+
+def _write_pages(
+    sweeps: Sequence[Path], scored: Scored, settings: Mapping[str, Any], resources: Resources
+) -> list[Path]:
+    show = ProgressLine()
+    show("writing the pages of the latents")
+    found = [sae for sae, _ in scored.saes]
+    saes = gather(found, scored.scores, resources, logits=settings["logits"], device=settings["device"])
+    command = shlex.join(["saesweep", "study", *map(str, sweeps)])
+    written = pages.write(saes, scored.comparison, scored.summary, scored.base / study_tables.FOLDER, command=command)
+    for folder in dict.fromkeys([*map(Path.resolve, sweeps), scored.base]):
+        if (folder / "pareto.csv").is_file():  # with the scores as columns, and links to the latents
+            pareto.write(pareto.report(sweeps if folder == scored.base else [folder], folder), folder)
+    return written

@@ -27,6 +27,7 @@ from saesweep.study.comparison import measured, replicates, report
 from saesweep.study.comparison.summary import summary
 from saesweep.study.dictionary import FromDictionary
 from saesweep.study.hits import HALVES, Collected
+from saesweep.study.judging import with_judgements
 from saesweep.study.known_dictionary import KnownDictionary, feature_labels
 from saesweep.study.labels import Labels, label
 from saesweep.study.passes import on_device
@@ -44,7 +45,7 @@ class Scored(NamedTuple):
     """What a study has found, in the folder `base`, which paths are relative to."""
 
     base: Path
-    saes: list[Collected]
+    saes: list[tuple[Collected, Tokenizer]]
     scores: pd.DataFrame
     summary: pd.DataFrame
     comparison: dict[str, Any]
@@ -60,13 +61,15 @@ def base_of(sweeps: Sequence[Path], out: str | None) -> Path:
 def run_scores(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resources) -> Scored:
     """Score, compare and write the tables."""
     base, show = base_of(sweeps, settings["out"]), ProgressLine()
-    found, rows = list[Collected](), Rows()
+    found, rows = list[tuple[Collected, Tokenizer]](), Rows()
     for group in _groups([one for sweep in sweeps for one in collected(sweep)]):
         show(f"scoring {len(group)} SAEs and controls")
         based = [replace(one, path=Path(os.path.relpath(one.folder, base)).as_posix()) for one in group]
-        rows.extend(_score(based, settings, resources))
-        found += based
+        scored, tokenizer = _score(based, settings, resources)
+        rows.extend(scored)
+        found += [(one, tokenizer) for one in based]
     scores, saes, labels, shares = rows.frames()
+    scores = with_judgements(scores, found, settings["explainer"], base, settings["seed"])
     study = measured.study(sweep_table.table(*sweeps, base=base), scores, saes, rows.replicates)
     of_saes, comparison = summary(study, shares), report.report(study, delta=settings["delta"], primary=PRIMARY)
     folder = base / study_tables.FOLDER
@@ -86,14 +89,14 @@ def _groups(saes: Sequence[Collected]) -> list[list[Collected]]:
     return list(groups.values())
 
 
-def _score(group: Sequence[Collected], settings: Mapping[str, Any], resources: Resources) -> Rows:
+def _score(group: Sequence[Collected], settings: Mapping[str, Any], resources: Resources) -> tuple[Rows, Tokenizer]:
     job = on_device(group[0].config, settings["device"])
     points = dict.fromkeys(hook_point(one.config["model"], one.config["site"]["name"], one.config["layer"]) for one in group)
     source, weights = activations_of(job, list(points), settings, resources), Weights()
     labels, tokenizer, extras = (
         _of_text(job, group, source, weights, settings, resources) if isinstance(source, FromText) else _of_dictionary(source))
-    return score(group, labels, tokenizer, extras=extras, **{key: settings[key] for key in (
-        "features", "min_fires", "min_documents", "draws", "seed")})
+    asked = {key: settings[key] for key in ("features", "min_fires", "min_documents", "draws", "seed")}
+    return score(group, labels, tokenizer, extras=extras, **asked), tokenizer
 
 
 def _of_text(

@@ -13,6 +13,7 @@ from saesweep.config.ranges import Count, Index, OneOf, Positive, Text
 from saesweep.config.walk import typed
 from saesweep.errors import UsageError, as_typed
 from saesweep.runtime import program
+from saesweep.study.judge.compose import explainer_settings
 
 CONTROLS = ("random", "residual", "pca")
 PREFIX = 4  # all activations are kept of this many latents for each one asked for: not every latent is eligible
@@ -45,13 +46,14 @@ class Study:
 
 def settings(words: Sequence[str] = ()) -> dict[str, Any]:
     """conf/study.yaml with the words key=value in place of what it says. Raises UsageError for a key or value that is wrong."""
+    explainer, words = explainer_settings(words)
     found = OmegaConf.load(program.root() / "conf/study.yaml")
     try:
         merged: Any = OmegaConf.to_container(OmegaConf.merge(found, OmegaConf.from_dotlist(list(words))), resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
         raise UsageError(f"{' '.join(words)}: {str(error).splitlines()[0]}; a setting is key=value") from error
     check(merged)
-    return merged
+    return {**merged, "explainer": explainer}
 
 
 def check(given: dict[str, Any]) -> None:

@@ -1,0 +1,75 @@
+"""The third stage of a study: a language model explains the sampled latents, and is asked whether the explanations hold."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from saesweep.lm.tokenizer import Tokenizer
+from saesweep.study.examples import Group, Places, choose, common_tokens
+from saesweep.study.hits import Collected, Half
+from saesweep.study.judge.explanation import WINDOWS
+from saesweep.study.judge.judge import KEY, judge
+from saesweep.study.judge.plan import Plan, plan, require_affordable
+from saesweep.study.judge.settings import require_sending_allowed
+from saesweep.study.judge.windows import TEST, LatentExamples, Window
+from saesweep.study.pieces import Pieces, values_in
+
+CACHE = Path(".study/responses.sqlite")  # beside the sweeps: the responses of all studies
+
+
+def with_judgements(
+    scores: pd.DataFrame, saes: Sequence[tuple[Collected, Tokenizer]], explainer: Mapping[str, Any], base: Path, seed: int
+) -> pd.DataFrame:
+    """scores.csv with the columns of judge/judge.py; itself with explainer=none. base: the folder that paths are relative to.
+
+    Raises UsageError where it would cost too much, and where the model does not answer.
+    """
+    if explainer["name"] == "none":
+        return scores
+    jobs = {sae.path: sae.folder for sae, _ in saes}
+    latents = (one for sae, tokenizer in saes for one in _latents(sae, tokenizer, scores, explainer))
+    found = judge(latents, explainer, jobs=jobs, cache=base.parent / CACHE, seed=seed)
+    return scores.merge(found, on=KEY, how="left")
+
+
+def planned(saes: int, settings: Mapping[str, Any]) -> Plan:
+    """What it costs at most. saes: SAEs and controls. Raises UsageError above explainer.max_requests, and where text would
+    leave this machine unasked."""
+    made = plan([settings["features"]] * saes, settings["explainer"])
+    if not settings["plan"]:
+        require_sending_allowed(settings["explainer"])
+        require_affordable(made, settings["explainer"])
+    return made
+
+
+def _latents(
+    sae: Collected, tokenizer: Tokenizer, scores: pd.DataFrame, explainer: Mapping[str, Any]
+) -> Iterator[LatentExamples]:
+    """The scored latents of an SAE, in their sampling order."""
+    control = scores["control"].isna() if sae.control is None else scores["control"] == sae.control
+    mine = scores.loc[(scores["path"] == sae.path) & control].set_index("latent")
+    texts, windows = Pieces(tokenizer), explainer.get("windows", 1)
+    fit, test = Places(sae.fit.text), Places(sae.test.text)
+    for latent in [int(latent) for latent in sae.order if latent in mine.index][: explainer.get("latents")]:
+        common = common_tokens(sae.fit, latent)
+        shown = choose(fit, sae.fit, latent, common, WINDOWS)
+        tests = choose(test, sae.test, latent, common, {group: windows for group in TEST})
+        yield LatentExamples(
+            sae.path, sae.control, latent, float(sae.fit.top.values[latent, 0]), _windows(shown, sae.fit, latent, texts),
+            _windows(tests, sae.test, latent, texts), str(mine.at[latent, "rule_words"]) or None)
+
+
+def _windows(groups: Mapping[str, Group], half: Half, latent: int, texts: Pieces) -> dict[Any, list[Window]]:
+    return {name: [_window(half, latent, position, texts) for position in group.positions.tolist()]
+            for name, group in groups.items()}
+
+
+def _window(half: Half, latent: int, position: int, texts: Pieces) -> Window:
+    """Without special tokens."""
+    window = half.text.window(position)
+    ordinary = half.text.ordinary[window]
+    ids = half.text.tokens[window][ordinary]
+    return Window(tuple(texts[int(number)] for number in ids), values_in(half, latent, window)[ordinary])
