@@ -116,7 +116,7 @@ def test_the_halves_are_shared_and_as_long_as_asked(whole):
     assert len({id(one.fit.text) for one in found}) == 1
     read = sum(int(half.text.ordinary.sum()) for half in (found[0].fit, found[0].test))
     longest = max(np.bincount(half.text.document).max() for half in (found[0].fit, found[0].test))
-    assert 1500 <= read < 1500 + longest
+    assert 3000 <= read < 3000 + longest
     assert not set(found[0].fit.text.documents) & set(found[0].test.text.documents)
 
 
@@ -256,13 +256,13 @@ def test_two_ranks_collect_what_one_collects_also_after_a_kill(whole, sweep, tmp
 
 def test_other_settings_are_refused_and_replaced_with_overwrite(whole, sweep):  # noqa: F811
     shutil.copytree(whole[0], sweep, dirs_exist_ok=True)
-    with pytest.raises(UsageError, match=r"(?s)10 .* with other settings.*tokens: 1500 there, 1600 here.*overwrite=true"):
-        stage.collect([sweep], asked("tokens=1600"), RESOURCES)
+    with pytest.raises(UsageError, match=r"(?s)10 .* with other settings.*tokens: 3000 there, 3300 here.*overwrite=true"):
+        stage.collect([sweep], asked("tokens=3300"), RESOURCES)
     with pytest.raises(UsageError, match="features: 10 there, 11 here"):
         stage.collect([sweep], asked("features=11"), RESOURCES)
     stage.collect([sweep], asked("features=9", "min_fires=3"), RESOURCES)  # more are kept than are asked for
-    more = collected(sweep, "tokens=1600", "overwrite=true")
-    assert sum(int(half.text.ordinary.sum()) for half in (more[0].fit, more[0].test)) >= 1600
+    more = collected(sweep, "tokens=3300", "overwrite=true")
+    assert sum(int(half.text.ordinary.sum()) for half in (more[0].fit, more[0].test)) >= 3300
     assert len(list((sweep / "study").glob("text-*"))) == 1
 
 

@@ -105,7 +105,8 @@ def _of_text(
 ) -> tuple[Labels, Tokenizer, list[Extra]]:
     kind = settings["labels"]
     kind = ("python" if job["text"]["kind"] == "stdlib" else "text") if kind == "auto" else kind
-    labels = label(kind, group[0].fit.text, group[0].test.text, source.tokenizer)
+    labels = label(kind, group[0].fit.text, group[0].test.text, source.tokenizer, min_tokens=settings["label_tokens"],
+                   min_documents=settings["label_documents"])
     extras: list[Extra] = []
     if settings["logits"]:
         extras.append(LogitScores(unembedding(resources.language_model(job).module), weights.decoder_of_resid))
