@@ -31,8 +31,10 @@ def whole(trained, tmp_path_factory):  # noqa: F811
         return folder, collected(folder)
 
 
-def dense(one, half):
+def dense(one, half, known={}):  # noqa: B006 computed once
     """[tokens, d_sae] in training units, by the SAE's own encode, a block at a time; and which positions are sinks."""
+    if (one.folder, half) in known:
+        return known[one.folder, half]
     sae, of = load(one.folder), one.half(half).text
     f, sinks = np.zeros((len(of.tokens), one.d_sae), np.float32), np.zeros(len(of.tokens), bool)
     for block in range(int(of.block.max()) + 1):
@@ -42,6 +44,7 @@ def dense(one, half):
         kept = sae.statistics.ordinary(x).numpy()
         f[positions[kept]] = sae.encode(x[kept]).numpy() / np.float32(sae.statistics.scale)
         sinks[positions[~kept]] = True
+    known[one.folder, half] = f, sinks
     return f, sinks
 
 
@@ -171,12 +174,11 @@ class Killed(BaseException):
 
 def killed_after(count, monkeypatch):
     """In the middle of the portion that follows so many."""
-    rows, read = collector.Collecting.add, []
+    rows, read = collector.Collecting.add, set()
 
     def add(self, half, name, x, positions):
         rows(self, half, name, x, positions)
-        if half.document[positions[0]] not in read:
-            read.append(half.document[positions[0]])
+        read.add((name, half.document[positions[0]]))
         if len(read) > count:
             raise Killed
 
@@ -307,7 +309,7 @@ def test_a_cache_on_disk_gives_the_same_and_spares_the_language_model(whole, swe
     assert written(sweep) == written(whole[0])
     for one in made:
         one.file.unlink()
-    monkeypatch.setattr("saesweep.data.disk_cache.LanguageModelSource.read", lambda *_: pytest.fail("the model was run"), False)
+    monkeypatch.setattr("saesweep.data.harvest.LanguageModelSource.read", lambda *_: pytest.fail("the model was run"))
     stage.collect([sweep], asked(), RESOURCES)
     assert written(sweep) == written(whole[0])
 
@@ -342,5 +344,5 @@ def test_the_lists_in_memory_are_bounded(whole, sweep, monkeypatch):  # noqa: F8
     most, save = [], collector.Collector._save
     monkeypatch.setattr(collector.Collector, "_save", lambda self: most.append(self._listed()) or save(self))
     collected(sweep)
-    assert len(most) > 5 and max(most) < 2 * 2000 + 6000 and written(sweep) == written(whole[0])
+    assert max(most) < sum(most) / 4 and written(sweep) == written(whole[0])  # the lists of one document exceed 2,000
     assert passes(subjects.of_sweep(sweep, ["pca"], 0), asked(), RESOURCES) == []
