@@ -1,12 +1,15 @@
 """Collecting the activations of whole sweeps: against a dense reference, and the same however it is divided or interrupted."""
 import itertools
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import warm
 from small import RESOURCES, tiny
+from standin.cli import ENV
 from studied import asked, collected, sweep, swept, trained, written  # noqa: F401 fixtures
 from torch import distributed as dist
 
@@ -231,12 +234,12 @@ def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_it(whole, sw
     assert written(sweep) == written(whole[0])
 
 
-def on_a_rank(rank, world, folder, meet):
+def on_a_rank(rank, folder, meet):
     import saesweep.study.text
 
     saesweep.study.text.PORTION = 100
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=world)
+    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
     stage.collect([folder], asked(), RESOURCES)
     dist.destroy_process_group()
 
@@ -247,12 +250,9 @@ def test_two_ranks_collect_what_one_collects_also_after_a_kill(whole, sweep, tmp
         killed_after(3, patch)
         with pytest.raises(Killed):
             stage.collect([sweep], asked("save_minutes=1e-9"), RESOURCES)
-    ranks = [warm._context.Process(target=on_a_rank, args=(rank, 2, sweep, tmp_path / "meet")) for rank in range(2)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join()
-        assert rank.exitcode == 0
+    words = [sys.executable, __file__]
+    ranks = [warm.popen([*words, str(rank), str(sweep), str(tmp_path / "meet")], tmp_path, ENV) for rank in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0]
     assert written(sweep) == written(whole[0])
 
 
@@ -346,3 +346,7 @@ def test_the_lists_in_memory_are_bounded(whole, sweep, monkeypatch):  # noqa: F8
     collected(sweep)
     assert max(most) < sum(most) / 4 and written(sweep) == written(whole[0])  # the lists of one document exceed 2,000
     assert passes(subjects.of_sweep(sweep, ["pca"], 0), asked(), RESOURCES) == []
+
+
+if __name__ == "__main__":
+    on_a_rank(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

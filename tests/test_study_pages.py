@@ -37,6 +37,9 @@ class Parsed(HTMLParser):
         if tag in {"td", "th"}:
             self.tables[self.caption][-1].append("")
 
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+
     def handle_endtag(self, tag):
         assert self.open.pop() == tag, (tag, self.open)
 
