@@ -13,6 +13,7 @@ from judged import judged, records, some
 from saesweep.errors import UsageError
 
 pytest.importorskip("openai")
+pytestmark = pytest.mark.slow
 CANARY = "sk-canary0123456789abcdefCANARY"
 TASKS = ["detection", "fuzz", "simulate", "intruder_lm"]
 

@@ -13,6 +13,8 @@ from saesweep.study.judge.local import LocalModel, batches
 from saesweep.study.judge.messages import Failure, Request
 from saesweep.study.judge.tasks import YES_NO
 
+pytestmark = pytest.mark.slow
+
 CHOICE = Request("Say yes or no.", "a", 3, YES_NO)
 
 

@@ -24,6 +24,8 @@ from saesweep.study.passes import passes
 from saesweep.study.text import Portion, blocks_of
 from saesweep.training.loaded import load
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(trained, tmp_path_factory):  # noqa: F811

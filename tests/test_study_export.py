@@ -12,6 +12,8 @@ from saesweep.study.export import jsonl, neuronpedia, read, records
 from saesweep.study.export.neuronpedia import About
 from saesweep.study.hits import LEFT
 
+pytestmark = pytest.mark.slow
+
 # Names and types of neuronpedia_utils/db_models, in order (hijohnnylin/neuronpedia at ebb8426): s text, i whole number,
 # f number, b truth, d date; a question mark: or nothing; brackets: a list
 FIELDS = {

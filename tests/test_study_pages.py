@@ -11,6 +11,8 @@ from made_pages import EVIL, tables
 from saesweep.storage import study_tables
 from saesweep.study import pages
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "input", "br"}
 
 

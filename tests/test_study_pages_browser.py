@@ -7,6 +7,8 @@ from made_pages import tables
 
 from saesweep.study import pages
 
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
 LATENTS = "features/topk/16/index.html"
 
 

@@ -12,6 +12,8 @@ from saesweep.study.people.prepare import prepare, write_pages
 from saesweep.study.people.server import RatingServer
 from saesweep.study.people.settings import settings
 
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
 RATE = settings({"features": 3, "common": 0.34, "repeated": 0.1})  # 8 items
 
 
