@@ -22,7 +22,7 @@ from saesweep.study.subjects import Subject
 from saesweep.training.calibration import meet_l0_
 from saesweep.training.loaded import load
 
-TOKENS = 8192  # of the fit half, on which controls are measured
+TOKENS = 16_384  # of the fit half, on which controls are measured
 
 
 @runtime_checkable
