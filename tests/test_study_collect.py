@@ -325,7 +325,7 @@ def test_a_known_dictionary_is_read_without_text(tmp_path):
     from saesweep.study.dictionary import FromDictionary
 
     source = FromDictionary(one.config, asked("tokens=2000"), load(one.folder).point)
-    (rows,) = source.rows(one.test.text, Portion("test", 0, len(one.test.text.tokens)), [load(one.folder).point])
+    (rows,) = source.rows(one.test.text, [Portion("test", 0, len(one.test.text.tokens))], [load(one.folder).point])
     (x,) = rows.values()
     a = source.features("test")
     assert float((x - a @ source.source.dictionary).std()) == pytest.approx(0.02, rel=0.05)

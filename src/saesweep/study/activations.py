@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from saesweep.config.settings import Settings, device_of, has_lm
 from saesweep.data.disk_cache import CachedSource
 from saesweep.data.harvest import LanguageModelSource, harvest
@@ -33,9 +35,12 @@ class FromText:
         return {half: text_half(documents, self.tokenizer, self.job["context"], self.settings["seed"])
                 for half, documents in halves.items()}
 
-    def rows(self, half: TextHalf, portion: Portion, points: Sequence[HookPoint]) -> Iterator[Rows]:
-        """Raw activations at the ordinary positions of a portion, by micro-batch. One rank alone reads the sweep's cache."""
-        tokens = blocks_of(half, portion, self.job["context"])
+    def rows(self, half: TextHalf, portions: Sequence[Portion], points: Sequence[HookPoint]) -> Iterator[Rows]:
+        """Raw activations at the ordinary positions of some portions of a half, by micro-batch.
+
+        One rank alone reads the sweep's cache.
+        """
+        tokens = torch.cat([blocks_of(half, portion, self.job["context"]) for portion in portions])
         parts = micro_batches(tokens, self.settings["forward_tokens"])
         if not self.job["cache"]["folder"] or distributed.world_size() > 1:
             yield from (harvest(self.resources.language_model(self.job), points, part) for part in parts)

@@ -29,7 +29,7 @@ from saesweep.study.hits import HalfName, TextHalf
 from saesweep.study.parts import Part, saved, state_folder
 from saesweep.study.record import header
 from saesweep.study.subjects import Subject
-from saesweep.study.text import Text, portions
+from saesweep.study.text import Text, portions, some_blocks
 
 log = logging.getLogger(__name__)
 ELEMENTS = 1 << 26  # of the dense latents that are in memory at a time
@@ -114,14 +114,11 @@ class Collector:
         return members
 
     def _sample(self) -> Rows:
-        """The first activations of the fit half, on which controls are measured: whole micro-batches."""
+        """Activations of some blocks of the fit half, evenly spaced, on which controls are measured."""
         parts = dict[HookPoint, list[Tensor]]()
-        fit = (portion for portion in self.portions if portion.half == "fit")
-        for rows in (rows for portion in fit for rows in self.source.rows(self.text["fit"], portion, self._points())):
+        for rows in self.source.rows(self.text["fit"], some_blocks(self.text["fit"], controls.TOKENS), self._points()):
             for point, x in rows.items():
                 parts.setdefault(point, []).append(x)
-            if sum(map(len, parts[self._points()[0]])) >= controls.TOKENS:
-                break
         return {point: torch.cat(found) for point, found in parts.items()}
 
     def _points(self) -> list[HookPoint]:
@@ -133,7 +130,7 @@ class Collector:
         half, members = self.text[portion.half], [m for m in self.members if number in m.left and not m.failed]
         positions = portion.start + np.flatnonzero(half.ordinary[portion.start : portion.stop])
         first = 0
-        for rows in self.source.rows(half, portion, self._points()):
+        for rows in self.source.rows(half, [portion], self._points()):
             count = len(next(iter(rows.values())))
             for member in members:
                 with isolate_failures(member.fail):

@@ -4,7 +4,7 @@
     residual   the k coordinates of largest |x - mean| / sd        k: the target L0
     pca        the k largest projections on the principal components, of both signs
 
-Mean, sd, components and the threshold are measured on the first tokens of the fit half.
+Mean, sd, components and the threshold are measured on blocks from all over the fit half.
 """
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from saesweep.study.subjects import Subject
 from saesweep.training.calibration import meet_l0_
 from saesweep.training.loaded import load
 
-TOKENS = 8192  # of the fit half, on which controls are measured
+TOKENS = 16_384  # of the fit half, on which controls are measured
 
 
 @runtime_checkable

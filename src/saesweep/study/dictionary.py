@@ -43,9 +43,9 @@ class FromDictionary:
         pool = pool_of(document, ordinary, self.seed)
         return TextHalf([""] * count, np.zeros_like(document), document, index, document, ordinary, pool)
 
-    def rows(self, half: TextHalf, portion: Portion, points: Sequence[HookPoint]) -> Iterator[Rows]:
-        """The activations of a portion."""
-        yield {points[0]: torch.cat([x for x, _ in self._draws(portion)])}
+    def rows(self, half: TextHalf, portions: Sequence[Portion], points: Sequence[HookPoint]) -> Iterator[Rows]:
+        """The activations of some portions of a half."""
+        yield {points[0]: torch.cat([x for portion in portions for x, _ in self._draws(portion)])}
 
     def features(self, half: HalfName) -> Float[Tensor, "tokens features"]:
         """The true activations of the dictionary's features at every position of a half."""

@@ -69,7 +69,7 @@ class DenseRows:
         x = np.zeros((min(self.tokens, len(half.tokens)), d_in), np.float32)
         for portion in (one for one in portions(self.text) if one.half == name and one.start < len(x)):
             positions = portion.start + np.flatnonzero(half.ordinary[portion.start : portion.stop])
-            rows = torch.cat([part[point].float().cpu() for part in self.source.rows(half, portion, [point])]).numpy()
+            rows = torch.cat([part[point].float().cpu() for part in self.source.rows(half, [portion], [point])]).numpy()
             inside = positions < len(x)
             x[positions[inside]] = rows[inside]
         return x
