@@ -25,7 +25,7 @@ class Parsed(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
-        if tag not in VOID and not self.get_starttag_text().endswith("/>"):
+        if tag not in VOID:
             self.open.append(tag)
         self.scripts += tag == "script"
         assert tag != "img"

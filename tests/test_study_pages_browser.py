@@ -40,9 +40,9 @@ def typed(window, field: str, words: str) -> None:
 
 def test_latents_are_found_by_number_and_enter_opens_one(window, folder):
     window.open(folder / LATENTS)
-    assert len(shown(window)) == 10 and window.one("#status").text == "10 of 10 latents"
+    assert len(shown(window)) == 11 and window.one("#status").text == "11 of 11 latents"
     typed(window, "number", "3")
-    assert shown(window) == ["3"] and window.one("#status").text == "1 of 10 latents"
+    assert shown(window) == ["3"] and window.one("#status").text == "1 of 11 latents"
     typed(window, "number", "3\n")
     window.wait(lambda: window.driver.title == "Latent 3 of topk 16")
 
@@ -50,13 +50,13 @@ def test_latents_are_found_by_number_and_enter_opens_one(window, folder):
 def test_a_latent_that_is_not_scored_is_said_to_be_so(window, folder):
     window.open(folder / LATENTS)
     typed(window, "number", "11")
-    assert shown(window) == [] and window.one("#status").text == "Latent 11 is not among the 10 scored ones."
+    assert shown(window) == [] and window.one("#status").text == "Latent 11 is not among the 11 scored ones."
 
 
 def test_latents_are_found_by_the_words_of_their_rules_and_explanations(window, folder):
     window.open(folder / LATENTS)
     typed(window, "words", "FIRES self")
-    assert "0" in shown(window) and len(shown(window)) < 10
+    assert "0" in shown(window) and len(shown(window)) < 11
     typed(window, "words", "the word self")
     assert shown(window) == ["0"]
     typed(window, "words", "nothing like it")
@@ -77,7 +77,7 @@ def test_a_column_sorts_down_then_up_by_keyboard(window, folder):
     for direction, sign in (("descending", -1), ("ascending", 1)):
         window.all("#latents thead button")[at].send_keys("\n")
         values = [float(text) for text in column(window, "frequency")[1]]
-        assert values == sorted(values, key=lambda value: sign * value) and len(values) == 10
+        assert values == sorted(values, key=lambda value: sign * value) and len(values) == 11
         assert window.all("#latents thead th")[at].get_attribute("aria-sort") == direction
 
 
@@ -139,7 +139,7 @@ def test_the_share_of_a_token_is_shown_under_the_pointer(window, folder):
 
 def test_the_page_of_the_sweep_links_to_the_latents_where_there_is_a_study(window, tmp_path):
     sweep = fake_sweep.Sweep()
-    assert "Latents" not in report_page.html(sweep.df, sweep.comparison, sweep.details, "fake")
+    assert "info.latents" not in report_page.html(sweep.df, sweep.comparison, sweep.details, "fake")
     sweep.details[0] = sweep.details[0]._replace(latents="study/features/top k/16/index.html")
     window.open(fake_sweep.write(tmp_path, sweep))
     window.run("document.querySelector('#numbers [data-sae=\"0\"]').click()")

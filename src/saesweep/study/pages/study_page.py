@@ -77,10 +77,11 @@ def _figures(
 
 
 def _answers(report: Report, place: Mapping[str, Any]) -> str:
-    """The questions of the papers, each with its sentences."""
+    """The questions of the papers, each with its sentences; all but the first are folded."""
     return "".join(
-        f'<h3>{escape(question)}</h3><ul class="answers">{"".join(f"<li>{escape(one)}</li>" for one in said)}</ul>'
-        for question, said in sentences.place_answers(report, place).items())
+        f"<details{' open' * (number == 0)}><summary>{escape(question)}</summary>"
+        f'<ul class="answers">{"".join(f"<li>{escape(one)}</li>" for one in said)}</ul></details>'
+        for number, (question, said) in enumerate(sentences.place_answers(report, place).items()))
 
 
 def _at(path: str, place: Mapping[str, Any]) -> bool:
