@@ -44,7 +44,7 @@ def sweep(trained, tmp_path, monkeypatch):
 def asked(*words: str) -> dict:
     """The settings of a study of few tokens."""
     known = {word.split("=")[0] for word in words}
-    few = ("tokens=1500", "features=10", "dense_tokens=300", "device=cpu", "forward_tokens=128")
+    few = ("tokens=3000", "features=10", "dense_tokens=300", "device=cpu", "forward_tokens=128")
     return settings.settings([*(word for word in few if word.split("=")[0] not in known), *words])
 
 

@@ -1,12 +1,15 @@
 """Collecting the activations of whole sweeps: against a dense reference, and the same however it is divided or interrupted."""
 import itertools
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import warm
 from small import RESOURCES, tiny
+from standin.cli import ENV
 from studied import asked, collected, sweep, swept, trained, written  # noqa: F401 fixtures
 from torch import distributed as dist
 
@@ -31,8 +34,10 @@ def whole(trained, tmp_path_factory):  # noqa: F811
         return folder, collected(folder)
 
 
-def dense(one, half):
+def dense(one, half, known={}):  # noqa: B006 computed once
     """[tokens, d_sae] in training units, by the SAE's own encode, a block at a time; and which positions are sinks."""
+    if (one.folder, half) in known:
+        return known[one.folder, half]
     sae, of = load(one.folder), one.half(half).text
     f, sinks = np.zeros((len(of.tokens), one.d_sae), np.float32), np.zeros(len(of.tokens), bool)
     for block in range(int(of.block.max()) + 1):
@@ -42,6 +47,7 @@ def dense(one, half):
         kept = sae.statistics.ordinary(x).numpy()
         f[positions[kept]] = sae.encode(x[kept]).numpy() / np.float32(sae.statistics.scale)
         sinks[positions[~kept]] = True
+    known[one.folder, half] = f, sinks
     return f, sinks
 
 
@@ -116,7 +122,7 @@ def test_the_halves_are_shared_and_as_long_as_asked(whole):
     assert len({id(one.fit.text) for one in found}) == 1
     read = sum(int(half.text.ordinary.sum()) for half in (found[0].fit, found[0].test))
     longest = max(np.bincount(half.text.document).max() for half in (found[0].fit, found[0].test))
-    assert 1500 <= read < 1500 + longest
+    assert 3000 <= read < 3000 + longest
     assert not set(found[0].fit.text.documents) & set(found[0].test.text.documents)
 
 
@@ -171,12 +177,11 @@ class Killed(BaseException):
 
 def killed_after(count, monkeypatch):
     """In the middle of the portion that follows so many."""
-    rows, read = collector.Collecting.add, []
+    rows, read = collector.Collecting.add, set()
 
     def add(self, half, name, x, positions):
         rows(self, half, name, x, positions)
-        if half.document[positions[0]] not in read:
-            read.append(half.document[positions[0]])
+        read.add((name, half.document[positions[0]]))
         if len(read) > count:
             raise Killed
 
@@ -229,12 +234,12 @@ def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_it(whole, sw
     assert written(sweep) == written(whole[0])
 
 
-def on_a_rank(rank, world, folder, meet):
+def on_a_rank(rank, folder, meet):
     import saesweep.study.text
 
     saesweep.study.text.PORTION = 100
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=world)
+    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
     stage.collect([folder], asked(), RESOURCES)
     dist.destroy_process_group()
 
@@ -245,24 +250,21 @@ def test_two_ranks_collect_what_one_collects_also_after_a_kill(whole, sweep, tmp
         killed_after(3, patch)
         with pytest.raises(Killed):
             stage.collect([sweep], asked("save_minutes=1e-9"), RESOURCES)
-    ranks = [warm._context.Process(target=on_a_rank, args=(rank, 2, sweep, tmp_path / "meet")) for rank in range(2)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join()
-        assert rank.exitcode == 0
+    words = [sys.executable, __file__]
+    ranks = [warm.popen([*words, str(rank), str(sweep), str(tmp_path / "meet")], tmp_path, ENV) for rank in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0]
     assert written(sweep) == written(whole[0])
 
 
 def test_other_settings_are_refused_and_replaced_with_overwrite(whole, sweep):  # noqa: F811
     shutil.copytree(whole[0], sweep, dirs_exist_ok=True)
-    with pytest.raises(UsageError, match=r"(?s)10 .* with other settings.*tokens: 1500 there, 1600 here.*overwrite=true"):
-        stage.collect([sweep], asked("tokens=1600"), RESOURCES)
+    with pytest.raises(UsageError, match=r"(?s)10 .* with other settings.*tokens: 3000 there, 3300 here.*overwrite=true"):
+        stage.collect([sweep], asked("tokens=3300"), RESOURCES)
     with pytest.raises(UsageError, match="features: 10 there, 11 here"):
         stage.collect([sweep], asked("features=11"), RESOURCES)
     stage.collect([sweep], asked("features=9", "min_fires=3"), RESOURCES)  # more are kept than are asked for
-    more = collected(sweep, "tokens=1600", "overwrite=true")
-    assert sum(int(half.text.ordinary.sum()) for half in (more[0].fit, more[0].test)) >= 1600
+    more = collected(sweep, "tokens=3300", "overwrite=true")
+    assert sum(int(half.text.ordinary.sum()) for half in (more[0].fit, more[0].test)) >= 3300
     assert len(list((sweep / "study").glob("text-*"))) == 1
 
 
@@ -307,7 +309,7 @@ def test_a_cache_on_disk_gives_the_same_and_spares_the_language_model(whole, swe
     assert written(sweep) == written(whole[0])
     for one in made:
         one.file.unlink()
-    monkeypatch.setattr("saesweep.data.disk_cache.LanguageModelSource.read", lambda *_: pytest.fail("the model was run"), False)
+    monkeypatch.setattr("saesweep.data.harvest.LanguageModelSource.read", lambda *_: pytest.fail("the model was run"))
     stage.collect([sweep], asked(), RESOURCES)
     assert written(sweep) == written(whole[0])
 
@@ -342,5 +344,9 @@ def test_the_lists_in_memory_are_bounded(whole, sweep, monkeypatch):  # noqa: F8
     most, save = [], collector.Collector._save
     monkeypatch.setattr(collector.Collector, "_save", lambda self: most.append(self._listed()) or save(self))
     collected(sweep)
-    assert len(most) > 5 and max(most) < 2 * 2000 + 6000 and written(sweep) == written(whole[0])
+    assert max(most) < sum(most) / 4 and written(sweep) == written(whole[0])  # the lists of one document exceed 2,000
     assert passes(subjects.of_sweep(sweep, ["pca"], 0), asked(), RESOURCES) == []
+
+
+if __name__ == "__main__":
+    on_a_rank(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -16,7 +16,7 @@ from saesweep.study import run, settings
 from saesweep.study.scoring import Scored
 
 CONTROLS = "a list of some of random, residual, pca, such as controls=[random], or [] for none"
-FEW = ("tokens=1500", "features=10", "dense_tokens=300", "device=cpu", "forward_tokens=128")
+FEW = ("tokens=3000", "features=10", "dense_tokens=300", "device=cpu", "forward_tokens=128")
 
 
 def typed(monkeypatch, *words):

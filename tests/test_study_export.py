@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from saesweep.errors import UsageError
+from saesweep.study.examples import Places
 from saesweep.study.export import jsonl, neuronpedia, read, records
 from saesweep.study.export.neuronpedia import About
+from saesweep.study.hits import LEFT
 
 # Names and types of neuronpedia_utils/db_models, in order (hijohnnylin/neuronpedia at ebb8426): s text, i whole number,
 # f number, b truth, d date; a question mark: or nothing; brackets: a list
@@ -98,7 +100,10 @@ def test_features_are_in_raw_units_with_their_words_and_neighbours(study, rows):
 def test_activations_are_the_strongest_and_five_of_each_interval(study, rows):
     mine = [row for row in rows["activations"] if row["index"] == "5"]
     top = [row for row in mine if row["binMin"] == -1]
-    assert len(top) == 20 and top[0]["maxValue"] == pytest.approx(2 * study.saes[0].collected.test.top.values[5, 0], rel=1e-4)
+    half = study.saes[0].collected.test
+    able = half.top.positions[5][Places(half.text).left(half.top.positions[5]) >= LEFT]  # others are no examples
+    strongest = half.top.values[5][half.top.positions[5] == able[0]]
+    assert len(top) == 20 and top[0]["values"][top[0]["qualifyingTokenIndex"]] == pytest.approx(2 * strongest[0], rel=1e-4)
     for row in mine:
         assert len(row["tokens"]) == len(row["values"]) and row["values"][row["maxValueTokenIndex"]] == row["maxValue"]
         if row["binMin"] != -1:

@@ -25,7 +25,7 @@ class Parsed(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
+        if tag not in VOID and not self.get_starttag_text().endswith("/>"):
             self.open.append(tag)
         self.scripts += tag == "script"
         assert tag != "img"
@@ -36,6 +36,9 @@ class Parsed(HTMLParser):
             self.tables.setdefault(self.caption, []).append([])
         if tag in {"td", "th"}:
             self.tables[self.caption][-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag, (tag, self.open)

@@ -16,7 +16,7 @@ def test_a_collected_sweep_is_rated_from_its_folder(sweep, capsys):  # noqa: F81
     assert said.startswith("Each of 2 raters gets ") and "latents of each of" in said
     page = (sweep / "study/rate/rate_ann.html").read_text()
     items = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["items"]
-    assert len(items) > 10 and all(len(item["top"]) == 10 for item in items)
+    assert len(items) > 10 and all(0 < len(item["top"]) <= 10 for item in items)
     for window in items[0]["top"] + items[0]["spread"]:
         assert len(window["text"]) <= 32 and window["tenths"][window["at"]] > 0
     assert items[0]["top"][0]["tenths"].count(10) == 1, "the strongest example holds the largest activation"

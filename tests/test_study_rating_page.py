@@ -24,12 +24,12 @@ def window():
 @pytest.fixture
 def browser(window, tmp_path):
     """Afterwards: nothing in the console, and nobody was asked for anything but the server's own page."""
-    window.listen()
-    window.said, window.asked = [], []
+    window.read_logs()
+    window.console, window.requests = [], []
     window.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     yield window
-    window.listen()
-    assert window.said == [] and all(url.startswith("http://127.0.0.1:") for url in window.asked)
+    window.read_logs()
+    assert window.console == [] and all(url.startswith("http://127.0.0.1:") for url in window.requests)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def offline(browser, tmp_path):
     (file,) = write_pages(session, pages)
     browser.file, browser.study = file, session.study
     yield browser.open(file)
-    assert browser.listen().asked == []
+    assert browser.read_logs().requests == []
 
 
 def press(browser, *keys):

@@ -12,7 +12,8 @@ from saesweep.storage import study_tables
 from saesweep.study import run
 
 pytestmark = pytest.mark.slow
-FEW = ("tokens=4000", "dense_tokens=1000", "min_fires=10", "min_documents=3", "draws=20")
+FEW = ("tokens=4000", "dense_tokens=1000", "min_fires=10", "min_documents=3", "draws=20", "label_tokens=50",
+       "label_documents=5")
 TABLES = ("scores.csv", "summary.csv", "labels.csv", "study.json", "replicates.safetensors")
 
 

@@ -55,8 +55,8 @@ def _latents(
     fit, test = Places(sae.fit.text), Places(sae.test.text)
     for latent in [int(latent) for latent in sae.order if latent in mine.index][: explainer.get("latents")]:
         common = common_tokens(sae.fit, latent)
-        shown = choose(fit, sae.fit, latent, common, WINDOWS)
-        tests = choose(test, sae.test, latent, common, {group: windows for group in TEST})
+        shown = choose(fit, sae.fit, latent, common, {str(group): count for group, count in WINDOWS.items()})
+        tests = choose(test, sae.test, latent, common, dict[str, int].fromkeys(TEST, windows))
         yield LatentExamples(
             sae.path, sae.control, latent, float(sae.fit.top.values[latent, 0]), _windows(shown, sae.fit, latent, texts),
             _windows(tests, sae.test, latent, texts), str(mine.at[latent, "rule_words"]) or None)

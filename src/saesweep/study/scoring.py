@@ -28,7 +28,7 @@ from saesweep.study.comparison.summary import summary
 from saesweep.study.dictionary import FromDictionary
 from saesweep.study.hits import HALVES, Collected
 from saesweep.study.judging import with_judgements
-from saesweep.study.known_dictionary import KnownDictionary, feature_labels
+from saesweep.study.known_dictionary import KnownDictionary, Truth, feature_labels
 from saesweep.study.labels import Labels, label
 from saesweep.study.passes import on_device
 from saesweep.study.scores.absorption import RowScores
@@ -36,6 +36,7 @@ from saesweep.study.scores.logits import LogitScores
 from saesweep.study.scores.of_sae import Extra
 from saesweep.study.subjects import reads
 from saesweep.study.table import Rows, score
+from saesweep.study.text import Text
 from saesweep.study.weights import DenseRows, Weights
 
 PRIMARY = ("rule", "coverage")  # the scores whose verdicts are corrected for their number
@@ -105,12 +106,13 @@ def _of_text(
 ) -> tuple[Labels, Tokenizer, list[Extra]]:
     kind = settings["labels"]
     kind = ("python" if job["text"]["kind"] == "stdlib" else "text") if kind == "auto" else kind
-    labels = label(kind, group[0].fit.text, group[0].test.text, source.tokenizer)
+    labels = label(kind, group[0].fit.text, group[0].test.text, source.tokenizer, min_tokens=settings["label_tokens"],
+                   min_documents=settings["label_documents"])
     extras: list[Extra] = []
     if settings["logits"]:
         extras.append(LogitScores(unembedding(resources.language_model(job).module), weights.decoder_of_resid))
     if settings["dense_probes"] and labels.names:
-        text = {half: group[0].half(half).text for half in HALVES}
+        text: Text = {half: group[0].half(half).text for half in HALVES}
         rows = DenseRows(source, text, settings["dense_tokens"], weights)
         extras.append(RowScores(rows, weights.decoder_array))
     return labels, source.tokenizer, extras
@@ -118,7 +120,8 @@ def _of_text(
 
 def _of_dictionary(source: FromDictionary) -> tuple[Labels, Tokenizer, list[Extra]]:
     """The labels are the features of the dictionary; there are no tokens."""
-    truth = {half: source.features(half).numpy().astype(np.float64) for half in HALVES}
-    return feature_labels(truth), byte_tokenizer(bos=False, positions=None), [KnownDictionary(truth)]
+    truth: Truth = {half: source.features(half).numpy().astype(np.float64) for half in HALVES}
+    extras: list[Extra] = [KnownDictionary(truth)]
+    return feature_labels(truth), byte_tokenizer(bos=False, positions=None), extras
 
 

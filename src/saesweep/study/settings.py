@@ -31,6 +31,8 @@ class Study:
     min_documents: Count
     dense_tokens: Index
     labels: Annotated[str, OneOf("auto", "python", "text", "none")]
+    label_tokens: Count
+    label_documents: Count
     logits: bool
     dense_probes: bool
     draws: Count

@@ -102,8 +102,8 @@ def _batches(sae: OfSAE, names: _Names, common: Mapping[str, str]) -> Iterator[d
         rows: dict[str, list[Row]] = {"features": [], "activations": [], "explanations": []}
         for number, row, example in batch:
             about = {"modelId": names.model, "layer": names.source, "index": str(int(row["latent"]))}
-            rows["features"].append(_feature(sae, number, row, example.active.maximum, pieces, about | common))
-            rows["activations"] += _activations(sae, example, about | common)
+            rows["features"].append(_feature(sae, number, row, example.active.maximum, pieces, {**about, **common}))
+            rows["activations"] += _activations(sae, example, {**about, **common})
             rows["explanations"] += _explanations(sae, row, about, common)
         yield rows
 
@@ -170,8 +170,8 @@ def _short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def _rounded(values: Iterable[float]) -> list[float]:
-    return [_short(value) for value in values]
+def _rounded(values: np.ndarray | Sequence[float]) -> list[float]:
+    return [_short(float(value)) for value in values]
 
 
 def _lines(rows: Iterable[Row]) -> str:

@@ -123,7 +123,7 @@ def _row(
 ) -> str:
     target = point["sparsity"]
     name = escape(f"{arch} {target:g}" if target is not None else arch)
-    href = links.get((arch, target))
+    href = links.get((arch, target)) if target is not None else None
     cells = [f"{point['l0']:.3g}", *(number(point[key]) for key in ("value", "low", "high"))]
     cells += [number(_mean(one.value for one in beside if one.name == kind and one.sparsity == target)) for kind in kinds]
     head = f'<a href="{escape(href)}">{name}</a>' if href else name

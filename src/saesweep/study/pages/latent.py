@@ -39,7 +39,7 @@ def latent_pages(sae: OfSAE, title: str, means: Means, windows: Windows, command
 
 def _scores(sae: OfSAE) -> list[str]:
     """Those that the SAE has, without those that are said elsewhere."""
-    return [name for name in study_tables.score_names(sae.scores) if sae.scores[name].notna().any()]
+    return [name for name in study_tables.score_names(sae.scores) if bool(sae.scores[name].count())]
 
 
 def _section(title: str, content: str) -> str:
