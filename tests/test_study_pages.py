@@ -179,3 +179,11 @@ def test_folders_are_short_at_one_hook_point_and_tell_several_apart():
 def test_a_sweep_without_a_study_has_no_index(study, folder, tmp_path):
     assert study_tables.indexes_of_latents(tmp_path) == {}
     assert study_tables.indexes_of_latents(folder.parent)["tiny/resid.1/topk/16"] == "study/features/topk/16/index.html"
+
+
+def test_saes_of_one_hook_point_and_target_l0_share_their_control(study):
+    """The controls of the made study are listed with topk."""
+    rows = study.summary.loc[study.summary["score"] == "rule"]
+    control = rows.loc[rows["control"] == "random"].set_index("sparsity")["uniform"]
+    trained = rows.loc[rows["control"].isna()]
+    assert len(trained) == 4 and trained["baseline"].tolist() == [control[sparsity] for sparsity in trained["sparsity"]]

@@ -46,7 +46,9 @@ def test_coverage_finds_each_label_with_its_latent_and_the_control_does_not(rows
 
 def test_the_summary_has_means_intervals_and_the_control_beside_them(rows):
     scores, saes, _, shares = rows.frames()
-    table = pd.DataFrame([{"path": "made/topk/16", "arch": "topk", "sparsity": 16, "seed": 0, "l0": 16.0, "fvu": 0.1}])
+    place = {"model": "made", "site": "resid", "layer": 0}
+    about = {"path": "made/topk/16", "arch": "topk", "sparsity": 16, "seed": 0, "l0": 16.0, "fvu": 0.1}
+    table = pd.DataFrame([place | about])
     found = summary.summary(measured.study(table, scores, saes, rows.replicates), shares)
     by = found[found["control"].isna()].set_index("score")
     rule = scores[scores["control"].isna()]["rule"]

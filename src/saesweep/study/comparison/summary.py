@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from saesweep.storage import study_tables
+from saesweep.storage.sweep_table import PLACE
 from saesweep.study.comparison.contrasts import contrast
 from saesweep.study.comparison.measured import Study
 
@@ -51,9 +52,15 @@ def _value(study: Study, i: int, name: str, mean: str) -> float:
 
 
 def _baseline(study: Study, i: int, name: str) -> float:
-    """The uniform mean of the first of study_tables.BASELINES that was measured for this SAE; NaN of a control."""
+    """The uniform mean of the first of study_tables.BASELINES that was measured for this SAE, else of one at the same hook
+    point for the same target L0: these share a control, which is listed with the first of them. NaN of a control."""
     if study.saes.at[i, "control"] is not None:
         return math.nan
-    same = study.saes.index[study.saes["path"] == study.saes.at[i, "path"]].tolist()
-    found = {study.saes.at[k, "control"]: _value(study, k, name, "uniform") for k in same}
-    return next((found[key] for key in study_tables.BASELINES if not math.isnan(found.get(key, math.nan))), math.nan)
+    own = study.saes["path"] == study.saes.at[i, "path"]
+    alike = (study.saes[[*PLACE, "sparsity"]] == study.saes.loc[i, [*PLACE, "sparsity"]]).all(axis=1)
+    for same in (own, alike):
+        found = {study.saes.at[k, "control"]: _value(study, k, name, "uniform") for k in study.saes.index[same].tolist()}
+        known = [found[key] for key in study_tables.BASELINES if not math.isnan(found.get(key, math.nan))]
+        if known:
+            return known[0]
+    return math.nan

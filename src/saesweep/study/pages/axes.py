@@ -18,7 +18,7 @@ Points = Iterable[tuple[float, float]]  # in pixels
 
 class Box(NamedTuple):
     left: float = 46
-    right: float = WIDTH - 12
+    right: float = WIDTH - 20
     top: float = 24
     floor: float = HEIGHT - 42
 
@@ -79,7 +79,7 @@ def svg(label: str, *content: str) -> str:
 def colours(styles: Mapping[str, Style]) -> str:
     """CSS: the colour of each architecture as --tone of the class a0, a1 ..; lighter on a dark page."""
     light = "".join(f".a{n} {{ --tone: {style.colour} }} " for n, style in enumerate(styles.values()))
-    dark = "".join(f".a{n} {{ --tone: color-mix(in oklab, {style.colour} 55%, white) }} "
+    dark = "".join(f".a{n} {{ --tone: color-mix(in oklab, {style.colour} 70%, white) }} "
                    for n, style in enumerate(styles.values()))
     return f"{light}\n@media (prefers-color-scheme: dark) {{ {dark}}}\n"
 

@@ -23,10 +23,11 @@ NO_RULE = "No rule of labels and tokens says when it fires."
 
 
 def number(value: Any) -> str:
-    """Three decimals; `-` for none, a whole number without decimals."""
+    """Three decimals, of a small number two digits; `-` for none."""
     if value is None or value != value:
         return "-"
-    return str(int(value)) if isinstance(value, bool | np.bool_) else f"{value:.3f}" if abs(value) < 1000 else f"{value:.0f}"
+    value = float(value)
+    return f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:.3f}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def rule(row: Row) -> str:
@@ -62,7 +63,7 @@ def density(sae: Collected, latent: int, row: Row) -> str:
 
 
 def logit_words(pieces: Pieces, highest: np.ndarray, lowest: np.ndarray) -> str:
-    items = ((title, "".join(f"<li>{escape(pieces[int(one)])}</li>" for one in words))
+    items = ((title, "".join(f"<li><code>{escape(pieces[int(one)])}</code></li>" for one in words))
              for title, words in (("Raises", highest), ("Lowers", lowest)))
     lists = (f'<div><h3>{title}</h3><ol class="words">{words}</ol></div>' for title, words in items)
     return f'<div class="pair">{"".join(lists)}</div>'

@@ -37,7 +37,7 @@ def _parts(group: Group, active: Activity, windows: Windows, count: int) -> list
 
 
 def _list(lines: list[str], label: str) -> str:
-    return f'<ol aria-label="{label}">{"".join(lines)}</ol>' if lines else '<p class="few">No example.</p>'
+    return f'<ol aria-label="{label}">{"".join(lines)}</ol>' if lines else '<p class="few">No further example.</p>'
 
 
 def _few(group: Group) -> str:

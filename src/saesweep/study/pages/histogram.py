@@ -21,7 +21,7 @@ def histogram(counts: UInt32[np.ndarray, " bins"]) -> str:
     tops = FLOOR - (FLOOR - 6) * shown / shown.max()
     bars = "".join(f"M{LEFT + n * step:.1f} {FLOOR}V{top:.1f}h{step:.1f}V{FLOOR}z" for n, top in enumerate(tops) if top < FLOOR)
     ends = range(first, last + 1, PER_DOUBLING)
-    every = max(1, math.ceil(len(ends) / 7))
+    every = math.ceil(60 / (step * PER_DOUBLING))  # 60 units for a label
     ticks = "".join(_tick(LEFT + (end - first) * step, end) for end in ends[::every])
     label = (f"Histogram of {int(counts.sum()):,} activations from {value(int(fired[0])):.2g} to "
              f"{value(int(fired[-1]) + 1):.2g}; most in the bin from {value(first + int(shown.argmax())):.2g}")

@@ -48,8 +48,9 @@ def _section(title: str, content: str) -> str:
 
 def _about(sae: OfSAE) -> str:
     return escape(f"{sae.place}. Examples and scores are of held-out documents from which nothing was chosen (the test half); "
-                  "activations are in training units. The darker a token and the thicker its line, the closer to the maximum; "
-                  "the token with a frame is the one whose value stands before the text. ⏎ is the end of a line, → a tab.")
+                  "activations are in training units. The stronger the colour of a token and the thicker its line, the closer "
+                  "it is to the maximum; the token with a frame is the one whose value stands before the text. ⏎ is the end of "
+                  "a line, → a tab.")
 
 
 def _nav(up: str, title: str, order: list[int], at: int) -> str:

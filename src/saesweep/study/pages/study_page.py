@@ -35,8 +35,13 @@ def html(
     places = "".join(_place(report, place, summary, scores, folders, styles) for place in report["places"])
     scope = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences.scope(report))
     return fill("study.html", STYLES, None, f"{name}: interpretability", more_css=colours(styles),
-                heading=f"{escape(name)}: interpretability", scope=scope, places=places or "<p>No SAE has a score.</p>",
-                saes=saes_table(summary, folders, list(report["primary"])), command=escape(command))
+                heading=f"{escape(name)}: interpretability", scope=scope, count=_count(scores),
+                places=places or "<p>No SAE has a score.</p>", command=escape(command),
+                saes=saes_table(summary, folders, list(report["primary"])))
+
+
+def _count(scores: pd.DataFrame) -> str:
+    return f"{scores['path'].nunique()} SAEs, of which {len(scores):,} latents are scored."
 
 
 def _place(
@@ -45,21 +50,20 @@ def _place(
 ) -> str:
     """One hook point; its name is said where there are several."""
     mine = summary.loc[[_at(path, place) for path in summary["path"]]]
-    heading = escape("{model}, {site}, layer {layer}".format(**place)) if len(report["places"]) > 1 else "In words"
+    where = escape(" at {model}, {site}, layer {layer}".format(**place)) if len(report["places"]) > 1 else ""
     kinds = [kind for kind in curves.DASHES if kind in set(mine["control"])]
-    differences = "".join(_verdicts(block) for block in place["scores"] if block["primary"])
     by_frequency = "".join(frequency.figure(scores.loc[scores["path"].isin(mine["path"])], name, styles)
                            for name in report["primary"] if name in scores)
-    others = _figures(place, mine, folders, styles, primary=False)
+    figures = _figures(place, mine, folders, styles, primary=True)
+    if others := _figures(place, mine, folders, styles, primary=False):
+        figures += f"<details><summary>{OTHERS}</summary>{others}</details>"
     parts = {
-        heading: _answers(report, place),
-        "Scores against L0": f"{legend(styles, {kind: curves.DASHES[kind] for kind in kinds})}<p>{OF_CURVES}</p>"
-                             f"{_figures(place, mine, folders, styles, primary=True)}"
-                             + (f"<details><summary>{OTHERS}</summary>{others}</details>" if others else ""),
-        "Scores by frequency": f'<p>{OF_FREQUENCY}</p><div class="figures">{by_frequency}</div>' if by_frequency else "",
-        "Differences at the same L0": differences,
+        "Scores against L0": f"{legend(styles, {kind: curves.DASHES[kind] for kind in kinds})}<p>{OF_CURVES}</p>{figures}",
+        "In words": _answers(report, place),
+        "Scores by frequency": by_frequency and f'<p>{OF_FREQUENCY}</p><div class="figures">{by_frequency}</div>',
+        "Differences at the same L0": "".join(_verdicts(block) for block in place["scores"] if block["primary"]),
     }
-    return "".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in parts.items() if content)
+    return "".join(f"<section><h2>{title}{where}</h2>{content}</section>" for title, content in parts.items() if content)
 
 
 def _figures(
@@ -77,10 +81,11 @@ def _figures(
 
 
 def _answers(report: Report, place: Mapping[str, Any]) -> str:
-    """The questions of the papers, each with its sentences."""
+    """The questions of the papers, each with its sentences; all but the first are folded."""
     return "".join(
-        f'<h3>{escape(question)}</h3><ul class="answers">{"".join(f"<li>{escape(one)}</li>" for one in said)}</ul>'
-        for question, said in sentences.place_answers(report, place).items())
+        f"<details{' open' * (number == 0)}><summary>{escape(question)}</summary>"
+        f'<ul class="answers">{"".join(f"<li>{escape(one)}</li>" for one in said)}</ul></details>'
+        for number, (question, said) in enumerate(sentences.place_answers(report, place).items()))
 
 
 def _at(path: str, place: Mapping[str, Any]) -> bool:
