@@ -23,7 +23,7 @@ from saesweep.runtime import distributed, signals
 from saesweep.runtime.console import ProgressLine
 from saesweep.runtime.isolate import isolate_failures
 from saesweep.study import controls, hits_file
-from saesweep.study.accumulator import active
+from saesweep.study.accumulator import listed
 from saesweep.study.activations import Activations
 from saesweep.study.hits import HalfName, TextHalf
 from saesweep.study.parts import Part, saved, state_folder
@@ -63,7 +63,7 @@ class Collecting:
             x, positions, documents = x[ordinary], positions[counted], documents[counted]
         for first in range(0, len(x), self.rows):
             some = slice(first, first + self.rows)
-            state.add(active(self.encoder.encode(x[some].float()), self.scale), positions[some], documents[some])
+            state.add(listed(self.encoder.list_active(x[some].float()), self.scale), positions[some], documents[some])
 
 
 class Collector:

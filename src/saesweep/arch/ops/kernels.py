@@ -65,6 +65,17 @@ def quantise(x, factor, most, q, scale, norm):
 
 
 @compiled
+def quantisation_error(x, factor, q, scale, error):
+    """The norm of each row of x * factor / scale - q."""
+    for r in prange(len(x)):
+        total, inverse = ZERO, ONE / scale[r]
+        for j in range(x.shape[1]):
+            off = x[r, j] * factor[j] * inverse - np.float32(q[r, j])
+            total += off * off
+        error[r] = np.sqrt(total)
+
+
+@compiled
 def scan_above(score, row_scale, row_error, bound, error, slots, counts):
     """Where (score + error) * row_scale + row_error > bound: the columns, per row, and their number.
 
