@@ -1,7 +1,7 @@
 """`list_active` lists what `encode` computes: every entry, but those within rounding of their bound."""
 import pytest
 import torch
-from test_contract import D_IN, K, YAMLS, make
+from test_contract import D_IN, YAMLS, K, make
 
 from saesweep.arch.ops import cpu, entries
 
