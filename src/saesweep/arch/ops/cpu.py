@@ -10,13 +10,13 @@ activations are far larger than the others and would make the quantisation step 
 multiplied, by the square root of each coordinate's rms, which splits the error between the two. The candidates, a tenth
 more than are chosen, are then computed in fp32 and chosen by that value. Values are exact, and so is the choice except for
 about one entry in ten thousand, at the edge of being chosen. A list that is `sure` has them all: its candidates, two to
-three times as many as are chosen, are those within the bound of Cauchy and Schwarz,
+three times as many as are chosen, are those that can be above their bound, or above the least of k that were computed, by
 
     |pi - rough| <= |u - u'| |w| + |u'| |w - w'|                  u', w': the rows that the integers stand for
 """
 import math
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.arch.ops import entries, int16, kernels
-from saesweep.arch.ops.entries import Adam, Chosen, Sums, starts_of
+from saesweep.arch.ops.entries import Adam, Chosen, Rough, Sums, starts_of
+
+SIGMA = 1 / math.sqrt(12)  # of a number that is rounded to an integer
 
 
 @torch.no_grad()
@@ -38,8 +40,9 @@ def choose(
     room = d_sae // 2 + 1
     slots = torch.empty(batch, room, dtype=torch.int32)
     counts = torch.empty(batch, dtype=torch.int64)
-    _scan(_rough(u, W_enc_T, sure), b_enc, above, k, sure, slots, counts)
-    if int(counts.max()) > room or entries.DENSE_BELOW * int(counts.sum()) > 2 * batch * d_sae:
+    rough = _rough(u, W_enc_T, sure)
+    _scan(rough, b_enc, above, k, slots, counts)
+    if _many(counts, room, d_sae):
         return None
     values = torch.empty(batch, room)
     exact = (slots, values, counts, u, W_enc_T, b_enc)
@@ -47,6 +50,11 @@ def choose(
         kernels.keep_above(*_arrays(*exact, above))
     else:
         kernels.keep_largest(*_arrays(*exact), k)
+        if sure:
+            _scan_near(rough, b_enc, values[:, :k].amin(1), slots, counts)
+            if _many(counts, room, d_sae):
+                return None
+            kernels.keep_largest(*_arrays(*exact), k)
     starts = starts_of(counts)
     n = int(starts[-1])
     if entries.DENSE_BELOW * n > batch * d_sae:
@@ -105,43 +113,39 @@ def _arrays(*tensors: Tensor) -> tuple:
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
 
 
-class Rough(NamedTuple):
-    """score [batch, d_sae] ~ u W_enc / (scale_u scale_w), and what its error is proportional to."""
-
-    score: Tensor
-    scale_u: Tensor
-    scale_w: Tensor
-    norm_u: Tensor
-    norm_w: Tensor
-    error_u: float  # of a product by scale_u norm_w, and
-    error_w: float  # by scale_w norm_u; of 3 standard deviations, or the most there can be
+def _many(counts: Tensor, room: int, d_sae: int) -> bool:
+    """Whether there are so many candidates that dense products are faster."""
+    return int(counts.max()) > room or entries.DENSE_BELOW * int(counts.sum()) > 2 * len(counts) * d_sae
 
 
-def _scan(
-    rough: Rough, b_enc: Tensor, above: Tensor | None, k: int, sure: bool, slots: Tensor, counts: Tensor
-) -> None:
+def _scan(rough: Rough, b_enc: Tensor, above: Tensor | None, k: int, slots: Tensor, counts: Tensor) -> None:
     """Write the candidates of each row into slots, and their number into counts."""
     score, scale_u, scale_w, norm_u, norm_w, error_u, error_w = rough
-    if above is not None:  # 3 sigma of each of the two parts: 3 to 4.2 sigma of their sum
+    if above is not None:
         bound, error = (above - b_enc) / scale_w, error_u * norm_w / scale_w
         kernels.scan_above(*_arrays(score, scale_u, error_w * norm_u, bound, error, slots, counts))
-        return
-    parts = error_u * scale_u * norm_w.max(), error_w * scale_w.max() * norm_u
-    # both a latent and the k-th largest may be off
-    error = 2 * (parts[0] + parts[1]) if sure else 4 / 3 * torch.hypot(*parts)
-    kernels.scan_largest(*_arrays(score, scale_u, error, scale_w, b_enc), k, *_arrays(slots, counts))
+    else:
+        error = 4 * SIGMA * torch.hypot(scale_u * norm_w.max(), scale_w.max() * norm_u)
+        kernels.scan_largest(*_arrays(score, scale_u, error, scale_w, b_enc), k, *_arrays(slots, counts))
+
+
+def _scan_near(rough: Rough, b_enc: Tensor, least: Float[Tensor, " batch"], slots: Tensor, counts: Tensor) -> None:
+    """The candidates for the k largest of each row, of which k are at least `least`."""
+    error = rough.error_u * rough.norm_w / rough.scale_w
+    near = (rough.score, rough.scale_u, rough.error_w * rough.norm_u, error, rough.scale_w, b_enc, least)
+    kernels.scan_near(*_arrays(*near, slots, counts))
 
 
 def _rough(u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], sure: bool) -> Rough:
     (n, d), m, kind = u.shape, len(W_enc_T), rough_in()
-    sigmas = 3 * (1 / math.sqrt(12))
+    usual = 3 * SIGMA  # of each of the two parts: 3 to 4.2 standard deviations of their sum
     if kind == "fp32" or (kind == "int16" and not int16.fits(n, m, d)):
         ones_u, ones_w = torch.ones(len(u)), torch.ones(len(W_enc_T))
         tiny = 8 * torch.finfo(u.dtype).eps
         x, W = _arrays(u, W_enc_T)
         score = torch.from_numpy(x @ W.T)  # numpy's OpenBLAS: torch's MKL is a quarter slower on AMD processors
         largest = max(1.0, float(W_enc_T.norm(dim=1).max())) if sure else 1.0
-        return Rough(score, ones_u, ones_w, tiny * u.norm(dim=1), torch.zeros(len(W_enc_T)), sigmas, sigmas * largest)
+        return Rough(score, ones_u, ones_w, tiny * u.norm(dim=1), torch.zeros(len(W_enc_T)), usual, usual * largest)
     rms = u.square().mean(0).sqrt()
     share = (rms / rms.mean()).clamp(1e-4, 1e4).nan_to_num(1.0).sqrt()
     q_u, scale_u, norm_u = _quantised(u, 1 / share, kind)
@@ -152,7 +156,7 @@ def _rough(u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"],
     else:
         int16.product(*_arrays(q_u, q_w, score))
     if not sure:
-        return Rough(score, scale_u, scale_w, norm_u, norm_w, sigmas, sigmas)
+        return Rough(score, scale_u, scale_w, norm_u, norm_w, usual, usual)
     error_u, error_w = _largest_error(u, 1 / share, q_u, scale_u), _largest_error(W_enc_T, share, q_w, scale_w)
     return Rough(score, scale_u, scale_w, norm_u + error_u * scale_u, norm_w, error_u, error_w)
 

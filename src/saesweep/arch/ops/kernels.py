@@ -102,6 +102,29 @@ def scan_above(score, row_scale, row_error, bound, error, slots, counts):
         counts[r] = found
 
 
+@compiled
+def scan_near(score, row_scale, row_error, error, scale, bias, least, slots, counts):
+    """Where ((score + error) * row_scale + row_error) * scale + bias >= least: the columns, per row, and their number."""
+    room = slots.shape[1]
+    for r in prange(len(score)):
+        found = 0
+        row, out, factor, slack, bound = score[r], slots[r], row_scale[r], row_error[r], least[r]
+        for at in range(0, score.shape[1], 64):
+            z, e, s, b = row[at : at + 64], error[at : at + 64], scale[at : at + 64], bias[at : at + 64]
+            count = ZERO
+            for j in range(len(z)):
+                count += ONE if ((np.float32(z[j]) + e[j]) * factor + slack) * s[j] + b[j] >= bound else ZERO
+            hits = int(count)
+            if hits and found + hits <= room:
+                for j in range(len(z)):
+                    if ((np.float32(z[j]) + e[j]) * factor + slack) * s[j] + b[j] >= bound:
+                        out[found] = at + j
+                        found += 1
+            else:
+                found += hits
+        counts[r] = found
+
+
 @inlined
 def _order(bits):
     """The bits of a float as an integer of the same order."""
