@@ -86,11 +86,10 @@ def collected(sweep: Path) -> list[Collected]:
         raise UsageError(f"{sweep}: its SAEs are not collected yet; run saesweep study {sweep}")
     settings = yaml.safe_load(file.read_text())
     found = [one for one in subjects.of_sweep(sweep, settings.get("controls", CONTROLS), settings["seed"])]
-    for one in (one for one in found if not one.file.is_file()):
+    heads = [(one, arrays.metadata(one.file) if one.file.is_file() else None) for one in found]
+    pairs = [(one, head) for one, head in heads if head is not None and not record.outdated(head, one)]
+    for one in (one for one in found if one.file not in {there.file for there, _ in pairs}):
         log.warning("%s is not collected: the same command does it", one.label)
-    there = [one for one in found if one.file.is_file()]
-    headers = [arrays.metadata(one.file) for one in there]
-    pairs = list(zip(there, headers, strict=True))
     record.refuse({one.label: lines for one, head in pairs if (lines := record.differences(head, one, settings, None))})
     read = cache(lambda name: text.read(text.file_of(sweep, name)))
     return [_collected(one, read(head["text"]), json.loads(head["settings"])["seed"]) for one, head in pairs]
@@ -98,4 +97,5 @@ def collected(sweep: Path) -> list[Collected]:
 
 def _collected(one: Subject, halves: text.Text, seed: int) -> Collected:
     found = hits_file.read(one.file, halves)
-    return Collected(one.path, one.job, one.config, one.metrics, one.control, found["fit"], found["test"], seed, one.number)
+    return Collected(one.path, one.job, one.config, one.metrics, one.control, found["fit"], found["test"], seed, one.number,
+                     one.file)
