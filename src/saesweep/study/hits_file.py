@@ -14,6 +14,7 @@ from saesweep.study.accumulator import SHAPES
 from saesweep.study.arrays import Arrays
 from saesweep.study.hits import HALVES, Examples, Half, HalfName, Hits, TextHalf
 from saesweep.study.parts import Part, saved
+from saesweep.study.record import FIRST_TOKENS
 
 WRITTEN = [name for name in SHAPES if name != "sample.keys"]  # the order of the sample says all that its keys do
 KINDS = ("hits", "dense_hits")
@@ -90,7 +91,12 @@ def _half(found: Arrays, half: HalfName, text: TextHalf, header: Mapping[str, st
     plain = [fields[name][""] for name in ("sinks", "fires", "documents", "histogram")]
     return Half(text, *plain, top=Examples(**fields["top"]), sample=Examples(**fields["sample"]),
                 hits=Hits(**fields["hits"]), dense_hits=Hits(**fields["dense_hits"]),
-                dense_tokens=json.loads(header["settings"])["dense_tokens"])
+                dense=_dense(text, header))
+
+
+def _dense(text: TextHalf, header: Mapping[str, str]) -> np.ndarray:
+    tokens = json.loads(header["settings"])["dense_tokens"]
+    return np.arange(min(tokens, len(text.tokens))) if header["format"] in FIRST_TOKENS else text.dense(tokens)
 
 
 def remove_state(whole: Part) -> None:

@@ -9,7 +9,8 @@ from saesweep.errors import UsageError
 from saesweep.study.settings import identity
 from saesweep.study.subjects import Subject
 
-FORMAT = "1"  # of the files; another one is not read
+FORMAT = "2"  # of the files
+FIRST_TOKENS = ("1",)  # older ones that are read: all latents are kept on the first tokens, which are of few documents
 
 
 def header(subject: Subject, settings: Mapping[str, Any], text: str) -> dict[str, str]:
@@ -27,7 +28,7 @@ def differences(
 
     More features than are asked for do no harm, unless more is to be added (`unfinished`).
     """
-    if there.get("format") != FORMAT:
+    if there.get("format") not in (FORMAT, *(() if unfinished else FIRST_TOKENS)):
         return [f"format: {there.get('format')} there, {FORMAT} here"]
     made = json.loads(there["settings"])
     found = [f"{key}: {made.get(key)} there, {now} here" for key, now in identity(settings).items() if made.get(key) != now]

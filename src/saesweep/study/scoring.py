@@ -113,8 +113,7 @@ def _of_text(
         extras.append(LogitScores(unembedding(resources.language_model(job).module), weights.decoder_of_resid))
     if settings["dense_probes"] and labels.names:
         text: Text = {half: group[0].half(half).text for half in HALVES}
-        rows = DenseRows(source, text, settings["dense_tokens"], weights)
-        extras.append(RowScores(rows, weights.decoder_array))
+        extras.append(RowScores(DenseRows(source, text, weights), weights.decoder_array))
     return labels, source.tokenizer, extras
 
 
