@@ -20,11 +20,11 @@ from saesweep.lm.hooks import hook_point
 from saesweep.lm.tokenizer import Tokenizer, byte_tokenizer
 from saesweep.lm.unembedding import unembedding
 from saesweep.runtime.console import ProgressLine
-from saesweep.storage import study_tables, sweep_table
+from saesweep.storage import study_tables
 from saesweep.study.activations import FromText, activations_of
 from saesweep.study.collect import collected
-from saesweep.study.comparison import measured, replicates, report
-from saesweep.study.comparison.summary import summary
+from saesweep.study.comparing import compare
+from saesweep.study.comparison import replicates
 from saesweep.study.dictionary import FromDictionary
 from saesweep.study.hits import HALVES, Collected
 from saesweep.study.judging import with_judgements
@@ -38,8 +38,6 @@ from saesweep.study.subjects import reads
 from saesweep.study.table import Rows, score
 from saesweep.study.text import Text
 from saesweep.study.weights import DenseRows, Weights
-
-PRIMARY = ("rule", "coverage")  # the scores whose verdicts are corrected for their number
 
 
 class Scored(NamedTuple):
@@ -71,15 +69,9 @@ def run_scores(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: R
         found += [(one, tokenizer) for one in based]
     scores, saes, labels, shares = rows.frames()
     scores = with_judgements(scores, found, settings["explainer"], base, settings["seed"])
-    study = measured.study(sweep_table.table(*sweeps, base=base), scores, saes, rows.replicates)
-    of_saes, comparison = summary(study, shares), report.report(study, delta=settings["delta"], primary=PRIMARY)
-    folder = base / study_tables.FOLDER
-    study_tables.write_scores(folder, scores)
-    study_tables.write_labels(folder, labels)
-    replicates.save(folder / study_tables.REPLICATES, rows.replicates)
-    report.write(folder, comparison)
-    study_tables.write_summary(folder, of_saes)
-    return Scored(base, found, scores, of_saes, comparison)
+    study_tables.write_labels(base / study_tables.FOLDER, labels)
+    replicates.save(base / study_tables.FOLDER / study_tables.REPLICATES, rows.replicates)
+    return Scored(base, found, *compare(sweeps, base, scores, saes, shares, rows.replicates, settings["delta"]))
 
 
 def _groups(saes: Sequence[Collected]) -> list[list[Collected]]:

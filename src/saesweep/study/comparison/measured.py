@@ -13,6 +13,8 @@ from numpy import ndarray as Array
 from saesweep.report.intervals import Variance
 from saesweep.storage import study_tables
 from saesweep.study.comparison import means
+from saesweep.study.comparison.baselines import beside
+from saesweep.study.comparison.missing import asked
 from saesweep.study.comparison.replicates import Replicates
 
 Key = tuple[str, str]  # name of the score, and of the mean
@@ -49,15 +51,19 @@ class Study:
     scores: list[str]  # names of the scores of features
     numbers: dict[Key, list[Measured | None]]  # None where an SAE does not have the score
     texts: list[int]  # index of the test documents; -1: unknown
+    beside: list[dict[str, int]]  # rows of the controls, by name
 
     def per_feature(self, number: Callable[[Array, Array, Array], Measured | None], score: str) -> list[Measured | None]:
         """A number of (score, weight, frequency) of the features of each SAE."""
         return [number(*self.columns(i, score)) if len(rows) else None for i, rows in enumerate(self.features)]
 
     def columns(self, i: int, score: str) -> tuple[Array, Array, Array]:
-        """Score, weight and frequency of the features of an SAE."""
+        """Score, weight and frequency of the features of an SAE.
+
+        Where a score was asked only of the first features in the sampling order, these are a uniform sample.
+        """
         score_, weight, frequency = self.features[i][[score, "weight", "frequency"]].to_numpy(float).T
-        return score_, weight, frequency
+        return score_, weight if asked(self.features[i], score).all() else np.ones_like(weight), frequency
 
 
 def study(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, replicates: Replicates) -> Study:
@@ -69,7 +75,7 @@ def study(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, repl
     by_sae = {key: rows for key, rows in scores.groupby(["path", scores["control"].astype(object).fillna("")], sort=False)}
     features = [by_sae.get((path, control or ""), scores.iloc[:0]) for path, control in keys]
     names = [name for name in study_tables.score_names(scores) if pd.api.types.is_numeric_dtype(scores[name])]
-    found = Study(saes, features, names, {}, _texts([replicates.text(path) for path in saes["path"]]))
+    found = Study(saes, features, names, {}, _texts([replicates.text(path) for path in saes["path"]]), beside(saes))
     shares = _shares(saes, summary)
     for name in names:
         found.numbers.update(_of_features(found, name, replicates, shares))
