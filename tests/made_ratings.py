@@ -48,7 +48,7 @@ def half_of(documents: list[str] | TextHalf, active: dict[int, dict[int, float]]
         text, sinks=np.zeros(0, np.int64), fires=np.diff(starts), histogram=np.zeros((d_sae, BINS), np.uint32),
         documents=np.array([len({int(text.document[p]) for p, _ in one}) for one in each]),
         top=_examples(strongest, TOP), sample=_examples(spread, SAMPLE), hits=hits, dense_hits=hits,
-        dense_tokens=len(text.tokens),
+        dense=np.arange(len(text.tokens)),
     )
 
 

@@ -62,7 +62,7 @@ def half(text: TextHalf, a: np.ndarray, kept: np.ndarray | None = None, dense: i
         text, np.zeros(0, np.int64), (a > 0).sum(0).astype(np.int64), documents, _histogram(a),
         _examples(a, TOP, lambda latent, at: np.lexsort((at, -a[at, latent]))),
         _examples(a, SAMPLE, lambda latent, at: np.argsort(keys(seed, np.array([latent]), at))),
-        hits(a, kept), hits(a[:dense], np.arange(d_sae)), dense,
+        hits(a, kept), hits(a[:dense], np.arange(d_sae)), np.arange(dense),
     )
 
 

@@ -39,11 +39,11 @@ def kept():
 
 def read(f, documents, dense_tokens=100):
     """The accumulator of these documents, one after the other."""
-    state = Accumulator(7, kept(), dense_tokens)
+    state = Accumulator(7, kept())
     for number in documents:
         mine = np.arange(number * DOCUMENT, (number + 1) * DOCUMENT)
         for rows in np.array_split(mine, 2):
-            state.add(active(f[rows], 0.5), rows, np.full(len(rows), number, np.int32))
+            state.add(active(f[rows], 0.5), rows, np.full(len(rows), number, np.int32), rows < dense_tokens)
     return state
 
 
@@ -74,7 +74,7 @@ def test_documents_in_any_order_in_three_parts_merge_into_the_whole_bit_for_bit(
     whole, order = read(latents, range(ROWS // DOCUMENT)), np.random.default_rng(seed).permutation(ROWS // DOCUMENT)
     assert same(read(latents, order).arrays, whole.arrays)
     parts = [read(latents, part) for part in np.array_split(order, 3)]
-    merged = Accumulator(7, kept(), 100)
+    merged = Accumulator(7, kept())
     for part in parts:
         merged.merge(part.arrays)
     assert same(merged.arrays, whole.arrays)

@@ -102,12 +102,14 @@ def test_all_activations_of_the_first_latents_in_the_sampling_order_and_of_each_
                 kept.hits.of(int(np.setdiff1d(one.order, kept.hits.latents)[0]))
 
 
-def test_at_the_beginning_of_a_half_the_activations_of_all_latents_are_kept(whole):
+def test_on_blocks_of_all_documents_the_activations_of_all_latents_are_kept(whole):
     for one in saes(whole[1]):
         kept, (f, _) = one.test, dense(one, "test")
-        assert kept.dense_tokens == 300 and kept.dense_hits.latents.tolist() == list(range(96))
+        documents, blocks = (np.unique(column[kept.dense]) for column in (kept.text.document, kept.text.block))
+        assert 300 <= len(kept.dense) < 350 and kept.dense_hits.latents.tolist() == list(range(96))
+        assert len(documents) >= 8 and kept.dense.tolist() == np.flatnonzero(np.isin(kept.text.block, blocks)).tolist()
         for i in range(96):
-            assert kept.dense_hits.of(i)[0].tolist() == np.flatnonzero(f[:300, i]).tolist()
+            assert kept.dense_hits.of(i)[0].tolist() == kept.dense[np.flatnonzero(f[kept.dense, i])].tolist()
 
 
 def test_neither_special_tokens_nor_sinks_are_measured(whole):

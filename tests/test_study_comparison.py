@@ -12,6 +12,8 @@ from saesweep.report.intervals import holm
 from saesweep.report.matching import value_at
 from saesweep.study.comparison import means, sentences
 from saesweep.study.comparison.report import blocks, report
+from saesweep.study.comparison.summaries import lines
+from saesweep.study.comparison.summary import summary
 
 PRIMARY = ("rule", "coverage", "yes")
 
@@ -23,6 +25,17 @@ def reported(*saes, delta=0.05, primary=PRIMARY, replicates=None):
 def block(found, score="rule", mean="uniform"):
     (one,) = [b for b in blocks(found["places"]) if (b["score"], b["mean"]) == (score, mean)]
     return one
+
+
+def varied(row):
+    """What the interval is over, in words."""
+    return sentences.over([row]).removeprefix(" (95% interval over ").removesuffix(")")
+
+
+def details(found):
+    """All sentences of the only hook point."""
+    (place,) = found["places"]
+    return "\n".join([*(one for said in sentences.place_answers(found, place).values() for one in said), *sentences.scope(found)])
 
 
 def gap(*saes, score="rule", mean="uniform", **more):
@@ -73,7 +86,8 @@ def test_several_seeds_give_student_over_the_paired_differences():
                 *(sae("topk", seed=i, rule=around(v, seed=9 + i)) for i, v in enumerate(b)))
     d = np.subtract(a, b)
     half = stats.t.ppf(0.975, 2) * d.std(ddof=1) / math.sqrt(3)
-    assert found["estimate"] == pytest.approx(d.mean()) and not found["one_seed"] and found["varied"] == "3 seeds"
+    assert found["estimate"] == pytest.approx(d.mean()) and not found["one_seed"]
+    assert sentences.over([found]) == " (95% interval over 3 seeds and 300 features of each SAE)"
     assert (found["low"], found["high"]) == pytest.approx((d.mean() - half, d.mean() + half))
     assert found["p"] == pytest.approx(stats.ttest_rel(a, b).pvalue)
 
@@ -88,7 +102,7 @@ def test_a_seed_effect_that_both_share_is_not_in_the_interval():
 def test_only_seeds_that_both_have_are_paired_and_one_pair_is_one_seed():
     several = [sae("jumprelu", seed=i, rule=around(v)) for i, v in enumerate((0.7, 0.1, 0.1))]
     found = gap(*several, sae("topk", rule=around(0.5)))
-    assert found["one_seed"] and found["estimate"] == pytest.approx(0.2) and found["varied"] == "300 features of each SAE"
+    assert found["one_seed"] and found["estimate"] == pytest.approx(0.2) and varied(found) == "300 features of each SAE"
 
 
 def test_one_seed_has_the_variance_of_the_features_of_both():
@@ -96,7 +110,7 @@ def test_one_seed_has_the_variance_of_the_features_of_both():
     found = gap(sae("jumprelu", rule=a), sae("topk", rule=b))
     welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
     assert (found["low"], found["high"]) == pytest.approx((welch.low, welch.high), abs=1e-6)
-    assert found["varied"] == "200 to 300 features of each SAE" and found["one_seed"]
+    assert varied(found) == "200 to 300 features of each SAE" and found["one_seed"]
 
 
 # Verdicts
@@ -193,7 +207,7 @@ def test_the_mean_over_l0_weighs_differences_by_log_l0():
             for arch, shift in (("a", 0.1), ("b", 0.0)) for k, l0 in enumerate((16.0, 32.0, 64.0)) for i in range(3)]
     (found,) = block(reported(*saes))["means"]
     assert found["estimate"] == pytest.approx(0.25 * 0 + 0.5 * 0.1 + 0.25 * 0.2 + 0.01) and found["over_l0"] == [16, 32, 64]
-    assert found["seeds"] == 3 and found["varied"] == "3 seeds"
+    assert found["seeds"] == 3 and varied(found).startswith("3 seeds and ")
 
 
 def test_an_sae_without_the_score_is_missing_and_the_others_are_compared():
@@ -232,7 +246,7 @@ def test_the_slope_on_l0_is_per_doubling():
     saes = [sae("topk", l0, seed=i, rule=around(0.7 - 0.03 * math.log2(l0) + 0.001 * i * math.log2(l0)))
             for l0 in (16.0, 32.0, 64.0) for i in range(3)]
     (row,) = block(reported(*saes))["per_doubling"]
-    assert row["estimate"] == pytest.approx(-0.029) and row["high"] < 0 and row["varied"] == "3 seeds"
+    assert row["estimate"] == pytest.approx(-0.029) and row["high"] < 0 and varied(row) == "3 seeds and 300 features of each SAE"
 
 
 def test_each_sae_is_compared_with_its_own_control():
@@ -241,8 +255,29 @@ def test_each_sae_is_compared_with_its_own_control():
     saes.append(sae("topk", 16.0, rule=around(0.4, seed=6), control="pca"))
     found = {row["control"]: row for row in block(reported(*saes))["controls"]}
     assert found["random"]["estimate"] == pytest.approx(0.325) and found["random"]["low"] > 0
-    assert found["pca"]["estimate"] == pytest.approx(0.25)
+    assert found["pca"]["estimate"] == pytest.approx(0.2)
     assert block(reported(*saes))["gaps"] == []
+
+
+def test_every_sae_of_a_hook_point_and_target_l0_has_the_control_of_the_first_of_them():
+    saes = [sae(arch, l0, sparsity=16, seed=seed, rule=around(0.6, seed=seed)) for arch, l0 in (("a", 15.0), ("b", 17.0))
+            for seed in range(3)]
+    control = sae("a", 15.0, sparsity=16, rule=around(0.2, seed=9), control="random")
+    study = made(*saes, sae("a", 32.0, rule=around(0.5)), control)
+    found = summary(study, pd.DataFrame({"path": [], "control": []}))
+    trained = found[found["control"].isna()]
+    assert trained["baseline"].tolist()[:6] == pytest.approx([0.2] * 6) and math.isnan(trained["baseline"].tolist()[6])
+    assert trained["difference"].tolist()[:6] == pytest.approx([0.4] * 6) and (trained["difference_low"][:6] > 0.3).all()
+    rows = block(report(study, delta=0.05, primary=PRIMARY))["controls"]
+    assert {row["arch"]: row["seeds"] for row in rows} == {"a": 3, "b": 3}
+
+
+def test_the_features_of_a_control_that_all_seeds_share_are_in_the_interval():
+    saes = [sae(seed=seed, rule=around(0.6 + 0.001 * seed, seed=seed)) for seed in range(3)]
+    few = sae(rule=around(0.2, 40, seed=9), control="random")
+    (row,) = block(reported(*saes, few))["controls"]
+    assert row["high"] - row["low"] > 2 * 2 * np.std(few["rule"]) / math.sqrt(40)
+    assert varied(row) == "3 seeds and 40 to 300 features of each SAE"
 
 
 def test_lower_fvu_goes_with_better_probing_where_it_does():
@@ -264,7 +299,7 @@ def test_few_points_give_no_correlation():
 def test_the_answers_say_what_was_varied_and_no_more():
     saes = [sae(arch, l0, rule=around(v, 1000, seed=k), frequency=np.full(1000, 0.01) + np.arange(1000) / 1e6)
             for k, (arch, l0, v) in enumerate([("a", 16.0, 0.6), ("a", 32.0, 0.6), ("b", 16.0, 0.5), ("b", 32.0, 0.6)])]
-    text = "\n".join(sentences.lines(reported(*saes)))
+    text = details(reported(*saes))
     assert "simulation by rules, mean over latents: this a is better than this b at L0 16 by 0.100 [" in text
     assert "this a is equal within 0.05 to this b at L0 32 (" in text
     assert "(95% interval over 1000 features of each SAE)." in text
@@ -275,7 +310,7 @@ def test_seeds_are_spoken_of_as_architectures_and_what_is_open_is_not_called_equ
     saes = [sae(arch, seed=i, rule=around(0.5 + 0.1 * random)) for arch, draws in (("a", (1, -1, 0)), ("b", (-1, 1, 0.5)))
             for i, random in enumerate(draws)]
     found = reported(*saes)
-    text = "\n".join(sentences.lines(found))
+    text = details(found)
     assert "a is not told apart from b at L0 32 (" in text and "over 3 seeds" in text and "this a" not in text
     assert "equal within" not in text and "Not told apart does not mean equal" in text
 
@@ -283,7 +318,7 @@ def test_seeds_are_spoken_of_as_architectures_and_what_is_open_is_not_called_equ
 def test_a_study_of_one_architecture_has_no_verdicts():
     found = reported(sae(rule=around(0.5)))
     assert found["comparisons"] == 0 and block(found)["gaps"] == []
-    assert isinstance(sentences.lines(found), list) and not any("Which" in line for line in sentences.lines(found))
+    assert lines(found) and not any("Which" in line for line in lines(found))
 
 
 def test_saes_on_other_text_are_not_compared():

@@ -95,5 +95,5 @@ def test_the_file_gives_back_what_it_took(tmp_path):
     again = replicates.load(tmp_path / "replicates.safetensors")
     assert again.means.keys() == found.means.keys() and again.documents.keys() == found.documents.keys()
     assert all((again.means[key] == rows).all() for key, rows in found.means.items())
-    assert (again.documents["lm/resid.9/topk/32"] == [10, 20]).all()
+    assert (again.of("lm/resid.9/topk/32", "rule") == [10, 20]).all() and len(again.of("lm/resid.9/topk/32", "coverage")) == 0
     assert not replicates.load(tmp_path / "none.safetensors").means

@@ -95,16 +95,6 @@ def test_an_sae_that_is_collected_anew_is_scored_anew_alone(studied, tmp_path, m
     assert sorted(found) == ["tiny/mlp.1/topk/4", "tiny/resid.1/topk/4"]
 
 
-def test_controls_that_were_measured_otherwise_are_collected_anew_unasked(studied, tmp_path, monkeypatch):
-    folder = shutil.copytree(studied[0], tmp_path / "sweep")
-    monkeypatch.setattr("saesweep.study.record.MEASURED", "3")
-    saes = {file: file.stat().st_ino for file in folder.rglob("hits.safetensors")}
-    assert run.run([folder], asked(*FEW), RESOURCES).failed == {}
-    anew = {file for file, inode in saes.items() if file.stat().st_ino != inode}
-    assert anew == {file for file in saes if "control" in file.parts} and len(anew) == 6
-    assert tables(folder) == tables(studied[0])
-
-
 @pytest.mark.process
 def test_a_study_that_is_killed_while_it_scores_loses_one_sae_and_ends_the_same(studied, unscored, tmp_path):
     script = [sys.executable, __file__, "1", "0", str(unscored), str(tmp_path / "meet")]

@@ -155,10 +155,10 @@ def test_portions_are_whole_documents_and_cover_both_halves(whole, monkeypatch):
 
 def test_controls_are_measured_on_blocks_from_all_over_the_fit_half(whole):
     of, count = whole["fit"], int(whole["fit"].block.max()) + 1
-    every = text.some_blocks(of, 10**9)
+    every = text.some_blocks({"fit": of}, "fit", 10**9)
     assert [(portion.start, portion.stop) for portion in every] == [
         (int(at[0]), int(at[-1]) + 1) for at in (np.flatnonzero(of.block == block) for block in range(count))]
-    some = text.some_blocks(of, len(of.tokens) // 4)
+    some = text.some_blocks({"fit": of}, "fit", len(of.tokens) // 4)
     assert len(some) == -(-count // 4) and set(some) <= set(every)
     gaps = np.diff([of.block[portion.start] for portion in some])
     assert gaps.min() >= 3 and gaps.max() <= 4

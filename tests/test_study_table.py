@@ -31,7 +31,6 @@ def test_a_row_per_eligible_latent_with_the_columns_of_the_tables(rows, tmp_path
     assert sorted(trained.index) == [0, 1, 2, 3, 4] and trained["weight"].eq(1).all()
     assert trained.loc[0, "reason"] is None and trained.loc[2, "reason"] == "no rule_recall"
     assert shares.loc[0, ["dead", "rare", "eligible"]].tolist() == pytest.approx([1 / 6, 0, 5 / 6])
-    assert shares.loc[0, "insufficient_rule_recall"] == pytest.approx(0.2) and shares.loc[0, "insufficient_rule"] == 0
     assert list(labels.columns) == study_tables.LABEL and len(labels) == 8
 
 

@@ -15,7 +15,7 @@ Welch-Satterthwaite. With fewer than MIN_DOCUMENTS documents there is no interva
 tests/test_interval_coverage.py simulates the coverage.
 """
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,9 @@ class Variance(NamedTuple):
 
     value: float
     df: float
+
+
+HalfWidth = Callable[[Sequence[Variance], float], float]  # of variances and a level
 
 
 class Interval(NamedTuple):
@@ -69,13 +72,18 @@ def combined(variances: Sequence[Variance]) -> Variance | None:
     return Variance(total, 1 / sum((part.value / total) ** 2 / part.df for part in variances))
 
 
-def interval(estimate: float, variances: Iterable[Variance | None], error: float = 0.0) -> Interval | None:
-    """None where no variance is known. variances: over documents and over seeds. error: bound on a systematic error."""
-    known = [part for part in variances if part is not None]
+def interval(
+    estimate: float, variances: Iterable[Variance | None], error: float = 0.0, half_width: HalfWidth | None = None
+) -> Interval | None:
+    """None where no variance is known. variances: over documents and over seeds. error: bound on a systematic error.
+
+    half_width: how variances join, the root of the sum of squares by default.
+    """
+    known, width = [part for part in variances if part is not None], half_width or _half_width
     if not known:
         return None
-    half = _half_width(known, LEVEL) + error
-    return Interval(estimate, estimate - half, estimate + half, _p_value(abs(estimate) - error, known))
+    half = width(known, LEVEL) + error
+    return Interval(estimate, estimate - half, estimate + half, _p_value(abs(estimate) - error, known, width))
 
 
 def _half_width(variances: Sequence[Variance], level: float) -> float:
@@ -83,7 +91,7 @@ def _half_width(variances: Sequence[Variance], level: float) -> float:
     return math.hypot(*(float(special.stdtrit(part.df, (1 + level) / 2)) * math.sqrt(part.value) for part in variances))
 
 
-def _p_value(distance: float, variances: Sequence[Variance]) -> float:
+def _p_value(distance: float, variances: Sequence[Variance], width: HalfWidth) -> float:
     """1 - the level of the interval whose half width is `distance`."""
     total = sum(part.value for part in variances)
     if distance <= 0 or total == 0:
@@ -91,9 +99,9 @@ def _p_value(distance: float, variances: Sequence[Variance]) -> float:
     if len(variances) == 1:
         return 2 * float(stats.t.sf(distance / math.sqrt(total), variances[0].df))
     smallest = 1e-12
-    if _half_width(variances, 1 - smallest) < distance:
+    if width(variances, 1 - smallest) < distance:
         return smallest
-    log_p: Any = optimize.brentq(lambda log: _half_width(variances, -np.expm1(log)) - distance, math.log(smallest), -1e-9)
+    log_p: Any = optimize.brentq(lambda log: width(variances, -np.expm1(log)) - distance, math.log(smallest), -1e-9)
     return float(np.exp(log_p))
 
 

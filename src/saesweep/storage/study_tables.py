@@ -27,14 +27,18 @@ WORDS = ["rule_words", "lookup_label", "uncertainty_label", "top_token", "reason
 LABEL = [*SAE, "control", "label", "latent", "threshold", "precision", "recall", "f1", "f1_fit", "tokens"]
 SHARES = ["dead", "rare", "eligible"]  # of the latents
 MEANS = ["uniform", "by_frequency", "with_zeros", "several_tokens"]
-SUMMARY_COLUMNS = [*SAE, "control", "score", *MEANS, "low", "high", "baseline", *SHARES, "insufficient", "failed"]
+OVER = ["baseline", "difference", "difference_low", "difference_high"]  # the control's mean, and the uniform mean less it
+MISSING = ["insufficient", "failed", "failed_answers"]  # of the features that a score was asked of (comparison/missing.py)
+SUMMARY_COLUMNS = [*SAE, "control", "score", *MEANS, "low", "high", *OVER, *SHARES, *MISSING]
+FAILED = "_failed"  # <task>_failed: the share of a judge's questions about a feature without a readable answer
+BESIDE = ["_control", "_difference"]  # <score>_control: the control's mean; <score>_difference: the feature's score less it
 MAIN = ["rule", "coverage", "lookup_token", "uncertainty", "probe_1", "absorption", "detection", "yes"]
 BASELINES = ["random", "residual", "pca"]  # the first control that was measured is the baseline
 
 
 def score_names(scores: pd.DataFrame) -> list[str]:
     """The scores among the columns of scores.csv."""
-    return [key for key in scores.columns if key not in (*FEATURE, *WORDS)]
+    return [key for key in scores.columns if key not in (*FEATURE, *WORDS) and not key.endswith((FAILED, *BESIDE))]
 
 
 def with_score(scores: pd.DataFrame, name: str, values: Mapping[tuple[str, str, int], float]) -> pd.DataFrame:
@@ -57,9 +61,10 @@ def with_nones(df: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_scores(folder: Path, scores: pd.DataFrame) -> None:
-    """The columns FEATURE, then the scores, then the WORDS that there are."""
+    """The columns FEATURE, then the scores and what is beside them, then the WORDS that there are."""
     words = [key for key in WORDS if key in scores.columns or key == "reason"]
-    _write(folder / SCORES, scores, [*FEATURE, *score_names(scores), *words])
+    beside = [key for key in scores.columns if key.endswith((FAILED, *BESIDE))]
+    _write(folder / SCORES, scores, [*FEATURE, *score_names(scores), *beside, *words])
 
 
 def write_summary(folder: Path, summary: pd.DataFrame) -> None:

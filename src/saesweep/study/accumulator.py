@@ -72,10 +72,10 @@ def active(f: Float[Tensor, "rows d_sae"], scale: float) -> Active:
 
 
 class Accumulator:
-    """kept: the latents all of whose activations are kept. dense_tokens: until which position those of all latents are."""
+    """kept: the latents all of whose activations are kept."""
 
-    def __init__(self, seed: int, kept: Bool[np.ndarray, " d_sae"], dense_tokens: int) -> None:
-        self.kept, self.dense_tokens, self.of_latents = kept, dense_tokens, of_latents(seed, np.arange(len(kept)))
+    def __init__(self, seed: int, kept: Bool[np.ndarray, " d_sae"]) -> None:
+        self.kept, self.of_latents = kept, of_latents(seed, np.arange(len(kept)))
         self.arrays: Arrays = {
             name: np.full((len(kept), *shape), EMPTY.get(name, 0), kind) for name, (kind, shape) in SHAPES.items()
         }
@@ -93,15 +93,21 @@ class Accumulator:
     def add_sinks(self, positions: Int64[np.ndarray, " sinks"]) -> None:
         self._lists["sinks"].append(positions)
 
-    def add(self, found: Active, positions: Int64[np.ndarray, " rows"], documents: Int32[np.ndarray, " rows"]) -> None:
-        """Active latents of the tokens at these positions; all of a document come before those of the next."""
+    def add(
+        self, found: Active, positions: Int64[np.ndarray, " rows"], documents: Int32[np.ndarray, " rows"],
+        dense: Bool[np.ndarray, " rows"],
+    ) -> None:
+        """Active latents of the tokens at these positions; all of a document come before those of the next.
+
+        dense: the tokens on which the activations of all latents are kept.
+        """
         starts, order = np.empty(len(self.kept) + 1, np.int64), np.empty(len(found.columns), np.int64)
         sort_by_column(found.columns, starts, order)
         kernels.add(starts, order, found.rows, found.values, positions, documents, self.of_latents, self._last,
                     *self.arrays.values())
         self._list("hits", found, positions, self.kept[found.columns])
-        if positions[0] < self.dense_tokens:
-            self._list("dense_hits", found, positions, positions[found.rows] < self.dense_tokens)
+        if dense.any():
+            self._list("dense_hits", found, positions, dense[found.rows])
 
     def _list(self, name: str, found: Active, positions: Int64[np.ndarray, " rows"], which: Bool[np.ndarray, " n"]) -> None:
         self._lists[f"{name}.latents"].append(found.columns[which].astype(np.int32))

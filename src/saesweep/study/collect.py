@@ -87,7 +87,7 @@ def collected(sweep: Path) -> list[Collected]:
     settings = yaml.safe_load(file.read_text())
     found = [one for one in subjects.of_sweep(sweep, settings.get("controls", CONTROLS), settings["seed"])]
     heads = [(one, arrays.metadata(one.file) if one.file.is_file() else None) for one in found]
-    pairs = [(one, head) for one, head in heads if head is not None and not record.outdated(head, one)]
+    pairs = [(one, head) for one, head in heads if head is not None]
     for one in (one for one in found if one.file not in {there.file for there, _ in pairs}):
         log.warning("%s is not collected: the same command does it", one.label)
     record.refuse({one.label: lines for one, head in pairs if (lines := record.differences(head, one, settings, None))})

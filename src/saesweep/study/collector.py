@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from saesweep.data.normalisation import require_finite
@@ -25,7 +25,7 @@ from saesweep.runtime.isolate import isolate_failures
 from saesweep.study import controls, hits_file
 from saesweep.study.accumulator import listed
 from saesweep.study.activations import Activations
-from saesweep.study.hits import HalfName, TextHalf
+from saesweep.study.hits import HALVES, HalfName, TextHalf
 from saesweep.study.parts import Part, saved, state_folder
 from saesweep.study.record import header
 from saesweep.study.subjects import Subject
@@ -33,7 +33,15 @@ from saesweep.study.text import Text, portions, some_blocks
 
 log = logging.getLogger(__name__)
 ELEMENTS = 1 << 26  # of the dense latents that are in memory at a time
+Dense = Mapping[HalfName, Bool[np.ndarray, " tokens"]]
 LISTED = 1 << 24  # entries of the lists of all SAEs in memory, about 16 bytes each, before they are saved
+
+
+def dense_of(half: TextHalf, tokens: int) -> Bool[np.ndarray, " tokens"]:
+    """On which of its tokens the activations of all latents are kept."""
+    found = np.zeros(len(half.tokens), bool)
+    found[half.dense(tokens)] = True
+    return found
 
 
 class OrdinaryRows:
@@ -63,9 +71,9 @@ class Collecting:
     """A subject and its encoder. left: portions that nobody has read."""
 
     def __init__(
-        self, part: Part, encoder: controls.Encoder, scale: float, left: set[int], ordinary: OrdinaryRows
+        self, part: Part, dense: Dense, left: set[int], ordinary: OrdinaryRows, encoder: controls.Encoder, scale: float
     ) -> None:
-        self.part, self.encoder, self.scale, self.left, self.ordinary = part, encoder, scale, left, ordinary
+        self.part, self.dense, self.left, self.ordinary, self.encoder, self.scale = part, dense, left, ordinary, encoder, scale
         self.rows = max(64, min(2048, ELEMENTS // part.subject.d_sae))
         self.failed: Exception | None = None
 
@@ -83,10 +91,11 @@ class Collecting:
         x, positions, sinks = self.ordinary(x, positions, self.part.subject)
         if len(sinks):
             state.add_sinks(sinks)
-        documents = half.document[positions]
+        documents, dense = half.document[positions], self.dense[name][positions]
         for first in range(0, len(x), self.rows):
             some = slice(first, first + self.rows)
-            state.add(listed(self.encoder.list_active(x[some]), self.scale), positions[some], documents[some])
+            found = listed(self.encoder.list_active(x[some]), self.scale)
+            state.add(found, positions[some], documents[some], dense[some])
 
 
 class Collector:
@@ -97,6 +106,7 @@ class Collector:
     ) -> None:
         self.subjects, self.source, self.text, self.name, self.settings = subjects, source, text, name, settings
         self.portions, self.line, self.saved_at = portions(text), ProgressLine(), time.monotonic()
+        self.dense = {half: dense_of(text[half], settings["dense_tokens"]) for half in HALVES}
         self.members = list[Collecting]()
         self.whole = True  # no portion is half read
 
@@ -134,14 +144,14 @@ class Collector:
             x = None if x is None else x[subject.statistics.ordinary(x)].float()
             left = set(range(len(self.portions))) - {number for part in parts for number in part.done}
             part = Part(subject, self.settings, parts[rank::world])
-            members.append(Collecting(part, *controls.encoder_of(subject, x, device), left, rows))
+            members.append(Collecting(part, self.dense, left, rows, *controls.encoder_of(subject, x, device)))
         return members
 
     def _sample(self) -> Rows:
         """Activations of some blocks of the fit half, evenly spaced, on which controls are measured."""
         parts = dict[HookPoint, list[Tensor]]()
         ProgressLine()(f"measuring the controls on {controls.TOKENS:,} tokens")
-        for rows in self.source.rows(self.text["fit"], some_blocks(self.text["fit"], controls.TOKENS), self._points()):
+        for rows in self.source.rows(self.text["fit"], some_blocks(self.text, "fit", controls.TOKENS), self._points()):
             for point, x in rows.items():
                 parts.setdefault(point, []).append(x)
         return {point: torch.cat(found) for point, found in parts.items()}

@@ -8,7 +8,7 @@ padding and sinks have no activations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -43,6 +43,18 @@ class TextHalf:
         first, last = max(position - BEFORE, 0), min(position + AFTER + 1, len(self.tokens))
         same = np.flatnonzero(self.block[first:last] == self.block[position])
         return slice(first + int(same[0]), first + int(same[-1]) + 1)
+
+    def some_blocks(self, tokens: int) -> list[slice]:
+        """Evenly spaced blocks with about so many tokens together; all of them where there are fewer."""
+        ends = np.flatnonzero(np.diff(self.block, append=-1)) + 1
+        count = min(len(ends), -(-tokens * len(ends) // len(self.tokens)))
+        starts = np.concatenate([[0], ends[:-1]])
+        return [slice(int(starts[i]), int(ends[i])) for i in np.arange(count) * len(ends) // max(count, 1)]
+
+    def dense(self, tokens: int) -> Int64[np.ndarray, " dense"]:
+        """The positions of some blocks of all documents, ascending."""
+        blocks = self.some_blocks(tokens)
+        return np.concatenate([np.empty(0, np.int64), *(np.arange(one.start, one.stop) for one in blocks)])
 
 
 class Examples(NamedTuple):
@@ -82,8 +94,8 @@ class Half:
     top: Examples  # the TOP largest, largest first; of equal values the lower position
     sample: Examples  # the SAMPLE of smallest key, smallest key first
     hits: Hits  # on the whole half, of the latents that are first in the sampling order, and of the most frequent ones
-    dense_hits: Hits  # of every latent, on the first `dense_tokens` tokens of the half
-    dense_tokens: int
+    dense_hits: Hits  # of every latent, on the positions `dense`
+    dense: Int64[np.ndarray, " dense"]  # ascending
 
     @property
     def measured(self) -> Bool[np.ndarray, " tokens"]:
@@ -91,6 +103,11 @@ class Half:
         counted = self.text.ordinary.copy()
         counted[self.sinks] = False
         return counted
+
+    @property
+    def in_dense(self) -> Hits:
+        """`dense_hits` with positions counted within `dense`."""
+        return replace(self.dense_hits, positions=np.searchsorted(self.dense, self.dense_hits.positions))
 
     @property
     def frequency(self) -> np.ndarray:

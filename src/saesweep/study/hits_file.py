@@ -90,7 +90,7 @@ def _half(found: Arrays, half: HalfName, text: TextHalf, header: Mapping[str, st
     plain = [fields[name][""] for name in ("sinks", "fires", "documents", "histogram")]
     return Half(text, *plain, top=Examples(**fields["top"]), sample=Examples(**fields["sample"]),
                 hits=Hits(**fields["hits"]), dense_hits=Hits(**fields["dense_hits"]),
-                dense_tokens=json.loads(header["settings"])["dense_tokens"])
+                dense=text.dense(json.loads(header["settings"])["dense_tokens"]))
 
 
 def remove_state(whole: Part) -> None:

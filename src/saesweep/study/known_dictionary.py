@@ -84,5 +84,5 @@ class KnownDictionary(Extra):
         self.truth = truth
 
     def of_sae(self, sae: Collected, grounds: Grounds, probed: Probed | None) -> Mapping[str, float]:
-        fit, test = (agreement(self.truth[name][: (half := sae.half(name)).dense_tokens], half.dense_hits) for name in HALVES)
+        fit, test = (agreement(self.truth[name][(half := sae.half(name)).dense], half.in_dense) for name in HALVES)
         return recovery(fit, test)

@@ -73,7 +73,7 @@ class Part:
         self.subject, self.folder = subject, state_folder(subject)
         kept = listed_latents(subject, settings)
         self.halves: dict[HalfName, Accumulator] = {
-            half: Accumulator(settings["seed"], kept, settings["dense_tokens"]) for half in HALVES
+            half: Accumulator(settings["seed"], kept) for half in HALVES
         }
         self.done, self.lists, self.merged = set[int](), list[str](), list[Path]()
         for part in mine:

@@ -54,19 +54,14 @@ def _pass(
 
 
 def _changed(found: Sequence[Subject], settings: Mapping[str, Any], name: str | None) -> dict[Path, list[str]]:
-    """The subjects collected otherwise, by their files, with the differences; refused without overwrite=true.
-
-    Controls that are out of date have no differences: they are replaced unasked.
-    """
+    """The subjects collected otherwise, by their files, with the differences; refused without overwrite=true."""
     changed = dict[Path, list[str]]()
     for one in found:
         whole = one.file.is_file()
         files = [one.file] if whole else [part.file for part in saved(state_folder(one))]
         heads = [arrays.metadata(file) for file in files]
         found_lines = [record.differences(head, one, settings, name, not whole) for head in heads]
-        if any(record.outdated(head, one) for head in heads):
-            changed[one.file] = []
-        elif lines := list(dict.fromkeys(line for lines in found_lines for line in lines)):
+        if lines := list(dict.fromkeys(line for lines in found_lines for line in lines)):
             changed[one.file] = lines
     if not settings["overwrite"]:
         record.refuse({one.label: lines for one in found if (lines := changed.get(one.file))})

@@ -86,8 +86,8 @@ ALPHABET = _alphabet()
 
 
 def values_in(half: Half, latent: int, window: slice) -> Float32[np.ndarray, " window"]:
-    """A latent's activations on a window. Of a latent whose activations were not kept on the whole half: those on its
-    first `dense_tokens` tokens, and those that are among the largest or in the sample."""
+    """A latent's activations on a window. Of a latent whose activations were not kept on the whole half: those on the
+    tokens `dense`, and those that are among the largest or in the sample."""
     values = np.zeros(window.stop - window.start, np.float32)
     try:
         found = [half.hits.of(latent)]

@@ -17,7 +17,7 @@ from saesweep.runtime.console import ProgressLine
 from saesweep.storage import study_tables
 from saesweep.study import pages
 from saesweep.study.collect import collect
-from saesweep.study.comparison.sentences import lines
+from saesweep.study.comparison.summaries import lines
 from saesweep.study.judging import planned
 from saesweep.study.pages.gather import gather
 from saesweep.study.scoring import Scored, base_of, run_scores

@@ -75,8 +75,7 @@ class Group:
         if settings["logits"]:
             extras.append(Later(self._logit_scores))
         if settings["dense_probes"] and labels.names:
-            rows = DenseRows(source, text, settings["dense_tokens"], weights)
-            extras.append(RowScores(rows, weights.decoder_array))
+            extras.append(RowScores(DenseRows(source, text, weights), weights.decoder_array))
         return labels, extras
 
     def _logit_scores(self) -> LogitScores:

@@ -18,18 +18,16 @@ from saesweep.errors import UsageError
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.runtime import distributed
 from saesweep.runtime.console import ProgressLine, TimeLeft
-from saesweep.storage import study_tables, sweep_table
+from saesweep.storage import study_tables
 from saesweep.study.collect import collected
-from saesweep.study.comparison import measured, replicates, report
-from saesweep.study.comparison.summary import summary
+from saesweep.study.comparing import compare
+from saesweep.study.comparison import replicates
 from saesweep.study.hits import Collected
 from saesweep.study.judging import with_judgements
 from saesweep.study.kept_scores import KeptScores
 from saesweep.study.score_group import Group
 from saesweep.study.subjects import reads
 from saesweep.study.table import Rows
-
-PRIMARY = ("rule", "coverage")  # the scores whose verdicts are corrected for their number
 
 
 class Scored(NamedTuple):
@@ -81,15 +79,9 @@ def _compared(
 ) -> Scored:
     scores, saes, labels, shares = rows.frames()
     scores = with_judgements(scores, found, settings["explainer"], base, settings["seed"])
-    study = measured.study(sweep_table.table(*sweeps, base=base), scores, saes, rows.replicates)
-    of_saes, comparison = summary(study, shares), report.report(study, delta=settings["delta"], primary=PRIMARY)
-    folder = base / study_tables.FOLDER
-    study_tables.write_scores(folder, scores)
-    study_tables.write_labels(folder, labels)
-    replicates.save(folder / study_tables.REPLICATES, rows.replicates)
-    report.write(folder, comparison)
-    study_tables.write_summary(folder, of_saes)
-    return Scored(base, found, scores, of_saes, comparison)
+    study_tables.write_labels(base / study_tables.FOLDER, labels)
+    replicates.save(base / study_tables.FOLDER / study_tables.REPLICATES, rows.replicates)
+    return Scored(base, found, *compare(sweeps, base, scores, saes, shares, rows.replicates, settings["delta"]))
 
 
 def _groups(saes: Sequence[Collected]) -> list[list[Collected]]:

@@ -1,7 +1,7 @@
 """The scores of SAEs and controls that need no language model, as tables (storage/study_tables.py)."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +80,7 @@ def score_one(
     whole, detected = whole_sae(sae, grounds, counts, rows.replicates, extras)
     rows.saes = [about | {"score": name, "uniform": value} | shares for name, value in whole.items()]
     rows.labels = [about | row for row in label_rows(grounds, detected)]
-    rows.shares = [{"path": sae.path, "control": sae.control} | shares | insufficient(found)]
+    rows.shares = [{"path": sae.path, "control": sae.control} | shares]
     return rows
 
 
@@ -94,8 +94,3 @@ def shares_of(sae: Collected, allowed: np.ndarray) -> dict[str, float]:
     dead, all_eligible = float((sae.fit.fires + sae.test.fires == 0).mean()), float(allowed.mean())
     return {"dead": dead, "rare": 1 - dead - all_eligible, "eligible": all_eligible}
 
-
-def insufficient(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """For each score the share of sampled features that have none."""
-    names = study_tables.score_names(pd.DataFrame(rows[:1]))
-    return {f"insufficient_{name}": float(np.mean([np.isnan(row[name]) for row in rows])) for name in names} | {"failed": 0.0}

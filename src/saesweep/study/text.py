@@ -82,12 +82,9 @@ def portions(text: Text) -> list[Portion]:
     return found
 
 
-def some_blocks(fit: TextHalf, tokens: int) -> list[Portion]:
-    """Blocks of the fit half, evenly spaced, with about so many tokens together; all of them where there are fewer."""
-    ends = np.flatnonzero(np.diff(fit.block, append=-1)) + 1
-    count = min(len(ends), -(-tokens * len(ends) // len(fit.tokens)))
-    starts = np.concatenate([[0], ends[:-1]])
-    return [Portion("fit", int(starts[i]), int(ends[i])) for i in np.arange(count) * len(ends) // count]
+def some_blocks(text: Text, half: HalfName, tokens: int) -> list[Portion]:
+    """Evenly spaced blocks of a half (TextHalf.some_blocks)."""
+    return [Portion(half, one.start, one.stop) for one in text[half].some_blocks(tokens)]
 
 
 def blocks_of(half: TextHalf, portion: Portion, context: int) -> Int[Tensor, "blocks context"]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from saesweep.lm.hooks import HookPoint
 from saesweep.study.activations import Activations
 from saesweep.study.hits import Collected, HalfName
-from saesweep.study.text import Text, portions
+from saesweep.study.text import Portion, Text
 from saesweep.training.loaded import LoadedSAE, load
 
 
@@ -43,13 +43,13 @@ class Weights:
 
 
 class DenseRows:
-    """The activations x in training units, on the first `tokens` positions of a half; 0 at tokens that are not measured.
+    """The activations x in training units, on the positions `dense` of a half; 0 at tokens that are not measured.
 
     They are read again, those of one hook point at a time: kept, they would be the largest file of a study.
     """
 
-    def __init__(self, source: Activations, text: Text, tokens: int, weights: Weights) -> None:
-        self.source, self.text, self.tokens, self.weights = source, text, tokens, weights
+    def __init__(self, source: Activations, text: Text, weights: Weights) -> None:
+        self.source, self.text, self.weights = source, text, weights
         self._of: Any = None  # hook point and normalisation that were asked for last
         self._kept: dict[HalfName, np.ndarray] = {}
 
@@ -59,17 +59,24 @@ class DenseRows:
         if self._of != asked:
             self._of, self._kept = asked, {}
         if half not in self._kept:
-            x = like.statistics.apply(torch.from_numpy(self._read(half, like.point, like.d_in))).numpy()
-            self._kept[half] = np.where(sae.half(half).measured[: len(x), None], x, np.float32(0))
+            of = sae.half(half)
+            x = like.statistics.apply(torch.from_numpy(self._read(half, of.dense, like.point, like.d_in))).numpy()
+            self._kept[half] = np.where(of.measured[of.dense][:, None], x, np.float32(0))
         return self._kept[half]
 
     @torch.no_grad()
-    def _read(self, name: HalfName, point: HookPoint, d_in: int) -> Float[np.ndarray, "tokens d_in"]:
-        half = self.text[name]
-        x = np.zeros((min(self.tokens, len(half.tokens)), d_in), np.float32)
-        for portion in (one for one in portions(self.text) if one.half == name and one.start < len(x)):
-            positions = portion.start + np.flatnonzero(half.ordinary[portion.start : portion.stop])
-            rows = torch.cat([part[point].float().cpu() for part in self.source.rows(half, [portion], [point])]).numpy()
-            inside = positions < len(x)
-            x[positions[inside]] = rows[inside]
+    def _read(
+        self, name: HalfName, dense: Int64[np.ndarray, " tokens"], point: HookPoint, d_in: int
+    ) -> Float[np.ndarray, "tokens d_in"]:
+        """Of whole blocks, some of which may begin or end outside of `dense`."""
+        half, x = self.text[name], np.zeros((len(dense), d_in), np.float32)
+        block = half.block[dense]
+        firsts = np.flatnonzero(np.diff(block, prepend=-1))
+        ends = np.searchsorted(half.block, block[firsts], side="right")
+        starts = np.searchsorted(half.block, block[firsts])
+        blocks = [Portion(name, int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
+        positions = np.concatenate([one.start + np.flatnonzero(half.ordinary[one.start : one.stop]) for one in blocks])
+        rows = torch.cat([part[point].float().cpu() for part in self.source.rows(half, blocks, [point])]).numpy()
+        inside = np.isin(positions, dense)
+        x[np.searchsorted(dense, positions[inside])] = rows[inside]
         return x

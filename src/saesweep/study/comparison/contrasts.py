@@ -2,10 +2,10 @@
 
     estimate   the mean over seeds of  sum_i c_i number_i,   over the SAEs i of that seed
 
-What the interval is over (intervals.py joins the variances and gives the quantiles):
+What the interval is over (joint.py joins the variances):
 
-    several seeds   Student's t over the seeds, which are paired: the sum is taken within each seed. This includes that
-                    each SAE's features are a sample
+    several seeds   between the seeds, which are paired: the sum is taken within each seed. Each seed has features of its
+                    own, so this includes that they are a sample; of a control, which all seeds share, its features are added
     one seed        the features of each SAE: sum c_i^2 variance_i. It holds for these SAEs only
     documents       the variance of the sum under draws of test documents that are the same for all SAEs
 
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from saesweep.report.intervals import Interval, Variance, combined, interval, seed_variance
+from saesweep.study.comparison.joint import half_width
 from saesweep.study.comparison.measured import Measured
 from saesweep.study.comparison.replicates import draws_variance
 
@@ -26,18 +27,30 @@ Terms = Mapping[int, float]  # coefficient of each SAE
 Numbers = Sequence[Measured | None]
 
 
+class Varied(NamedTuple):
+    """What differs between the draws that an interval is over; 0 of what does not."""
+
+    seeds: int
+    fewest: int  # features of an SAE
+    most: int
+    documents: int
+
+
 class Contrast(NamedTuple):
     estimate: float
     interval: Interval | None
     seeds: int
     effective: float  # the fewest features that one of the SAEs stands on, over all seeds; inf: no features
-    varied: str | None  # `3 seeds and 85 documents`
-    by_documents: bool
+    varied: Varied | None  # what the interval is over
+
+    @property
+    def by_documents(self) -> bool:
+        return self.varied is not None and bool(self.varied.documents)
 
     def as_dict(self) -> dict[str, Any]:
         found = self.interval
         return {"estimate": self.estimate, "low": found and found.low, "high": found and found.high, "p": found and found.p,
-                "varied": self.varied, "one_seed": self.seeds == 1, "seeds": self.seeds}
+                "varied": self.varied and self.varied._asdict(), "one_seed": self.seeds == 1, "seeds": self.seeds}
 
 
 def contrast(by_seed: Sequence[Terms], numbers: Numbers, error: float = 0.0) -> Contrast:
@@ -45,22 +58,28 @@ def contrast(by_seed: Sequence[Terms], numbers: Numbers, error: float = 0.0) -> 
     values = [sum(c * _number(numbers, i).value for i, c in terms.items()) for terms in by_seed]
     seeds = len(by_seed)
     documents = _over_documents(by_seed, numbers)
-    if seeds > 1:
-        first = seed_variance(values)
-        first = Variance(first.value / seeds, first.df)
-    else:
-        first = _over_features(by_seed[0], numbers)
-    of_features = any(_number(numbers, i).features for i in by_seed[0])
-    known = [documents] if seeds == 1 and not of_features else [first, documents] if first is not None else []
-    found = interval(float(np.mean(values)), known, error)
-    return Contrast(float(np.mean(values)), found, seeds, _effective(by_seed, numbers),
-                    _varied(by_seed, numbers, documents) if found else None, documents is not None)
+    shared = _shared(by_seed)
+    features = _over_features(shared, numbers)
+    of_features = any(_number(numbers, i).features for i in shared)
+    known = [documents, features] if features is not None or not of_features else []
+    if seeds > 1 and known:
+        between = seed_variance(values)
+        known.append(Variance(between.value / seeds, between.df))
+    found = interval(float(np.mean(values)), known, error, half_width)
+    varied = _varied(by_seed, numbers, documents) if found else None
+    return Contrast(float(np.mean(values)), found, seeds, _effective(by_seed, numbers), varied)
 
 
 def _number(numbers: Numbers, i: int) -> Measured:
     number = numbers[i]
     assert number is not None, "only SAEs that have the score are in a contrast"
     return number
+
+
+def _shared(by_seed: Sequence[Terms]) -> dict[int, float]:
+    """What does not differ between the seeds: of one seed everything, of several the controls."""
+    every = [i for i in by_seed[0] if all(i in terms for terms in by_seed)]
+    return {i: float(np.mean([terms[i] for terms in by_seed])) for i in every}
 
 
 def _over_features(terms: Terms, numbers: Numbers) -> Variance | None:
@@ -88,11 +107,8 @@ def _effective(by_seed: Sequence[Terms], numbers: Numbers) -> float:
     return sum(fewest)
 
 
-def _varied(by_seed: Sequence[Terms], numbers: Numbers, documents: Variance | None) -> str:
+def _varied(by_seed: Sequence[Terms], numbers: Numbers, documents: Variance | None) -> Varied:
     used = [_number(numbers, i) for terms in by_seed for i in terms]
-    parts = [f"{len(by_seed)} seeds"] if len(by_seed) > 1 else []
-    if len(by_seed) == 1 and (counts := sorted({n.features for n in used if n.features})):
-        parts.append(f"{counts[0]}{f' to {counts[-1]}' * (len(counts) > 1)} features of each SAE")
-    if documents is not None:
-        parts.append(f"{(used[0].documents > 0).sum()} documents")
-    return " and ".join(parts)
+    counts = [number.features for number in used if number.features]
+    read = 0 if documents is None else int((used[0].documents > 0).sum())
+    return Varied(len(by_seed) if len(by_seed) > 1 else 0, min(counts, default=0), max(counts, default=0), read)

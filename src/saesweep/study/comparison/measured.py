@@ -13,6 +13,8 @@ from numpy import ndarray as Array
 from saesweep.report.intervals import Variance
 from saesweep.storage import study_tables
 from saesweep.study.comparison import means
+from saesweep.study.comparison.baselines import beside
+from saesweep.study.comparison.missing import asked
 from saesweep.study.comparison.replicates import Replicates
 
 Key = tuple[str, str]  # name of the score, and of the mean
@@ -49,15 +51,19 @@ class Study:
     scores: list[str]  # names of the scores of features
     numbers: dict[Key, list[Measured | None]]  # None where an SAE does not have the score
     texts: list[int]  # index of the test documents; -1: unknown
+    beside: list[dict[str, int]]  # rows of the controls, by name
 
     def per_feature(self, number: Callable[[Array, Array, Array], Measured | None], score: str) -> list[Measured | None]:
         """A number of (score, weight, frequency) of the features of each SAE."""
         return [number(*self.columns(i, score)) if len(rows) else None for i, rows in enumerate(self.features)]
 
     def columns(self, i: int, score: str) -> tuple[Array, Array, Array]:
-        """Score, weight and frequency of the features of an SAE."""
+        """Score, weight and frequency of the features of an SAE.
+
+        Where a score was asked only of the first features in the sampling order, these are a uniform sample.
+        """
         score_, weight, frequency = self.features[i][[score, "weight", "frequency"]].to_numpy(float).T
-        return score_, weight, frequency
+        return score_, weight if asked(self.features[i], score).all() else np.ones_like(weight), frequency
 
 
 def study(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, replicates: Replicates) -> Study:
@@ -69,15 +75,13 @@ def study(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, repl
     by_sae = {key: rows for key, rows in scores.groupby(["path", scores["control"].astype(object).fillna("")], sort=False)}
     features = [by_sae.get((path, control or ""), scores.iloc[:0]) for path, control in keys]
     names = [name for name in study_tables.score_names(scores) if pd.api.types.is_numeric_dtype(scores[name])]
-    documents = [replicates.documents.get(path, np.empty(0)) for path in saes["path"]]
-    found = Study(saes, features, names, {}, _texts(documents))
+    found = Study(saes, features, names, {}, _texts([replicates.text(path) for path in saes["path"]]), beside(saes))
     shares = _shares(saes, summary)
     for name in names:
-        found.numbers.update(_of_features(found, name, replicates, documents, shares))
+        found.numbers.update(_of_features(found, name, replicates, shares))
     for name in dict.fromkeys(summary["score"]):
         if name not in names:
-            each = zip(keys, documents, strict=True)
-            found.numbers[name, "uniform"] = [_of_sae(key, name, summary, replicates, own) for key, own in each]
+            found.numbers[name, "uniform"] = [_of_sae(key, name, summary, replicates) for key in keys]
     return found
 
 
@@ -109,7 +113,7 @@ def _shares(saes: pd.DataFrame, summary: pd.DataFrame) -> Array:
 
 
 def _of_features(
-    study: Study, name: str, replicates: Replicates, documents: Sequence[Array], shares: Array
+    study: Study, name: str, replicates: Replicates, shares: Array
 ) -> dict[Key, list[Measured | None]]:
     """The means of one score."""
     found: dict[Key, list[Measured | None]] = {(name, mean): [] for mean in study_tables.MEANS}
@@ -122,7 +126,7 @@ def _of_features(
         each = {"uniform": feature_mean(score, weight), "by_frequency": feature_mean(score, weight * frequency)}
         for mean, number in each.items():
             rows = replicates.means.get((path, control or "", name, mean), np.empty(0))
-            found[name, mean].append(number._replace(draws=rows[1:], documents=documents[i]))
+            found[name, mean].append(number._replace(draws=rows[1:], documents=replicates.of(path, name)))
         uniform = found[name, "uniform"][-1]
         found[name, "with_zeros"].append(uniform.scaled(shares[i]) if uniform and math.isfinite(shares[i]) else None)
         found[name, "several_tokens"].append(_of_several_tokens(study, i, name))
@@ -139,9 +143,7 @@ def _of_several_tokens(study: Study, i: int, name: str) -> Measured | None:
     return found if found.features else None
 
 
-def _of_sae(
-    key: tuple[str, str | None], name: str, summary: pd.DataFrame, replicates: Replicates, documents: Array
-) -> Measured | None:
+def _of_sae(key: tuple[str, str | None], name: str, summary: pd.DataFrame, replicates: Replicates) -> Measured | None:
     """A score of the whole SAE."""
     path, control = key
     same = summary["control"].isna() if control is None else summary["control"] == control
@@ -149,4 +151,4 @@ def _of_sae(
     if not len(values) or not math.isfinite(values[0]):
         return None
     rows = replicates.means.get((path, control or "", name, "uniform"), np.empty(0))
-    return Measured(float(values[0]), draws=rows[1:], documents=documents)
+    return Measured(float(values[0]), draws=rows[1:], documents=replicates.of(path, name))

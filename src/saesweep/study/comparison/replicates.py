@@ -10,8 +10,8 @@ draws. With the sums of each document and latent, and a score that is a function
 Row 0 counts each document once: it is the measurement. What was chosen on the fit documents (rules, labels, thresholds)
 stays as it is.
 
-replicates.safetensors: `<path>|<control>|<score>|<uniform or by_frequency>` [1 + draws], and `<path>|documents`, the number
-of measured tokens of each test document.
+replicates.safetensors: `<path>|<control>|<score>|<uniform or by_frequency>` [1 + draws], and `<path>|<score>|documents`, the
+number of tokens of each test document that the score is measured on.
 """
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from safetensors.numpy import load_file, save_file
 from saesweep.report.intervals import MIN_DOCUMENTS, Variance, effective_sample_size
 from saesweep.runtime import atomic
 
+DEFINED = 0.95  # the least share of draws with a value
+
 
 class Means(NamedTuple):
     """Row 0 of each: the measurement."""
@@ -41,14 +43,23 @@ class Replicates:
     """The content of replicates.safetensors."""
 
     means: dict[tuple[str, str, str, str], Array] = field(default_factory=dict)  # path, control or "", score, mean -> [rows]
-    documents: dict[str, Array] = field(default_factory=dict)  # path -> measured tokens of each test document
+    documents: dict[tuple[str, str], Array] = field(default_factory=dict)  # path, score -> tokens of each test document
 
     def add(self, path: str, control: str | None, score: str, found: Means, documents: Float[Array, " documents"]) -> None:
-        """documents: measured tokens of each test document."""
-        self.documents[path] = documents
+        """documents: tokens of each test document that the score is measured on."""
+        self.documents[path, score] = documents
         self.means[path, control or "", score, "uniform"] = found.uniform
         if found.by_frequency is not None:
             self.means[path, control or "", score, "by_frequency"] = found.by_frequency
+
+
+    def of(self, path: str, score: str) -> Array:
+        """The tokens of each test document that the score is measured on; empty where unknown."""
+        return self.documents.get((path, score), np.empty(0))
+
+    def text(self, path: str) -> Array:
+        """The tokens of each test document, of the score that is measured on most; empty where there is none."""
+        return max((tokens for (of, _), tokens in self.documents.items() if of == path), key=np.sum, default=np.empty(0))
 
 
 def draw(documents: int, draws: int, seed: int) -> Int64[Array, "rows documents"]:
@@ -86,18 +97,20 @@ def _mean(scores: Float[Array, "latents rows"], weights: Float[Array, "latents r
 def draws_variance(draws: Float[Array, " draws"], documents: Float[Array, " documents"]) -> Variance | None:
     """Over documents, of a number that is known under each draw; None where there are too few documents.
 
-    The variance of the draws is that of a sum over n documents about their own mean: n - 1 degrees of freedom.
+    The variance of the draws is that of a sum over n documents about their own mean: n - 1 degrees of freedom. A few draws
+    in which the number is not defined are left out.
     """
-    counted = documents[documents > 0]
-    if len(counted) < MIN_DOCUMENTS or len(draws) < 2 or not np.isfinite(draws).all():
+    counted, defined = documents[documents > 0], np.isfinite(draws)
+    if len(counted) < MIN_DOCUMENTS or len(draws) < 2 or defined.mean() < DEFINED:
         return None
     n = len(counted)
-    return Variance(float(draws.var(ddof=1)) * n / (n - 1), max(1.0, effective_sample_size(counted) - 1))
+    return Variance(float(draws[defined].var(ddof=1)) * n / (n - 1), max(1.0, effective_sample_size(counted) - 1))
 
 
 def save(file: Path, found: Replicates) -> None:
     tensors = {"|".join(key): np.ascontiguousarray(rows, np.float32) for key, rows in found.means.items()}
-    tensors |= {f"{path}|documents": np.ascontiguousarray(tokens, np.float32) for path, tokens in found.documents.items()}
+    tensors |= {f"{path}|{score}|documents": np.ascontiguousarray(tokens, np.float32)
+                for (path, score), tokens in found.documents.items()}
     with atomic.draft(file) as path:
         save_file(tensors, path)
         atomic.share(path)
@@ -108,7 +121,8 @@ def load(file: Path) -> Replicates:
     found = Replicates()
     for key, values in (load_file(file) if file.is_file() else {}).items():
         if key.endswith("|documents"):
-            found.documents[key.removesuffix("|documents")] = values.astype(np.float64)
+            path, _, score = key.removesuffix("|documents").rpartition("|")
+            found.documents[path, score] = values.astype(np.float64)
         else:
             path, control, score, mean = key.rsplit("|", 3)
             found.means[path, control, score, mean] = values.astype(np.float64)

@@ -83,9 +83,9 @@ def _score(study: Study, rows: pd.DataFrame, key: tuple[str, str], delta: float,
         return {}
     curves = matched.Curves.of(rows, numbers, study.texts)
     each = {arch: _known(rows.loc[rows["arch"] == arch], numbers) for arch in curves.means}
-    place = study.saes.loc[(study.saes[PLACE] == rows[PLACE].iloc[0]).all(axis=1)]
-    controls = {(arch, control): slopes.over_control(own, place, numbers, control)
-                for arch, own in each.items() for control in dict.fromkeys(place["control"].dropna())}
+    kinds = dict.fromkeys(control for i in rows.index for control in study.beside[i])
+    controls = {(arch, control): slopes.over_control(own, study.beside, numbers, control)
+                for arch, own in each.items() for control in kinds}
     return {
         "score": name, "mean": mean, "words": about.words, "better": about.better,
         "per_feature": name in study.scores, "primary": name in primary and mean in JUDGED,

@@ -1,4 +1,4 @@
-"""The comparison in words, for the console and the page. No sentence says more than its interval.
+"""Every comparison in words, for the page; summaries.py has the short answers. No sentence says more than its interval.
 
 A question of the papers has an answer per hook point: a list of sentences, each with its estimate, its 95% interval and what
 that is over.
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from saesweep.report.wording import join_words, l0s
+from saesweep.study.comparison.catalogue import TASKS
 from saesweep.study.comparison.report import blocks
 
 MEANS = {"uniform": "mean over latents", "by_frequency": "mean over activations",
@@ -34,35 +35,35 @@ CONTROLS = "Are the latents more interpretable than those of the controls?"
 USE = "Does lower FVU go with better probing and less absorption?"
 
 
-def lines(report: Mapping[str, Any]) -> list[str]:
-    """For the console."""
-    found = []
-    for place in report["places"]:
-        found.append(f"{place['model']} {place['site']}.{place['layer']}")
-        for question, answers in place_answers(report, place).items():
-            found += [f"  {question}", *(f"    {answer}" for answer in answers)]
-    return [*found, *scope(report)] if found else []
+def shown(place: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The primary scores, and the uniform means of a judge's, which describe."""
+    every = list(blocks([place]))
+    judged = [block for block in every if block["score"] in TASKS and block["mean"] == "uniform" and not block["primary"]]
+    return [*(block for block in every if block["primary"]), *judged]
+
+
+def shown_frequency(place: Mapping[str, Any]) -> list[dict[str, Any]]:
+    names = {block["score"] for block in shown(place)}
+    return [row for row in place["frequency"] if row["score"] in names]
 
 
 def place_answers(report: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, list[str]]:
     """By question; only questions to which the study has something to say."""
-    primary = [block for block in blocks([place]) if block["primary"]]
-    shown = {block["score"] for block in primary}
-    frequency = [row for row in place["frequency"] if row["score"] in shown]
+    said, frequency = shown(place), shown_frequency(place)
     found = {
-        WHICH: [sentence for block in primary for sentence in _which(block, report["delta"])],
-        FREQUENT: [_change(row["words"], row["arch"], row["frequent"], "frequent") for row in frequency if "frequent" in row],
-        FREQUENCY: [_change(row["words"], row["arch"], row["per_tenfold"], "per_tenfold") for row in frequency
-                    if "per_tenfold" in row],
-        L0: [_change(_title(block), row["arch"], row, "per_doubling") for block in primary for row in block["per_doubling"]],
-        CONTROLS: [_change(_title(block), row["arch"], row, "controls") for block in primary for row in block["controls"]],
+        WHICH: [sentence for block in said for sentence in _which(block, report["delta"])],
+        **{question: [_change(row["words"], row[key] | {"arch": row["arch"]}, key) for row in frequency if key in row]
+           for question, key in ((FREQUENT, "frequent"), (FREQUENCY, "per_tenfold"))},
+        L0: [_change(title(block), row, "per_doubling") for block in said for row in block["per_doubling"]],
+        CONTROLS: [_change(title(block), row, "controls") for block in said for row in block["controls"]],
         USE: [_use(row) for row in place["use"]],
     }
     return {question: answers for question, answers in found.items() if answers}
 
 
-def _title(block: Mapping[str, Any]) -> str:
-    return f"{block['words']}, {MEANS[block['mean']]}" if block["per_feature"] else block["words"]
+def title(block: Mapping[str, Any]) -> str:
+    mean = f", {MEANS[block['mean']]}" if block["per_feature"] else ""
+    return f"{block['words']}{mean}{' (descriptive)' * (not block['primary'])}"
 
 
 def number(row: Mapping[str, Any], sign: int = 1) -> str:
@@ -81,16 +82,21 @@ def _which(block: Mapping[str, Any], delta: float) -> Iterator[str]:
         rows += [(f"in the mean over L0 {l0s(row['over_l0'])}", row) for row in block["means"] if (row["a"], row["b"]) == pair]
         parts: dict[str, list[str]] = {}
         for where, row in rows:
-            a, b = (f"this {arch}" if row["one_seed"] and row["verdict"] != "none" else arch for arch in pair)
-            a, b = (b, a) if row["verdict"] in SWAPPED else (a, b)
-            verdict: str = SWAPPED.get(row["verdict"]) or row["verdict"]
+            a, verdict, b = names(row)
             words = f"{a} {PHRASES[verdict].format(delta=delta)} {b}"
-            parts.setdefault(words, []).append(f"{where} {_amount(row, delta)}")
+            parts.setdefault(words, []).append(f"{where} {amount(row, delta)}")
         said = "; ".join(f"{words} {join_words(each)}" for words, each in parts.items())
-        yield f"{_title(block)}: {said}{_over([row for _, row in rows])}."
+        yield f"{title(block)}: {said}{over([row for _, row in rows])}."
 
 
-def _amount(row: Mapping[str, Any], delta: float) -> str:
+def names(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """`a`, a verdict of PHRASES and `b`, so that a is the better one; SAEs of one seed are `this a`."""
+    a, b = (f"this {row[arch]}" if row["one_seed"] and row["verdict"] != "none" else str(row[arch]) for arch in "ab")
+    swapped = SWAPPED.get(row["verdict"])
+    return (b, swapped, a) if swapped else (a, row["verdict"], b)
+
+
+def amount(row: Mapping[str, Any], delta: float) -> str:
     """`by 0.032 [0.010, 0.054]*`; of a verdict without a direction in brackets."""
     directed = row["verdict"] in ("better", "worse", "higher", "lower")
     sign = -1 if directed and row["estimate"] < 0 else 1
@@ -102,27 +108,44 @@ def _amount(row: Mapping[str, Any], delta: float) -> str:
     return f"by {text}" + (f" ({'; '.join(caveats)})" if caveats else "")
 
 
-def _over(rows: Sequence[Mapping[str, Any]]) -> str:
-    """` (95% intervals over 3 seeds and 85 documents)`."""
-    varied = list(dict.fromkeys(row["varied"] for row in rows if row["varied"]))
-    return f" (95% interval over {' or '.join(varied)})" if varied else ""
+def over(rows: Sequence[Mapping[str, Any]]) -> str:
+    """` (95% interval over 3 seeds, 310 to 388 features of each SAE and 85 documents)`."""
+    varied = [row["varied"] for row in rows if row["varied"]]
+    parts = [_range([one["seeds"] for one in varied], [], "seeds"),
+             _range([one["fewest"] for one in varied], [one["most"] for one in varied], "features of each SAE"),
+             _range([one["documents"] for one in varied], [], "documents")]
+    return f" (95% interval over {join_words(known)})" if (known := [part for part in parts if part]) else ""
 
 
-def _change(title: str, arch: str, row: Mapping[str, Any], key: str) -> str:
+def _range(low: Sequence[int], high: Sequence[int], what: str) -> str:
+    ends = [count for count in (*low, *high) if count]
+    if not ends:
+        return ""
+    return f"{min(ends)}{f' to {max(ends)}' * (max(ends) > min(ends))} {what}"
+
+
+def whose(row: Mapping[str, Any]) -> str:
+    return f"these {row['arch']}" if row["one_seed"] else str(row["arch"])
+
+
+def _change(title: str, row: Mapping[str, Any], key: str) -> str:
     """What the interval of a slope or of a difference shows. key: of CHANGES."""
     shown = row["low"] is not None and not row["low"] <= 0 <= row["high"]
     below = shown and row["high"] < 0
     words = CHANGES[key][(1 if below else 0) if shown else 2].format(number(row, sign=-1 if below else 1), **row)
-    whose = f"these {arch}" if row["one_seed"] else arch
-    return f"{title}, {whose}: {words}{', without an interval' * (row['low'] is None)}{_over([row])}."
+    return f"{title}, {whose(row)}: {words}{', without an interval' * (row['low'] is None)}{over([row])}."
 
 
 def _use(row: Mapping[str, Any]) -> str:
     """One sentence per score."""
+    return f"{row['words']}, {row['points']} points: {'; '.join(correlation(row))}."
+
+
+def correlation(row: Mapping[str, Any]) -> list[str]:
     parts = [_correlation(row, "", "over all SAEs")]
     if "at_equal_l0_r" in row:
         parts.append(_correlation(row, "at_equal_l0_", "with L0 taken out"))
-    return f"{row['words']}, {row['points']} points: {'; '.join(parts)}."
+    return parts
 
 
 def _correlation(row: Mapping[str, Any], prefix: str, where: str) -> str:

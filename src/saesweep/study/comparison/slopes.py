@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 from numpy import ndarray as Array
 
 from saesweep.report.intervals import combined, document_variance
-from saesweep.study.comparison.contrasts import Contrast, Numbers, Terms, contrast
+from saesweep.study.comparison.contrasts import Contrast, Numbers, contrast
 from saesweep.study.comparison.matched import summed
 from saesweep.study.comparison.means import effective_count
 from saesweep.study.comparison.measured import Measured, feature_mean
@@ -68,20 +69,15 @@ def l0_slope(saes: pd.DataFrame, numbers: Numbers) -> Contrast | None:
     return contrast(each, numbers) if each else None
 
 
-def over_control(saes: pd.DataFrame, all_saes: pd.DataFrame, numbers: Numbers, control: str) -> Contrast | None:
-    """saes: of one architecture at one hook point. Each SAE less its own control, or the mean of those of the hook point."""
-    place = all_saes.loc[all_saes["control"] == control]
-    place = place.loc[[numbers[i] is not None for i in place.index]]
-    every: list[int] = place.index.tolist()
-    own = {path: [i] for path, i in zip(place["path"], every, strict=True)}
-    if place.empty:
-        return None
+def over_control(
+    saes: pd.DataFrame, beside: Sequence[Mapping[str, int]], numbers: Numbers, control: str
+) -> Contrast | None:
+    """The mean over an architecture's SAEs of each less its control, of those that have one. beside: of Study."""
+    own = {i: beside[i][control] for i in saes.index.tolist() if control in beside[i]}
+    known = [i for i, k in own.items() if numbers[k] is not None]
     by_seed = []
-    for rows in _by_seed(saes, numbers):
-        each: list[Terms] = []
-        for i in rows:
-            beside = own.get(str(saes.at[i, "path"]), every)
-            each.append(summed([{i: 1.0}, {k: 1 / len(beside) for k in beside}], [1, -1]))
+    for rows in _by_seed(saes.loc[known], numbers) if known else []:
+        each = [{i: 1.0, own[i]: -1.0} for i in rows]
         by_seed.append(summed(each, [1 / len(each)] * len(each)))
     return contrast(by_seed, numbers) if by_seed else None
 

@@ -48,17 +48,20 @@ def write(
         draft.rename(folder / FEATURES)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    made = study_page.html(report, summary, _scores(saes, summary), folders, folder.resolve().parent.name, command)
+    scores = pd.concat([sae.scores for sae in saes]) if saes else pd.DataFrame(columns=pd.Index(study_tables.FEATURE))
+    return [write_study_page(folder, report, summary, scores, command=command), folder / FEATURES / "index.html"]
+
+
+def write_study_page(
+    folder: Path, report: Mapping[str, Any], summary: pd.DataFrame, scores: pd.DataFrame, *, command: str
+) -> Path:
+    """study.html, beside the pages of the latents. scores: rows of scores.csv of the trained SAEs."""
+    names = dict(zip(summary["path"], summary["arch"], strict=True))  # of several sweeps with the sweep
+    scores = scores.assign(arch=[names.get(path, arch) for path, arch in zip(scores["path"], scores["arch"], strict=True)])
+    folders = study_tables.folders_of_pages(scores["path"])
+    made = study_page.html(report, summary, scores, folders, folder.resolve().parent.name, command)
     atomic.write(folder / "study.html", made)
-    return [folder / "study.html", folder / FEATURES / "index.html"]
-
-
-def _scores(saes: Sequence[OfSAE], summary: pd.DataFrame) -> pd.DataFrame:
-    """Of all SAEs, with the architectures as the comparison names them: of several sweeps with the sweep."""
-    if not saes:
-        return pd.DataFrame(columns=pd.Index(study_tables.FEATURE))
-    found, names = pd.concat([sae.scores for sae in saes]), dict(zip(summary["path"], summary["arch"], strict=True))
-    return found.assign(arch=[names.get(path, arch) for path, arch in zip(found["path"], found["arch"], strict=True)])
+    return folder / "study.html"
 
 
 def _features(

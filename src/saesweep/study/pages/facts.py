@@ -47,12 +47,14 @@ def explanation(found: Explanation | None) -> str:
 
 
 def scores(row: Row, names: list[str], means: Means) -> str:
-    """Each score beside the mean of the SAE's latents and of the control's."""
+    """Each score beside the mean of the SAE's latents, that of the control's, and the difference to it."""
     nan = math.nan, math.nan
     rows = "".join(
         f'<tr><th scope="row">{escape(catalogue.score(name).words)}</th><td>{number(row[name])}</td>'
-        f"{''.join(f'<td>{number(mean)}</td>' for mean in means.get(name, nan))}</tr>" for name in names)
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("score", "latent", "mean of the SAE", "mean of the control"))
+        f"{''.join(f'<td>{number(mean)}</td>' for mean in means.get(name, nan))}"
+        f"<td>{number(float(row[name]) - means.get(name, nan)[1])}</td></tr>" for name in names)
+    titles = ("score", "latent", "mean of the SAE", "mean of the control", "latent less control")
+    head = "".join(f'<th scope="col">{name}</th>' for name in titles)
     return scrolling("Scores", head, rows)
 
 

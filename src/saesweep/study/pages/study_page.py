@@ -11,7 +11,7 @@ import pandas as pd
 from saesweep.report.page.tables import scrolling
 from saesweep.report.style import Style, arch_styles
 from saesweep.storage import study_tables
-from saesweep.study.comparison import sentences
+from saesweep.study.comparison import sentences, summaries
 from saesweep.study.pages import curves, frequency
 from saesweep.study.pages.axes import colours, legend
 from saesweep.study.pages.facts import number
@@ -19,7 +19,8 @@ from saesweep.study.pages.template import fill, link
 
 STYLES = ("common.css", "study.css")
 Report = Mapping[str, Any]  # the content of study.json
-OF_CURVES = "Bands and bars: 95% intervals. A mark leads to the latents of its SAE."
+OF_CURVES = ("Bands and bars: 95% intervals, over what the answers below say. Feature splits are counted on the half of the "
+             "text from which all is chosen: they have an interval over seeds alone. A mark leads to the latents of its SAE.")
 OF_FREQUENCY = ("A dot is a latent; a mark is the mean of half a decade of frequency with its 95% interval over latents, where "
                 "there are three or more.")
 OTHERS = "Other scores, which describe and are not corrected for their number"
@@ -81,11 +82,18 @@ def _figures(
 
 
 def _answers(report: Report, place: Mapping[str, Any]) -> str:
-    """The questions of the papers, each with its sentences; all but the first are folded."""
-    return "".join(
-        f"<details{' open' * (number == 0)}><summary>{escape(question)}</summary>"
-        f'<ul class="answers">{"".join(f"<li>{escape(one)}</li>" for one in said)}</ul></details>'
-        for number, (question, said) in enumerate(sentences.place_answers(report, place).items()))
+    """The questions of the papers, each with a line per score, and with every sentence; all but the first are folded."""
+    every, found = sentences.place_answers(report, place), []
+    for question, short in summaries.place_answers(report, place).items():
+        said, more = _list(short), every[question]
+        if len(more) > len(short):
+            said += f"<details><summary>All {len(more)} sentences</summary>{_list(more)}</details>"
+        found.append(f"<details{' open' * (not found)}><summary>{escape(question)}</summary>{said}</details>")
+    return "".join(found)
+
+
+def _list(answers: Sequence[str]) -> str:
+    return f'<ul class="answers">{"".join(f"<li>{escape(one)}</li>" for one in answers)}</ul>'
 
 
 def _at(path: str, place: Mapping[str, Any]) -> bool:
@@ -122,7 +130,7 @@ def _verdict(where: str, row: Mapping[str, Any]) -> str:
 
 def saes_table(summary: pd.DataFrame, folders: Mapping[str, str], primary: Sequence[str]) -> str:
     """A row per SAE and primary score."""
-    columns = [*study_tables.MEANS, "low", "high", "baseline", *study_tables.SHARES, "insufficient"]
+    columns = [*study_tables.MEANS, "low", "high", *study_tables.OVER, *study_tables.SHARES, "insufficient", "failed"]
     rows = summary.loc[summary["control"].isna() & summary["score"].isin(primary)]
     body = "".join(_sae(row, columns, folders) for row in rows.to_dict("records"))
     names = ("SAE", "score", *(_words(key) for key in columns))
@@ -130,7 +138,7 @@ def saes_table(summary: pd.DataFrame, folders: Mapping[str, str], primary: Seque
 
 
 def _words(column: str) -> str:
-    return {**sentences.MEANS, "baseline": "control"}.get(column, column)
+    return {**sentences.MEANS, "baseline": "control"}.get(column, column.replace("_", " "))
 
 
 def _sae(row: Mapping[Any, Any], columns: Sequence[str], folders: Mapping[str, str]) -> str:

@@ -15,9 +15,10 @@ from saesweep.study.people.proportions import Estimate
 from saesweep.study.people.read import Rating, Ratings, read
 from saesweep.study.people.session import read_session
 from saesweep.study.people.settings import RateSettings
-from saesweep.study.people.shares import shares
+from saesweep.study.people.shares import counted, shares, yes_by_latent
 from saesweep.study.people.words import sentences
 
+RATINGS = "ratings.csv"
 COLUMNS = ("rater", "item", "path", "control", "latent", "answer", "explanation", "seconds", "repeated")
 
 
@@ -31,9 +32,20 @@ def report(study: Path, files: Iterable[Path], settings: RateSettings) -> list[s
     found = agreement(ratings, settings)
     words = sentences(ratings, found, settings.delta)
     content = {"study": session.study, **_plain(found), "conflicts": ratings.conflicts, "open": ratings.open, "words": words}
-    atomic.write(study / "ratings.csv", ratings_csv(ratings.rows))
+    atomic.write(study / RATINGS, ratings_csv(ratings.rows))
     atomic.write(study / "agreement.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return words
+
+
+def rated(study: Path) -> dict[tuple[str, str, int], float]:
+    """The share of yes of each latent in ratings.csv: path, control (empty of an SAE) and latent; empty without the file."""
+    if not (file := study / RATINGS).is_file():
+        return {}
+    with file.open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    return yes_by_latent(counted(
+        Rating(row["rater"], row["item"], row["path"], row["control"], "", int(row["latent"]), row["answer"],
+               row["explanation"], float(row["seconds"]), False, row["repeated"] == "1") for row in rows))
 
 
 def agreement(ratings: Ratings, settings: RateSettings) -> dict[str, Any]:

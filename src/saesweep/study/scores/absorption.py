@@ -19,12 +19,12 @@ from jaxtyping import Float, Int64
 from saesweep.study.comparison import measures
 from saesweep.study.hits import Collected, HalfName
 from saesweep.study.scores.logistic import best_threshold, lbfgs
-from saesweep.study.scores.of_sae import Extra, Grounds
-from saesweep.study.scores.probes import Dense, Probed, dense
+from saesweep.study.scores.of_sae import Extra, Grounds, Summed
+from saesweep.study.scores.probes import Dense, Probed, by_label, dense, tested
 
 LEAST, CARRIED, POSITIVES = 0.025, 0.4, 10
 
-Rows = Callable[[Collected, HalfName], Float[np.ndarray, "tokens d_in"]]  # the first `dense_tokens` positions of a half
+Rows = Callable[[Collected, HalfName], Float[np.ndarray, "tokens d_in"]]  # on the positions `dense` of a half
 Decoder = Callable[[Collected], Float[np.ndarray, "d_sae d_in"] | None]  # unit rows; None of a control that has none
 
 
@@ -32,8 +32,8 @@ class DenseProbes(NamedTuple):
     """Of each label."""
 
     weights: Float[np.ndarray, "d_in labels"]
-    right: list[Int64[np.ndarray, " n"]]  # true positives on test
-    f1: Float[np.ndarray, " labels"]  # on test; NaN where the label does not occur
+    found: list[Int64[np.ndarray, " n"]]  # the tokens of test that it finds
+    right: list[Int64[np.ndarray, " n"]]  # those of them that have the label
 
 
 def dense_probes(
@@ -43,22 +43,21 @@ def dense_probes(
     y_fit, y_test = (np.asarray(one.labels.todense()).T for one in (fit, test))
     weights = lbfgs(x_fit[fit.counted], y_fit[fit.counted])
     z_fit, z_test = x_fit[fit.counted] @ weights, x_test @ weights
-    right, f1 = [], []
+    found = DenseProbes(weights, [], [])
     for label in range(y_fit.shape[1]):
         threshold, _ = best_threshold(z_fit[:, label], y_fit[fit.counted, label], np.ones(len(z_fit)))
-        found, true = test.counted & (z_test[:, label] >= threshold), y_test[:, label]
-        counts = ((found & true).sum(), (found & ~true).sum(), (~found & true).sum())
-        right.append(np.flatnonzero(found & true))
-        f1.append(measures.f1(*(np.array(float(count)) for count in counts)))
-    return DenseProbes(weights, right, np.array(f1))
+        positive = test.counted & (z_test[:, label] >= threshold)
+        found.found.append(np.flatnonzero(positive))
+        found.right.append(np.flatnonzero(positive & y_test[:, label]))
+    return found
 
 
 def absorbed(
     x: Float[np.ndarray, "tokens d_in"], test: Dense, probes: DenseProbes, split: list[list[int]],
     decoder: Float[np.ndarray, "d_sae d_in"],
-) -> Float[np.ndarray, " labels"]:
-    """The share of each label's true positives; NaN where there are too few."""
-    by_token, shares = test.values.T.tocsr(), []
+) -> list[Int64[np.ndarray, " n"]]:
+    """The true positives of each label in which another latent takes the place of its own."""
+    by_token, found = test.values.T.tocsr(), []
     for label, right in enumerate(probes.right):
         direction = probes.weights[:, label] / np.linalg.norm(probes.weights[:, label])
         along = decoder @ direction
@@ -67,9 +66,8 @@ def absorbed(
         silent = np.asarray(test.values[split[label]][:, right].sum(0)) == 0
         carried = by_token[right[silent]].multiply(np.where(other, along, 0.0)[None]).max(1).toarray().ravel()
         whole = x[right[silent]] @ direction
-        taken = (whole > 0) & (carried >= CARRIED * whole)
-        shares.append(taken.sum() / len(right) if len(right) >= POSITIVES else np.nan)
-    return np.array(shares, np.float64)
+        found.append(right[silent][(whole > 0) & (carried >= CARRIED * whole)])
+    return found
 
 
 class RowScores(Extra):
@@ -79,15 +77,17 @@ class RowScores(Extra):
         self.rows, self.decoder = rows, decoder
         self.kept: tuple[np.ndarray, DenseProbes] | None = None  # of the rows that were asked for last
 
-    def of_sae(self, sae: Collected, grounds: Grounds, probed: Probed | None) -> Mapping[str, float]:
+    def of_sae(self, sae: Collected, grounds: Grounds, probed: Probed | None) -> Mapping[str, Summed]:
         if probed is None:
             return {}
-        x_fit, x_test, test = self.rows(sae, "fit"), self.rows(sae, "test"), dense(grounds[1])
+        x_fit, x_test, ground, test = self.rows(sae, "fit"), self.rows(sae, "test"), grounds[1], dense(grounds[1])
         if self.kept is None or self.kept[0] is not x_fit:
             self.kept = x_fit, dense_probes(x_fit, x_test, dense(grounds[0]), test)
         probes, decoder = self.kept[1], self.decoder(sae)
-        found = {"probe_x": float(np.nanmean(probes.f1))}
+        counts = [tested(ground, test, label, positive) for label, positive in enumerate(probes.found)]
+        scores = {"probe_x": Summed(measures.f1, by_label(counts, ("tp", "fp", "fn"), ground))}
         if decoder is not None:
-            shares = absorbed(x_test, test, probes, probed.split, decoder)
-            found["absorption"] = float(np.nanmean(shares)) if np.isfinite(shares).any() else np.nan
-        return found
+            each = zip(absorbed(x_test, test, probes, probed.split, decoder), probes.right, strict=True)
+            parts = [[ground.by_document(ground.half.dense[one]) for one in both] for both in each if len(both[1]) >= POSITIVES]
+            scores["absorption"] = Summed(measures.ratio, by_label(parts, ("part", "whole"), ground))
+        return scores

@@ -4,7 +4,7 @@
     coverage    the mean over labels of the F1 of these on test
     coverage_precise    the share of labels whose precision on test is at least PRECISE
 
-Of every latent, on the tokens of each half on which all activations are kept (`dense_tokens`).
+Of every latent, on the tokens of each half on which all activations are kept (`dense`).
 """
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def maxima(fit: Ground) -> Float[np.ndarray, " d_sae"]:
 
 def dense_labels(ground: Ground) -> csr_array:
     """bool [dense tokens, labels]: of the counted tokens."""
-    rows = ground.of.by_token[: ground.half.dense_tokens, : ground.of.labels].tocoo()
-    kept = ground.counted[rows.row]
+    rows = ground.of.by_token[ground.half.dense, : ground.of.labels].tocoo()
+    kept = ground.counted[ground.half.dense][rows.row]
     return csr_array((np.ones(kept.sum(), bool), (rows.row[kept], rows.col[kept])), shape=rows.shape)
 
 
 def choose(fit: Ground) -> Detectors:
-    labels, hits, largest = dense_labels(fit), fit.half.dense_hits, maxima(fit)
+    labels, hits, largest = dense_labels(fit), fit.half.in_dense, maxima(fit)
     positives, count = labels.sum(0), fit.of.labels
     best = Detectors(np.zeros(count, np.int64), np.zeros(count, np.int64), np.full(count, -1.0))
     step = max(1, CELLS // (LEVELS * max(count, 1)))
@@ -68,7 +68,7 @@ def _count(
     mine = slice(hits.starts[first], hits.starts[first + count])
     row = np.repeat(np.arange(count), np.diff(hits.starts[first : first + count + 1]))
     positions, values = hits.positions[mine], hits.values[mine].astype(np.float64)
-    kept = fit.counted[positions]
+    kept = fit.counted[fit.half.dense][positions]
     row, positions, values = row[kept], positions[kept], values[kept]
     cell = row * LEVELS + np.clip(np.ceil(LEVELS * values / largest[row]) - 1, 0, LEVELS - 1).astype(np.int64)
     found = labels[positions]
@@ -86,7 +86,7 @@ def measure(chosen: Detectors, fit: Ground, test: Ground) -> dict[str, Float[np.
     for label, (latent, level) in enumerate(zip(chosen.latent.tolist(), chosen.level.tolist(), strict=True)):
         positions, values = hits.of(latent)
         found = positions[(values > level / LEVELS * largest[latent]) & test.counted[positions]]
-        true = labels.indices[labels.indptr[label] : labels.indptr[label + 1]]
+        true = test.half.dense[labels.indices[labels.indptr[label] : labels.indptr[label + 1]]]
         right = np.intersect1d(found, true, assume_unique=True)
         tp, active, positive = (test.by_document(one) for one in (right, found, true))
         rows.append((tp, active - tp, positive - tp))

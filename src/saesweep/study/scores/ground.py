@@ -55,6 +55,11 @@ class Ground:
         return self.by_document(np.flatnonzero(self.counted))
 
     @cached_property
+    def dense_tokens(self) -> Documents:
+        """The number of counted tokens among those on which all latents are kept."""
+        return self.by_document(self.half.dense[self.counted[self.half.dense]])
+
+    @cached_property
     def kinds(self) -> csr_array:
         """How often each token id is counted in each document; the last column: ids that are not in the fit half."""
         positions = np.flatnonzero(self.counted)

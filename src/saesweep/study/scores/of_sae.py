@@ -1,7 +1,7 @@
 """The scores of one SAE or control: a row per sampled latent, and those of the whole SAE."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,13 @@ Grounds = tuple[Ground, Ground]  # fit, test
 Row = dict[str, Any]
 
 
+class Summed(NamedTuple):
+    """A score of the whole SAE that is a function of sums over tokens (comparison/measures.py): the mean over its rows."""
+
+    measure: Callable[..., np.ndarray]
+    sums: Mapping[str, Float[np.ndarray, "labels documents"]]  # over the tokens on which all latents are kept
+
+
 class Extra:
     """Scores that need more than the activations: decoder rows, embeddings, the rows themselves. None by default."""
 
@@ -29,7 +36,7 @@ class Extra:
         """By name a score of each latent, NaN where it has none."""
         return {}
 
-    def of_sae(self, sae: Collected, grounds: Grounds, probed: Probed | None) -> Mapping[str, float]:
+    def of_sae(self, sae: Collected, grounds: Grounds, probed: Probed | None) -> Mapping[str, float | Summed]:
         """By name the scores of the whole SAE. probed: None without labels."""
         return {}
 
@@ -83,21 +90,26 @@ def whole_sae(
     sae: Collected, grounds: Grounds, counts: Int64[np.ndarray, "rows documents"], replicates: Replicates,
     extras: Sequence[Extra],
 ) -> tuple[dict[str, float], Detected | None]:
-    """The scores of the whole SAE by name, and the latents that find the labels."""
-    found, detected, probed = dict[str, float](), None, None
+    """The scores of the whole SAE by name, and the latents that find the labels.
+
+    Their values under each draw of documents go to `replicates`. Not those of `splits`, which are counted on fit: they would
+    need the probes of each draw.
+    """
+    found, detected, probed = dict[str, float | Summed](), None, None
     if grounds[0].of.labels:
         detected = Detected(chosen := coverage.choose(grounds[0]), coverage.measure(chosen, *grounds))
         probed = probes.probe(*grounds)
-        parts = {"coverage": (measures.f1, detected.sums), "coverage_precise": (coverage.precise, detected.sums)}
-        parts |= {f"probe_{k}": (measures.f1, sums) for k, sums in probed.sums.items()}
-        for name, (measure, sums) in parts.items():
-            means = of_sums(measure, sums, counts)
-            replicates.add(sae.path, sae.control, name, means, grounds[1].tokens)
-            found[name] = float(means.uniform[0])
+        found["coverage"] = Summed(measures.f1, detected.sums)
+        found["coverage_precise"] = Summed(coverage.precise, detected.sums)
+        found |= {f"probe_{k}": Summed(measures.f1, sums) for k, sums in probed.sums.items()}
         found["splits"] = float(np.mean([len(latents) for latents in probed.split]))
     for extra in extras:
         found |= extra.of_sae(sae, grounds, probed)
-    return found, detected
+    summed = {name: of_sums(one.measure, one.sums, counts) for name, one in found.items() if isinstance(one, Summed)}
+    for name, means in summed.items():
+        replicates.add(sae.path, sae.control, name, means, grounds[1].dense_tokens)
+    numbers = {name: float(summed[name].uniform[0] if name in summed else one) for name, one in found.items()}
+    return numbers, detected
 
 
 def label_rows(grounds: Grounds, detected: Detected | None) -> list[Row]:

@@ -23,7 +23,7 @@ MOST, RISE = 10, 0.03
 
 
 class Dense(NamedTuple):
-    """What is known of all latents on the first tokens of a half."""
+    """What is known of all latents on the tokens `dense` of a half, numbered within these."""
 
     values: csr_array  # [d_sae, tokens], on counted tokens only
     labels: csr_array  # bool [labels, tokens]
@@ -31,11 +31,11 @@ class Dense(NamedTuple):
 
 
 def dense(ground: Ground) -> Dense:
-    hits, tokens = ground.half.dense_hits, ground.half.dense_tokens
-    counted = ground.counted[:tokens]
+    hits, counted = ground.half.in_dense, ground.counted[ground.half.dense]
     kept = counted[hits.positions]
     starts = np.concatenate([[0], np.cumsum(kept)])[hits.starts]
-    values = csr_array((hits.values[kept].astype(np.float64), hits.positions[kept], starts), shape=(len(hits.latents), tokens))
+    shape = len(hits.latents), len(counted)
+    values = csr_array((hits.values[kept].astype(np.float64), hits.positions[kept], starts), shape=shape)
     return Dense(values, csr_array(dense_labels(ground).T), counted)
 
 
@@ -93,7 +93,7 @@ def probe(fit_ground: Ground, test_ground: Ground) -> Probed:
             found, _ = probes[min(k, len(probes)) - 1]
             rows[k].append(tested(test_ground, test, label, positives(test, latents, found)))
         split.append(latents[: _splits(columns, [f1 for _, f1 in probes], len(latents))].tolist())
-    return Probed({k: _stacked(parts, test_ground) for k, parts in rows.items()}, split)
+    return Probed({k: by_label(parts, ("tp", "fp", "fn"), test_ground) for k, parts in rows.items()}, split)
 
 
 def _splits(columns: Columns, f1: Sequence[float], most: int) -> int:
@@ -115,13 +115,17 @@ def positives(test: Dense, latents: Int64[np.ndarray, " most"], found: Probe) ->
 def tested(ground: Ground, test: Dense, label: int, found: Int64[np.ndarray, " n"]) -> tuple[np.ndarray, ...]:
     """tp, fp and fn by document."""
     true = _row(test.labels, label)
-    tp, active, positive = (ground.by_document(one) for one in (np.intersect1d(found, true, assume_unique=True), found, true))
+    each = np.intersect1d(found, true, assume_unique=True), found, true
+    tp, active, positive = (ground.by_document(ground.half.dense[one]) for one in each)
     return tp, active - tp, positive - tp
 
 
-def _stacked(parts: Sequence[tuple[np.ndarray, ...]], ground: Ground) -> dict[str, Float[np.ndarray, "labels documents"]]:
-    columns = np.array(parts).reshape(len(parts), 3, ground.documents).transpose(1, 0, 2)
-    return dict(zip(("tp", "fp", "fn"), columns, strict=True))
+def by_label(
+    parts: Sequence[Sequence[np.ndarray]], names: Sequence[str], ground: Ground
+) -> dict[str, Float[np.ndarray, "labels documents"]]:
+    """By name the sums of each label by document. parts: of each label those of each name."""
+    columns = np.array(parts).reshape(len(parts), len(names), ground.documents).transpose(1, 0, 2)
+    return dict(zip(names, columns, strict=True))
 
 
 def _row(matrix: csr_array, number: int) -> Int64[np.ndarray, " n"]:

@@ -1,0 +1,34 @@
+"""Which control each SAE is compared with.
+
+A control is like all SAEs of a hook point that have the same target L0, whatever their architecture and seed; `random` has
+their width too. It is listed with the first of them, whose path it has.
+"""
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from saesweep.storage.sweep_table import PLACE
+
+
+def beside(saes: pd.DataFrame) -> list[dict[str, int]]:
+    """Of each row the row of each of its controls by name; empty of a control. saes: Study.saes."""
+    own, alike = dict[tuple[object, ...], int](), dict[tuple[object, ...], int]()
+    rows = list(zip(saes.index.tolist(), saes.to_dict("records"), strict=True))
+    controls = [(i, row) for i, row in rows if row["control"] is not None]
+    for i, row in controls:
+        own[row["control"], row["path"]] = i
+        alike.setdefault(_like(row, row["control"]), i)
+    names = list(dict.fromkeys(row["control"] for _, row in controls))
+    found = []
+    for _, row in rows:
+        each = {name: own.get((name, row["path"]), alike.get(_like(row, name))) for name in names}
+        found.append({name: i for name, i in each.items() if i is not None} if row["control"] is None else {})
+    return found
+
+
+def _like(row: dict[str, object], control: str) -> tuple[object, ...]:
+    sparsity, l0 = float(str(row["sparsity"])), float(str(row["l0"]))
+    target = max(1, round(l0)) if math.isnan(sparsity) else sparsity
+    return (control, *(row[key] for key in PLACE), target, str(row.get("d_sae")) if control == "random" else None)
