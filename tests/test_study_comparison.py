@@ -35,7 +35,8 @@ def varied(row):
 def details(found):
     """All sentences of the only hook point."""
     (place,) = found["places"]
-    return "\n".join([*(one for said in sentences.place_answers(found, place).values() for one in said), *sentences.scope(found)])
+    answers = sentences.place_answers(found, place).values()
+    return "\n".join([*(one for said in answers for one in said), *sentences.scope(found)])
 
 
 def gap(*saes, score="rule", mean="uniform", **more):
@@ -246,7 +247,8 @@ def test_the_slope_on_l0_is_per_doubling():
     saes = [sae("topk", l0, seed=i, rule=around(0.7 - 0.03 * math.log2(l0) + 0.001 * i * math.log2(l0)))
             for l0 in (16.0, 32.0, 64.0) for i in range(3)]
     (row,) = block(reported(*saes))["per_doubling"]
-    assert row["estimate"] == pytest.approx(-0.029) and row["high"] < 0 and varied(row) == "3 seeds and 300 features of each SAE"
+    assert row["estimate"] == pytest.approx(-0.029) and row["high"] < 0
+    assert varied(row) == "3 seeds and 300 features of each SAE"
 
 
 def test_each_sae_is_compared_with_its_own_control():
@@ -268,8 +270,8 @@ def test_every_sae_of_a_hook_point_and_target_l0_has_the_control_of_the_first_of
     trained = found[found["control"].isna()]
     assert trained["baseline"].tolist()[:6] == pytest.approx([0.2] * 6) and math.isnan(trained["baseline"].tolist()[6])
     assert trained["difference"].tolist()[:6] == pytest.approx([0.4] * 6) and (trained["difference_low"][:6] > 0.3).all()
-    rows = block(report(study, delta=0.05, primary=PRIMARY))["controls"]
-    assert {row["arch"]: row["seeds"] for row in rows} == {"a": 3, "b": 3}
+    controls = block(report(study, delta=0.05, primary=PRIMARY))["controls"]
+    assert {row["arch"]: row["seeds"] for row in controls} == {"a": 3, "b": 3}
 
 
 def test_the_features_of_a_control_that_all_seeds_share_are_in_the_interval():

@@ -5,10 +5,14 @@ import os
 
 import numpy as np
 import pytest
+from made_study import made, sae
 
+from saesweep.report.intervals import Variance
 from saesweep.study.comparison import measures, replicates, usefulness
 from saesweep.study.comparison.contrasts import contrast
+from saesweep.study.comparison.joint import half_width
 from saesweep.study.comparison.measured import Measured, feature_mean
+from saesweep.study.comparison.report import report
 from saesweep.study.comparison.verdicts import verdict
 
 FULL = bool(os.environ.get("CI_FULL"))
@@ -60,6 +64,74 @@ def test_one_seed_covers_the_true_difference_over_documents_and_features(documen
         found = contrast([{0: 1.0, 1: -1.0}], numbers).interval
         assert found is not None
         covered.append(found.low <= 0 <= found.high)
+    assert_covers(covered)
+
+
+def null_numbers(random, seeds, features, documents, ratio):
+    """The numbers of SAEs of two architectures at one L0, a seed after the other, and of a control: all are equal in truth.
+
+    ratio: the sd of what documents do to an architecture over that of what a seed does to an SAE.
+    """
+    tokens, shared = random.lognormal(5, 0.6, documents), random.normal(0, 0.2, documents)
+    a, b, control = (shared + random.normal(0, ratio * 0.03, documents) for _ in range(3))
+    own = [of + random.normal(0, 0.03 * (seeds > 1)) for _ in range(seeds) for of in (a, b)]
+    return tokens, [one_sae(random, (tokens, of), features, spread=0.0) for of in (*own, control)]
+
+
+def assert_covers_null(seeds, ratio, contrasts):
+    """contrasts: of the numbers, `seeds` and the tokens: intervals by name, each of a number that is 0 in truth."""
+    random, covered = np.random.default_rng(10 * seeds + int(ratio)), {}
+    for _ in range(2000 if FULL else 300):
+        tokens, numbers = null_numbers(random, seeds, 60, 40, ratio)
+        for name, found in contrasts(numbers, seeds, tokens).items():
+            covered.setdefault(name, []).append(found.low <= 0 <= found.high)
+    for each in covered.values():
+        assert_covers(each)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_differences_between_architectures_and_to_a_control_are_covered_with_one_seed_and_with_three(seeds, ratio):
+    def contrasts(numbers, seeds, _):
+        pairs = [{2 * i: 1.0, 2 * i + 1: -1.0} for i in range(seeds)]
+        over = [{2 * i: 1.0, 2 * seeds: -1.0} for i in range(seeds)]
+        return {"difference": contrast(pairs, numbers).interval, "control": contrast(over, numbers).interval}
+
+    assert_covers_null(seeds, ratio, contrasts)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_whole_study_has_these_intervals(seeds):
+    """From its tables; CI_FULL=1 counts how often they cover."""
+    def whole(numbers, tokens):
+        keys = [(arch, seed, None) for seed in range(seeds) for arch in "ab"] + [("a", 0, "random")]
+        saes, known = [], replicates.Replicates()
+        for number, (arch, seed, control) in zip(numbers, keys, strict=True):
+            saes.append(sae(arch, seed=seed, control=control, coverage=number.value))
+            means = replicates.Means(np.append(number.value, number.draws), None)
+            known.add(saes[-1]["path"], control, "coverage", means, tokens)
+        found = report(made(*saes, replicates=known), delta=DELTA, primary=("coverage",))
+        return found["places"][0]["scores"][0]
+
+    random, covered = np.random.default_rng(seeds), []
+    for _ in range(1000 if FULL else 3):
+        tokens, numbers = null_numbers(random, seeds, 2000, 40, 3.0)
+        (row,) = whole(numbers, tokens)["gaps"]
+        covered.append(row["low"] <= 0 <= row["high"])
+        assert row["varied"] == {"seeds": seeds * (seeds > 1), "fewest": 0, "most": 0, "documents": 40}
+    if FULL:
+        assert_covers(covered)
+
+
+@pytest.mark.parametrize("documents", [12, 35])
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.75, 0.9])
+def test_three_seeds_and_documents_cover_at_any_ratio_of_their_variances(share, documents):
+    """share: of the documents in the variance."""
+    random, covered = np.random.default_rng(documents), []
+    for _ in range(20_000 if FULL else 2000):
+        df = 2, documents - 1
+        parts = [v * random.chisquare(n) / n for v, n in zip((1 - share, share), df, strict=True)]
+        covered.append(abs(random.normal()) <= half_width([Variance(v, n) for v, n in zip(parts, df, strict=True)], 0.95))
     assert_covers(covered)
 
 

@@ -1,4 +1,4 @@
-"""What each score is called in sentences, whether more of it is better, and whether its verdicts are corrected for their number.
+"""What each score is called, whether more of it is better, and whether verdicts on it are corrected for their number.
 
 `<task>` of a judge (study/judge/), with the suffixes that its file defines, and with
 
