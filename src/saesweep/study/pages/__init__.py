@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from saesweep.runtime import atomic
+from saesweep.runtime.console import ProgressLine, TimeLeft
 from saesweep.storage import study_tables
 from saesweep.study.hits import TextHalf
 from saesweep.study.pages import index, study_page
@@ -70,7 +71,9 @@ def _features(
     """The folder `features`, as `draft`. Windows are made once for each text."""
     windows: dict[int, tuple[TextHalf, Windows]] = {}
     below = [folders[sae.collected.path].removeprefix(f"{FEATURES}/") for sae in saes]
-    for sae, title, place in zip(saes, names, below, strict=True):
+    line, time_left = ProgressLine(), TimeLeft()
+    for number, (sae, title, place) in enumerate(zip(saes, names, below, strict=True)):
+        line(f"writing the pages of {title}, {number + 1} of {len(saes)} SAEs{time_left(number, len(saes))}")
         text = sae.collected.test.text
         if id(text) not in windows:
             windows[id(text)] = text, Windows(text, sae.tokenizer)
