@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from saesweep.config.settings import Settings
+from saesweep.config.settings import Settings, device_of
 from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import hook_point
@@ -26,14 +26,17 @@ from saesweep.study.collect import collected
 from saesweep.study.comparison import measured, replicates, report
 from saesweep.study.comparison.summary import summary
 from saesweep.study.dictionary import FromDictionary
+from saesweep.study.embedder import located
 from saesweep.study.hits import HALVES, Collected
 from saesweep.study.judging import with_judgements
 from saesweep.study.known_dictionary import KnownDictionary, Truth, feature_labels
 from saesweep.study.labels import Labels, label
 from saesweep.study.passes import on_device
 from saesweep.study.scores.absorption import RowScores
+from saesweep.study.scores.embedding import Embedder
 from saesweep.study.scores.logits import LogitScores
 from saesweep.study.scores.of_sae import Extra
+from saesweep.study.scores.similarity import SimilarityScores
 from saesweep.study.subjects import reads
 from saesweep.study.table import Rows, score
 from saesweep.study.text import Text
@@ -115,6 +118,9 @@ def _of_text(
         text: Text = {half: group[0].half(half).text for half in HALVES}
         rows = DenseRows(source, text, settings["dense_tokens"], weights)
         extras.append(RowScores(rows, weights.decoder_array))
+    if settings["embedding"]:
+        embed = Embedder(located(settings["embedder"]), device_of(job))
+        extras.append(SimilarityScores(embed, source.tokenizer, settings["embedding_latents"], settings["seed"]))
     return labels, source.tokenizer, extras
 
 
