@@ -49,11 +49,11 @@ def test_coverage_finds_each_label_with_its_latent_and_the_control_does_not(rows
 def test_the_best_of_many_latents_finds_a_label_better_on_fit_than_on_test():
     """Chosen on test, the F1 of a control would grow with its width."""
     fit, test = text_half(documents(1), TOKENIZER), text_half(documents(2), TOKENIZER)
-    random = (np.random.default_rng(seed).random((len(half.tokens), 300)) < 0.025 for seed, half in enumerate((fit, test)))
+    random = (np.random.default_rng(seed).random((len(half.tokens), 100)) < 0.025 for seed, half in enumerate((fit, test)))
     both = grounds((collected(fit, test, *random), conditions(fit, test, word_labels(fit, test))))
     chosen = coverage.choose(both[0])
     found = measures.f1(**{key: one.sum(1) for key, one in coverage.measure(chosen, *both).items()})
-    assert chosen.f1.mean() > 0.05 > 0.04 > found.mean() > 0.01
+    assert chosen.f1.mean() > 0.045 > 0.035 > found.mean() > 0.01
 
 
 def test_a_latent_is_precise_from_95_in_100_on():
