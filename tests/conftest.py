@@ -34,7 +34,7 @@ LONGEST = (  # in this order, so that the workers, which take one file after the
     "ranks", "slurm", "training", "launcher", "kills", "checkpoints", "cli", "faults", "page", "live_table", "compare",
     "l0_controller",
 )
-SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"]}
+SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"], "trained": ["slow"]}
 
 
 @pytest.hookimpl(tryfirst=True)
