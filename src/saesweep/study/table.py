@@ -1,7 +1,7 @@
 """The scores of SAEs and controls that need no language model, as tables (storage/study_tables.py)."""
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,8 +69,7 @@ def score(
         whole, detected = whole_sae(sae, grounds, counts, rows.replicates, extras)
         rows.saes += [about | {"score": name, "uniform": value} | shares for name, value in whole.items()]
         rows.labels += [about | row for row in label_rows(grounds, detected)]
-        lacking = insufficient(found, frozenset[str]().union(*(extra.of_some for extra in extras)))
-        rows.shares.append({"path": sae.path, "control": sae.control} | shares | lacking)
+        rows.shares.append({"path": sae.path, "control": sae.control} | shares | insufficient(found))
     return rows
 
 
@@ -85,7 +84,7 @@ def shares_of(sae: Collected, allowed: np.ndarray) -> dict[str, float]:
     return {"dead": dead, "rare": 1 - dead - all_eligible, "eligible": all_eligible}
 
 
-def insufficient(rows: Sequence[Mapping[str, Any]], of_some: Container[str] = ()) -> dict[str, float]:
-    """For each score the share of sampled features that have none. of_some: scores that not all of them are to have."""
-    names = [name for name in study_tables.score_names(pd.DataFrame(rows[:1])) if name not in of_some]
+def insufficient(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """For each score the share of sampled features that have none."""
+    names = study_tables.score_names(pd.DataFrame(rows[:1]))
     return {f"insufficient_{name}": float(np.mean([np.isnan(row[name]) for row in rows])) for name in names} | {"failed": 0.0}
