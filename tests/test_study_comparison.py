@@ -45,16 +45,6 @@ def test_a_missing_score_is_left_out_and_is_not_a_zero():
     assert means.effective_count(s, w) == 2
 
 
-def test_the_features_that_a_judge_was_asked_about_stand_for_the_others_of_their_stratum():
-    """300 latents of which 30 were sampled, and 10 frequent ones, which all were; the first 11 of the sample were judged."""
-    sampled = {"stratum": [1] * 30 + [3] * 10, "weight": [10.0] * 30 + [1.0] * 10, "rule": [0.5] * 40}
-    judged = [0.2] * 10 + [math.nan] * 20 + [0.8] + [math.nan] * 9
-    found = made(sae(**sampled, detection=judged, frequency=[0.01] * 30 + [0.2] * 10)).numbers
-    (uniform,), (often,) = found["detection", "uniform"], found["detection", "by_frequency"]
-    assert uniform is not None and uniform.value == pytest.approx((300 * 0.2 + 10 * 0.8) / 310) and uniform.features == 11
-    assert often is not None and often.value == pytest.approx((3 * 0.2 + 2 * 0.8) / 5)
-
-
 def test_the_mean_with_zeros_counts_dead_and_rare_latents():
     found = made(sae(rule=around(0.6), shares={"dead": 0.2, "rare": 0.3, "eligible": 0.5}))
     (number,) = found.numbers["rule", "with_zeros"]

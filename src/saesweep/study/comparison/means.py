@@ -9,28 +9,19 @@ which it fires:
     several_tokens uniform, of the latents whose strongest activations are not all on one token: a latent of a single token is
                    simple to explain, even in a model with shuffled weights
 
-A missing score is left out, and its share is a column of its own; the others of its stratum stand for it, since a judge is
-asked about the first latents of the sample alone.
-
-The variance is that of a sample from features that the SAE might have had (delete-one-feature jackknife, degrees of freedom
-from Kish's effective sample size), without a correction for the finite number of latents: an SAE of few features is not known
-exactly.
+A missing score is left out, and its share is a column of its own. The variance is that of a sample from features that the
+SAE might have had (delete-one-feature jackknife, degrees of freedom from Kish's effective sample size), without a
+correction for the finite number of latents: an SAE of few features is not known exactly.
 """
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from numpy import ndarray as Array
 
 from saesweep.report.intervals import Variance, document_variance, effective_sample_size
 
 Features = Float[Array, " features"]
-
-
-def standing_for_all(weight: Features, known: Bool[Array, " features"], stratum: Int[Array, " features"]) -> Features:
-    """Weights with which the known features of a stratum stand for all of it, as each part of the sampling order is uniform."""
-    whole, part = (np.bincount(stratum, one) for one in (weight, weight * known))
-    return weight * np.divide(whole, part, out=np.ones_like(whole), where=part > 0)[stratum]
 
 
 def mean(score: Features, weight: Features) -> float:

@@ -55,10 +55,9 @@ class Study:
         return [number(*self.columns(i, score)) if len(rows) else None for i, rows in enumerate(self.features)]
 
     def columns(self, i: int, score: str) -> tuple[Array, Array, Array]:
-        """Score, weight and frequency of the features of an SAE. The weights are those of the features that have the score."""
-        rows = self.features[i]
-        score_, weight, frequency = rows[[score, "weight", "frequency"]].to_numpy(float).T
-        return score_, means.standing_for_all(weight, np.isfinite(score_), rows["stratum"].to_numpy(int)), frequency
+        """Score, weight and frequency of the features of an SAE."""
+        score_, weight, frequency = self.features[i][[score, "weight", "frequency"]].to_numpy(float).T
+        return score_, weight, frequency
 
 
 def study(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, replicates: Replicates) -> Study:
