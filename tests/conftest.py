@@ -5,8 +5,7 @@ from collections import Counter
 import pytest
 from warm_imports import import_libraries
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by as many workers
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared by as many workers; some last bits depend on it
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as saesweep.runtime.threads, which would be imported too early here
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -34,7 +33,7 @@ LONGEST = (  # in this order, so that the workers, which take one file after the
     "ranks", "slurm", "training", "launcher", "kills", "checkpoints", "cli", "faults", "page", "live_table", "compare",
     "l0_controller",
 )
-SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"]}
+SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"], "trained": ["slow"]}
 
 
 @pytest.hookimpl(tryfirst=True)

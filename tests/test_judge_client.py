@@ -149,6 +149,13 @@ def test_the_rate_limit_spaces_requests_evenly():
     RateLimit(None, clock=lambda: 0.0, sleep=lambda seconds: pytest.fail("waits")).wait()
 
 
+def test_requests_leave_no_lines_in_the_log_of_a_job(caplog):
+    caplog.set_level("INFO")
+    with Server() as server:
+        answers(server, 3)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 def test_text_for_this_machine_takes_no_proxy(monkeypatch):
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from saesweep.study import kernels
-from saesweep.study.accumulator import Accumulator, active
+from saesweep.study.accumulator import BYTES, Accumulator, active
 from saesweep.study.keys import keys
 
 D_SAE, ROWS, DOCUMENT = 24, 900, 30
@@ -90,6 +90,11 @@ def test_all_activations_are_listed_of_some_latents_and_of_all_latents_at_the_be
     assert dense == {(i, p) for p, i in zip(*np.nonzero(f[:100]), strict=True)}
     for p, i, value in zip(lists["dense_hits.positions"], lists["dense_hits.latents"], lists["dense_hits.values"], strict=True):
         assert value == 2 * f[p, i]
+
+
+def test_a_latent_takes_27_hundred_bytes_of_a_half():
+    state = Accumulator(7, kept(), 100)
+    assert sum(array.nbytes for array in state.arrays.values()) == BYTES * D_SAE and BYTES == 2768
 
 
 def test_a_value_above_0_never_becomes_0_by_the_change_of_units():

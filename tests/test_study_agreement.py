@@ -39,6 +39,8 @@ def test_75_ratings_a_side_show_a_difference_of_16_points_at_best():
     assert half_width(75, 0.6) == pytest.approx(0.157, abs=5e-4)
     assert detectable(75, 0.6, 0.8) == pytest.approx(0.224, abs=5e-4)
     assert detectable(385, 0.6, 0.8) == pytest.approx(0.099, abs=5e-4)
+    assert detectable(1531, 0.6, 0.8) == pytest.approx(0.05, abs=5e-4)
+    assert half_width(135, 0.6) == pytest.approx(0.117, abs=5e-4)
     assert math.isinf(half_width(0, 0.6))
 
 

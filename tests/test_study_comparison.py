@@ -114,6 +114,13 @@ def test_one_seed_has_the_variance_of_the_features_of_both():
     assert varied(found) == "200 to 300 features of each SAE" and found["one_seed"]
 
 
+@pytest.mark.parametrize(("count", "half"), [(300, 0.040), (1000, 0.022)])
+def test_so_many_features_a_side_put_so_much_on_a_difference(count, half):
+    a, b = (0.5 + 0.25 * stats.zscore(around(0, count, seed=seed), ddof=1) for seed in (1, 2))
+    found = gap(sae("jumprelu", rule=a), sae("topk", rule=b))
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(half, abs=5e-4)
+
+
 # Verdicts
 
 

@@ -64,6 +64,15 @@ def test_a_latent_that_is_active_almost_everywhere_has_no_silent_window(made):
     assert len(found["random"].positions) == 0 and found["random"].insufficient and not found["top"].insufficient
 
 
+def test_intervals_below_a_threshold_are_empty_and_no_other_one_is_filled_up(made):
+    one, places = made
+    active = one.hits.of(0)[0]
+    a = np.zeros((len(one.text.tokens), 1))
+    a[active, 0] = np.linspace(0.7, 1, len(active))
+    found = choose(places, half(one.text, a), 0, common_tokens(one, 0))["interval"]
+    assert np.bincount(found.part, minlength=5).tolist() == [0, 0, 0, 5, 5] and found.asked == 25 and found.insufficient
+
+
 def test_a_latent_that_fires_twice_is_insufficient(made):
     found = groups(made, 2)
     assert found["top"].insufficient and found["decile"].insufficient and not found["random"].insufficient

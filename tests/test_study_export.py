@@ -8,14 +8,15 @@ import pytest
 
 from saesweep.errors import UsageError
 from saesweep.study.examples import Places
-from saesweep.study.export import jsonl, neuronpedia, read, records
+from saesweep.study.export import jsonl, neuronpedia, read, records, saedashboard
 from saesweep.study.export.neuronpedia import About
 from saesweep.study.hits import LEFT
 
 pytestmark = pytest.mark.slow
 
-# Names and types of neuronpedia_utils/db_models, in order (hijohnnylin/neuronpedia at ebb8426): s text, i whole number,
-# f number, b truth, d date; a question mark: or nothing; brackets: a list
+# Names and types of neuronpedia_utils/db_models (hijohnnylin/neuronpedia at ebb8426), and of SAEDashboard's
+# neuronpedia_dashboard.py, in order: s text, i whole number, f number, b truth, d date, o row of another table; a question
+# mark: or nothing; brackets: a list
 FIELDS = {
     "release": "name s, description s, creatorName s, creatorId s, visibility s, isNewUi b, featured b, descriptionShort s?, "
                "urls [s], creatorEmail s?, creatorNameShort s?, defaultSourceSetName s?, defaultSourceId s?, "
@@ -41,10 +42,19 @@ FIELDS = {
     "activations": "id s, tokens [s], index s, layer s, modelId s, maxValue f, maxValueTokenIndex i, minValue f, values [f], "
                    "creatorId s, dataSource s?, dataIndex s?, dfaValues [f], dfaTargetIndex i?, dfaMaxValue f?, createdAt d, "
                    "lossValues [f], logitContributions s?, binMin f?, binMax f?, binContains f?, qualifyingTokenIndex i?",
+    "saedashboard": "model_id s, layer i, sae_set s, features [o]",
+    "saedashboard feature": "feature_index i, neuron_alignment_indices [i], neuron_alignment_values [f], "
+                            "neuron_alignment_l1 [f], correlated_neurons_indices [i], correlated_neurons_l1 [f], "
+                            "correlated_neurons_pearson [f], correlated_features_indices [i], correlated_features_l1 [f], "
+                            "correlated_features_pearson [f], neg_str [s], neg_values [f], pos_str [s], pos_values [f], "
+                            "frac_nonzero f, freq_hist_data_bar_values [f], freq_hist_data_bar_heights [f], "
+                            "logits_hist_data_bar_heights [f], logits_hist_data_bar_values [f], n_prompts_total i, "
+                            "n_tokens_in_prompt i, dataset s, decoder_weights_dist [f], activations [o]",
+    "saedashboard activation": "bin_min f, bin_max f, bin_contains f, tokens [s], values [f], qualifying_token_index i",
     "explanations": "id s, modelId s, layer s, index s, description s, authorId s, embedding [f]?, triggeredById s?, "
                     "typeName s?, explanationModelName s?, notes s?, createdAt d",
 }
-TYPES = {"s": str, "d": str, "i": int, "f": float, "b": bool}
+TYPES = {"s": str, "d": str, "i": int, "f": float, "b": bool, "o": dict}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +73,11 @@ def rows(study, tmp_path_factory):
     for kind in ("features", "activations", "explanations"):
         text = b"".join(gzip.decompress(file.read_bytes()) for file in sorted(folders[0].glob(f"{kind}/batch-*.jsonl.gz")))
         found[kind] = [json.loads(line) for line in text.splitlines()]
+    (folder, *_) = saedashboard.write(study.saes, out / "sd", About("tiny-model", "me", "my sweep", "saesweep study"))
+    assert folder.name == "tiny-model_resid-my-sweep_1-resid-my-sweep__topk-16"
+    found["saedashboard"] = [json.loads(file.read_text()) for file in sorted(folder.glob("batch-*.json"))]
+    found["saedashboard feature"] = [row for batch in found["saedashboard"] for row in batch["features"]]
+    found["saedashboard activation"] = [one for row in found["saedashboard feature"] for one in row["activations"]]
     return found
 
 
@@ -113,6 +128,14 @@ def test_activations_are_the_strongest_and_five_of_each_interval(study, rows):
     bins = {row["binMin"]: row["binContains"] for row in mine if row["binMin"] != -1}
     assert 0.9 < sum(bins.values()) <= 1 + 1e-9
     assert len({row["id"] for row in rows["activations"]}) == len(rows["activations"])
+
+
+def test_the_files_of_saedashboard_say_what_those_of_neuronpedia_say(rows):
+    assert [row["feature_index"] for row in rows["saedashboard feature"]] == [int(row["index"]) for row in rows["features"]]
+    assert len(rows["saedashboard activation"]) == len(rows["activations"])
+    for one, other in zip(rows["saedashboard activation"], rows["activations"], strict=True):
+        assert (one["values"], one["bin_min"], one["qualifying_token_index"]) == (
+            other["values"], other["binMin"], other["qualifyingTokenIndex"])
 
 
 def test_rules_and_explanations_are_named_by_who_wrote_them(rows):

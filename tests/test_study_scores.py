@@ -10,7 +10,8 @@ from saesweep.study.labels import HalfLabels, Labels
 from saesweep.study.scores import of_latent, rule
 from saesweep.study.scores.conditions import conditions
 from saesweep.study.scores.ground import Ground
-from saesweep.study.scores.lookup import best_class, best_informed, lookup_class, lookup_uncertainty
+from saesweep.study.scores.lookup import best_class, best_informed, lookup_class, lookup_uncertainty, table
+from saesweep.study.scores.moments import entropy
 from saesweep.study.scores.of_latent import MEASURES
 from saesweep.study.scores.purity import purity
 
@@ -131,9 +132,52 @@ def test_the_vectors_of_the_reference():
     assert best_class(fit, fit.activity(0)) == 1 and best_informed(fit, fit.activity(0)) == 0  # both say the same of firing
     assert measured("lookup_class", lookup_class(1, test, test.activity(0))) == pytest.approx(0.9165, abs=1e-4)
     assert measured("uncertainty", lookup_uncertainty(1, test, test.activity(0))) == pytest.approx(0.5488, abs=1e-4)
+    assert float(entropy(np.array(y.mean() + 1 / 8))) == pytest.approx(0.6931, abs=1e-4)  # fires on 4 of 8
     found = purity(np.repeat([7, 3, 5, 1], [8, 6, 4, 2]))
     assert found == (0.4, False, pytest.approx(1.2799, abs=1e-4), pytest.approx(3.5961, abs=1e-4))
     assert purity(np.full(20, 4)) == (1, True, 0, 1)
+
+
+def test_the_look_up_by_token_adds_two_tokens_of_the_mean_to_each_and_has_the_mean_for_a_new_one():
+    text = text_half(["self self def cat"], TOKENIZER)
+    sae = collected(text, text, np.array([[2.0], [0], [1], [0]]), np.zeros((4, 1)))
+    fit, _ = grounds((sae, conditions(text, text, word_labels(text, text))))
+    ids = [VOCABULARY.index(word) for word in ("self", "def", "cat")]
+    assert fit.of.ids.tolist() == sorted(ids)
+    assert table(fit, fit.activity(0)).tolist() == pytest.approx([3.5 / 4, 2.5 / 3, 1.5 / 3, 0.75])
+
+
+@pytest.fixture(scope="module")
+def strong_on_self(made):
+    """A latent that is strong on self, and weak on tokens at random."""
+    sae, both = made
+    halves = []
+    for seed, text in enumerate((sae.fit.text, sae.test.text)):
+        weak = 0.1 * (np.random.default_rng(seed).random(len(text.tokens)) < 0.03)
+        halves.append(np.where(text.tokens == VOCABULARY.index("self"), 10.0, weak)[:, None])
+    return collected(sae.fit.text, sae.test.text, *halves), both
+
+
+def test_the_gap_is_the_rule_on_the_highest_decile_less_that_on_the_lowest(strong_on_self):
+    found = scored(strong_on_self, 0)
+    assert found["rule_words"] == "fires on `self`" and found["score_gap"] == 1
+
+
+def test_a_latent_is_of_a_single_token_by_its_strongest_activations_whatever_its_weakest_are_on(strong_on_self):
+    found = scored(strong_on_self, 0)
+    assert (found["single_token"], found["top_purity"], found["top_entropy"]) == (1, 1, 0)
+
+
+def test_no_score_depends_on_the_scale_of_a_latent(made):
+    sae, both = made
+    scaled = collected(sae.fit.text, sae.test.text, *(1000 * planted(half.text, seed) for seed, half in
+                                                      enumerate((sae.fit, sae.test))))
+    for latent in range(5):
+        one, other = scored(made, latent), scored((scaled, both), latent)
+        assert {key: value for key, value in other.items() if isinstance(value, str)} == {
+            key: value for key, value in one.items() if isinstance(value, str)}
+        numbers = [key for key, value in one.items() if not isinstance(value, str)]
+        assert [other[key] for key in numbers] == pytest.approx([one[key] for key in numbers], abs=1e-5, nan_ok=True)
 
 
 def test_the_tokens_of_a_document_without_labels_and_sinks_do_not_count(made):

@@ -179,6 +179,16 @@ def test_a_text_is_read_back_as_it_was_written_and_its_digest_says_what_it_is(wh
     assert text.digest(changed) != text.digest(content)
 
 
+def test_a_file_that_is_half_written_is_not_there(tmp_path):
+    from saesweep.study import arrays
+
+    file = tmp_path / "hits.safetensors"
+    with pytest.raises(KeyboardInterrupt), arrays.create(file, {"a": (np.int64, (5,)), "b": (np.uint8, (3,))}, {}) as out:
+        out["a"][:2] = 7
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
 def test_safetensors_reads_the_file_too_and_a_damaged_one_is_refused(whole, tmp_path):
     from safetensors.numpy import load_file
 

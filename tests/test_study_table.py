@@ -3,10 +3,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from study_halves import collected, text_half
-from test_study_scores import TOKENIZER, documents, planted, word_labels
+from test_study_scores import TOKENIZER, documents, grounds, planted, word_labels
 
 from saesweep.storage import study_tables
-from saesweep.study.comparison import measured, summary
+from saesweep.study.comparison import measured, measures, summary
+from saesweep.study.scores import coverage
+from saesweep.study.scores.conditions import conditions
 from saesweep.study.table import Rows, score
 
 OPTIONS = {"features": 10, "min_fires": 50, "min_documents": 10, "draws": 20, "seed": 0}
@@ -41,6 +43,21 @@ def test_coverage_finds_each_label_with_its_latent_and_the_control_does_not(rows
     assert own.loc["`cat`", "latent"] == 4 and own.loc["`cat`", "recall"] == 1
     trained, random = saes.loc[saes["score"] == "coverage", "uniform"]
     assert trained == pytest.approx(own["f1"].mean()) and random < 0.1 < 0.5 < trained
+
+
+def test_the_best_of_many_latents_finds_a_label_better_on_fit_than_on_test():
+    """Chosen on test, the F1 of a control would grow with its width."""
+    fit, test = text_half(documents(1), TOKENIZER), text_half(documents(2), TOKENIZER)
+    random = (np.random.default_rng(seed).random((len(half.tokens), 100)) < 0.025 for seed, half in enumerate((fit, test)))
+    both = grounds((collected(fit, test, *random), conditions(fit, test, word_labels(fit, test))))
+    chosen = coverage.choose(both[0])
+    found = measures.f1(**{key: one.sum(1) for key, one in coverage.measure(chosen, *both).items()})
+    assert chosen.f1.mean() > 0.045 > 0.035 > found.mean() > 0.01
+
+
+def test_a_latent_is_precise_from_95_in_100_on():
+    tp, fp, fn = np.array([[95.0, 94, 0, 0], [5, 6, 0, 7], [9, 9, 3, 0]])
+    assert coverage.precise(tp, fp, fn) == pytest.approx([1, 0, 0, np.nan], nan_ok=True)
 
 
 def test_the_summary_has_means_intervals_and_the_control_beside_them(rows):

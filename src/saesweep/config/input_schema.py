@@ -32,6 +32,7 @@ class LanguageModel(Model):
 class Hub(Keys):
     hub: Text
     revision: Text
+    shuffle: Index | None = None  # seed; files of conf/model do without
 
 
 class Package(Keys):
@@ -39,10 +40,12 @@ class Package(Keys):
     install: str
     sha256: str
     parts: list
+    shuffle: Index | None = None
 
 
 class Random(Keys):
     random: Mapping
+    shuffle: Index | None = None
 
 
 class Dictionary(Keys):

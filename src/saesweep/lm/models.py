@@ -4,6 +4,7 @@
     hub: google/gemma-2-9b, revision: main            a repository of the Hugging Face hub, or a folder
     package: .., install: .., parts: [..], sha256: .. a GGUF file inside pip packages, converted once (gguf.py)
     random: {model_type: .., seed: 0, ..}             random weights and a tokenizer of bytes, for tests
+and beside it `shuffle: 0`, a seed, has its weights shuffled (shuffled.py).
 `dtype: auto` is bfloat16, but float32 on a CPU without AMX, where bfloat16 runs at half the speed.
 No pickle is read, no code of a repository is run, and a model in the cache of this machine needs no network.
 """
@@ -22,6 +23,7 @@ from huggingface_hub import try_to_load_from_cache
 from saesweep.errors import UsageError
 from saesweep.lm import checks, gguf, hub
 from saesweep.lm.hub import brief, from_hub, repository, silence_transformers
+from saesweep.lm.shuffled import shuffle_
 from saesweep.lm.tokenizer import RESERVED, Tokenizer, byte_tokenizer, from_backend
 from saesweep.runtime.digests import sha256
 
@@ -47,6 +49,8 @@ def load(model: Mapping[str, Any], device: str = "cpu") -> LanguageModel:
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model)
     module = _module(model, dtype_of(model["dtype"], device)).eval().requires_grad_(False)
+    if (seed := model["source"].get("shuffle")) is not None:
+        shuffle_(module, module.get_output_embeddings(), seed)
     module.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps nn.Module.to without its signature
     module.config.use_cache = False
     checks.require_finite(model, module)

@@ -19,14 +19,16 @@ from jaxtyping import Float, Int64
 
 from saesweep.runtime import atomic
 from saesweep.runtime.digests import sha256
+from saesweep.study.comparison import measures
 from saesweep.study.comparison.replicates import Replicates
 from saesweep.study.hits import Collected
-from saesweep.study.scores.of_sae import Extra, Grounds
+from saesweep.study.scores.of_sae import Extra, Grounds, Summed
 from saesweep.study.scores.probes import Probed
 from saesweep.study.table import Rows
 
 FILE = "scores.json"
-OF_EXTRAS = ("labels", "label_tokens", "label_documents", "logits", "dense_probes")  # what extras find depends on these
+OF_EXTRAS = (  # what extras find depends on these
+    "labels", "label_tokens", "label_documents", "logits", "dense_probes", "embedding", "embedding_latents", "embedder")
 OF_SCORES = (*OF_EXTRAS, "features", "min_fires", "min_documents", "draws", "seed")
 CODE = ("*.py", "scores/*.py", "comparison/measures.py", "comparison/replicates.py")  # what determines a score
 TABLES = ("scores", "saes", "labels", "shares")
@@ -75,7 +77,7 @@ class KeptScores:
         """rows: of this SAE alone."""
         content = {"identity": self.identity, "extras": extras.found, **{name: getattr(rows, name) for name in TABLES}}
         content["means"] = {f"{score}|{mean}": x.tolist() for (_, _, score, mean), x in rows.replicates.means.items()}
-        content["documents"] = next((x.tolist() for x in rows.replicates.documents.values()), [])
+        content["documents"] = {score: x.tolist() for (_, score), x in rows.replicates.documents.items()}
         atomic.write(self.file, json.dumps(content, default=lambda x: x.item()))
 
     def rows(self) -> Rows:
@@ -83,7 +85,7 @@ class KeptScores:
         content, path, control = self.content(), self.sae.path, self.sae.control or ""
         tables = {name: [{**row, "path": path} for row in content[name]] for name in TABLES}
         means = {(path, control, *key.split("|")): np.array(x) for key, x in content["means"].items()}
-        documents = {path: np.array(content["documents"])} if content["documents"] else {}
+        documents = {(path, score): np.array(x) for score, x in content["documents"].items()}
         return Rows(**tables, replicates=Replicates(means, documents))
 
 
@@ -92,6 +94,7 @@ class KeptExtras(Extra):
 
     def __init__(self, extras: Sequence[Extra], found: Mapping[str, Any]) -> None:
         self.extras, self.found = extras, dict(found)
+        self.of_some = frozenset[str]().union(*(extra.of_some for extra in extras))
 
     def of_latents(self, sae: Collected, latents: Int64[np.ndarray, " n"]) -> Mapping[str, Float[np.ndarray, " n"]]:
         if self.found.get("latents") != latents.tolist():
@@ -99,11 +102,23 @@ class KeptExtras(Extra):
             self.found |= {"latents": latents.tolist(), "of_latents": made}
         return {name: np.array(x, np.float64) for name, x in self.found["of_latents"].items()}
 
-    def of_sae(self, sae: Collected, grounds: Grounds, probed: Probed | None) -> Mapping[str, float]:
+    def of_sae(self, sae: Collected, grounds: Grounds, probed: Probed | None) -> Mapping[str, float | Summed]:
         if "of_sae" not in self.found:
-            made = {name: float(x) for extra in self.extras for name, x in extra.of_sae(sae, grounds, probed).items()}
-            self.found["of_sae"] = made
-        return self.found["of_sae"]
+            made = {name: x for extra in self.extras for name, x in extra.of_sae(sae, grounds, probed).items()}
+            self.found["of_sae"] = {name: _written(x) for name, x in made.items()}
+        return {name: _restored(x) for name, x in self.found["of_sae"].items()}
+
+
+def _written(score: float | Summed) -> Any:
+    if not isinstance(score, Summed):
+        return float(score)
+    return {"measure": score.measure.__name__, "sums": {name: x.tolist() for name, x in score.sums.items()}}
+
+
+def _restored(score: Any) -> float | Summed:
+    if not isinstance(score, dict):
+        return score
+    return Summed(getattr(measures, score["measure"]), {name: np.array(x) for name, x in score["sums"].items()})
 
 
 class Later(Extra):
@@ -119,5 +134,5 @@ class Later(Extra):
     def of_latents(self, sae: Collected, latents: Int64[np.ndarray, " n"]) -> Mapping[str, Float[np.ndarray, " n"]]:
         return self.made.of_latents(sae, latents)
 
-    def of_sae(self, sae: Collected, grounds: Grounds, probed: Probed | None) -> Mapping[str, float]:
+    def of_sae(self, sae: Collected, grounds: Grounds, probed: Probed | None) -> Mapping[str, float | Summed]:
         return self.made.of_sae(sae, grounds, probed)

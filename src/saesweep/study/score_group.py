@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from saesweep.config.settings import device_of
 from saesweep.data.resources import Resources
 from saesweep.lm.hooks import hook_point
 from saesweep.lm.tokenizer import Tokenizer, byte_tokenizer
@@ -15,6 +16,7 @@ from saesweep.runtime.console import ProgressLine
 from saesweep.study.activations import FromText, activations_of
 from saesweep.study.comparison.replicates import draw
 from saesweep.study.dictionary import FromDictionary
+from saesweep.study.embedder import located
 from saesweep.study.hits import HALVES, Collected
 from saesweep.study.kept_scores import KeptScores, Later
 from saesweep.study.known_dictionary import KnownDictionary, Truth, feature_labels
@@ -22,8 +24,10 @@ from saesweep.study.labels import Labels, label
 from saesweep.study.passes import on_device
 from saesweep.study.scores.absorption import RowScores
 from saesweep.study.scores.conditions import Conditions, conditions
+from saesweep.study.scores.embedding import Embedder
 from saesweep.study.scores.logits import LogitScores
 from saesweep.study.scores.of_sae import Extra
+from saesweep.study.scores.similarity import SimilarityScores
 from saesweep.study.table import score_one
 from saesweep.study.text import Text
 from saesweep.study.weights import DenseRows, Weights
@@ -76,6 +80,9 @@ class Group:
             extras.append(Later(self._logit_scores))
         if settings["dense_probes"] and labels.names:
             extras.append(RowScores(DenseRows(source, text, weights), weights.decoder_array))
+        if settings["embedding"]:
+            embed = Embedder(located(settings["embedder"]), device_of(self.job))
+            extras.append(SimilarityScores(embed, source.tokenizer, settings["embedding_latents"], settings["seed"]))
         return labels, extras
 
     def _logit_scores(self) -> LogitScores:

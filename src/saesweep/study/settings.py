@@ -13,11 +13,19 @@ from saesweep.config.ranges import Count, Index, OneOf, Positive, Text
 from saesweep.config.walk import typed
 from saesweep.errors import UsageError, as_typed
 from saesweep.runtime import program
+from saesweep.study.embedder import located
 from saesweep.study.judge.compose import explainer_settings
 
 CONTROLS = ("random", "residual", "pca")
 PREFIX = 4  # all activations are kept of this many latents for each one asked for: not every latent is eligible
 COLLECTED = ("tokens", "seed", "dense_tokens", "forward_tokens")  # what is collected depends on these, and on features
+
+
+@dataclass
+class Embedder:
+    folder: Text
+    install: Text
+    sha256: Text | None
 
 
 @dataclass
@@ -35,6 +43,9 @@ class Study:
     label_documents: Count
     logits: bool
     dense_probes: bool
+    embedding: bool
+    embedding_latents: Count
+    embedder: Embedder
     draws: Count
     delta: Positive
     controls: list
@@ -65,6 +76,8 @@ def check(given: dict[str, Any]) -> None:
     if not isinstance(controls, list) or set(controls) - set(CONTROLS):
         raise UsageError(f"controls={as_typed(controls)}: a list of some of {', '.join(CONTROLS)}, such as controls=[random], "
                          "or [] for none")
+    if given["embedding"]:
+        located(given["embedder"])
 
 
 def identity(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,6 @@ class Replicates:
         if found.by_frequency is not None:
             self.means[path, control or "", score, "by_frequency"] = found.by_frequency
 
-
     def of(self, path: str, score: str) -> Array:
         """The tokens of each test document that the score is measured on; empty where unknown."""
         return self.documents.get((path, score), np.empty(0))

@@ -3,8 +3,8 @@
     python -m saesweep.study.export outputs/NAME --format jsonl
     python -m saesweep.study.export outputs/NAME --format neuronpedia --model gemma-3-270m
 
-jsonl has a line per latent; neuronpedia is the layout that a Neuronpedia server of one's own imports. Both go into
-outputs/NAME/study/export/, or where --out says.
+jsonl has a line per latent; neuronpedia is the layout that a Neuronpedia server of one's own imports, saedashboard that of
+SAEDashboard. They go into outputs/NAME/study/export/, or where --out says.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import saesweep.runtime.threads  # noqa: F401 before torch
 from saesweep.errors import exit_on_usage_error
 from saesweep.runtime import program
 
-FORMATS = ("jsonl", "neuronpedia")
+FORMATS = ("jsonl", "neuronpedia", "saedashboard")
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -30,7 +30,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-logits", action="store_true", help="leave the words out, for which the language model is loaded")
     given = parser.parse_args(words)
     with exit_on_usage_error():
-        from saesweep.study.export import jsonl, neuronpedia, read  # torch
+        from saesweep.study.export import jsonl, neuronpedia, read, saedashboard  # torch
 
         saes = read.finished(given.folder, logits=not given.no_logits)
         out = given.out or given.folder / "study/export" / given.format
@@ -38,7 +38,8 @@ def main(words: Sequence[str] | None = None) -> None:
             print(jsonl.write(saes, out))
         else:
             about = neuronpedia.About(given.model, given.creator, given.folder.resolve().name, program.called("study"))
-            print(*neuronpedia.write(saes, out, about), sep="\n")
+            layout = neuronpedia if given.format == "neuronpedia" else saedashboard
+            print(*layout.write(saes, out, about), sep="\n")
 
 
 if __name__ == "__main__":

@@ -49,29 +49,29 @@ def write(saes: Sequence[OfSAE], out: Path, about: About) -> list[Path]:
 
 
 def _write(sae: OfSAE, out: Path, about: About, now: str) -> Path:
-    names = _Names.of(sae, about)
+    names = Names.of(sae, about)
     folder, common = out / names.model / names.source, {"creatorId": about.creator, "createdAt": now}
     for file, row in _tables(sae, names, about, common).items():
         atomic.write(folder / f"{file}.jsonl", _lines([row]))
-    for number, rows in enumerate(_batches(sae, names, common)):
+    for number, rows in enumerate(batches(sae, names, common)):
         for kind, found in rows.items():
             atomic.write(folder / kind / f"batch-{number}.jsonl.gz", gzip.compress(_lines(found).encode(), mtime=0))
     return folder
 
 
-class _Names(NamedTuple):
+class Names(NamedTuple):
     model: str
     set: str
     source: str
 
     @staticmethod
-    def of(sae: OfSAE, about: About) -> _Names:
+    def of(sae: OfSAE, about: About) -> Names:
         config = sae.collected.config
         model = about.model or config["model"]["name"]
         found = _plain(f"{config['site']['name']}-{about.sweep}")
         coefficient = config["arch"].get("coefficient")
         name = _plain(f"{sae.arch}-{job_name(config['sparsity'], coefficient, config['seed'])}")
-        return _Names(_plain(model), found, f"{config['layer']}-{found}__{name}")
+        return Names(_plain(model), found, f"{config['layer']}-{found}__{name}")
 
 
 def _plain(text: str) -> str:
@@ -79,7 +79,7 @@ def _plain(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
-def _tables(sae: OfSAE, names: _Names, about: About, common: Mapping[str, str]) -> dict[str, Row]:
+def _tables(sae: OfSAE, names: Names, about: About, common: Mapping[str, str]) -> dict[str, Row]:
     config, text = sae.collected.config, sae.collected.test.text
     description = f"SAEs of the sweep {about.sweep}, trained with saesweep"
     return {
@@ -95,7 +95,7 @@ def _tables(sae: OfSAE, names: _Names, about: About, common: Mapping[str, str]) 
     }
 
 
-def _batches(sae: OfSAE, names: _Names, common: Mapping[str, str]) -> Iterator[dict[str, list[Row]]]:
+def batches(sae: OfSAE, names: Names, common: Mapping[str, str]) -> Iterator[dict[str, list[Row]]]:
     pieces, places = Pieces(sae.tokenizer), Places(sae.collected.test.text)
     found = zip(range(len(sae.scores)), sae.scores.to_dict("records"), examples(sae, places, pieces), strict=True)
     for batch in _batched(found):

@@ -22,6 +22,7 @@ from saesweep.study.judge.rate import RateLimit
 from saesweep.study.judge.settings import require_sending_allowed, sends_text_to
 
 log = logging.getLogger(__name__)
+QUIET = ("httpx", "httpx2")  # a line per request at INFO, whichever of them the client uses
 TOP_LOGPROBS = 5
 OPTIONAL = {  # parameters that some servers refuse: what is lost without them
     "logprobs": "P(yes) is 0 or 1", "seed": "answers may differ from run to run", "temperature": "answers are drawn at random",
@@ -35,6 +36,8 @@ class OpenAIModel:
         """Raises UsageError where text would be sent without leave, and without a key for a server that is elsewhere."""
         require_sending_allowed(settings)
         self._settings, self._name, self._seed = settings, model, seed
+        for name in QUIET:
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._openai = importlib.import_module("openai")
         self._client = _client(self._openai, settings)
         self._rate = RateLimit(settings["requests_per_minute"])

@@ -41,7 +41,7 @@ def newton(
 def lbfgs(
     x: Float[np.ndarray, "n d_in"], y: Bool[np.ndarray, "n labels"], steps: int = 100
 ) -> Float[np.ndarray, "d_in labels"]:
-    """For many columns: all labels at once."""
+    """For many columns: all labels at once. The last bits depend on the number of threads."""
     mean, scale = x.mean(0), x.std(0) + 1e-12
     x = ((x - mean) / scale).astype(np.float32)
     shape = (x.shape[1] + 1, y.shape[1])

@@ -32,6 +32,8 @@ class Summed(NamedTuple):
 class Extra:
     """Scores that need more than the activations: decoder rows, embeddings, the rows themselves. None by default."""
 
+    of_some: frozenset[str] = frozenset()  # scores that are measured of some latents only: nothing is amiss without one
+
     def of_latents(self, sae: Collected, latents: Int64[np.ndarray, " n"]) -> Mapping[str, Float[np.ndarray, " n"]]:
         """By name a score of each latent, NaN where it has none."""
         return {}
@@ -56,10 +58,11 @@ def latent_rows(
     values = _measured(sae, test, found, drawn, counts, replicates) if found else {}
     for extra in extras:
         values |= extra.of_latents(sae, drawn.latents)
+    of_some = frozenset[str]().union(*(extra.of_some for extra in extras))
     rows = []
     for i, latent in enumerate(drawn.latents.tolist()):
         own = {name: float(column[i]) for name, column in values.items()} | found[i].numbers
-        missing = [name for name, value in own.items() if np.isnan(value)]
+        missing = [name for name, value in own.items() if np.isnan(value) and name not in of_some]
         rows.append({
             "latent": latent, "stratum": int(drawn.stratum[i]), "weight": float(drawn.weight[i]),
             "frequency": float(sae.test.frequency[latent]), "fires": int(sae.test.fires[latent]),

@@ -69,6 +69,8 @@ class Around:
 class SimilarityScores(Extra):
     """Of at most `most` latents of each SAE, the first of its sample: embedding takes long."""
 
+    of_some = frozenset({"context", "intruder"})
+
     def __init__(self, embed: Embed, tokenizer: Tokenizer, most: int, seed: int):
         self.embed, self.tokenizer, self.most, self.seed = embed, tokenizer, most, seed
         self.kept: tuple[TextHalf, Places, Around] | None = None  # of the text that was asked for last
