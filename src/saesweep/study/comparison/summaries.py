@@ -92,9 +92,11 @@ def _controls(block: Row) -> str:
         least = min(above, key=lambda row: row["estimate"])
         count = "all" if len(above) == len(rows) else f"{len(above)} of {len(rows)}"
         parts.append(f"{count} above their control, the least {_over_control(least)} by {number(least)}")
+    others: dict[str, list[str]] = {}
     for row in (row for row in rows if row not in above):
         words = "no interval" if row["low"] is None else "below it" if row["high"] < 0 else "no difference shown"
-        parts.append(f"{_over_control(row)}: {words} ({number(row)})")
+        others.setdefault(words, []).append(f"{_over_control(row)} ({number(row)})")
+    parts += [f"{words}: {', '.join(each)}" for words, each in others.items()]
     return f"{title(block)}: {'; '.join(parts)}{over(rows)}."
 
 
