@@ -324,6 +324,18 @@ def test_seeds_are_spoken_of_as_architectures_and_what_is_open_is_not_called_equ
     assert "equal within" not in text and "Not told apart does not mean equal" in text
 
 
+def test_the_console_has_a_line_per_question_and_score_and_what_its_interval_is_over():
+    points = [(arch, l0, v) for l0 in (16.0, 32.0) for arch, v in (("a", 0.6), ("b", 0.5), ("c", 0.5))]
+    saes = [sae(arch, l0, rule=around(v, 1000, seed=k)) for k, (arch, l0, v) in enumerate(points)]
+    saes += [sae("a", l0, rule=around(0.1, 1000, seed=9), control="random") for l0 in (16.0, 32.0)]
+    said = lines(reported(*saes))
+    (which,) = [line for line in said if line.startswith("    simulation by rules, mean over latents, over L0 16, 32")]
+    assert "this a better than this b by 0.100 [" in which and "this a better than this c by 0.100 [" in which
+    assert "this b equal within 0.05 to this c (0.000 [" in which and "at single L0, 4 of 6 intervals exclude 0" in which
+    (beside,) = [line for line in said if "all above their control" in line and "latents:" in line]
+    assert "by 0.400 [" in beside and beside.endswith("(95% interval over 1000 features of each SAE).")
+
+
 def test_a_study_of_one_architecture_has_no_verdicts():
     found = reported(sae(rule=around(0.5)))
     assert found["comparisons"] == 0 and block(found)["gaps"] == []

@@ -104,7 +104,8 @@ def test_a_latent_page_has_the_rule_its_numbers_and_those_of_the_control(study, 
     scores = {cells[0]: cells[1:] for cells in page.tables["Scores"]}
     means = study.summary.set_index(["path", "score"]).loc[("tiny/resid.1/topk/16", "rule")]
     means = means[means["control"].isna()].iloc[0]
-    expected = [f"{value:.3f}" for value in (row["rule"], means["uniform"], means["baseline"])]
+    over = row["rule"] - means["baseline"]
+    expected = [f"{value:.3f}" for value in (row["rule"], means["uniform"], means["baseline"], over)]
     assert scores["simulation by rules"] == expected
     assert f"Active on {100 * row['frequency']:.3g}% of the tokens" in page.text
 

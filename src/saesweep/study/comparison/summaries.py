@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from saesweep.report.wording import join_words, l0s
+from saesweep.report.wording import join_words, l0s, sentence
 from saesweep.study.comparison import sentences
 from saesweep.study.comparison.sentences import amount, correlation, names, number, over, title
 
@@ -54,7 +54,7 @@ def _which(block: Row, delta: float) -> str:
     alike = len(everywhere) == 1 and not single
     parts = [_verdict(row, delta, "" if alike else f" in the mean over L0 {l0s(row['over_l0'])}") for row in block["means"]]
     parts += [_verdict(row, delta, f" at L0 {row['sparsity']:g}") for row in single]
-    where = f", mean over L0 {l0s(next(iter(everywhere)))}" if alike else ""
+    where = f", over L0 {l0s(next(iter(everywhere)))}" if alike else ""
     if block["means"] and (count := sum(row["verdict"] not in ("open", "equal", "none") for row in block["gaps"])):
         parts.append(f"at single L0, {count} of {len(block['gaps'])} intervals exclude 0")
     return f"{title(block)}{where}: {'; '.join(parts)}{over([*block['means'], *single])}."
@@ -79,7 +79,7 @@ def _changes(what: str, rows: Sequence[Row], key: str) -> str:
         shown = row["low"] is not None and not row["low"] <= 0 <= row["high"]
         below = shown and row["high"] < 0
         words = CHANGES[key][(1 if below else 0) if shown else 2].format(number(row, sign=-1 if below else 1))
-        parts.append(f"{sentences.whose(row)} {words}{', without an interval' * (row['low'] is None)}")
+        parts.append(f"{sentences.whose(row)}: {words}{', without an interval' * (row['low'] is None)}")
     return f"{what}{UNITS[key]}: {'; '.join(parts)}{over(rows)}."
 
 
@@ -92,9 +92,11 @@ def _controls(block: Row) -> str:
         least = min(above, key=lambda row: row["estimate"])
         count = "all" if len(above) == len(rows) else f"{len(above)} of {len(rows)}"
         parts.append(f"{count} above their control, the least {_over_control(least)} by {number(least)}")
+    others: dict[str, list[str]] = {}
     for row in (row for row in rows if row not in above):
         words = "no interval" if row["low"] is None else "below it" if row["high"] < 0 else "no difference shown"
-        parts.append(f"{_over_control(row)}: {words} ({number(row)})")
+        others.setdefault(words, []).append(f"{_over_control(row)} ({number(row)})")
+    parts += [f"{words}: {', '.join(each)}" for words, each in others.items()]
     return f"{title(block)}: {'; '.join(parts)}{over(rows)}."
 
 
@@ -105,11 +107,11 @@ def _over_control(row: Row) -> str:
 def _use(rows: Sequence[Row]) -> Iterator[str]:
     """One line: the scores that go with FVU, then the names of the others."""
     known = [row for row in rows if _goes(row, "") or _goes(row, "at_equal_l0_")]
-    parts = [f"{row['words']}: {'; '.join(correlation(row))}" for row in known]
+    parts = [f"{sentence(row['words']).removesuffix('.')}: {'; '.join(correlation(row))}" for row in known]
     if others := [row["words"] for row in rows if row not in known]:
-        parts.append(f"no correlation is shown with {join_words(others)}")
+        parts.append(f"No correlation is shown with {join_words(others)}")
     if parts:
-        yield f"{rows[0]['points']} points: {'. '.join(parts)}."
+        yield f"{rows[0]['points']} points. {'. '.join(parts)}."
 
 
 def _goes(row: Row, prefix: str) -> bool:
