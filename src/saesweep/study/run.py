@@ -29,6 +29,12 @@ class Result(NamedTuple):
     failed: dict[str, Exception]  # by SAE
     lines: list[str]  # the comparison in words
 
+    @property
+    def problem(self) -> str:
+        """What failed, in words; empty where nothing did."""
+        again = [f"  {one}: {error}" for one, error in self.failed.items()]
+        return "\n".join([f"{len(again)} failed; the same command tries again", *again]) if again else ""
+
 
 def run(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resources | None = None) -> Result:
     """All stages. Raises UsageError for a user's mistake, before a weight is loaded."""

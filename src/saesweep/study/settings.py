@@ -42,13 +42,11 @@ def settings(words: Sequence[str] = ()) -> dict[str, Any]:
     return {**merged, "explainer": explainer}
 
 
-def of_training(job: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Those of a training's checked settings; None with study=none. Raises UsageError for an explainer that cannot work."""
-    study, explainer = job.get("study"), dict(job.get("explainer") or {"name": "none"})
-    if study is None or study["name"] == "none":
-        return None
+def of_training(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a training's checked settings with a study. Raises UsageError for an explainer that cannot work."""
+    explainer = dict(job["explainer"])
     check_explainer(explainer)
-    return {**study, **OF_A_COMMAND, "plan": job["plan"], "overwrite": job["overwrite"], "explainer": explainer}
+    return {**job["study"], **OF_A_COMMAND, "plan": job["plan"], "overwrite": job["overwrite"], "explainer": explainer}
 
 
 def identity(given: Mapping[str, Any]) -> dict[str, Any]:

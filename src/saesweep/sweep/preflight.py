@@ -24,6 +24,7 @@ from saesweep.sweep.hydra_errors import REFUSED, is_of_a_sweep, message, not_swe
 from saesweep.sweep.job_record import refuse_others
 from saesweep.sweep.jobs import folder_at_home, job_of, refuse, require_place, resolving
 
+
 @contextmanager
 def exit_on_error() -> Iterator[None]:
     """Hydra logs what a callback raises as a warning and starts the job: only SystemExit ends the program."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import os
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,3 +64,11 @@ def require_sending_allowed(node: Mapping[str, Any]) -> None:
     if (name := sends_text_to(node)) and not node["send_text"]:
         raise UsageError(f"explainer.send_text={as_typed(node['send_text'])}: held-out text would be sent to {name}; write "
                          "explainer.send_text=true if it may be")
+
+
+def api_key(node: Mapping[str, Any]) -> str | None:
+    """The key for the server. Raises UsageError where another machine needs one and it is not set."""
+    key = os.environ.get(variable := node["key_variable"])
+    if not key and (away := sends_text_to(node)):
+        raise UsageError(f"explainer.key_variable={variable}: set this environment variable to your key for {away}")
+    return key
