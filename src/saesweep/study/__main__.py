@@ -39,6 +39,7 @@ def _study(sweeps: list[Path], given: list[str]) -> None:
     if not sweeps:
         raise UsageError(f"{' '.join(given)}: name the folder of a sweep too, such as outputs/default")
     found = settings(given)
+    from saesweep.loggers import wandb_runs  # pandas
     from saesweep.study import plan, run  # torch
 
     if found["plan"]:
@@ -46,6 +47,8 @@ def _study(sweeps: list[Path], given: list[str]) -> None:
         return
     result = run.run(sweeps, found)
     print(*result.lines, sep="\n")
+    for command in filter(None, map(wandb_runs.sync_command, sweeps)):
+        print(f"\nto upload the offline runs to W&B: {command}")
     if result.problem:
         sys.exit(result.problem)
 

@@ -29,11 +29,11 @@ def plan_ahead(sweep: Path, new: Mapping[Path, Settings], settings: Mapping[str,
     replaced = passes.changed(there, settings, None)
     left = [one.config for one in there if one.control is None and (one.file in replaced or not one.file.is_file())]
     saes = [*(one.config for one in there if one.control is None), *new.values()]
+    judging = planned(len(saes) + controls(saes, settings["controls"]), settings)
     groups: dict[str, list[Settings]] = {}
     for config in [*left, *new.values()]:
         groups.setdefault(json.dumps(reads(config), sort_keys=True, default=str), []).append(config)
     parts = ["\n".join(_read(group, settings, resources)) for group in groups.values()]
-    judging = planned(len(saes) + controls(saes, settings["controls"]), settings)
     return "\n\n".join([*parts, *(judging.lines() if has_model(settings["explainer"]) else [])])
 
 

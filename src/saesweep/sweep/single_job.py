@@ -49,11 +49,11 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
 
 
 def _refuse_study(job: Job, hydra: DictConfig) -> None:
-    """Raises UsageError for a study in a sweep of jobs that know nothing of each other, such as those of Hydra's basic launcher."""
+    """Raises UsageError for a study with Hydra's basic launcher, whose jobs know nothing of each other."""
     study = (job.settings.get("study") or {"name": "none"})["name"]
     if study != "none" and hydra.mode == RunMode.MULTIRUN:
-        raise UsageError(f"study={study}: this launcher trains each SAE by itself, so none is the last; leave study out, and run "
-                         f"{program.called('study')} {shown(job.sweep)} afterwards")
+        raise UsageError(f"study={study}: this launcher trains each SAE by itself, so none is the last; leave study out, and "
+                         f"run {program.called('study')} {shown(job.sweep)} afterwards")
 
 
 def _train(job: Job, resources: Resources) -> dict[str, Any]:
