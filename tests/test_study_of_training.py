@@ -2,6 +2,7 @@
 from pathlib import Path
 
 import pytest
+from small import RESOURCES
 from standin.cli import train
 from studied import asked, trained  # noqa: F401 fixture
 
@@ -11,7 +12,7 @@ from saesweep.errors import UsageError
 from saesweep.study import ahead, run, subjects
 from saesweep.study.run import Result
 
-PLACE = Path("outputs/default/standin/site.0")
+PLACE = Path("outputs/default/standin/resid.1")
 SWEEP = ("-m", "arch=flat,round", "sparsity=16")
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -62,7 +63,7 @@ def test_the_study_of_a_finished_sweep_trains_nothing(studies, capsys):
     before = {file: file.stat().st_mtime_ns for file in PLACE.rglob("eval.json")}
     capsys.readouterr()
     assert train(*SWEEP, "study=rules", "study.seed=3", "explainer=rules").code == 0 and len(studies) == 1
-    assert before == {file: file.stat().st_mtime_ns for file in PLACE.rglob("eval.json")}
+    assert len(before) == 2 and before == {file: file.stat().st_mtime_ns for file in PLACE.rglob("eval.json")}
     out = capsys.readouterr().out
     assert "0 SAEs to train in 0 groups, 2 already finished" in out and "\n\nthe study of outputs/default\n" in out
 
@@ -141,7 +142,7 @@ def test_a_study_with_other_settings_is_refused_before_more_saes_are_trained(tra
     monkeypatch.setattr(subjects, "finished", lambda *_: found[:1])
     monkeypatch.setattr(ahead.passes, "changed", refuse)
     with pytest.raises(UsageError, match="collected with other settings"):
-        ahead.plan_ahead(trained, {trained / "new": found[0].config}, asked("controls=[]"), None)
+        ahead.plan_ahead(trained, {trained / "new": found[0].config}, asked("controls=[]"), RESOURCES)
 
 
 def refuse(there, *_):
