@@ -29,7 +29,7 @@ def run_script(*words, script=ROOT / "train.py"):
 @pytest.mark.process
 def test_help_lists_the_keys_and_the_choices_of_every_group():
     out = run_script("--help").stdout
-    for group in ("model", "site", "text", "trainer", "logger"):
+    for group in ("model", "site", "text", "trainer", "logger", "study", "explainer"):
         files = sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
         assert f"{group}: {', '.join(files)}" in out
     assert "sparsity" in out and "python train.py -m" in out and "outputs:" not in out and "Powered by" not in out
@@ -61,6 +61,12 @@ def test_help_and_mistakes_take_less_than_a_second_of_processor_time(word):
     (["-m", "arch=topk,topk"], "arch=topk,topk: gives topk twice; write each value once"),
     (["~sparsity"], "sparsity: is missing; hydra.run.dir refers to it"),
     (["-m", "hydra/launcher=pool"], "hydra.launcher.engine.devices: is missing; "),
+    (["study=rules", "study.featurs=3"], "study.featurs=3: there is no key study.featurs; did you mean study.features?"),
+    (["study.features=3"], "study.features=3: study=none has no keys; write study=rules too"),
+    (["study=rule"], "study=rule: study has no such choice; did you mean rules? There are none, rules"),
+    (["-m", "study=none,rules"], "study=none,rules: a study is of a whole sweep, so its settings are not swept over; "),
+    (["study=rules", "study.seed=1,2"], "study.seed=1,2: a study is of a whole sweep, so its settings are not swept over; "),
+    (["study=rules", "study.out=x"], "study.out=x: there is no key study.out; "),
     (["-m", "sparsity=interval(1,3)"], "BasicSweeper does not support sweep type"),
 ])
 def test_a_config_that_cannot_be_composed_is_one_line_with_the_fix_and_exit_code_1(words, line):

@@ -20,10 +20,11 @@ from saesweep.arch.base import SparseAutoencoder
 from saesweep.config.check import check
 from saesweep.config.instantiate import NOT_ARGUMENTS, instantiate, locate
 from saesweep.errors import UsageError
+from saesweep.loggers.identity import own_settings
 from saesweep.sweep.jobs import job_of
 
 ROOT = Path(__file__).parents[1]
-GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger")
+GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger", "study", "explainer")
 FILES = [path for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
 SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
 
@@ -49,7 +50,8 @@ def named(path):
 def chosen(path):
     """The overrides that choose a file, and those that the file needs."""
     words = [f"{path.parent.name}={path.stem}"]
-    return [*words, "text.glob=*.txt"] if path.stem == "files" else words
+    more = {"files": "text.glob=*.txt", "explainer": "study=rules"}
+    return [*words, *(more[name] for name in (path.stem, path.parent.name) if name in more)]
 
 
 def points(sweep, *typed):
@@ -163,7 +165,8 @@ def test_no_key_occurs_twice_in_a_file(path):
     "word",
     [
         "model.layer_=3", "site.hook_nam=x", "text.held_outt=0.1", "arch.optimizer.lrr=1", "trainer.device=1",
-        "logger.wandb.projct=x", "activations.centre=true", "evaluation.token=1", "tokns=1",
+        "logger.wandb.projct=x", "study.nam=rules", "explainer.nam=none", "activations.centre=true", "evaluation.token=1",
+        "tokns=1",
     ],
 )
 def test_a_mistyped_key_of_each_group_is_refused(word):
@@ -186,8 +189,21 @@ def test_an_added_key_must_be_known(word, part):
         check(job_of(composed(word), single=True).settings)
 
 
+def test_a_config_of_before_the_study_is_valid_and_of_the_same_sae():
+    now = job_of(composed("study=rules", "study.features=7", "explainer=rules"), single=True).settings
+    before = {key: value for key, value in now.items() if key not in ("study", "explainer")}
+    assert check(now) is None and check(before) is None and own_settings(now) == own_settings(before)
+    assert now["study"]["features"] == 7 and now["study"]["tokens"] == 300_000
+
+
+def test_an_explainer_needs_a_study():
+    with pytest.raises(UsageError, match=r"^explainer=rules: explains the latents of a study; write study=rules too$"):
+        check(job_of(composed("explainer=rules"), single=True).settings)
+
+
 @pytest.mark.parametrize(
-    "word", ["model=gemma", "site=residual", "text=pyle", "arch=jumpreluu", "trainer=tpu", "sweeps=site"]
+    "word", ["model=gemma", "site=residual", "text=pyle", "arch=jumpreluu", "trainer=tpu", "sweeps=site", "study=rule",
+             "explainer=opnai"]
 )
 def test_a_mistyped_choice_of_each_group_is_refused(word):
     with pytest.raises(MissingConfigException, match=f"Could not find '{word.replace('=', '/')}'"):

@@ -12,7 +12,7 @@ from standin.cli import ENV, ROOT, composed
 
 from saesweep.config.json_schema import json_schema, print_schema
 
-GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger")
+GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger", "study", "explainer")
 FILES = [path for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
 
 pytestmark = pytest.mark.slow
@@ -83,7 +83,8 @@ def test_the_composed_default_config_is_valid(document, resolve):
         ("arch.control.freeze", 2), ("model.dtype", "fp16"), ("model.source.hub", "gpt2"), ("model.source.typo", 1),
         ("model.sites.resid.tensor", "middle"), ("text.kind", "foo"), ("text.glob", "*.txt"), ("site.typo", 1),
         ("trainer.devices", "auto"), ("trainer.precison", "32-true"), ("trainer.max_steps", 10), ("logger.wandb.mode", "on"),
-        ("logger.csv", 3),
+        ("logger.csv", 3), ("study.features", 3), ("study", {"name": "rules", "features": 3}), ("study", 3),
+        ("explainer", {"name": "openai", "model": "mine"}), ("explainer.name", "mine"),
     ],
 )
 def test_wrong_types_unknown_keys_and_numbers_out_of_range_are_invalid(document, config, key, value):

@@ -4,12 +4,14 @@ from pathlib import Path
 import pytest
 from judged import CONF, settings
 
+from saesweep.config.study_schema import EXPLAINERS, TASKS
 from saesweep.errors import UsageError
+from saesweep.study.judge import all_tasks
 from saesweep.study.judge import settings as module
 from saesweep.study.judge.compose import explainer_settings
 from saesweep.study.judge.conf_model import conf_model
 from saesweep.study.judge.plan import plan, require_affordable
-from saesweep.study.judge.settings import EXPLAINERS, sends_text_to
+from saesweep.study.judge.settings import sends_text_to
 
 SECRET = "sk-0123456789abcdef"
 
@@ -96,6 +98,10 @@ def test_the_missing_package_is_named(monkeypatch):
 ])
 def test_text_leaves_the_machine_unless_the_address_is_its_own(url, sent):
     assert sends_text_to(openai(base_url=url)) == sent
+
+
+def test_the_tasks_of_the_settings_are_those_there_are():
+    assert tuple(all_tasks.TASKS) == TASKS
 
 
 def test_a_local_model_is_a_file_of_conf_model():

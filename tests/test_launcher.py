@@ -219,9 +219,12 @@ def test_overwrite_replaces_results_and_keeps_the_users_files():
     train("-m", "arch=flat", "sparsity=16")
     (PLACE / "flat/16/notes.txt").write_text("mine")
     (PLACE / "flat/16/sae/old").write_text("stale")
+    (PLACE / "flat/16/study").mkdir()
+    (PLACE / "flat/16/study/hits.safetensors").write_text("of the old SAE")
     assert train("-m", "arch=flat", "sparsity=16", "tokens=2000", "overwrite=true").code == 0
     assert json.loads((PLACE / "flat/16/eval.json").read_text())["tokens"] == 2000
     assert (PLACE / "flat/16/notes.txt").read_text() == "mine" and not (PLACE / "flat/16/sae/old").exists()
+    assert not (PLACE / "flat/16/study").exists()
 
 
 def test_a_folder_without_a_hydra_record_is_refused():

@@ -24,7 +24,8 @@ from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.loggers.identity import MemberInfo
 from saesweep.loggers.sweep_logger import SweepLogger
-from saesweep.loggers.wandb_runs import FINAL, SummaryRun, flush, sync_command
+from saesweep.loggers.wandb_runs import SummaryRun, flush, sync_command
+from saesweep.loggers.wandb_sae import FINAL
 from saesweep.sweep.group_setup import LocalGroup, logger_of
 
 KEYS = ["loss", "l0", "fvu"]

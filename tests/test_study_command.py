@@ -15,7 +15,7 @@ from saesweep.study import collect as stage
 from saesweep.study import run, settings
 from saesweep.study.scoring import Scored
 
-CONTROLS = "a list of some of random, residual, pca, such as controls=[random], or [] for none"
+CONTROLS = "must be a list, such as [random], of random, residual, pca"
 FEW = ("tokens=3000", "features=10", "dense_tokens=300", "device=cpu", "forward_tokens=128")
 
 

@@ -102,7 +102,7 @@ def test_study_is_a_package_too():
 
 def test_a_sweep_without_a_study_says_how_to_make_one(tmp_path):
     sweep_of(tmp_path / "bare", SAES[0])
-    with pytest.raises(UsageError, match=r"bare has no study/summary.csv: run python -m saesweep.study .*bare"):
+    with pytest.raises(UsageError, match=r"bare has no study/summary.csv: run saesweep study .*bare"):
         saesweep.study(tmp_path / "bare")
     with pytest.raises(UsageError, match="is not a folder"):
         saesweep.study(tmp_path / "none")
@@ -114,6 +114,16 @@ def test_the_keys_for_wandb_are_those_of_one_sae(tmp_path):
     assert keys == pytest.approx({"study/rule": 0.5, "study/rule_by_frequency": 0.5})
     assert study_tables.wandb_keys(sweep, "lm/resid.9/gated/16") == {}
     assert study_tables.wandb_keys(tmp_path, "x") == {}
+
+
+def test_an_sae_that_is_trained_anew_has_no_row_of_the_old_one(tmp_path):
+    sweep, (one, other, _) = written(tmp_path), SAES
+    before = (sweep / "study/summary.csv").read_text().splitlines()
+    study_tables.forget(sweep, one["path"])
+    left = (sweep / "study/summary.csv").read_text().splitlines()
+    assert left == [line for line in before if not line.startswith(f"{one['path']},")] and 1 < len(left) < len(before)
+    df = sweep_table.table(sweep).set_index("path")
+    assert math.isnan(df.at[one["path"], "rule"]) and df.at[other["path"], "rule"] == pytest.approx(0.6)
 
 
 def test_study_json_is_plain_json_whatever_is_missing(tmp_path):

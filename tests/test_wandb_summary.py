@@ -16,8 +16,9 @@ from standin.cli import ENV, train
 
 from hydra_plugins.saesweep import sources
 from saesweep.loggers.wandb_runs import submit
+from saesweep.loggers.wandb_tables import standing
 from saesweep.storage import sweep_table
-from saesweep.sweep.wandb_summary import Summary, standing
+from saesweep.sweep.wandb_summary import Summary
 
 NUMBERS = ["l0", "fvu", "delta_loss"]
 

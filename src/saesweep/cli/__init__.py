@@ -11,7 +11,10 @@ from saesweep.runtime import program
 COMMANDS = {  # each is `main` of this module
     "train": ("saesweep.cli.train", "train one SAE, or with -m a sweep; saesweep train --help lists the settings"),
     "pareto": ("saesweep.report.pareto", "compare the SAEs of one or more sweeps: a table, figures and a page"),
-    "study": ("saesweep.study.__main__", "collect what the latents of finished SAEs fire on"),
+    "study": ("saesweep.study.__main__", "say what the latents of finished SAEs mean, by scores and by a language model"),
+    "rate": ("saesweep.study.rate", "let people rate the latents of a study, without knowing of which SAE they are"),
+    "report": ("saesweep.study.report", "say what the raters of a study say, and whether they agree"),
+    "export": ("saesweep.study.export.__main__", "write the latents of a study for other programs"),
     "dashboard": ("saesweep.report.dashboard", "save a W&B workspace for the runs of a project"),
     "join": ("saesweep.sweep.engines.join", "run this node's share of a sweep that another node has started"),
 }

@@ -10,6 +10,7 @@ from saesweep.config import input_schema, schema
 from saesweep.config.instantiate import locate
 from saesweep.config.logger_keys import refuse_missing_package, refuse_secrets
 from saesweep.config.ranges import OneOf
+from saesweep.config.study_schema import check_study
 from saesweep.config.walk import keys_of, refuse_unknown, require, typed, typed_arguments, typed_fields
 from saesweep.errors import UsageError, as_typed
 
@@ -38,6 +39,7 @@ def check(cfg: dict[str, Any]) -> None:
     _world(cfg["trainer"])
     _read_ahead(cfg)
     _disk_cache(cfg)
+    check_study(cfg.get("study"), cfg.get("explainer"))
     _arch(cfg["arch"])  # imports torch
     _trainer(cfg["trainer"])
     _loggers(cfg.get("logger"))

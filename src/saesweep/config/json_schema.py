@@ -17,7 +17,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from saesweep.config import input_schema, schema
+from saesweep.config import input_schema, schema, study_schema
 from saesweep.config.check import GIVEN, NOT_TRAINER
 from saesweep.config.walk import arguments_of, keys_of, required_keys
 from saesweep.errors import exit_on_usage_error
@@ -50,6 +50,8 @@ def json_schema(*conf: Path) -> Node:
         "arch": _called("arch", schema.Arch, GIVEN, conf),
         "trainer": _called("trainer", schema.Trainer, ("self", *NOT_TRAINER), conf),
         "logger": [*map(_of, schema.LOGGERS.values()), *_called("logger", schema.OtherLogger, ("self",), conf)],
+        "study": [_with(_of(study_schema.NoStudy), name={"const": "none"}), _of(study_schema.Study)],
+        "explainer": [_with(_of(kind), name={"const": name}) for name, kind in study_schema.EXPLAINERS.items()],
     }
     entries = {group: _entry(objects, _files(conf, group)) for group, objects in groups.items()}
     references = {group: {"$ref": f"#/$defs/{group}"} for group in groups}

@@ -14,7 +14,7 @@ from saesweep.config.instantiate import locate
 from saesweep.config.ranges import Limits, OneOf, whole
 from saesweep.errors import UsageError, as_typed, fix
 
-GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger", "explainer")  # the folders of conf/
+GROUPS = ("model", "site", "text", "cache", "arch", "trainer", "logger", "study", "explainer")  # the folders of conf/
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Mapping: "a group of keys"}
 
 

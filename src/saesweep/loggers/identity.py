@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from saesweep.config.schema import NOT_THE_SAES
+from saesweep.config.settings import target
 from saesweep.storage import files
 
 
@@ -24,6 +25,12 @@ class MemberInfo:
     arch: str
     sparsity: int | float | None  # target L0; None with a fixed coefficient
     seed: int
+
+    @classmethod
+    def of(cls, config: Mapping, folder: Path) -> "MemberInfo":
+        """config: all settings of the SAE, resolved."""
+        model, site, arch = (config[key]["name"] for key in ("model", "site", "arch"))
+        return cls(folder, config, config["name"], model, site, config["layer"], arch, target(config), config["seed"])
 
     @property
     def aim(self) -> str:

@@ -16,6 +16,7 @@ from saesweep.errors import UsageError
 from saesweep.loggers import wandb_runs
 from saesweep.loggers.identity import MemberInfo
 from saesweep.loggers.lightning_logger import LightningLogger
+from saesweep.loggers.wandb_sae import SaeRun
 from saesweep.runtime import distributed
 from saesweep.storage import files
 
@@ -93,7 +94,7 @@ def _logger_of(kind: str, node: Mapping, member: MemberInfo) -> SAELogger:
     if kind == "csv":
         return CurveFile(member.folder / files.CURVE)
     if kind == "wandb":
-        return BestEffortLogger(what, lambda: wandb_runs.SaeRun(node, member), wandb_runs.submit)
+        return BestEffortLogger(what, lambda: SaeRun(node, member), wandb_runs.submit)
     return BestEffortLogger(what, lambda: LightningLogger(kind, node, member), lambda work, *args: work(*args))
 
 

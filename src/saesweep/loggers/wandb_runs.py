@@ -6,7 +6,6 @@ the command that uploads them.
 """
 import logging
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,18 +18,13 @@ import pandas as pd
 
 from saesweep.config.schema import wandb_mode
 from saesweep.errors import UsageError
-from saesweep.loggers.identity import MemberInfo, digest
-from saesweep.loggers.resume_mark import ResumeMark
+from saesweep.loggers.identity import digest
 from saesweep.storage import files
 
 if TYPE_CHECKING:
     import wandb
 
 log = logging.getLogger(__name__)
-# The metrics of eval.json by which SAEs are filtered and compared: at most 25 with those of the curve.
-FINAL = ("l0", "fvu", "delta_loss", "loss_recovered", "mse", "cosine", "relative_reconstruction_bias", "dead",
-         "frequency_over_1pct", "frequency_over_10pct", "coefficient")
-WITHOUT_LM = ("recovery", *(key for key in FINAL if key not in ("delta_loss", "loss_recovered")))  # on model=synthetic
 PATIENCE = 60.0  # seconds to wait at the end of a training for its runs to close
 
 
@@ -50,47 +44,6 @@ def flush() -> None:
         submit(lambda: None).result(PATIENCE)
 
 
-class SaeRun:
-    """The W&B run of one SAE."""
-
-    def __init__(self, chosen: Mapping, member: MemberInfo) -> None:
-        self._chosen, self._member = chosen, member
-        self._mark = ResumeMark(member.folder / "wandb" / "logged.json")
-        self._run = open_run(
-            chosen, member.folder, group=member.sweep, job_type="sae", config=member.shown(), id=member.id,
-            name=member.path, notes=member.command, tags=[member.arch, member.site, f"layer {member.layer}"],
-        )
-        self._run.define_metric("tokens", hidden=True)
-        self._run.define_metric("train/*", step_metric="tokens")
-
-    def add(self, metrics: Mapping[str, int | float], tokens: int) -> None:
-        if tokens > self._mark.tokens:
-            self._run.log({"tokens": tokens, **{f"train/{key}": value for key, value in metrics.items()}})
-            self._mark.move(tokens)
-
-    def group(self, metrics: Mapping[str, int | float]) -> None:
-        self._run.log({f"group/{key}": float(value) for key, value in metrics.items()})
-
-    def close(self, summary: Mapping[str, int | float | None] | None, failed: str | None) -> None:
-        summary = summary or {}
-        shown = [key for key in (WITHOUT_LM if "recovery" in summary else FINAL) if key in summary]
-        self._run.summary.update({f"eval/{key}": summary[key] for key in shown})
-        if failed is not None:
-            self._run.summary["failed"] = failed
-        elif self._chosen["artifacts"]:
-            self._run.log_artifact(_artifact(self._member))
-        self._run.finish(exit_code=0 if failed is None else 1)
-
-
-def _artifact(member: MemberInfo) -> "wandb.Artifact":
-    import wandb
-
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{member.sweep}-{member.path}")
-    artifact = wandb.Artifact(name[:128], type="sae", description=member.command)
-    artifact.add_dir(str(member.folder / "sae"), policy="immutable")  # no copy of the weights in W&B's cache
-    return artifact
-
-
 class SummaryRun:
     """The W&B run of a sweep: its table and curves, and at the end its page and figures."""
 
@@ -99,8 +52,12 @@ class SummaryRun:
         about = {"group": name, "job_type": "pareto", "name": f"{name} pareto", "id": digest(name, "pareto")}
         self._run = open_run(chosen, sweep, **about)
 
-    def log(self, df: pd.DataFrame, curves: pd.DataFrame | None, gaps: pd.DataFrame | None = None, **files: Path) -> None:
-        """df: one row per SAE. curves: the finished SAEs, drawn against l0; None: unchanged. files: figures and pages."""
+    def log(
+        self, df: pd.DataFrame, curves: pd.DataFrame | None, gaps: pd.DataFrame | None = None,
+        examples: pd.DataFrame | None = None, files: Mapping[str, Path] | None = None,
+    ) -> None:
+        """df: one row per SAE. curves: the finished SAEs, drawn against l0; None: unchanged. gaps: at matched L0. examples: of
+        latents. files: figures and pages, by key."""
         import wandb
 
         content: dict[str, Any] = {"pareto": _table(df)}
@@ -109,9 +66,9 @@ class SummaryRun:
                 points = _table(curves.dropna(subset=[key]))
                 content[f"{key}_against_l0"] = wandb.plot.scatter(points, x="l0", y=key, title=f"{key} against L0")
                 content[f"{key}_curves"] = wandb.plot.line(points, x="l0", y=key, stroke="curve", title=f"{key} against L0")
-        if gaps is not None and len(gaps):
-            content["matched_l0"] = _table(gaps)
-        for key, file in files.items():
+        content |= {key: _table(more) for key, more in {"matched_l0": gaps, "latents": examples}.items()
+                    if more is not None and len(more)}
+        for key, file in (files or {}).items():
             is_page = file.suffix == ".html"
             content[key] = wandb.Html(file, inject=False) if is_page else wandb.Image(str(file))
         self._run.log(content)

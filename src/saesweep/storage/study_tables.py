@@ -80,6 +80,15 @@ def _write(file: Path, df: pd.DataFrame, columns: Sequence[str]) -> None:
     atomic.write(file, df.reindex(columns=columns).to_csv(index=False))
 
 
+def forget(folder: Path, path: str) -> None:
+    """Take a trained SAE out of the tables of the study in `folder`, because it is trained anew; the other rows stay as they
+    are. Its pages and the comparison stay until the next study."""
+    for file in (folder / FOLDER / name for name in (SCORES, SUMMARY, LABELS)):
+        if file.is_file():
+            df = pd.read_csv(file, dtype=str, keep_default_na=False)
+            atomic.write(file, df.loc[(df["path"] != path) | (df["control"] != "")].to_csv(index=False))
+
+
 def main_scores(folder: Path) -> pd.DataFrame:
     """Of the study in `folder` the scores MAIN, a row per SAE, by path; empty where there is no study.
 

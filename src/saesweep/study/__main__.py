@@ -4,7 +4,7 @@
     saesweep study outputs/a outputs/b --out outputs/both tokens=1_000_000 features=1000
 
 reads held-out text once for all SAEs of the sweeps, and keeps of each what pages, scores, judges and people look at, in its
-folder below study/. Settings are those of conf/study.yaml, as key=value. Several processes share the work when they are
+folder below study/. Settings are those of conf/study/rules.yaml, as key=value. Several processes share the work when they are
 started by `torchrun --nproc-per-node=N -m saesweep.study ...`.
 """
 import argparse
@@ -39,16 +39,18 @@ def _study(sweeps: list[Path], given: list[str]) -> None:
     if not sweeps:
         raise UsageError(f"{' '.join(given)}: name the folder of a sweep too, such as outputs/default")
     found = settings(given)
+    from saesweep.loggers import wandb_runs  # pandas
     from saesweep.study import plan, run  # torch
 
     if found["plan"]:
         print(plan.plan(sweeps, found))
         return
-    failed, lines = run.run(sweeps, found)
-    print(*lines, sep="\n")
-    if failed:
-        again = [f"  {one}: {error}" for one, error in failed.items()]
-        sys.exit("\n".join([f"{len(failed)} failed; the same command tries again", *again]))
+    result = run.run(sweeps, found)
+    print(*result.lines, sep="\n")
+    for command in filter(None, map(wandb_runs.sync_command, sweeps)):
+        print(f"\nto upload the offline runs to W&B: {command}")
+    if result.problem:
+        sys.exit(result.problem)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from saesweep.config.settings import device_of
+from saesweep.config.study_schema import CONTROLS
 from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.runtime import atomic, distributed
@@ -18,7 +19,6 @@ from saesweep.study import arrays, hits_file, passes, record, subjects, text
 from saesweep.study.collector import Collector
 from saesweep.study.hits import Collected
 from saesweep.study.passes import Pass
-from saesweep.study.settings import CONTROLS
 from saesweep.study.subjects import FOLDER, HITS, Subject
 
 log = logging.getLogger(__name__)

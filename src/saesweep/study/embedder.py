@@ -1,4 +1,4 @@
-"""Where the model is that embeds text (`embedder` of conf/study.yaml), and whether it is the one that is meant."""
+"""Where the model is that embeds text (`embedder` of conf/study/rules.yaml), and whether it is the one that is meant."""
 from __future__ import annotations
 
 import importlib.util

@@ -11,7 +11,7 @@ from saesweep.lm.tokenizer import Tokenizer
 from saesweep.study.examples import Group, Places, choose, common_tokens
 from saesweep.study.hits import Collected, Half
 from saesweep.study.judge.explanation import WINDOWS
-from saesweep.study.judge.judge import KEY, judge
+from saesweep.study.judge.judge import KEY, judge, require_model
 from saesweep.study.judge.plan import Plan, plan, require_affordable
 from saesweep.study.judge.settings import require_sending_allowed
 from saesweep.study.judge.windows import TEST, LatentExamples, Window
@@ -36,12 +36,13 @@ def with_judgements(
 
 
 def planned(saes: int, settings: Mapping[str, Any]) -> Plan:
-    """What it costs at most. saes: SAEs and controls. Raises UsageError above explainer.max_requests, and where text would
-    leave this machine unasked."""
+    """What it costs at most. saes: SAEs and controls. Raises UsageError above explainer.max_requests, where text would leave
+    this machine unasked, and for a local model that is unknown or an API key that is not set."""
     made = plan([settings["features"]] * saes, settings["explainer"])
     if not settings["plan"]:
         require_sending_allowed(settings["explainer"])
         require_affordable(made, settings["explainer"])
+        require_model(settings["explainer"])
     return made
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from saesweep.errors import UsageError
+from saesweep.runtime import program
 from saesweep.storage import study_tables, sweep_table
 
 
@@ -19,6 +20,6 @@ def study(*sweeps: str | Path) -> pd.DataFrame:
     found = [key for key in df.columns if key not in sweep_table.COLUMNS]
     if not found:
         where = " ".join(map(str, sweeps))
-        raise UsageError(f"{where} has no {study_tables.FOLDER}/{study_tables.SUMMARY}: run python -m saesweep.study {where}")
+        raise UsageError(f"{where} has no {study_tables.FOLDER}/{study_tables.SUMMARY}: run {program.called('study')} {where}")
     shown = df.rename(columns={"path": "folder"})
     return shown.loc[:, [*sweep_table.NAMES, "l0", "fvu", "delta_loss", *found, "folder"]]

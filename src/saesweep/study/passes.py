@@ -33,14 +33,14 @@ class Pass(NamedTuple):
 
 def passes(found: Sequence[Subject], settings: Mapping[str, Any], resources: Resources) -> list[Pass]:
     """Raises UsageError where something was collected with other settings, and where text or weights have changed since."""
-    changed = _changed(found, settings, None)
-    return [made for group in groups(found) if (made := _pass(group, changed, settings, resources))]
+    there = changed(found, settings, None)
+    return [made for group in groups(found) if (made := _pass(group, there, settings, resources))]
 
 
 def _pass(
-    group: Sequence[Subject], changed: Mapping[Path, Any], settings: Mapping[str, Any], resources: Resources
+    group: Sequence[Subject], there: Mapping[Path, Any], settings: Mapping[str, Any], resources: Resources
 ) -> Pass | None:
-    if all(one.file.is_file() and one.file not in changed for one in group):
+    if all(one.file.is_file() and one.file not in there for one in group):
         return None
     job = on_device(group[0].config, settings["device"])
     if has_lm(job):
@@ -48,13 +48,16 @@ def _pass(
     source = activations_of(job, [one.point for one in group], settings, resources)
     read = source.text()
     name = text.digest(text.content(read))
-    changed = {**changed, **_changed([one for one in group if one.file not in changed], settings, name)}
-    left = [one for one in group if one.file in changed or not one.file.is_file()]
-    return Pass(left, job, source, read, name, [one for one in left if one.file in changed])
+    otherwise = {**there, **changed([one for one in group if one.file not in there], settings, name)}
+    left = [one for one in group if one.file in otherwise or not one.file.is_file()]
+    return Pass(left, job, source, read, name, [one for one in left if one.file in otherwise])
 
 
-def _changed(found: Sequence[Subject], settings: Mapping[str, Any], name: str | None) -> dict[Path, list[str]]:
-    """The subjects collected otherwise, by their files, with the differences; refused without overwrite=true."""
+def changed(found: Sequence[Subject], settings: Mapping[str, Any], name: str | None) -> dict[Path, list[str]]:
+    """The subjects collected otherwise, by their files, with the differences; refused without overwrite=true.
+
+    name: the digest of the text; None where it is not known.
+    """
     changed = dict[Path, list[str]]()
     for one in found:
         whole = one.file.is_file()

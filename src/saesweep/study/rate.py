@@ -1,6 +1,6 @@
 """People rate latents: does what a latent is active on have one meaning?
 
-    python -m saesweep.study.rate outputs/NAME --raters r1,r2
+    saesweep rate outputs/NAME --raters r1,r2
 
 serves a page for each rater on this machine until Ctrl-C, and keeps every answer as it is given; --static writes one offline
 page per rater instead, whose answers come back as files.
@@ -16,6 +16,7 @@ import yaml
 
 from saesweep.errors import exit_on_usage_error
 from saesweep.lm.models import load_tokenizer
+from saesweep.runtime import program
 from saesweep.study.collect import SETTINGS, collected
 from saesweep.study.examples import Places, choose, common_tokens
 from saesweep.study.hits import Collected
@@ -80,7 +81,7 @@ def run(
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """sweep, raters, static and port as typed."""
-    parser = argparse.ArgumentParser(prog="python -m saesweep.study.rate", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog=program.called("rate"), description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of a sweep with a finished study")
     parser.add_argument("--raters", required=True, type=lambda text: text.split(","), help="their names, with commas between")
     parser.add_argument("--static", action="store_true", help="write one offline page per rater, and serve nothing")

@@ -1,6 +1,6 @@
 """What the raters of a study say, from their answers so far.
 
-    python -m saesweep.study.report outputs/NAME [ratings_*.json ...]
+    saesweep report outputs/NAME [ratings_*.json ...]
 
 reads the answers that the server has kept, the files in outputs/NAME/study/rate/answers/, and those that are named; writes
 ratings.csv and agreement.json into outputs/NAME/study/, and prints what they show. Where the study has scores, the share of
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saesweep.errors import exit_on_usage_error
+from saesweep.runtime import program
 from saesweep.storage import study_tables
 from saesweep.study.comparison.catalogue import YES, score
 from saesweep.study.people.files import rated, report
@@ -21,7 +22,7 @@ from saesweep.study.people.settings import settings
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m saesweep.study.report", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog=program.called("report"), description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of a sweep that people have rated")
     parser.add_argument("files", type=Path, nargs="*", help="files that raters have saved")
     given = parser.parse_args(words)

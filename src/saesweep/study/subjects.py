@@ -58,12 +58,17 @@ def of_sweep(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
     if not sweep.is_dir():
         raise UsageError(f"{sweep} is not a folder: give the folder of a sweep, such as outputs/default")
     sweep = sweep.resolve()
-    jobs = [job for job in sweep_table.jobs(sweep) if files.state(job) == "finished"]
-    if not jobs:
+    found = finished(sweep, controls, seed)
+    if not found:
         below = sorted(sweep.glob(f"**/{files.NUMBERS}"))
         hint = f"; there are {len(below)} below it, in sweeps such as {below[0].parents[4]}" if below else ""
         raise UsageError(f"{sweep} holds no finished SAE: give the folder of a sweep, such as outputs/default{hint}")
-    saes = [_sae(sweep, job) for job in jobs]
+    return found
+
+
+def finished(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
+    """As `of_sweep`, and none where there are none. sweep: resolved."""
+    saes = [_sae(sweep, job) for job in sweep_table.jobs(sweep) if files.state(job) == "finished"]
     return [*saes, *_controls(saes, controls, seed)]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from saesweep.config.settings import Settings, device_of, target
+from saesweep.config.settings import Settings, device_of
 from saesweep.data.normalisation import Statistics
 from saesweep.data.prefetch import ReadAhead
 from saesweep.data.resources import Resources
@@ -84,11 +84,5 @@ def _member(label: str, job: Settings, point: HookPoint, stream: ActivationStrea
 
 
 def logger_of(part: LocalGroup) -> SweepLogger:
-    infos = [
-        MemberInfo(
-            folder, job, job["name"], job["model"]["name"], job["site"]["name"], job["layer"],
-            job["arch"]["name"], target(job), job["seed"],
-        )
-        for job, folder in zip(part.jobs, part.folders, strict=True)
-    ]
+    infos = [MemberInfo.of(job, folder) for job, folder in zip(part.jobs, part.folders, strict=True)]
     return SweepLogger(infos, part.shared.get("logger") or {})

@@ -23,6 +23,7 @@ from saesweep.sweep import rollback
 OF_HYDRA = (errors.ConfigCompositionException, errors.OverrideParseException, errors.InstantiationException)
 REFUSED = (*OF_HYDRA, OmegaConfBaseException, YAMLError)
 NO_NAME, NO_LOGGER = "Config group override must be a string", "logger=[] is no logger at all"
+NOTHING_WITH_NONE = {"study": "rules", "explainer": "openai or explainer=local"}  # what to choose before a key is there
 GROUPS = ("sweeps", "hydra/launcher", "hydra/sweeper", "hydra/job_logging", "hydra/hydra_logging")
 
 
@@ -80,12 +81,24 @@ def message(error: Exception) -> str:
         return _no_choice(found[1], found[2], _local(error, "repo", IConfigRepository))
     if found := re.match(r"Ambiguous value for argument '(.*)'", text):
         key, _, value = found[1].partition("=")
+        if is_of_a_sweep(key):
+            return not_swept(found[1])
         return f"{found[1]}: {_with_m()} {found[1].replace(' ', '')}; or quote a text twice: '{key}=\"{value}\"'"
     if found := re.match(r"Sweep parameters '(.*)' requires", text):
         return f"{found[1]}: {_with_m()} '{found[1]}'"
     if found := re.match(r"Could not (?:override|delete from config\.) '(\S+)'(?: does not exist)?\.", text):
         return _no_key(found[1], _local(error, "cfg", DictConfig))
     return _shortened(error)
+
+
+def is_of_a_sweep(key: str) -> bool:
+    """Whether all SAEs of a sweep have the same value of the key."""
+    return key.split(".")[0] in ("study", "explainer")
+
+
+def not_swept(word: str) -> str:
+    return (f"{word}: a study is of a whole sweep, so its settings are not swept over; write one value, and make other studies "
+            f"with {program.called('study')} afterwards")
 
 
 def _with_m() -> str:
@@ -113,7 +126,9 @@ def _no_key(key: str, config: DictConfig | None) -> str:
     typed = next((word for word in sys.argv[1:] if word.lstrip("+~").split("=")[0] == key), key)
     if "@" in key:
         return f"{typed}: there is no key {key}; a group has one place here: write {key.split('@')[0]}=..."
-    parent, _, last = key.rpartition(".")
+    group, parent, last = key.split(".")[0], key.rpartition(".")[0], key.rpartition(".")[2]
+    if config is not None and OmegaConf.select(config, f"{group}.name") == "none" and group in NOTHING_WITH_NONE:
+        return f"{typed}: {group}=none has no keys; write {group}={NOTHING_WITH_NONE[group]} too"
     known = list(_dotted(config))
     siblings = [name for name in [*known, *GROUPS] if name.rpartition(".")[0] == parent]
     close = [f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(last, [s.split(".")[-1] for s in siblings])]

@@ -21,7 +21,7 @@ from saesweep.sweep.jobs import Job, groups, shown
 log = logging.getLogger(__name__)
 
 RESULTS = (NUMBERS, "sae")
-OURS = (*RESULTS, checkpoints.FOLDER, checkpoints.ORIGIN, *files.FILES, "wandb")  # removed when a job starts anew
+OURS = (*RESULTS, checkpoints.FOLDER, checkpoints.ORIGIN, *files.FILES, "wandb", "study")  # removed when a job starts anew
 
 
 def finished(job: Job) -> dict[str, Any] | None:
@@ -140,6 +140,10 @@ def _clear(job: Job) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    if (job.sweep / "study").is_dir():
+        from saesweep.storage import study_tables  # pandas
+
+        study_tables.forget(job.sweep, job.folder.relative_to(job.sweep).as_posix())
 
 
 def restore(job: Job) -> None:

@@ -21,7 +21,7 @@ from saesweep.errors import UsageError, as_typed
 from saesweep.old_names import renewed
 from saesweep.storage import checkpoints, files
 
-ONE_CHOICE = ("model", "site", "text", "cache", "arch", "trainer")
+ONE_CHOICE = ("model", "site", "text", "cache", "arch", "trainer", "study", "explainer")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 hydra_jobs.py runs each group inside Hydra's own `run_job`, so that a job leaves what the basic launcher leaves.
 """
 import logging
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from saesweep.data.resources import Resources
 from saesweep.errors import TrainingFailed, UsageError, exit_on_usage_error
 from saesweep.runtime import signals
 from saesweep.storage import checkpoints, files
-from saesweep.sweep import job_record, rollback
+from saesweep.sweep import job_record, rollback, studies
 from saesweep.sweep.compilation import compiling
 from saesweep.sweep.engines.base import Engine
 from saesweep.sweep.engines.choose import engine_of
@@ -69,7 +70,10 @@ def _sweep(hydra: Setup, run: str, jobs: Sequence[Job]) -> list[JobReturn]:
                 with signals.exit_codes():  # per group: no further group starts if a library swallows the signal
                     returns |= zip([job.folder for job in group], run_group(hydra, group, train), strict=True)
                 look()
-        return _report(jobs, [returns[job.folder] for job in jobs])
+        finished = [job for job in jobs if returns[job.folder].status != JobStatus.FAILED]
+        for job in {job.sweep: job for job in finished}.values():
+            show_pareto(job)
+    return _failures(jobs, [returns[job.folder] for job in jobs], end_of(finished, resources))
 
 
 def planned(jobs: Sequence[Job], engine: Engine, resources: Resources) -> tuple[dict[Path, dict[str, Any]], list[list[Job]]]:
@@ -80,8 +84,9 @@ def planned(jobs: Sequence[Job], engine: Engine, resources: Resources) -> tuple[
         stale = job_record.stale(jobs, resources)
         done = {job.folder: numbers for job in jobs if job.folder not in stale and (numbers := _kept(job)) is not None}
         todo = groups([job for job in jobs if job.folder not in done])
+        after = studies.planned(jobs, [job for group in todo for job in group], resources)
         costs = [_estimate(group, resources) if engine.is_here else None for group in todo]
-    print(describe([job for job in jobs if job.folder in done], todo, costs), flush=True)
+    print(describe([job for job in jobs if job.folder in done], todo, costs), *after, sep="\n\n", flush=True)
     return done, todo
 
 
@@ -150,28 +155,35 @@ def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, UsageError) else f"{kind.__name__}: {error}"
 
 
-def _report(jobs: Sequence[Job], returns: list[JobReturn]) -> list[JobReturn]:
-    """Print the Pareto table of each sweep, then every failure with its folder and reason."""
+def _failures(jobs: Sequence[Job], returns: list[JobReturn], problems: Sequence[str]) -> list[JobReturn]:
+    """Hydra shows every failure with its folder and reason, and then the problems."""
     failed = [(job, ret) for job, ret in zip(jobs, returns, strict=True) if ret.status == JobStatus.FAILED]
-    one_each = {job.sweep: job for job, ret in zip(jobs, returns, strict=True) if ret.status != JobStatus.FAILED}
-    for job in one_each.values():
-        show_pareto(job)
     if failed:
         lines = [f"  {shown(job.folder)}: {_reason(ret._return_value)}" for job, ret in failed]
-        summary = JobsFailed("\n".join([f"{len(failed)} of {len(jobs)} SAEs failed:", *lines]))
+        summary = JobsFailed("\n".join([f"{len(failed)} of {len(jobs)} SAEs failed:", *lines, *problems]))
         summary.__cause__ = failed[0][1]._return_value
         for _, ret in failed:
             ret.return_value = summary
+    elif problems:
+        sys.exit("\n".join(problems))
     return returns
 
 
 def show_pareto(job: Job) -> None:
     """Write and print the Pareto table of the job's sweep; wandb_summary.py uploads it from the files."""
-    from saesweep.loggers import wandb_runs  # pandas
-    from saesweep.report import pareto
+    from saesweep.report import pareto  # pandas
 
     found = pareto.report([job.sweep])
     files = pareto.write(found, job.sweep)
     print(f"\n{pareto.text(found)}\n", *map(shown, files), sep="\n", flush=True)
-    if (command := wandb_runs.sync_command(job.sweep)) is not None:
-        print(f"\nto upload the offline runs to W&B: {command}", flush=True)
+
+
+def end_of(jobs: Sequence[Job], resources: Resources) -> list[str]:
+    """Make the studies of the jobs' sweeps, if asked for, and print how to upload offline runs; returns what failed."""
+    from saesweep.loggers import wandb_runs  # pandas
+
+    problems = studies.run(jobs, resources)
+    for sweep in dict.fromkeys(job.sweep for job in jobs):
+        if (command := wandb_runs.sync_command(sweep)) is not None:
+            print(f"\nto upload the offline runs to W&B: {command}", flush=True)
+    return problems

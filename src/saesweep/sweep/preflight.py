@@ -16,10 +16,11 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from saesweep.config.check import check_name
 from saesweep.config.logger_keys import refuse_secrets
+from saesweep.config.study_schema import refuse_keys
 from saesweep.data.resources import Resources
 from saesweep.errors import UsageError, exit_on_usage_error
 from saesweep.sweep import rollback
-from saesweep.sweep.hydra_errors import REFUSED, message
+from saesweep.sweep.hydra_errors import REFUSED, is_of_a_sweep, message, not_swept
 from saesweep.sweep.job_record import refuse_others
 from saesweep.sweep.jobs import folder_at_home, job_of, refuse, require_place, resolving
 
@@ -58,6 +59,7 @@ class Refuse(Callback):
             check_name("name", config.name)
             given: Any = OmegaConf.to_container(config)
             refuse_secrets("logger", given.get("logger"))
+            refuse_keys(given.get("explainer"))
             _refuse_values(config)
             _at_home(config)
             sweep = Path(os.path.abspath(config.hydra.sweep.dir))
@@ -81,6 +83,8 @@ def _refuse_values(config: DictConfig) -> None:
     words += given
     swept = {one.get_key_element(): one for one in parser.parse_overrides(words)}
     for override in swept.values():
+        if override.is_sweep_override() and is_of_a_sweep(override.key_or_group):
+            raise UsageError(not_swept(str(override.input_line)))
         if override.is_discrete_sweep():
             _refuse_values_of(override)
 

@@ -1,4 +1,5 @@
 """One job, in the folder that Hydra has created for it: `python train.py` without -m, and each job of the basic launcher."""
+import sys
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
@@ -7,12 +8,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from saesweep.data.resources import Resources
 from saesweep.errors import TrainingFailed, UsageError, exit_on_usage_error
-from saesweep.runtime import signals
+from saesweep.runtime import program, signals
 from saesweep.storage import checkpoints, files
 from saesweep.sweep import job_record, rollback
 from saesweep.sweep.engines.local import LocalEngine
 from saesweep.sweep.jobs import Job, job_of, shown
-from saesweep.sweep.launch import planned, show_pareto, train_and_record
+from saesweep.sweep.launch import end_of, planned, show_pareto, train_and_record
 from saesweep.sweep.live_table import live
 
 RUN = "saesweep.sweep.group.train_group"
@@ -27,6 +28,7 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
         job = job_of(composed, single=hydra.hydra.mode != RunMode.MULTIRUN)
         rollback.remember_new(job.folder, rollback.hydra_files(hydra.hydra))
         try:
+            _refuse_study(job, hydra.hydra)
             done, todo = planned([job], LocalEngine(resources), resources)
         except UsageError:
             job_record.restore(job)
@@ -41,7 +43,17 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
         with summaries([job] if todo else []):
             numbers = _train(job, resources) if todo else done[job.folder]
             show_pareto(job)
+        if problems := end_of([job], resources):
+            sys.exit("\n".join(problems))
         return numbers
+
+
+def _refuse_study(job: Job, hydra: DictConfig) -> None:
+    """Raises UsageError for a study with Hydra's basic launcher, whose jobs know nothing of each other."""
+    study = (job.settings.get("study") or {"name": "none"})["name"]
+    if study != "none" and hydra.mode == RunMode.MULTIRUN:
+        raise UsageError(f"study={study}: this launcher trains each SAE by itself, so none is the last; leave study out, and "
+                         f"run {program.called('study')} {shown(job.sweep)} afterwards")
 
 
 def _train(job: Job, resources: Resources) -> dict[str, Any]:

@@ -3,25 +3,21 @@
 Files are the only source, so groups in other processes and on other machines are shown too. Errors are logged as warnings
 and change no result.
 """
-import json
 import logging
 import threading
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from saesweep.loggers import wandb_runs
-from saesweep.storage import files, sweep_table
+from saesweep.loggers.wandb_tables import curves_of, matched_l0, standing, written
+from saesweep.storage import files
 from saesweep.sweep.jobs import Job, shown
 
 log = logging.getLogger(__name__)
 WATCHED = (files.NUMBERS, files.CURVE, files.FAILED)
-CURRENT = ("tokens", "l0", "fvu", "dead", "coefficient")  # of the last row of metrics.csv
-FILES = {"page": "pareto.html", "figure": "pareto.png", "frequency": "frequency.png"}
 
 
 @contextmanager
@@ -83,7 +79,7 @@ class Summary:
         """whole: the sweep has ended, and its page and figures are current."""
         self._closed = True
         self.running.clear()
-        self._or_warn(lambda: self._update(_written(self.sweep) if whole else {}))
+        self._or_warn(lambda: self._update(written(self.sweep) if whole else {}))
         if self._run is not None:
             self._or_warn(partial(self._run.finish, exit_code=0 if whole else 1))
 
@@ -103,44 +99,8 @@ class Summary:
         if last is None and stamps == self._seen:
             return
         df = standing(self.sweep, self.running)
-        curves = _curves(df)
+        curves = curves_of(df)
         drawn = curves.to_csv()
         gaps = None if last is None else matched_l0(self.sweep)
-        self._run.log(df, None if last is None and drawn == self._drawn else curves, gaps, **(last or {}))
+        self._run.log(df, None if last is None and drawn == self._drawn else curves, gaps, files=last)
         self._seen, self._drawn = stamps, drawn
-
-
-def _written(sweep: Path) -> dict[str, Path]:
-    return {key: sweep / name for key, name in FILES.items() if (sweep / name).is_file()}
-
-
-def _curves(df: pd.DataFrame) -> pd.DataFrame:
-    """The finished SAEs, by l0; a curve is one architecture at one site."""
-    finished: pd.DataFrame = df.loc[df["state"] == "finished"]
-    done = finished.sort_values(by="l0", kind="stable")
-    place = done["model"].astype(str) + " " + done["site"].astype(str) + "." + done["layer"].astype(str)
-    curve = done["arch"].astype(str) + (" " + place if len(place.unique()) > 1 else "")
-    return done.assign(curve=curve).loc[:, ["l0", "fvu", "delta_loss", "curve", "sparsity", "seed", "path"]]
-
-
-def matched_l0(sweep: Path) -> pd.DataFrame | None:
-    """The comparisons at equal L0 of pareto.json, one row per pair, target L0, metric and site."""
-    if not (sweep / "pareto.json").is_file():
-        return None
-    rows = []
-    for place in json.loads((sweep / "pareto.json").read_text())["places"]:
-        where = {key: place[key] for key in sweep_table.PLACE}
-        for metric, found in place["metrics"].items():
-            rows += [{**where, "metric": metric, **gap} for gap in found["gaps"]]
-    return pd.DataFrame(rows)
-
-
-def standing(sweep: Path, running: Container[Path] = ()) -> pd.DataFrame:
-    """All SAEs of the sweep with their `state`; for those in `running`, the metrics of the last training batches."""
-    df = sweep_table.table(sweep).astype(object)
-    for row, path in zip(df.index, df["path"].tolist(), strict=True):
-        now = files.latest(sweep / path) if sweep / path in running and df.at[row, "state"] == "unfinished" else {}
-        for key in CURRENT if now else ():
-            df.at[row, key] = now.get(key)
-        df.at[row, "state"] = "training" if now else df.at[row, "state"]
-    return df

@@ -1,7 +1,7 @@
 """Write the scored latents of a study for other programs.
 
-    python -m saesweep.study.export outputs/NAME --format jsonl
-    python -m saesweep.study.export outputs/NAME --format neuronpedia --model gemma-3-270m
+    saesweep export outputs/NAME --format jsonl
+    saesweep export outputs/NAME --format neuronpedia --model gemma-3-270m
 
 jsonl has a line per latent; neuronpedia is the layout that a Neuronpedia server of one's own imports, saedashboard that of
 SAEDashboard. They go into outputs/NAME/study/export/, or where --out says.
@@ -21,7 +21,7 @@ FORMATS = ("jsonl", "neuronpedia", "saedashboard")
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m saesweep.study.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog=program.called("export"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of a sweep, or of several, with a finished study")
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--out", type=Path, help="folder to write to")

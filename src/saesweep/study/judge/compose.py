@@ -9,9 +9,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from saesweep.config.study_schema import EXPLAINERS
 from saesweep.errors import UsageError
 from saesweep.runtime import program
-from saesweep.study.judge.settings import EXPLAINERS, check_explainer
+from saesweep.study.judge.settings import check_explainer
 
 
 def explainer_settings(words: Sequence[str], default: str = "none") -> tuple[dict[str, Any], list[str]]:

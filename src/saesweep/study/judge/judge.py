@@ -28,7 +28,7 @@ from saesweep.study.judge.messages import Model
 from saesweep.study.judge.of_sae import OfSAE, Row, Session, of_sae
 from saesweep.study.judge.plan import plan, require_affordable
 from saesweep.study.judge.records import write_records
-from saesweep.study.judge.settings import has_model, require_sending_allowed
+from saesweep.study.judge.settings import api_key, has_model, require_sending_allowed
 from saesweep.study.judge.windows import LatentExamples
 
 KEY = ["path", "control", "latent"]
@@ -116,6 +116,14 @@ def model_of(settings: Mapping[str, Any], name: str, seed: int) -> Model:
     from saesweep.study.judge.openai_client import OpenAIModel
 
     return OpenAIModel(settings, name, seed)
+
+
+def require_model(settings: Mapping[str, Any]) -> None:
+    """Raise UsageError where `model_of` would; nothing is loaded and nobody is asked."""
+    if settings["name"] == "local":
+        conf_model(settings["model"])
+    if settings["name"] == "openai":
+        api_key(settings)
 
 
 def _write(job: Path, found: Sequence[OfSAE]) -> None:

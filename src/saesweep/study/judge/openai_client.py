@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from saesweep.errors import UsageError
 from saesweep.study.judge.messages import Answer, Failure, Request
 from saesweep.study.judge.openai_answer import answer_of
 from saesweep.study.judge.rate import RateLimit
-from saesweep.study.judge.settings import require_sending_allowed, sends_text_to
+from saesweep.study.judge.settings import api_key, require_sending_allowed, sends_text_to
 
 log = logging.getLogger(__name__)
 QUIET = ("httpx", "httpx2")  # a line per request at INFO, whichever of them the client uses
@@ -112,9 +111,6 @@ def _kind(error: Exception) -> str:
 def _client(openai: Any, settings: Mapping[str, Any]) -> Any:
     """Text for this machine takes no proxy, and no server can pass it on to another."""
     away = sends_text_to(settings)
-    key = os.environ.get(variable := settings["key_variable"])
-    if away and not key:
-        raise UsageError(f"explainer.key_variable={variable}: set this environment variable to your key for {away}")
     http = openai.DefaultHttpxClient(trust_env=away is not None, follow_redirects=False)
-    return openai.OpenAI(api_key=key or "none", base_url=settings["base_url"], max_retries=settings["retries"],
+    return openai.OpenAI(api_key=api_key(settings) or "none", base_url=settings["base_url"], max_retries=settings["retries"],
                          timeout=settings["timeout"], http_client=http)

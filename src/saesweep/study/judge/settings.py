@@ -1,77 +1,20 @@
-"""The keys of conf/explainer, with their types and ranges, and what they require of each other."""
+"""What the keys of conf/explainer require of each other; their types and ranges are in config/study_schema.py."""
 from __future__ import annotations
 
 import importlib.util
 import ipaddress
-import re
+import os
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from saesweep.config.logger_keys import refuse_secrets
-from saesweep.config.ranges import Count, Index, NotNegative, OneOf, Positive, Share, SomeOf, Text
-from saesweep.config.walk import typed
+from saesweep.config.study_schema import check_types
 from saesweep.errors import UsageError, as_typed
-from saesweep.study.judge.all_tasks import TASKS
-
-VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # the name of an environment variable, which a key is not
-
-
-@dataclass
-class WithoutModel:
-    name: str
-
-
-@dataclass
-class Price:
-    input: NotNegative | None  # of a million tokens
-    output: NotNegative | None
-
-
-@dataclass
-class Judge:
-    name: str
-    model: Text | None
-    explain: Annotated[str, OneOf("model", "rules")]
-    tasks: Annotated[list, SomeOf(*TASKS)]
-    latents: Count
-    windows: Count
-    controls: Share
-    max_requests: Count
-    give_up_after: Count
-
-
-@dataclass
-class Endpoint(Judge):
-    judge: Text | None
-    base_url: Text
-    key_variable: str
-    send_text: bool
-    body: Mapping
-    concurrency: Count
-    requests_per_minute: Positive | None
-    retries: Index
-    timeout: Positive
-    price: Price
-
-
-@dataclass
-class Local(Judge):
-    device: Annotated[str, OneOf("cpu", "cuda")]
-    batch: Count
-    template: Text
-
-
-EXPLAINERS = {"none": WithoutModel, "rules": WithoutModel, "openai": Endpoint, "local": Local}
 
 
 def check_explainer(node: MutableMapping[str, Any]) -> None:
     """Raise UsageError for the first setting that cannot work; whole numbers such as 1e4 become ints in place."""
-    typed("explainer.name", node.get("name"), Annotated[str, OneOf(*EXPLAINERS)])
-    _key_variable(node.get("key_variable"))
-    refuse_secrets("explainer", {key: value for key, value in node.items() if key != "key_variable"})
-    typed("explainer", node, EXPLAINERS[node["name"]])
+    check_types(node)
     if not has_model(node):
         return
     if node["model"] is None:
@@ -82,13 +25,6 @@ def check_explainer(node: MutableMapping[str, Any]) -> None:
     if node["name"] == "openai":
         host(node["base_url"])
         _package()
-
-
-def _key_variable(value: Any) -> None:
-    """Its value is never shown, because it may be the key itself."""
-    if value is not None and not (isinstance(value, str) and VARIABLE.fullmatch(value)):
-        raise UsageError("explainer.key_variable: must be the name of an environment variable, such as OPENAI_API_KEY, that "
-                         "holds the key; the key itself stands in no setting")
 
 
 def _package() -> None:
@@ -128,3 +64,11 @@ def require_sending_allowed(node: Mapping[str, Any]) -> None:
     if (name := sends_text_to(node)) and not node["send_text"]:
         raise UsageError(f"explainer.send_text={as_typed(node['send_text'])}: held-out text would be sent to {name}; write "
                          "explainer.send_text=true if it may be")
+
+
+def api_key(node: Mapping[str, Any]) -> str | None:
+    """The key for the server. Raises UsageError where another machine needs one and it is not set."""
+    key = os.environ.get(variable := node["key_variable"])
+    if not key and (away := sends_text_to(node)):
+        raise UsageError(f"explainer.key_variable={variable}: set this environment variable to your key for {away}")
+    return key

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UsageError
-from saesweep.runtime import atomic
+from saesweep.runtime import atomic, program
 from saesweep.study.people.draw import Item, Source, blind, study_id
 from saesweep.study.people.settings import PER_SESSION, RateSettings
 
@@ -79,7 +79,7 @@ def read_session(study: Path) -> Session:
     """Raises UsageError where there is none."""
     folder = study / "rate"
     if not (folder / "session.json").is_file():
-        raise UsageError(f"{folder}: nobody has been asked to rate; begin with python -m saesweep.study.rate {study.parent} "
+        raise UsageError(f"{folder}: nobody has been asked to rate; begin with {program.called('rate')} {study.parent} "
                          "--raters NAME,NAME")
     return Session(folder, _secret(folder), tuple(_session(folder)["raters"]))
 
