@@ -63,11 +63,17 @@ def of_sweep(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
         below = sorted(sweep.glob(f"**/{files.NUMBERS}"))
         hint = f"; there are {len(below)} below it, in sweeps such as {below[0].parents[4]}" if below else ""
         raise UsageError(f"{sweep} holds no finished SAE: give the folder of a sweep, such as outputs/default{hint}")
-    saes = [_sae(sweep, job) for job in jobs]
+    saes = [of_job(sweep, job) for job in jobs]
     return [*saes, *_controls(saes, controls, seed)]
 
 
-def _sae(sweep: Path, job: Path) -> Subject:
+def sweep_of(job: Path) -> Path:
+    """The folder of the sweep that an SAE's folder is in: <sweep>/<model>/<hook point>/<architecture>/<target L0>."""
+    return job.parents[min(3, len(job.parents) - 1)]
+
+
+def of_job(sweep: Path, job: Path) -> Subject:
+    """A finished SAE. Raises UsageError where its files cannot be read."""
     config, metrics = files.settings(job), dict[str, Any](files.numbers(job))
     try:
         saved, weights = checkpoints.read(job / files.STATISTICS), sha256(job / files.WEIGHTS)
