@@ -101,7 +101,7 @@ def test_study_is_a_package_too():
 
 def test_a_sweep_without_a_study_says_how_to_make_one(tmp_path):
     sweep_of(tmp_path / "bare", SAES[0])
-    with pytest.raises(UsageError, match=r"bare has no study/summary.csv: run python -m saesweep.study .*bare"):
+    with pytest.raises(UsageError, match=r"bare: no SAE was studied; run saesweep study .*bare$"):
         saesweep.study(tmp_path / "bare")
     with pytest.raises(UsageError, match="is not a folder"):
         saesweep.study(tmp_path / "none")

@@ -11,6 +11,7 @@ import pandas as pd
 from saesweep.config.settings import has_lm
 from saesweep.errors import UsageError, as_typed
 from saesweep.study.examples import ASKED, PARTS, Group, choose, common_tokens
+from saesweep.study.hits import SAMPLE, TOP
 from saesweep.study.notebook import html, plain
 from saesweep.study.notebook.studied import Studied
 from saesweep.study.pieces import around
@@ -84,17 +85,22 @@ def examples(of: Studied, latent: SupportsIndex, group: str, n: int) -> Examples
 def _example(of: Studied, latent: int, position: int, part: int, pointed: np.ndarray) -> Example:
     half, text = of.sae.test, of.sae.test.text
     ids, values, at = around(half, latent, position)
-    numbers, units = ids.tolist(), [float(f"{of.scale * value:.5g}") for value in values.tolist()]
+    numbers, units = ids.tolist(), (of.scale * values.astype(np.float64)).tolist()
     return Example(position, int(text.document[position]), int(text.index[position]), part,
                    [of.pieces.verbatim(one) for one in numbers], [of.pieces[one] for one in numbers], units, at,
                    np.isin(ids, pointed).tolist())
 
 
 def _notes(of: Studied, latent: int, group: str, chosen: Group) -> list[str]:
-    found = [text] if (text := of.silence(latent)) else []
-    if latent not in of.sae.test.hits.latents:
-        found.append("The study keeps all activations of other latents only; of this one the 20 strongest and a sample of 100"
-                     + (", so that it does not know where it is silent." if group in NEEDS_ALL else "."))
-    if len(chosen.positions) < chosen.asked:
-        found.append(f"{len(chosen.positions)} of {chosen.asked} asked for: there are no more in windows of their own.")
-    return found
+    half, count = of.sae.test, len(chosen.positions)
+    if not half.fires[latent] and not count:
+        return [of.activity(latent)]
+    known, needs_all = latent in half.hits.latents, group in NEEDS_ALL
+    if needs_all and not known:
+        return [f"Of this latent the study does not know where it is silent: it keeps the {TOP} strongest activations and a "
+                f"sample of {SAMPLE}."]
+    found = [] if known or needs_all else [
+        f"Of this latent the study keeps the {TOP} strongest activations, a sample of {SAMPLE}, and those on the first "
+        f"{half.dense_tokens:,} tokens: it may be active on further tokens of what is shown."]
+    few = f"{count} of {chosen.asked} asked for: there are no more in windows of their own."
+    return [*found, few] if count < chosen.asked else found

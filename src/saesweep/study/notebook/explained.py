@@ -38,9 +38,10 @@ class Explained:
 def explained(of: Studied, latent: SupportsIndex) -> Explained:
     """Raises UsageError where nothing of the SAE was scored."""
     number, table = of.latent(latent), of.scores()
-    title, notes = f"Latent {number} of {of.title}", [of.silence(number) or _frequency(of, number)]
+    title, notes = f"Latent {number} of {of.title}", [of.activity(number)]
     if number not in table.index:
-        return Explained(title, None, [], [*notes, of.why_not_scored(number)], None, [], pd.Series(dtype=float))
+        notes += [] if of.dead(number) else [of.why_not_scored(number)]
+        return Explained(title, None, [], notes, None, [], pd.Series(dtype=float))
     row = table.loc[number]
     scores = row[study_tables.score_names(table)].astype(float)
     words = row.get("rule_words")
@@ -48,12 +49,6 @@ def explained(of: Studied, latent: SupportsIndex) -> Explained:
     text = dict(explanations(of.sae.folder)).get(number)
     by = [] if text is None else [_judgement(text.model, row, scores)]
     return Explained(title, rule, [_fit(scores) if rule else NO_RULE], notes, text and text.text, by, scores)
-
-
-def _frequency(of: Studied, latent: int) -> str:
-    test = of.sae.test
-    return (f"Active on {percent(float(test.frequency[latent]))} of the tokens of the test half: {test.fires[latent]:,} tokens "
-            f"in {test.documents[latent]:,} of {len(test.text.documents):,} documents.")
 
 
 def _fit(scores: pd.Series) -> str:

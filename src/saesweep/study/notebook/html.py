@@ -28,7 +28,7 @@ def examples(of: Examples) -> str:
     legend = f"<p>{escape(LEGEND[of.group].html)}</p>" if of.found else ""
     parts = dict.fromkeys(one.part for one in of.found)
     lists = (f"{_heading(of.group, part)}{_list(of, [one for one in of.found if one.part == part])}" for part in parts)
-    return f"{OUTER}<p><b>{escape(of.title)}</b></p>{paragraphs(of.notes)}{legend}{''.join(lists)}</div>"
+    return f"{OUTER}<p><b>{escape(of.title)}: {of.group}</b></p>{paragraphs(of.notes)}{legend}{''.join(lists)}</div>"
 
 
 def paragraphs(lines: Iterable[str]) -> str:

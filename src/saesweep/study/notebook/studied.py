@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex
 
+import numpy as np
 import pandas as pd
 
 from saesweep.errors import UsageError
@@ -18,6 +19,7 @@ from saesweep.study import written
 from saesweep.study.collect import collected_sae
 from saesweep.study.examples import Places
 from saesweep.study.hits import Collected
+from saesweep.study.pages.groups import percent
 from saesweep.study.pieces import Pieces
 from saesweep.study.sampling import eligible
 from saesweep.study.subjects import sweep_of
@@ -66,18 +68,23 @@ class Studied:
                     return mine.set_index("latent")
         raise UsageError(f"{self.sae.folder}: its latents are not scored yet; run {written.command(self.sweep)}")
 
-    def silence(self, latent: int) -> str | None:
-        """What is to be said of a latent that is active nowhere on the test half."""
+    def dead(self, latent: int) -> bool:
+        return not (self.sae.fit.fires[latent] or self.sae.test.fires[latent])
+
+    def activity(self, latent: int) -> str:
+        """How often it is active."""
         fit, test = self.sae.fit, self.sae.test
-        if test.fires[latent]:
-            return None
-        if not fit.fires[latent]:
+        if self.dead(latent):
             tokens = int(fit.measured.sum()) + int(test.measured.sum())
             return f"Dead on the text of the study: silent on all {tokens:,} tokens of both halves."
-        return f"Silent on the test half, which examples are of; active on {_count(fit.fires[latent], 'token')} of the fit half."
+        if not test.fires[latent]:
+            return f"Silent on the test half, of which examples are; active on {_count(fit.fires[latent], 'token')} of fit."
+        tokens, documents = _count(test.fires[latent], "token"), f"{test.documents[latent]:,} of {len(test.text.documents):,}"
+        return (f"Active on {percent(float(test.frequency[latent]))} of the tokens of the test half: {tokens} in {documents} "
+                "documents.")
 
     def why_not_scored(self, latent: int) -> str:
-        """Of a latent without a row of scores.csv."""
+        """Of a latent without a row of scores.csv that is not dead."""
         fires, documents = self.settings["min_fires"], self.settings["min_documents"]
         allowed = eligible(self.sae, fires, documents)
         if allowed[latent]:
@@ -89,7 +96,8 @@ class Studied:
                 f"min_documents={documents} are needed in each.")
 
 
-def _count(number: int, word: str) -> str:
+def _count(count: np.integer, word: str) -> str:
+    number = int(count)
     return f"{number:,} {word}{'s' * (number != 1)}"
 
 

@@ -18,7 +18,8 @@ def study(*sweeps: str | Path) -> pd.DataFrame:
     if not sweeps:
         raise UsageError("saesweep.study() needs the folder of a sweep, such as outputs/default")
     there = list(dict.fromkeys(one for folder in map(Path, sweeps) for one in _sweeps_of(folder)))
-    table, base = sweep_table.table(*there, base=Path("."))[sweep_table.COLUMNS], Path(".").resolve()
+    base = Path(".").resolve()
+    table = sweep_table.table(*there, base=base).reindex(columns=sweep_table.COLUMNS)
     folders = dict.fromkeys(folder for sweep in there for folder in written.folders_of_tables(sweep))
     df = sweep_table.with_scores(table, folders, base)
     found = [key for key in df.columns if key not in sweep_table.COLUMNS]
