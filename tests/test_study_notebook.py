@@ -29,8 +29,8 @@ from saesweep.study.pieces import Pieces
 
 pytestmark = pytest.mark.slow
 DOCUMENTATION = (ROOT / "docs/notebook.md").read_text().partition("## What the latents mean")[2]
-FEW = ("tokens=3000", "features=10", "dense_tokens=300", "device=cpu", "forward_tokens=128", "min_fires=10", "min_documents=3",
-       "label_tokens=20", "label_documents=3", "controls=[]", "draws=20", "dense_probes=false", "logits=false")
+FEW = ("tokens=4000", "features=10", "dense_tokens=1000", "device=cpu", "forward_tokens=128", "min_fires=10", "min_documents=3",
+       "label_tokens=50", "label_documents=5", "controls=[]", "draws=20", "dense_probes=false", "logits=false")
 PATH = "tiny/resid.1/topk/4"
 
 
@@ -125,10 +125,14 @@ def test_a_study_of_several_sweeps_is_found_from_the_folder_of_each_sae(document
 # Views
 
 
+@pytest.fixture(scope="module")
+def study():
+    return made_pages.made(made_pages.PLACES[:1])
+
+
 @pytest.fixture
-def made(tmp_path):
+def made(study, tmp_path):
     """A study made by hand (made_pages.py), below its folder. Latent 0 fires on `self`, 3 on EVIL, the last one never."""
-    study = made_pages.made(made_pages.PLACES[:1])
     made_pages.tables(tmp_path / "study", study)
     one = study.saes[0].collected
     config = one.config | {"model": {"name": "tiny", "source": {}}}
@@ -138,11 +142,10 @@ def made(tmp_path):
     return found
 
 
-def without_hits(made, latent, **more):
-    """The same, as if the study had not kept all activations of a latent."""
-    half = made.sae.test
-    kept = Hits(*(x[:0] for x in (half.hits.latents, half.hits.starts, half.hits.positions, half.hits.values)))
-    sae = dataclasses.replace(made.sae, test=dataclasses.replace(half, hits=kept, **more))
+def without_hits(made):
+    """The same, as if the study had kept all activations of no latent."""
+    none = Hits(np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    sae = dataclasses.replace(made.sae, test=dataclasses.replace(made.sae.test, hits=none))
     found = dataclasses.replace(made, sae=sae)
     vars(found)["pieces"] = made.pieces
     return found
@@ -235,7 +238,7 @@ def test_a_latent_without_a_score_says_why(made):
 
 
 def test_without_all_activations_there_are_examples_and_it_is_said(made):
-    found = without_hits(made, 5)
+    found = without_hits(made)
     top, random = examples(found, 5, "top", 3), examples(found, 5, "random", 3)
     assert len(top) == 3 and "the study keeps the 20 strongest activations, a sample of 100" in repr(top)
     assert len(random) == 0 and "does not know where it is silent" in repr(random)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from saesweep.errors import UsageError, as_typed
 from saesweep.study.examples import ASKED, PARTS, Group, choose, common_tokens
 from saesweep.study.hits import SAMPLE, TOP
 from saesweep.study.notebook import html, plain
+from saesweep.study.notebook.data import Example, ExamplesData
 from saesweep.study.notebook.studied import Studied
 from saesweep.study.pieces import around
 
@@ -20,27 +21,9 @@ COLUMNS = ["value", "share", "token", "document", "index", "position", "part", "
 NEEDS_ALL = ("random", "same_token")  # groups of windows in which the latent is silent
 
 
-class Example(NamedTuple):
-    position: int  # in the test half
-    document: int
-    index: int  # of the token in its document
-    part: int  # of PARTS, from 0, the weakest; 0 in other groups
-    tokens: list[str]  # of the window, as they stand in the text
-    shown: list[str]  # the same, with visible whitespace
-    values: list[float]  # in the units of `encode`
-    at: int  # the token in `tokens` for which the window was chosen
-    pointed: list[bool]  # tokens that are pointed out though the latent is silent
-
-
 @dataclass(frozen=True, repr=False)
-class Examples:
+class Examples(ExamplesData):
     """Some examples of a latent. `_repr_html_` is what a notebook shows, `repr` what a terminal shows."""
-
-    title: str
-    group: str
-    notes: list[str]  # what is to be known beside them
-    largest: float  # activation of the latent on the half, in the units of `encode`
-    found: list[Example]  # strongest part first
 
     def __len__(self) -> int:
         return len(self.found)

@@ -10,6 +10,7 @@ from saesweep.storage import study_tables
 from saesweep.study.comparison import catalogue
 from saesweep.study.judge.all_tasks import TASKS
 from saesweep.study.notebook import html, plain
+from saesweep.study.notebook.data import ExplainedData
 from saesweep.study.notebook.studied import Studied
 from saesweep.study.pages.facts import NO_RULE, number
 from saesweep.study.pages.gather import explanations
@@ -17,16 +18,8 @@ from saesweep.study.pages.groups import percent
 
 
 @dataclass(frozen=True, repr=False)
-class Explained:
-    """`_repr_html_` is what a notebook shows, `repr` what a terminal shows."""
-
-    title: str
-    rule: str | None  # in words; None where there is none
-    about_rule: list[str]
-    notes: list[str]  # how often the latent is active, and why it was not scored
-    explanation: str | None  # of a model
-    about_explanation: list[str]
-    scores: pd.Series  # by name; empty where it was not scored
+class Explained(ExplainedData):
+    """What is said of a latent. `_repr_html_` is what a notebook shows, `repr` what a terminal shows."""
 
     def __repr__(self) -> str:
         return plain.explained(self)

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
+from saesweep.study.notebook.data import Example, ExamplesData, ExplainedData
 from saesweep.study.notebook.plain import LEGEND, activation, heading
-
-if TYPE_CHECKING:
-    from saesweep.study.notebook.examples import Example, Examples
-    from saesweep.study.notebook.explained import Explained
 
 OUTER = '<div class="tex2jax_ignore mathjax_ignore">'
 ROW = ("white-space: break-spaces; overflow-wrap: anywhere; unicode-bidi: isolate; text-align: left; text-indent: -5em; "
@@ -24,7 +20,7 @@ ACTIVE = "color: inherit; background: rgba(255, 150, 0, {:.2f}); border-bottom: 
 CHOSEN, POINTED = "outline: 1px solid", "text-decoration: underline dotted 2px"
 
 
-def examples(of: Examples) -> str:
+def examples(of: ExamplesData) -> str:
     legend = f"<p>{escape(LEGEND[of.group].html)}</p>" if of.found else ""
     parts = dict.fromkeys(one.part for one in of.found)
     lists = (f"{_heading(of.group, part)}{_list(of, [one for one in of.found if one.part == part])}" for part in parts)
@@ -40,17 +36,17 @@ def _heading(group: str, part: int) -> str:
     return f"<p><b>{escape(found)}</b></p>" if found else ""
 
 
-def _list(of: Examples, found: Sequence[Example]) -> str:
+def _list(of: ExamplesData, found: Sequence[Example]) -> str:
     rows = "".join(f'<li style="{ROW}">{_row(of, one)}</li>' for one in found)
     return f'<ol style="margin: 0; padding: 0">{rows}</ol>'
 
 
-def _row(of: Examples, one: Example) -> str:
+def _row(of: ExamplesData, one: Example) -> str:
     value = f'<span style="{VALUE}">{activation(one.values[one.at])}</span>' if one.values[one.at] else ""
     return value + "".join(_token(of, one, n) for n in range(len(one.shown)))
 
 
-def _token(of: Examples, one: Example, n: int) -> str:
+def _token(of: ExamplesData, one: Example, n: int) -> str:
     text, value, share = escape(one.shown[n]), one.values[n], min(one.values[n] / of.largest, 1.0)
     if value:
         style = ACTIVE.format(0.1 + 0.5 * share, 0.5 + 2.5 * share) + (f"; {CHOSEN}" if n == one.at else "")
@@ -58,7 +54,7 @@ def _token(of: Examples, one: Example, n: int) -> str:
     return f'<u style="{POINTED}">{text}</u>' if one.pointed[n] else text
 
 
-def explained(of: Explained) -> str:
+def explained(of: ExplainedData) -> str:
     rule = f'<p style="font-size: 1.1em">{escape(of.rule)}</p>' if of.rule else ""
     quoted = f"<blockquote>{escape(of.explanation)}</blockquote>" if of.explanation else ""
     return (f"{OUTER}<p><b>{escape(of.title)}</b></p>{rule}{paragraphs(of.about_rule)}{paragraphs(of.notes)}{quoted}"

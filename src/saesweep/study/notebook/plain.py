@@ -1,13 +1,10 @@
 """What a terminal shows."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from saesweep.study.examples import PARTS
-
-if TYPE_CHECKING:
-    from saesweep.study.notebook.examples import Example, Examples
-    from saesweep.study.notebook.explained import Explained
+from saesweep.study.notebook.data import Example, ExamplesData, ExplainedData
 
 CHOSEN, ACTIVE = "⟦{}⟧", "⟨{}⟩"
 
@@ -29,7 +26,7 @@ LEGEND = {
 }
 
 
-def examples(of: Examples) -> str:
+def examples(of: ExamplesData) -> str:
     lines, part = [f"{of.title}: {of.group}", *of.notes], -1
     lines += [LEGEND[of.group].plain] if of.found else []
     for one in of.found:
@@ -63,6 +60,6 @@ def heading(group: str, part: int) -> str:
     return f"{group.capitalize()} {part + 1} of {PARTS[group]}{end}"
 
 
-def explained(of: Explained) -> str:
+def explained(of: ExplainedData) -> str:
     lines = [of.title, of.rule, *of.about_rule, *of.notes, of.explanation and f"\"{of.explanation}\"", *of.about_explanation]
     return "\n".join(line for line in lines if line)
