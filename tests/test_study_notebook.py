@@ -14,13 +14,14 @@ import pytest
 import torch
 from made_pages import EVIL, TOKENIZER
 from standin.cli import ROOT
-from studied import trained  # noqa: F401 fixture
+from studied import asked, trained  # noqa: F401 fixture
 
 import saesweep
 from saesweep.errors import UsageError
 from saesweep.lm import models
 from saesweep.lm.hooks import read
 from saesweep.study import __main__ as command
+from saesweep.study import written
 from saesweep.study.hits import Hits
 from saesweep.study.notebook.examples import COLUMNS, examples
 from saesweep.study.notebook.explained import explained
@@ -105,21 +106,20 @@ def test_an_sae_that_was_trained_again_or_is_not_scored_is_refused(documented, m
         sae.examples(0)
 
 
-def test_a_study_of_several_sweeps_is_found_from_the_folder_of_each_sae(documented, monkeypatch, tmp_path):
-    for name in ("a", "b"):
-        shutil.copytree(documented[0] / "outputs/default", tmp_path / name)
-        shutil.rmtree(tmp_path / name / "study/features")
+def test_the_study_of_several_sweeps_is_found_from_the_folder_of_an_sae(documented, monkeypatch, tmp_path):
+    sweep, both = shutil.copytree(documented[0] / "outputs/default", tmp_path / "sweep"), tmp_path / "both/study"
+    both.mkdir(parents=True)
+    for name in ("scores.csv", "summary.csv"):
+        (both / name).write_text((sweep / "study" / name).read_text().replace("\ntiny/", "\n../sweep/tiny/"))
+        (sweep / "study" / name).unlink()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["saesweep study", "a", "b", "--out", "both", *FEW])
-    command.main()
-    for name in ("a", "b"):
-        (tmp_path / name / "study/scores.csv").unlink()
-        (tmp_path / name / "study/summary.csv").unlink()
+    with pytest.raises(UsageError, match="not scored yet"):
+        saesweep.load(sweep / PATH).explain(0)
+    written.write_settings(sweep, asked(*FEW, "out=both"))
     monkeypatch.chdir("/")
-    assert len(saesweep.load(tmp_path / "b" / PATH).explain(0).title) > 0
-    found = saesweep.study(tmp_path / "a", tmp_path / "b")
-    assert len(found) == 8 and found["rule"].notna().all() and len(saesweep.study(tmp_path / "a")) == 4
-    assert saesweep.study(tmp_path / "both").equals(found)
+    assert saesweep.load(sweep / PATH).explain(0).title == "Latent 0 of topk 4 (tiny, resid, layer 1)"
+    found = saesweep.study(sweep)
+    assert len(found) == 4 and found["rule"].notna().all() and saesweep.study(tmp_path / "both").equals(found)
 
 
 # Views
