@@ -227,7 +227,7 @@ def test_ctrl_c_saves_what_was_read(whole, sweep, monkeypatch):  # noqa: F811
 
 def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_it(whole, sweep, monkeypatch):  # noqa: F811
     with monkeypatch.context() as patch:
-        patch.setattr("saesweep.arch.topk.TopK.encode", lambda self, x: 1 / 0)
+        patch.setattr("saesweep.arch.topk.TopK.list_active", lambda self, x: 1 / 0)
         failed = stage.collect([sweep], asked("controls=[]"), RESOURCES)
     assert {label: type(error) for label, error in failed.items()} == {
         "tiny/mlp.1/topk/4": ZeroDivisionError, "tiny/resid.1/topk/4": ZeroDivisionError}

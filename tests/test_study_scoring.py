@@ -1,15 +1,24 @@
 """From a trained sweep to the tables of its study and the columns of its results."""
+import json
 import shutil
+import sys
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+import warm
 from small import RESOURCES
+from standin.cli import ENV
 from studied import asked, swept, trained  # noqa: F401 fixtures
+from torch import distributed as dist
 
 import saesweep
 from saesweep.errors import UsageError
 from saesweep.storage import study_tables
-from saesweep.study import run
+from saesweep.study import run, scoring
+from saesweep.study.score_group import Group
 
 pytestmark = pytest.mark.slow
 FEW = ("tokens=4000", "dense_tokens=1000", "min_fires=10", "min_documents=3", "draws=20", "label_tokens=50",
@@ -39,6 +48,101 @@ def test_scoring_again_writes_the_same_bytes(studied):
     assert {name: (folder / "study" / name).read_bytes() for name in TABLES} == before
 
 
+def tables(folder):
+    return {name: (folder / "study" / name).read_bytes() for name in TABLES}
+
+
+def kept(folder):
+    """By path the files of the scores of each SAE and control."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("scores.json"))}
+
+
+@pytest.fixture
+def unscored(studied, tmp_path):
+    """A copy of the sweep whose activations are collected."""
+    folder = shutil.copytree(studied[0], tmp_path / "sweep")
+    for file in folder.rglob("scores.json"):
+        file.unlink()
+    return folder
+
+
+@pytest.fixture
+def scored_anew(monkeypatch):
+    """The names of what is scored from now on; the text is not to be read."""
+    found, score = [], Group.score
+    monkeypatch.setattr(Group, "score", lambda self, one: found.append(one.label) or score(self, one))
+    monkeypatch.setattr("saesweep.study.activations.FromText.rows", lambda *_: pytest.fail("the text was read"))
+    return found
+
+
+@pytest.mark.parametrize("word, count", [("delta=0.2", 0), ("draws=30", 10), ("features=9", 10)])
+def test_other_settings_of_scores_redo_what_depends_on_them_and_read_no_text(studied, tmp_path, scored_anew, word, count):
+    folder = shutil.copytree(studied[0], tmp_path / "sweep")
+    few = [one for one in FEW if one.split("=")[0] != word.split("=")[0]]
+    assert run.run([folder], asked(*few, word), RESOURCES).failed == {}
+    assert len(scored_anew) == count and tables(folder) != tables(studied[0])
+    assert run.run([folder], asked(*FEW), RESOURCES).failed == {}
+    assert tables(folder) == tables(studied[0]) and kept(folder) == kept(studied[0])
+
+
+def test_an_sae_that_is_collected_anew_is_scored_anew_alone(studied, tmp_path, monkeypatch):
+    folder, found, score = shutil.copytree(studied[0], tmp_path / "sweep"), [], Group.score
+    monkeypatch.setattr(Group, "score", lambda self, one: found.append(one.label) or score(self, one))
+    hits = folder / "tiny/resid.1/topk/4/study/hits.safetensors"
+    hits.write_bytes(hits.read_bytes()[:-4] + b"\0\0\0\0")
+    (folder / "tiny/mlp.1/topk/4/study/scores.json").write_text('{"identity": ')  # damaged
+    scoring.run_scores([folder], asked(*FEW), RESOURCES)
+    assert sorted(found) == ["tiny/mlp.1/topk/4", "tiny/resid.1/topk/4"]
+
+
+def test_controls_that_were_measured_otherwise_are_collected_anew_unasked(studied, tmp_path, monkeypatch):
+    folder = shutil.copytree(studied[0], tmp_path / "sweep")
+    monkeypatch.setattr("saesweep.study.record.MEASURED", "3")
+    saes = {file: file.stat().st_ino for file in folder.rglob("hits.safetensors")}
+    assert run.run([folder], asked(*FEW), RESOURCES).failed == {}
+    anew = {file for file, inode in saes.items() if file.stat().st_ino != inode}
+    assert anew == {file for file in saes if "control" in file.parts} and len(anew) == 6
+    assert tables(folder) == tables(studied[0])
+
+
+@pytest.mark.process
+def test_a_study_that_is_killed_while_it_scores_loses_one_sae_and_ends_the_same(studied, unscored, tmp_path):
+    script = [sys.executable, __file__, "1", "0", str(unscored), str(tmp_path / "meet")]
+    process = warm.popen(script, tmp_path, ENV)
+    while len(kept(unscored)) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    there = kept(unscored)
+    assert 3 <= len(there) < 10 and all(json.loads(content) for content in there.values())
+    assert warm.run(script, tmp_path, ENV).returncode == 0
+    assert tables(unscored) == tables(studied[0]) and kept(unscored) == kept(studied[0])
+
+
+@pytest.mark.process
+def test_two_ranks_score_what_one_scores(studied, unscored, tmp_path):
+    words = [sys.executable, __file__, "2"]
+    ranks = [warm.popen([*words, str(rank), str(unscored), str(tmp_path / "meet")], tmp_path, ENV) for rank in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    shares = [set((unscored / f"scored-{rank}").read_text().split("\n")) for rank in range(2)]
+    assert [len(share) for share in shares] == [5, 5] and not shares[0] & shares[1]
+    assert kept(unscored) == kept(studied[0]) and tables(unscored) == tables(studied[0])
+
+
+def on_a_rank(world, rank, folder, meet):
+    """Score a sweep that is collected, as `rank` of `world`."""
+    found, score = [], Group.score
+    Group.score = lambda self, one: found.append(one.label) or score(self, one)
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=world)
+    scoring.run_scores([folder], asked(*FEW), RESOURCES)
+    (folder / f"scored-{rank}").write_text("\n".join(found))
+    if world > 1:
+        dist.destroy_process_group()
+
+
 def test_probes_on_the_activations_are_at_least_as_good_as_one_latent(studied):
     summary = study_tables.read(studied[0] / "study/summary.csv")
     means = summary[summary["control"].isna()].pivot_table("uniform", "path", "score")
@@ -65,3 +169,7 @@ def test_a_known_dictionary_is_studied_without_text(tmp_path):
     folder = swept(tmp_path / "sweep", None, "tokens=6400", "model.source.synthetic={features: 32}")
     assert run.run([folder], asked(*FEW, "controls=[random]"), RESOURCES).failed == {}
     assert "known_f1" in set(study_tables.read(folder / "study/summary.csv")["score"])
+
+
+if __name__ == "__main__":
+    on_a_rank(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saesweep.arch.auxk import auxk
 from saesweep.arch.base import SparseAutoencoder, Step
+from saesweep.arch.latents import Latents
 from saesweep.arch.running_threshold import RunningThreshold
 from saesweep.config.ranges import Count, Index, NotNegative
 
@@ -33,6 +34,10 @@ class BatchTopK(SparseAutoencoder):
 
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pi * (pi > self.batch_threshold.value.to(pi))
+
+    def list_active(self, x: Float[Tensor, "batch d_in"]) -> Latents:
+        pi = self.preactivations(x, above=self.batch_threshold.value, sure=True)
+        return pi.with_values(self.activate(pi.values))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         f = self.batch_threshold.largest(self, x)

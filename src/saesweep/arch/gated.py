@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saesweep.arch.base import SparseAutoencoder, Step
+from saesweep.arch.latents import Latents
 
 
 class Gated(SparseAutoencoder):
@@ -29,14 +30,20 @@ class Gated(SparseAutoencoder):
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return torch.relu(self._magnitude(pi)) * (pi > 0)
 
+    def list_active(self, x: Float[Tensor, "batch d_in"]) -> Latents:
+        pi = self.preactivations(x, above=0.0, sure=True)
+        return pi.with_values(torch.relu(self._magnitude_at(pi)) * (pi.values > 0))
+
+    def _magnitude_at(self, pi: Latents) -> Float[Tensor, "..."]:
+        return pi.at(self.r_mag).exp() * (pi.values - pi.at(self.b_enc)) + pi.at(self.b_mag)
+
     def _magnitude(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return self.r_mag.exp() * (pi - self.b_enc) + self.b_mag
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         pi = self.preactivations(x, above=0.0)
         gate = torch.relu(pi.values)
-        magnitude = pi.at(self.r_mag).exp() * (pi.values - pi.at(self.b_enc)) + pi.at(self.b_mag)
-        f = pi.with_values(torch.relu(magnitude) * (gate > 0))
+        f = pi.with_values(torch.relu(self._magnitude_at(pi)) * (gate > 0))
         x_hat, error = self.reconstruct(f, x)
         _, gate_error = self.reconstruct(pi.with_values(gate), x, frozen=True)
         return Step(f, x_hat, {

@@ -86,6 +86,10 @@ class JumpReLU(SparseAutoencoder):
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pi * (pi > self.threshold)
 
+    def list_active(self, x: Float[Tensor, "batch d_in"]) -> Latents:
+        pi = self.preactivations(x, above=self.threshold, sure=True)
+        return pi.with_values(pi.values * (pi.values > pi.at(self.threshold)))
+
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         if progress < self.warm_start:
             return self._batch_step(x)

@@ -146,16 +146,17 @@ def encode(
     above: Float[Tensor, " d_sae"] | None,
     k: int,
     execution: Execution,
+    sure: bool = False,
 ) -> Latents:
     """Pre-activations above their bound, or else the k largest of each token: as a list, or dense if `execution.dense` or if a
-    list would be slower.
+    list would be slower. sure: none is missing from the list.
 
     Dense values that are not kept are zero and have no gradient, so both layouts give the same numbers.
     """
     shape = (len(x), len(W_enc_T))
     ops = ops_for(x)
     u = x - b_dec
-    if not execution.dense and (chosen := ops.choose(u.detach(), W_enc_T, b_enc, above, k)) is not None:
+    if not execution.dense and (chosen := ops.choose(u.detach(), W_enc_T, b_enc, above, k, sure)) is not None:
         starts, rows, columns, values = chosen
         entries = Entries(starts, rows, columns, shape, ops)
         pi = _Encode.apply(u.detach(), W_enc_T, b_enc, b_dec, values, entries, execution.deferred_gradients)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder, Step
+from saesweep.arch.latents import Latents
 
 
 class ReLU(SparseAutoencoder):
@@ -15,6 +16,10 @@ class ReLU(SparseAutoencoder):
 
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return torch.relu(pi)
+
+    def list_active(self, x: Float[Tensor, "batch d_in"]) -> Latents:
+        pi = self.preactivations(x, above=0.0, sure=True)
+        return pi.with_values(torch.relu(pi.values))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         pi = self.preactivations(x, above=0.0)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from saesweep.arch.auxk import auxk
 from saesweep.arch.base import SparseAutoencoder, Step
+from saesweep.arch.latents import Latents
 from saesweep.config.ranges import Count, Index, NotNegative
 
 
@@ -26,6 +27,10 @@ class TopK(SparseAutoencoder):
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         values, columns = pi.topk(self.sparsity, sorted=False)
         return torch.zeros_like(pi).scatter(-1, columns, torch.relu(values))
+
+    def list_active(self, x: Float[Tensor, "batch d_in"]) -> Latents:
+        pi = self.preactivations(x, largest=self.sparsity, sure=True)
+        return pi.with_values(torch.relu(pi.values))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         pi = self.preactivations(x, largest=self.sparsity)

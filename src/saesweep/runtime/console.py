@@ -25,6 +25,20 @@ def is_live() -> bool:
     return _status is not None
 
 
+class TimeLeft:
+    """How long the rest of some work takes, by what it has taken so far."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+
+    def __call__(self, done: float, whole: float) -> str:
+        """Such as ", about 4 min left", to go at the end of a line; empty where nothing is done."""
+        if not done:
+            return ""
+        seconds = (time.monotonic() - self.began) * (whole - done) / done
+        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+
+
 class ProgressLine:
     """Prints on rank 0: at most one line every `every` seconds, or each one as the status line of a live table."""
 

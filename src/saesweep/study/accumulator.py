@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int32, Int64
 from torch import Tensor
 
+from saesweep.arch.latents import Latents
 from saesweep.arch.ops.entries import starts_of
 from saesweep.arch.ops.kernels import sort_by_column
 from saesweep.study import kernels
@@ -41,6 +42,18 @@ class Active(NamedTuple):
     rows: Int64[np.ndarray, " n"]
     columns: Int64[np.ndarray, " n"]
     values: Float32[np.ndarray, " n"]  # in training units
+
+
+def listed(f: Latents, scale: float) -> Active:
+    """The latents above 0, as `active` has them; within a token in any order."""
+    if f.entries is None:
+        return active(f.values, scale)
+    starts, rows, columns, values = (x.numpy() for x in (f.entries.row_starts, f.entries.rows, f.entries.columns, f.values))
+    kept = values > 0
+    if not kept.all():
+        starts = np.concatenate([[0], np.cumsum(kept)])[starts]
+        rows, columns, values = rows[kept], columns[kept], values[kept]
+    return Active(starts, rows, columns, np.maximum(values / np.float32(scale), SMALLEST))
 
 
 def active(f: Float[Tensor, "rows d_sae"], scale: float) -> Active:

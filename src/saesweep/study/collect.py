@@ -77,29 +77,30 @@ def collected(sweep: Path) -> list[Collected]:
     if not (settings := written.settings_of(sweep)):
         raise UsageError(f"{sweep}: its SAEs are not collected yet; run saesweep study {sweep}")
     found = subjects.of_sweep(sweep, settings.get("controls", CONTROLS), settings["seed"])
-    for one in (one for one in found if not one.file.is_file()):
+    heads = [(one, arrays.metadata(one.file) if one.file.is_file() else None) for one in found]
+    pairs = [(one, head) for one, head in heads if head is not None and not record.outdated(head, one)]
+    for one in (one for one in found if one.file not in {there.file for there, _ in pairs}):
         log.warning("%s is not collected: the same command does it", one.label)
-    return _read([one for one in found if one.file.is_file()], settings)
+    return _read(sweep, pairs, settings)
 
 
 def collected_sae(job: Path) -> Collected:
     """One SAE by its folder, as `collected` reads it back, without a look at the others."""
     job, sweep = job.resolve(), subjects.sweep_of(job.resolve())
-    settings = written.settings_of(sweep)
-    if not settings or not (job / FOLDER / HITS).is_file():
+    settings, file = written.settings_of(sweep), job / FOLDER / HITS
+    if not settings or not file.is_file():
         raise UsageError(f"{job}: this SAE was not studied; run {written.command(sweep)}")
-    return _read([subjects.of_job(sweep, job)], settings)[0]
+    return _read(sweep, [(subjects.of_job(sweep, job), arrays.metadata(file))], settings)[0]
 
 
-def _read(there: Sequence[Subject], settings: Mapping[str, Any]) -> list[Collected]:
-    """Those of one sweep that have a file."""
-    headers = [arrays.metadata(one.file) for one in there]
-    pairs = list(zip(there, headers, strict=True))
+def _read(sweep: Path, pairs: Sequence[tuple[Subject, dict[str, str]]], settings: Mapping[str, Any]) -> list[Collected]:
+    """pairs: with the metadata of their files."""
     record.refuse({one.label: lines for one, head in pairs if (lines := record.differences(head, one, settings, None))})
-    read = cache(lambda name: text.read(text.file_of(there[0].sweep, name)))
+    read = cache(lambda name: text.read(text.file_of(sweep, name)))
     return [_collected(one, read(head["text"]), json.loads(head["settings"])["seed"]) for one, head in pairs]
 
 
 def _collected(one: Subject, halves: text.Text, seed: int) -> Collected:
     found = hits_file.read(one.file, halves)
-    return Collected(one.path, one.job, one.config, one.metrics, one.control, found["fit"], found["test"], seed, one.number)
+    return Collected(one.path, one.job, one.config, one.metrics, one.control, found["fit"], found["test"], seed, one.number,
+                     one.file)

@@ -20,10 +20,10 @@ from saesweep.data.normalisation import require_finite
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint, Rows
 from saesweep.runtime import distributed, signals
-from saesweep.runtime.console import ProgressLine
+from saesweep.runtime.console import ProgressLine, TimeLeft
 from saesweep.runtime.isolate import isolate_failures
 from saesweep.study import controls, hits_file
-from saesweep.study.accumulator import active
+from saesweep.study.accumulator import listed
 from saesweep.study.activations import Activations
 from saesweep.study.hits import HalfName, TextHalf
 from saesweep.study.parts import Part, saved, state_folder
@@ -36,11 +36,36 @@ ELEMENTS = 1 << 26  # of the dense latents that are in memory at a time
 LISTED = 1 << 24  # entries of the lists of all SAEs in memory, about 16 bytes each, before they are saved
 
 
-class Collecting:
-    """A subject and its encoder."""
+class OrdinaryRows:
+    """A micro-batch without sinks: those of one hook point and normalisation are left out once for all its SAEs."""
 
-    def __init__(self, part: Part, encoder: controls.Encoder, scale: float, left: set[int]) -> None:
-        self.part, self.encoder, self.scale, self.left = part, encoder, scale, left  # left: portions that nobody has read
+    def __init__(self) -> None:
+        self._x: Tensor | None = None  # the micro-batch that was asked for last
+        self._found = dict[Any, tuple[Tensor, np.ndarray, np.ndarray]]()
+
+    def __call__(
+        self, x: Float[Tensor, "rows d_in"], positions: Int64[np.ndarray, " rows"], subject: Subject
+    ) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """Rows and positions of the others, and positions of the sinks. Raises UsageError where a row is not finite."""
+        if self._x is not x:
+            self._x, self._found = x, {}
+        key = subject.statistics.largest, subject.statistics.centre.numpy().tobytes()
+        if key not in self._found:
+            require_finite(x, subject.point)
+            ordinary = subject.statistics.ordinary(x)
+            counted = ordinary.cpu().numpy()
+            rows = x if counted.all() else x[ordinary]
+            self._found[key] = rows.float(), positions[counted], positions[~counted]
+        return self._found[key]
+
+
+class Collecting:
+    """A subject and its encoder. left: portions that nobody has read."""
+
+    def __init__(
+        self, part: Part, encoder: controls.Encoder, scale: float, left: set[int], ordinary: OrdinaryRows
+    ) -> None:
+        self.part, self.encoder, self.scale, self.left, self.ordinary = part, encoder, scale, left, ordinary
         self.rows = max(64, min(2048, ELEMENTS // part.subject.d_sae))
         self.failed: Exception | None = None
 
@@ -54,16 +79,14 @@ class Collecting:
         self, half: TextHalf, name: HalfName, x: Float[Tensor, "rows d_in"], positions: Int64[np.ndarray, " rows"]
     ) -> None:
         """Raw activations of a micro-batch, at these positions of a half. Raises UsageError where they are not finite."""
-        require_finite(x, self.part.subject.point)
-        state, documents = self.part.halves[name], half.document[positions]
-        ordinary = self.part.subject.statistics.ordinary(x)
-        counted = ordinary.cpu().numpy()
-        if not counted.all():
-            state.add_sinks(positions[~counted])
-            x, positions, documents = x[ordinary], positions[counted], documents[counted]
+        state = self.part.halves[name]
+        x, positions, sinks = self.ordinary(x, positions, self.part.subject)
+        if len(sinks):
+            state.add_sinks(sinks)
+        documents = half.document[positions]
         for first in range(0, len(x), self.rows):
             some = slice(first, first + self.rows)
-            state.add(active(self.encoder.encode(x[some].float()), self.scale), positions[some], documents[some])
+            state.add(listed(self.encoder.list_active(x[some]), self.scale), positions[some], documents[some])
 
 
 class Collector:
@@ -81,6 +104,7 @@ class Collector:
     def run(self, device: torch.device) -> dict[str, Exception]:
         """Read what is left to read, and write each subject's file. Returns what made a subject fail, by its label."""
         self.members = self._begin(device)
+        self.time_left = TimeLeft()
         wanted = sorted(set[int]().union(*(member.left for member in self.members)))
         mine = wanted[distributed.rank() :: distributed.world_size()]
         try:
@@ -104,18 +128,19 @@ class Collector:
         found = [saved(state_folder(subject)) for subject in self.subjects]
         distributed.all_gather(None)  # all have looked before one writes
         sample = self._sample() if any(subject.control for subject in self.subjects) else {}
-        members = []
+        members, rows = [], OrdinaryRows()
         for subject, parts in zip(self.subjects, found, strict=True):
             x = sample.get(subject.point)
             x = None if x is None else x[subject.statistics.ordinary(x)].float()
             left = set(range(len(self.portions))) - {number for part in parts for number in part.done}
             part = Part(subject, self.settings, parts[rank::world])
-            members.append(Collecting(part, *controls.encoder_of(subject, x, device), left))
+            members.append(Collecting(part, *controls.encoder_of(subject, x, device), left, rows))
         return members
 
     def _sample(self) -> Rows:
         """Activations of some blocks of the fit half, evenly spaced, on which controls are measured."""
         parts = dict[HookPoint, list[Tensor]]()
+        ProgressLine()(f"measuring the controls on {controls.TOKENS:,} tokens")
         for rows in self.source.rows(self.text["fit"], some_blocks(self.text["fit"], controls.TOKENS), self._points()):
             for point, x in rows.items():
                 parts.setdefault(point, []).append(x)
@@ -143,7 +168,8 @@ class Collector:
 
     def _progress(self, mine: Sequence[int], count: int) -> None:
         read, whole = (sum(self.portions[i].stop - self.portions[i].start for i in some) for some in (mine[:count], mine))
-        self.line(f"collecting activations of {len(self.members)} SAEs and controls: {read:,} of {whole:,} tokens")
+        self.line(f"collecting activations of {len(self.members)} SAEs and controls: {read:,} of {whole:,} tokens"
+                  f"{self.time_left(read, whole)}")
 
     def _listed(self) -> int:
         return sum(member.part.listed for member in self.members)
@@ -155,7 +181,9 @@ class Collector:
 
     def _write(self) -> None:
         """Of the subjects that all ranks have read to the end, this rank's share."""
-        for member in self.members[distributed.rank() :: distributed.world_size()]:
+        mine, line = self.members[distributed.rank() :: distributed.world_size()], ProgressLine()
+        for count, member in enumerate(mine):
+            line(f"writing the activations of SAEs and controls: {count} of {len(mine)}")
             whole = hits_file.merged(member.part, self.settings)
             if len(whole.done) == len(self.portions):
                 hits_file.write(whole, header(whole.subject, self.settings, self.name))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.arch.jumprelu import JumpReLU
+from saesweep.arch.latents import Latents
 from saesweep.arch.topk import TopK
 from saesweep.runtime.rng import generator
 from saesweep.study.subjects import Subject
@@ -29,7 +30,7 @@ TOKENS = 16_384  # of the fit half, on which controls are measured
 class Encoder(Protocol):
     """What is collected: values in raw units, or in training units times `Loaded.scale`."""
 
-    def encode(self, x: Float[Tensor, "rows d_in"], /) -> Float[Tensor, "rows d_sae"]: ...
+    def list_active(self, x: Float[Tensor, "rows d_in"], /) -> Latents: ...
 
 
 def encoder_of(subject: Subject, x: Float[Tensor, "rows d_in"] | None, device: torch.device) -> tuple[Encoder, float]:
@@ -56,10 +57,10 @@ class ResidualBasis:
         self.mean, self.sd = x.mean(0).float(), x.std(0).clamp(min=1e-30).float()
         self.k = min(k, x.shape[1])
 
-    def encode(self, x: Float[Tensor, "rows d_in"], /) -> Float[Tensor, "rows d_in"]:
+    def list_active(self, x: Float[Tensor, "rows d_in"], /) -> Latents:
         z = (x - self.mean).abs() / self.sd
         values, columns = z.topk(self.k, sorted=False)
-        return torch.zeros_like(z).scatter(-1, columns, values)
+        return Latents(torch.zeros_like(z).scatter(-1, columns, values), (len(z), z.shape[1]))
 
 
 @torch.no_grad()

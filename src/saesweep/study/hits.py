@@ -111,6 +111,7 @@ class Collected:
     test: Half
     seed: int = 0  # of the study
     sae: int = 0  # the number by which the latents of this SAE are drawn
+    file: Path | None = None  # where its activations are kept
 
     @property
     def order(self) -> np.ndarray:

@@ -28,7 +28,7 @@ class Pass(NamedTuple):
     source: Activations
     text: Text
     name: str  # the digest of the text
-    replaced: list[Subject]  # those of them whose files go, with overwrite=true
+    replaced: list[Subject]  # those of them whose files go: with overwrite=true, and controls that are out of date
 
 
 def passes(found: Sequence[Subject], settings: Mapping[str, Any], resources: Resources) -> list[Pass]:
@@ -54,16 +54,22 @@ def _pass(
 
 
 def _changed(found: Sequence[Subject], settings: Mapping[str, Any], name: str | None) -> dict[Path, list[str]]:
-    """The subjects collected otherwise, by their files, with the differences; refused without overwrite=true."""
-    changed = {}
+    """The subjects collected otherwise, by their files, with the differences; refused without overwrite=true.
+
+    Controls that are out of date have no differences: they are replaced unasked.
+    """
+    changed = dict[Path, list[str]]()
     for one in found:
         whole = one.file.is_file()
         files = [one.file] if whole else [part.file for part in saved(state_folder(one))]
-        found_lines = [record.differences(arrays.metadata(file), one, settings, name, not whole) for file in files]
-        if lines := list(dict.fromkeys(line for lines in found_lines for line in lines)):
+        heads = [arrays.metadata(file) for file in files]
+        found_lines = [record.differences(head, one, settings, name, not whole) for head in heads]
+        if any(record.outdated(head, one) for head in heads):
+            changed[one.file] = []
+        elif lines := list(dict.fromkeys(line for lines in found_lines for line in lines)):
             changed[one.file] = lines
     if not settings["overwrite"]:
-        record.refuse({one.label: changed[one.file] for one in found if one.file in changed})
+        record.refuse({one.label: lines for one in found if (lines := changed.get(one.file))})
     return changed
 
 

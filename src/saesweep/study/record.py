@@ -10,6 +10,7 @@ from saesweep.study.settings import identity
 from saesweep.study.subjects import Subject
 
 FORMAT = "1"  # of the files; another one is not read
+MEASURED = "2"  # how controls are measured: to be raised where controls.py measures them otherwise
 
 
 def header(subject: Subject, settings: Mapping[str, Any], text: str) -> dict[str, str]:
@@ -17,7 +18,13 @@ def header(subject: Subject, settings: Mapping[str, Any], text: str) -> dict[str
     return {
         "format": FORMAT, "settings": json.dumps(identity(settings)), "features": str(settings["features"]),
         "weights": subject.weights, "text": text, "control": subject.control or "", "like": subject.path,
+        **({"measured": MEASURED} if subject.control else {}),
     }
+
+
+def outdated(there: Mapping[str, str], subject: Subject) -> bool:
+    """Whether it is a control that an earlier version measured otherwise. No setting brings it back: it is collected anew."""
+    return subject.control is not None and there.get("measured") != MEASURED
 
 
 def differences(

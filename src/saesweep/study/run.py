@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from saesweep.data.resources import Resources
 from saesweep.report import pareto
-from saesweep.runtime import distributed
 from saesweep.runtime.console import ProgressLine
 from saesweep.storage import study_tables
 from saesweep.study import pages
@@ -35,9 +34,9 @@ def run(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resource
     resources, _ = resources or Resources(), base_of(sweeps, settings["out"])
     planned(sum(len(of_sweep(sweep, settings["controls"], settings["seed"])) for sweep in sweeps), settings)
     failed = collect(sweeps, settings, resources)
-    if distributed.rank() != 0:
-        return Result(failed, [])
     scored = run_scores(sweeps, settings, resources)
+    if scored is None:  # on a rank other than the first
+        return Result(failed, [])
     return Result(failed, [*lines(scored.comparison), *map(str, _write_pages(sweeps, scored, settings, resources))])
 
 

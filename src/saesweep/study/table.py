@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.storage import study_tables
@@ -14,7 +15,7 @@ from saesweep.study.comparison.replicates import Replicates, draw
 from saesweep.study.hits import Collected
 from saesweep.study.labels import Labels
 from saesweep.study.sampling import eligible, sample
-from saesweep.study.scores.conditions import conditions
+from saesweep.study.scores.conditions import Conditions, conditions
 from saesweep.study.scores.ground import Ground
 from saesweep.study.scores.of_sae import Extra, label_rows, latent_rows, whole_sae
 
@@ -59,17 +60,27 @@ def score(
         return rows
     both = conditions(collected[0].fit.text, collected[0].test.text, labels)
     counts = draw(len(collected[0].test.text.documents), draws, seed)
+    asked = {"features": features, "min_fires": min_fires, "min_documents": min_documents}
     for sae in collected:
-        grounds = Ground(both[0], sae.fit), Ground(both[1], sae.test)
-        allowed = eligible(sae, min_fires, min_documents)
-        about, shares = about_sae(sae) | {"control": sae.control}, shares_of(sae, allowed)
-        drawn = sample(sae, allowed, features)
-        found = latent_rows(sae, grounds, drawn, tokenizer, counts, rows.replicates, extras)
-        rows.scores += [about | {"eligible": True} | row for row in found]
-        whole, detected = whole_sae(sae, grounds, counts, rows.replicates, extras)
-        rows.saes += [about | {"score": name, "uniform": value} | shares for name, value in whole.items()]
-        rows.labels += [about | row for row in label_rows(grounds, detected)]
-        rows.shares.append({"path": sae.path, "control": sae.control} | shares | insufficient(found))
+        rows.extend(score_one(sae, both, counts, tokenizer, **asked, extras=extras))
+    return rows
+
+
+def score_one(
+    sae: Collected, both: tuple[Conditions, Conditions], counts: Int64[np.ndarray, "rows documents"], tokenizer: Tokenizer, *,
+    features: int, min_fires: int, min_documents: int, extras: Sequence[Extra],
+) -> Rows:
+    """both: the conditions of its text. counts: of the draws of test documents."""
+    rows, grounds = Rows(), (Ground(both[0], sae.fit), Ground(both[1], sae.test))
+    allowed = eligible(sae, min_fires, min_documents)
+    about, shares = about_sae(sae) | {"control": sae.control}, shares_of(sae, allowed)
+    drawn = sample(sae, allowed, features)
+    found = latent_rows(sae, grounds, drawn, tokenizer, counts, rows.replicates, extras)
+    rows.scores = [about | {"eligible": True} | row for row in found]
+    whole, detected = whole_sae(sae, grounds, counts, rows.replicates, extras)
+    rows.saes = [about | {"score": name, "uniform": value} | shares for name, value in whole.items()]
+    rows.labels = [about | row for row in label_rows(grounds, detected)]
+    rows.shares = [{"path": sae.path, "control": sae.control} | shares | insufficient(found)]
     return rows
 
 

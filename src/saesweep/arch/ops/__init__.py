@@ -6,10 +6,10 @@
 
 Each module has
 
-    choose(u, W_enc_T, b_enc, above, k)                  the entries of pi = u W_enc + b_enc above their bound, or else the
+    choose(u, W_enc_T, b_enc, above, k, sure)            the entries of pi = u W_enc + b_enc above their bound, or else the
                                                          k largest of each row: (starts, rows, columns, values), or None
                                                          if there are so many that dense products are faster; an entry
-                                                         whose value is 0 is listed, but not kept
+                                                         whose value is 0 is listed, but not kept; sure: none is missing
     sort_by_column(columns, d_sae)                       (order, starts) that sort the list by column
     reconstruct(starts, rows, columns, f, W_dec, b_dec, x)
                                                          the residual f W_dec + b_dec - x, its rows' squared norms, and

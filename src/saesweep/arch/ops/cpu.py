@@ -9,7 +9,10 @@ so every latent within a few standard deviations of being chosen is a candidate.
 activations are far larger than the others and would make the quantisation step coarse for all: u is divided, and W_enc
 multiplied, by the square root of each coordinate's rms, which splits the error between the two. The candidates, a tenth
 more than are chosen, are then computed in fp32 and chosen by that value. Values are exact, and so is the choice except for
-about one entry in ten thousand, at the edge of being chosen.
+about one entry in ten thousand, at the edge of being chosen. A list that is `sure` has them all: its candidates, two to
+three times as many as are chosen, are those that can be above their bound, or above the least of k that were computed, by
+
+    |pi - rough| <= |u - u'| |w| + |u'| |w - w'|                  u', w': the rows that the integers stand for
 """
 import math
 from functools import cache
@@ -21,13 +24,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.arch.ops import entries, int16, kernels
-from saesweep.arch.ops.entries import Adam, Chosen, Sums, starts_of
+from saesweep.arch.ops.entries import Adam, Chosen, Rough, Sums, starts_of
+
+SIGMA = 1 / math.sqrt(12)  # of a number that is rounded to an integer
 
 
 @torch.no_grad()
 def choose(
     u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"],
-    above: Float[Tensor, " d_sae"] | None, k: int,
+    above: Float[Tensor, " d_sae"] | None, k: int, sure: bool = False,
 ) -> Chosen | None:
     batch, d_sae = len(u), len(W_enc_T)
     if above is None and entries.DENSE_BELOW * k > d_sae:
@@ -35,8 +40,9 @@ def choose(
     room = d_sae // 2 + 1
     slots = torch.empty(batch, room, dtype=torch.int32)
     counts = torch.empty(batch, dtype=torch.int64)
-    _scan(u, W_enc_T, b_enc, above, k, slots, counts)
-    if int(counts.max()) > room or entries.DENSE_BELOW * int(counts.sum()) > 2 * batch * d_sae:
+    rough = _rough(u, W_enc_T, sure)
+    _scan(rough, b_enc, above, k, slots, counts)
+    if _many(counts, room, d_sae):
         return None
     values = torch.empty(batch, room)
     exact = (slots, values, counts, u, W_enc_T, b_enc)
@@ -44,6 +50,11 @@ def choose(
         kernels.keep_above(*_arrays(*exact, above))
     else:
         kernels.keep_largest(*_arrays(*exact), k)
+        if sure:
+            _scan_near(rough, b_enc, values[:, :k].amin(1), slots, counts)
+            if _many(counts, room, d_sae):
+                return None
+            kernels.keep_largest(*_arrays(*exact), k)
     starts = starts_of(counts)
     n = int(starts[-1])
     if entries.DENSE_BELOW * n > batch * d_sae:
@@ -102,27 +113,39 @@ def _arrays(*tensors: Tensor) -> tuple:
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
 
 
-def _scan(u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: int, slots: Tensor, counts: Tensor) -> None:
+def _many(counts: Tensor, room: int, d_sae: int) -> bool:
+    """Whether there are so many candidates that dense products are faster."""
+    return int(counts.max()) > room or entries.DENSE_BELOW * int(counts.sum()) > 2 * len(counts) * d_sae
+
+
+def _scan(rough: Rough, b_enc: Tensor, above: Tensor | None, k: int, slots: Tensor, counts: Tensor) -> None:
     """Write the candidates of each row into slots, and their number into counts."""
-    score, scale_u, scale_w, norm_u, norm_w = _rough(u, W_enc_T)
-    sigma = 1 / math.sqrt(12)
-    if above is not None:  # 3 sigma of each of the two parts: 3 to 4.2 sigma of their sum
-        bound, error = (above - b_enc) / scale_w, 3 * sigma * norm_w / scale_w
-        kernels.scan_above(*_arrays(score, scale_u, 3 * sigma * norm_u, bound, error, slots, counts))
+    score, scale_u, scale_w, norm_u, norm_w, error_u, error_w = rough
+    if above is not None:
+        bound, error = (above - b_enc) / scale_w, error_u * norm_w / scale_w
+        kernels.scan_above(*_arrays(score, scale_u, error_w * norm_u, bound, error, slots, counts))
     else:
-        error = 4 * sigma * torch.hypot(scale_u * norm_w.max(), scale_w.max() * norm_u)
+        error = 4 * SIGMA * torch.hypot(scale_u * norm_w.max(), scale_w.max() * norm_u)
         kernels.scan_largest(*_arrays(score, scale_u, error, scale_w, b_enc), k, *_arrays(slots, counts))
 
 
-def _rough(u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"]) -> tuple[Tensor, ...]:
-    """score [batch, d_sae] ~ u W_enc / (scale_u scale_w), the two scales, and the norms to which its error is proportional."""
+def _scan_near(rough: Rough, b_enc: Tensor, least: Float[Tensor, " batch"], slots: Tensor, counts: Tensor) -> None:
+    """The candidates for the k largest of each row, of which k are at least `least`."""
+    error = rough.error_u * rough.norm_w / rough.scale_w
+    near = (rough.score, rough.scale_u, rough.error_w * rough.norm_u, error, rough.scale_w, b_enc, least)
+    kernels.scan_near(*_arrays(*near, slots, counts))
+
+
+def _rough(u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], sure: bool) -> Rough:
     (n, d), m, kind = u.shape, len(W_enc_T), rough_in()
+    usual = 3 * SIGMA  # of each of the two parts: 3 to 4.2 standard deviations of their sum
     if kind == "fp32" or (kind == "int16" and not int16.fits(n, m, d)):
         ones_u, ones_w = torch.ones(len(u)), torch.ones(len(W_enc_T))
         tiny = 8 * torch.finfo(u.dtype).eps
         x, W = _arrays(u, W_enc_T)
         score = torch.from_numpy(x @ W.T)  # numpy's OpenBLAS: torch's MKL is a quarter slower on AMD processors
-        return score, ones_u, ones_w, tiny * u.norm(dim=1), torch.zeros(len(W_enc_T))
+        largest = max(1.0, float(W_enc_T.norm(dim=1).max())) if sure else 1.0
+        return Rough(score, ones_u, ones_w, tiny * u.norm(dim=1), torch.zeros(len(W_enc_T)), usual, usual * largest)
     rms = u.square().mean(0).sqrt()
     share = (rms / rms.mean()).clamp(1e-4, 1e4).nan_to_num(1.0).sqrt()
     q_u, scale_u, norm_u = _quantised(u, 1 / share, kind)
@@ -132,7 +155,10 @@ def _rough(u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"])
         torch._int_mm(q_u, q_w.T, out=score)  # pyright: ignore[reportPrivateImportUsage]
     else:
         int16.product(*_arrays(q_u, q_w, score))
-    return score, scale_u, scale_w, norm_u, norm_w
+    if not sure:
+        return Rough(score, scale_u, scale_w, norm_u, norm_w, usual, usual)
+    error_u, error_w = _largest_error(u, 1 / share, q_u, scale_u), _largest_error(W_enc_T, share, q_w, scale_w)
+    return Rough(score, scale_u, scale_w, norm_u + error_u * scale_u, norm_w, error_u, error_w)
 
 
 def _quantised(x: Float[Tensor, "n d"], factor: Float[Tensor, " d"], kind: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,6 +166,13 @@ def _quantised(x: Float[Tensor, "n d"], factor: Float[Tensor, " d"], kind: str) 
     most = np.float32(127 if kind == "int8" else int16.largest(x.shape[1]))
     kernels.quantise(*_arrays(x, factor), most, *_arrays(q, scale, norm))
     return q, scale, norm
+
+
+def _largest_error(x: Tensor, factor: Tensor, q: Tensor, scale: Tensor) -> float:
+    """The largest |x factor - scale q| / scale of a row, and a little more for the rounding of fp32."""
+    error = torch.empty(len(x))
+    kernels.quantisation_error(*_arrays(x, factor, q, scale, error))
+    return 1.01 * float(error.max())
 
 
 _buffer = torch.empty(0, dtype=torch.int32)

@@ -10,6 +10,18 @@ DENSE_BELOW = 8
 Chosen = tuple[Tensor, Tensor, Tensor, Tensor]  # where rows start; row, column and value of each entry
 
 
+class Rough(NamedTuple):
+    """score [batch, d_sae] ~ u W_enc / (scale_u scale_w), and what its error is proportional to."""
+
+    score: Tensor
+    scale_u: Tensor
+    scale_w: Tensor
+    norm_u: Tensor
+    norm_w: Tensor
+    error_u: float  # of a product by scale_u norm_w, and
+    error_w: float  # by scale_w norm_u; of 3 standard deviations, or the most there can be
+
+
 class Adam(NamedTuple):
     """The scalars of one step: step_size = lr / (1 - beta1^t), unbias = 1 / sqrt(1 - beta2^t); clip multiplies gradients."""
 

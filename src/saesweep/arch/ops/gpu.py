@@ -3,7 +3,8 @@
 A product in bf16 ranks all d_sae latents; its error is below 2^-7 |u| |w|, mostly far below. Every latent this close to
 being chosen is a candidate, whose pre-activation is then computed in fp32. The k largest are taken from k + k / 4 + 8
 candidates per token, so that no size depends on the data and the host never waits. Candidates for a bound are counted, for
-which the host waits, and all of them are listed; those that are below the bound have the value 0.
+which the host waits, and all of them are listed; those that are below the bound have the value 0. A list that is `sure` is
+not made: dense products are fast here.
 
 Rows are gathered four at a time, so that several loads are in flight; a thread holds eight numbers of each.
 
@@ -29,9 +30,11 @@ sort_by_column, fired = plain.sort_by_column, plain.fired
 
 
 @torch.no_grad()
-def choose(u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: int) -> Chosen | None:
+def choose(
+    u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: int, sure: bool = False
+) -> Chosen | None:
     batch, d_sae = len(u), len(W_enc_T)
-    if above is None and entries.DENSE_BELOW * k > d_sae:
+    if sure or (above is None and entries.DENSE_BELOW * k > d_sae):
         return None
     rough = torch.addmm(b_enc.bfloat16(), u.bfloat16(), W_enc_T.bfloat16().T)
     if above is None:

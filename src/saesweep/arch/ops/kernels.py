@@ -65,6 +65,17 @@ def quantise(x, factor, most, q, scale, norm):
 
 
 @compiled
+def quantisation_error(x, factor, q, scale, error):
+    """The norm of each row of x * factor / scale - q."""
+    for r in prange(len(x)):
+        total, inverse = ZERO, ONE / scale[r]
+        for j in range(x.shape[1]):
+            off = x[r, j] * factor[j] * inverse - np.float32(q[r, j])
+            total += off * off
+        error[r] = np.sqrt(total)
+
+
+@compiled
 def scan_above(score, row_scale, row_error, bound, error, slots, counts):
     """Where (score + error) * row_scale + row_error > bound: the columns, per row, and their number.
 
@@ -84,6 +95,29 @@ def scan_above(score, row_scale, row_error, bound, error, slots, counts):
             if hits and found + hits <= room:
                 for j in range(len(z)):
                     if (np.float32(z[j]) + e[j]) * scale + slack > least[j]:
+                        out[found] = at + j
+                        found += 1
+            else:
+                found += hits
+        counts[r] = found
+
+
+@compiled
+def scan_near(score, row_scale, row_error, error, scale, bias, least, slots, counts):
+    """Where ((score + error) * row_scale + row_error) * scale + bias >= least: the columns, per row, and their number."""
+    room = slots.shape[1]
+    for r in prange(len(score)):
+        found = 0
+        row, out, factor, slack, bound = score[r], slots[r], row_scale[r], row_error[r], least[r]
+        for at in range(0, score.shape[1], 64):
+            z, e, s, b = row[at : at + 64], error[at : at + 64], scale[at : at + 64], bias[at : at + 64]
+            count = ZERO
+            for j in range(len(z)):
+                count += ONE if ((np.float32(z[j]) + e[j]) * factor + slack) * s[j] + b[j] >= bound else ZERO
+            hits = int(count)
+            if hits and found + hits <= room:
+                for j in range(len(z)):
+                    if ((np.float32(z[j]) + e[j]) * factor + slack) * s[j] + b[j] >= bound:
                         out[found] = at + j
                         found += 1
             else:

@@ -18,7 +18,7 @@ def kept(pi: Float[Tensor, "batch d_sae"], above: Float[Tensor, " d_sae"] | None
 @torch.no_grad()
 def choose(
     u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"],
-    above: Float[Tensor, " d_sae"] | None, k: int,
+    above: Float[Tensor, " d_sae"] | None, k: int, sure: bool = True,
 ) -> Chosen | None:
     pi = F.linear(u, W_enc_T, b_enc)
     mask = kept(pi, above, k)

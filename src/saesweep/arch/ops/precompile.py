@@ -13,6 +13,7 @@ def compile_usual() -> None:
     batch, d_in, d_sae = 64, 16, 256
     u, W, b_enc, b_dec = torch.randn(batch, d_in), torch.randn(d_sae, d_in), torch.zeros(d_sae), torch.zeros(d_in)
     cpu.choose(u, W, b_enc, torch.full_like(b_enc, 2 * d_in**0.5), 0)
+    cpu.choose(u, W, b_enc, None, 4, sure=True)
     chosen = cpu.choose(u, W, b_enc, None, 4)
     assert chosen is not None, "4 of 256 are few enough for a list"
     starts, rows, columns, values = chosen
