@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -93,6 +94,19 @@ def test_the_table_in_a_notebook(tmp_path, monkeypatch):
     assert df["rule"].tolist() == pytest.approx([0.5, 0.6]) and {"arch", "sparsity", "l0", "fvu"} <= set(df.columns)
 
 
+def test_the_table_of_several_sweeps_has_nan_where_there_was_no_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one, bare = written(tmp_path), sweep_of(tmp_path / "bare", SAES[0])
+    df = saesweep.study(one, bare, one)
+    assert df.set_index("folder")["rule"].to_dict() == pytest.approx(
+        {"one/lm/resid.9/topk/16": 0.5, "one/lm/resid.9/topk/32": 0.6, "bare/lm/resid.9/topk/16": math.nan}, nan_ok=True)
+    assert set(df["arch"]) == {"topk (one)", "topk (bare)"}
+    columns = re.findall(r"^ {12}(.*?) {2,}", saesweep.study.__call__.__doc__, re.MULTILINE)
+    documented = [name for names in columns for name in names.split(", ")]
+    assert {name for name in df.columns if name not in documented} == {"rule_by_frequency", "rule_control"}
+    assert set(study_tables.MAIN) <= {*documented} and {"<score>_by_frequency", "<score>_control"} <= {*documented}
+
+
 def test_study_is_a_package_too():
     from saesweep import study
     from saesweep.study.comparison import means
@@ -102,10 +116,15 @@ def test_study_is_a_package_too():
 
 def test_a_sweep_without_a_study_says_how_to_make_one(tmp_path):
     sweep_of(tmp_path / "bare", SAES[0])
-    with pytest.raises(UsageError, match=r"bare has no study/summary.csv: run saesweep study .*bare"):
+    with pytest.raises(UsageError, match=r"bare: no SAE was studied; run saesweep study .*bare$"):
         saesweep.study(tmp_path / "bare")
+    sweep_of(tmp_path / "too", SAES[0])
+    with pytest.raises(UsageError, match=r"too: no SAE was studied; run saesweep study .*bare .*too --out .*both$"):
+        saesweep.study(tmp_path / "bare", tmp_path / "too")
     with pytest.raises(UsageError, match="is not a folder"):
         saesweep.study(tmp_path / "none")
+    with pytest.raises(UsageError, match="needs the folder of a sweep"):
+        saesweep.study()
 
 
 def test_the_keys_for_wandb_are_those_of_one_sae(tmp_path):

@@ -5,6 +5,7 @@
     saesweep.results("outputs/default")                          # a DataFrame, one row per SAE
     saesweep.study("outputs/default")                            # another, of the scores of a finished study
     sae = saesweep.load("outputs/default/gemma3_270m/resid.9/jumprelu/32")
+    sae.examples(latent), sae.explain(latent)                    # what a study has found of a latent
     lm = saesweep.language_model(sae)
     with saesweep.splice(lm, sae):
         lm.module(input_ids=tokens)                              # with the reconstruction in place of the activation

@@ -15,9 +15,10 @@ from saesweep.lm import models
 from saesweep.lm.hooks import edit
 from saesweep.lm.models import LanguageModel
 from saesweep.storage import checkpoints, sweep_table
-from saesweep.training.loaded import LoadedSAE, load
+from saesweep.study.notebook.sae import StudiedSAE, load
+from saesweep.training.loaded import LoadedSAE
 
-__all__ = ["language_model", "load", "results", "splice"]
+__all__ = ["StudiedSAE", "language_model", "load", "results", "splice"]
 log = logging.getLogger(__name__)
 
 

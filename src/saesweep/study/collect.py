@@ -8,21 +8,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from saesweep.config.settings import device_of
 from saesweep.config.study_schema import CONTROLS
 from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
-from saesweep.runtime import atomic, distributed
-from saesweep.study import arrays, hits_file, passes, record, subjects, text
+from saesweep.runtime import distributed
+from saesweep.study import arrays, hits_file, passes, record, subjects, text, written
 from saesweep.study.collector import Collector
 from saesweep.study.hits import Collected
 from saesweep.study.passes import Pass
 from saesweep.study.subjects import FOLDER, HITS, Subject
 
 log = logging.getLogger(__name__)
-SETTINGS = "study.yaml"  # in <sweep>/study: the settings with which its SAEs were collected
 
 
 def needed(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resources) -> list[Pass]:
@@ -50,7 +47,7 @@ def collect(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Reso
         for sweep in {subject.sweep for one in made for subject in one.replaced}:
             _drop_texts(sweep, {one.name for one in made})
         for sweep in sweeps:
-            _write_settings(sweep, settings)
+            written.write_settings(sweep, settings)
     distributed.all_gather(None)
     failed = dict[str, Exception]()
     for one in made:
@@ -71,25 +68,33 @@ def _drop_texts(sweep: Path, needed: set[str]) -> None:
             file.unlink()
 
 
-def _write_settings(sweep: Path, settings: Mapping[str, Any]) -> None:
-    (sweep / FOLDER).mkdir(exist_ok=True)
-    atomic.write(sweep / FOLDER / SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False))
-
-
 def collected(sweep: Path) -> list[Collected]:
     """The SAEs of a sweep that are collected, and their controls; arrays are read from disk as they are used.
 
     Raises UsageError where none is, where a file is damaged, or where an SAE was trained again since.
     """
     sweep = sweep.resolve()
-    if not (file := sweep / FOLDER / SETTINGS).is_file():
+    if not (settings := written.settings_of(sweep)):
         raise UsageError(f"{sweep}: its SAEs are not collected yet; run saesweep study {sweep}")
-    settings = yaml.safe_load(file.read_text())
-    found = [one for one in subjects.of_sweep(sweep, settings.get("controls", CONTROLS), settings["seed"])]
+    found = subjects.of_sweep(sweep, settings.get("controls", CONTROLS), settings["seed"])
     heads = [(one, arrays.metadata(one.file) if one.file.is_file() else None) for one in found]
     pairs = [(one, head) for one, head in heads if head is not None]
     for one in (one for one in found if one.file not in {there.file for there, _ in pairs}):
         log.warning("%s is not collected: the same command does it", one.label)
+    return _read(sweep, pairs, settings)
+
+
+def collected_sae(job: Path) -> Collected:
+    """One SAE by its folder, as `collected` reads it back, without a look at the others."""
+    job, sweep = job.resolve(), subjects.sweep_of(job.resolve())
+    settings, file = written.settings_of(sweep), job / FOLDER / HITS
+    if not settings or not file.is_file():
+        raise UsageError(f"{job}: this SAE was not studied; run {written.command(sweep)}")
+    return _read(sweep, [(subjects.of_job(sweep, job), arrays.metadata(file))], settings)[0]
+
+
+def _read(sweep: Path, pairs: Sequence[tuple[Subject, dict[str, str]]], settings: Mapping[str, Any]) -> list[Collected]:
+    """pairs: with the metadata of their files."""
     record.refuse({one.label: lines for one, head in pairs if (lines := record.differences(head, one, settings, None))})
     read = cache(lambda name: text.read(text.file_of(sweep, name)))
     return [_collected(one, read(head["text"]), json.loads(head["settings"])["seed"]) for one, head in pairs]

@@ -11,7 +11,7 @@ import unicodedata
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int32
 
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.study.hits import Half
@@ -46,6 +46,10 @@ class Pieces:
         if INCOMPLETE in text and symbol is not None:
             return _from_bytes(symbol)
         return shown(text or symbol or f"<{number}>")
+
+    def verbatim(self, number: int) -> str:
+        """As it stands in a text; as it is shown where the tokenizer does not decode it."""
+        return self.plain(number) or self[number]
 
     def plain(self, number: int) -> str:
         """As it stands in a text; empty where the tokenizer does not decode."""
@@ -100,9 +104,23 @@ def values_in(half: Half, latent: int, window: slice) -> Float32[np.ndarray, " w
     return values
 
 
+class Around(NamedTuple):
+    """The tokens of a window, without special tokens."""
+
+    ids: Int32[np.ndarray, " n"]
+    values: Float32[np.ndarray, " n"]  # in training units; 0 where the latent is silent
+    at: int  # which of them is at the position that the window is of
+
+
+def around(half: Half, latent: int, position: int) -> Around:
+    window = half.text.window(position)
+    ordinary = half.text.ordinary[window]
+    values = values_in(half, latent, window)[ordinary]
+    return Around(half.text.tokens[window][ordinary], values, int(ordinary[: position - window.start].sum()))
+
+
 def pieces_around(half: Half, latent: int, position: int, texts: Pieces) -> list[Piece]:
     """The tokens around a position, without special tokens."""
-    window = half.text.window(position)
-    shares = values_in(half, latent, window) / max(float(half.top.values[latent, 0]), 1e-30)
-    ids, ordinary = half.text.tokens[window], half.text.ordinary[window]
-    return [Piece(texts[int(ids[n])], float(shares[n])) for n in np.flatnonzero(ordinary)]
+    ids, values, _ = around(half, latent, position)
+    shares = values / max(float(half.top.values[latent, 0]), 1e-30)
+    return [Piece(texts[int(one)], float(share)) for one, share in zip(ids, shares, strict=True)]

@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from saesweep.errors import exit_on_usage_error
 from saesweep.lm.models import load_tokenizer
 from saesweep.runtime import program
-from saesweep.study.collect import SETTINGS, collected
+from saesweep.study.collect import collected
 from saesweep.study.examples import Places, choose, common_tokens
 from saesweep.study.hits import Collected
 from saesweep.study.people.plan import plan
@@ -26,6 +25,7 @@ from saesweep.study.people.server import RatingServer
 from saesweep.study.people.settings import RateSettings, settings
 from saesweep.study.pieces import Pieces
 from saesweep.study.sampling import eligible
+from saesweep.study.written import settings_of
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def of_sweep(sweep: Path, rate: RateSettings) -> Rateable:
     """What a sweep that was collected has for people to rate."""
     everything = collected(sweep)
-    limits = yaml.safe_load((sweep / "study" / SETTINGS).read_text())
+    limits = settings_of(sweep)
     asked = {"top": rate.top, "decile": rate.spread}
     places = {id(one.fit.text): Places(one.fit.text) for one in everything}
     models = {one.config["model"]["name"]: one.config["model"] for one in everything}

@@ -68,11 +68,17 @@ def of_sweep(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
 
 def finished(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
     """As `of_sweep`, and none where there are none. sweep: resolved."""
-    saes = [_sae(sweep, job) for job in sweep_table.jobs(sweep) if files.state(job) == "finished"]
+    saes = [of_job(sweep, job) for job in sweep_table.jobs(sweep) if files.state(job) == "finished"]
     return [*saes, *_controls(saes, controls, seed)]
 
 
-def _sae(sweep: Path, job: Path) -> Subject:
+def sweep_of(job: Path) -> Path:
+    """The folder of the sweep that an SAE's folder is in: <sweep>/<model>/<hook point>/<architecture>/<target L0>."""
+    return job.parents[min(3, len(job.parents) - 1)]
+
+
+def of_job(sweep: Path, job: Path) -> Subject:
+    """A finished SAE. Raises UsageError where its files cannot be read."""
     config, metrics = files.settings(job), dict[str, Any](files.numbers(job))
     try:
         saved, weights = checkpoints.read(job / files.STATISTICS), sha256(job / files.WEIGHTS)

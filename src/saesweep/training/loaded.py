@@ -23,13 +23,13 @@ class LoadedSAE(SparseAutoencoder):
     statistics: Statistics  # of that hook point
 
 
-def as_loaded(sae: Any) -> LoadedSAE:
-    """The SAE itself, still of its architecture, that can hold a LoadedSAE's attributes."""
-    sae.__class__ = type(type(sae).__name__, (type(sae), LoadedSAE), {})
+def as_loaded(sae: Any, kind: type[LoadedSAE] = LoadedSAE) -> LoadedSAE:
+    """The SAE itself, still of its architecture, that is of this kind too."""
+    sae.__class__ = type(type(sae).__name__, (type(sae), kind), {})
     return sae
 
 
-def load(folder: str | Path, device: str = "cpu") -> LoadedSAE:
+def load(folder: str | Path, device: str = "cpu", kind: type[LoadedSAE] = LoadedSAE) -> LoadedSAE:
     """A trained SAE: `encode` [tokens, d_in] -> [tokens, d_sae] and `decode` back, in raw activation units.
 
     Raises UsageError where the folder holds no finished SAE.
@@ -39,7 +39,7 @@ def load(folder: str | Path, device: str = "cpu") -> LoadedSAE:
     if not (folder / files.NUMBERS).is_file():
         raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
     config, tensors = files.settings(folder), load_file(folder / files.WEIGHTS)
-    sae = as_loaded(build(config, d_in=len(tensors["b_dec"])))
+    sae = as_loaded(build(config, d_in=len(tensors["b_dec"])), kind)
     sae.load_exported_(tensors)
     found = checkpoints.read(folder / files.STATISTICS)
     sae.config, sae.metrics, sae.folder = config, files.numbers(folder), folder

@@ -3,6 +3,7 @@
     of a judge     asked of the first features in the sampling order; `<task>_failed` is the share of a feature's questions
                    without a readable answer, and `explanation_failed` is 1 of one that could not be explained
     of people      asked of the features that were rated, which are the first ones too
+    by embeddings  asked of the first features too
     all others     asked of every sampled feature
 
 A score that is missing is no 0. It `failed` where a model did not answer as asked, and is insufficient elsewhere: the
@@ -19,13 +20,14 @@ from jaxtyping import Bool
 from saesweep.storage.study_tables import FAILED
 from saesweep.study.comparison.catalogue import YES, task_of
 
+EMBEDDED = ("context", "intruder")
 EXPLANATION, UNEXPLAINED = f"explanation{FAILED}", ("intruder_lm",)
 
 
 def asked(features: pd.DataFrame, name: str) -> Bool[np.ndarray, " features"]:
     """features: rows of scores.csv."""
     known = features[name].notna().to_numpy()
-    if name == YES or name.endswith(("_shuffled", "_none")):
+    if name in (YES, *EMBEDDED) or name.endswith(("_shuffled", "_none")):
         return known
     if task_of(name) and EXPLANATION in features:
         return known | features[EXPLANATION].notna().to_numpy()

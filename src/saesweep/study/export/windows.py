@@ -9,7 +9,7 @@ import numpy as np
 from saesweep.study.examples import PARTS, Places, choose, common_tokens
 from saesweep.study.pages.of_sae import OfSAE
 from saesweep.study.pages.windows import Activity, activity
-from saesweep.study.pieces import Pieces, values_in
+from saesweep.study.pieces import Pieces, around
 
 GROUPS = {"top": 20, "interval": 25}
 
@@ -29,17 +29,14 @@ class Examples(NamedTuple):
 
 def examples(sae: OfSAE, places: Places, pieces: Pieces) -> Iterator[Examples]:
     """Of each scored latent, from the half `test`."""
-    half, text = sae.collected.test, places.text
+    half = sae.collected.test
     for latent in sae.latents:
         groups = choose(places, half, latent, common_tokens(sae.collected.fit, latent), GROUPS)
         found = []
         for name, group in groups.items():
             for position, part in zip(group.positions.tolist(), group.part.tolist(), strict=True):
-                window = text.window(position)
-                shown = np.flatnonzero(text.ordinary[window])
-                values = values_in(half, latent, window)[shown]
-                tokens = [pieces.plain(int(one)) or pieces[int(one)] for one in text.tokens[window][shown]]
-                at = int(np.searchsorted(shown, position - window.start))
+                ids, values, at = around(half, latent, position)
+                tokens = [pieces.verbatim(int(one)) for one in ids]
                 found.append(Window(name, part, tokens, [float(f"{value:.5g}") for value in values], at))
         yield Examples(activity(half, latent), found)
 

@@ -1,0 +1,58 @@
+"""What a study says of a latent in words: its rule, how often it is active, and the explanation of a model."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import SupportsIndex
+
+import pandas as pd
+
+from saesweep.storage import study_tables
+from saesweep.study.comparison import catalogue
+from saesweep.study.judge.all_tasks import TASKS
+from saesweep.study.notebook import html, plain
+from saesweep.study.notebook.data import ExplainedData
+from saesweep.study.notebook.studied import Studied
+from saesweep.study.pages.facts import NO_RULE, number
+from saesweep.study.pages.gather import explanations
+from saesweep.study.pages.groups import percent
+
+
+@dataclass(frozen=True, repr=False)
+class Explained(ExplainedData):
+    """What is said of a latent. `_repr_html_` is what a notebook shows, `repr` what a terminal shows."""
+
+    def __repr__(self) -> str:
+        return plain.explained(self)
+
+    def _repr_html_(self) -> str:
+        return html.explained(self)
+
+
+def explained(of: Studied, latent: SupportsIndex) -> Explained:
+    """Raises UsageError where nothing of the SAE was scored."""
+    number, table = of.latent(latent), of.scores()
+    title, notes = f"Latent {number} of {of.title}", [of.activity(number)]
+    if number not in table.index:
+        notes += [] if of.dead(number) else [of.why_not_scored(number)]
+        return Explained(title, None, [], notes, None, [], pd.Series(dtype=float))
+    row = table.loc[number]
+    scores = row[study_tables.score_names(table)].astype(float)
+    words = row.get("rule_words")
+    rule = words if isinstance(words, str) and words else None
+    text = dict(explanations(of.sae.folder)).get(number)
+    by = [] if text is None else [_judgement(text.model, row, scores)]
+    return Explained(title, rule, [_fit(scores) if rule else NO_RULE], notes, text and text.text, by, scores)
+
+
+def _fit(scores: pd.Series) -> str:
+    """Of the rule."""
+    r, f1, recall = (scores.get(name) for name in ("rule", "rule_f1", "rule_recall"))
+    often = "" if recall is None or recall != recall else f" (fires on {percent(float(recall))} of the tokens where it holds)"
+    return f"The rule's r is {number(r)}, its F1 {number(f1)}, its recall {number(recall)}{often}."
+
+
+def _judgement(model: str, row: pd.Series, scores: pd.Series) -> str:
+    found = [f"{catalogue.score(name).words} {number(scores[name])}" for name in TASKS if name in scores.dropna().index]
+    judge = row.get("judge")
+    by = f" Judged by {judge}: {', '.join(found)}." if found and isinstance(judge, str) else ""
+    return f"Written by {model}.{by}"
