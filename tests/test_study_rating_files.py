@@ -108,7 +108,7 @@ def test_a_name_that_is_no_part_of_a_files_name_is_refused(study, name):
 
 
 def test_without_a_session_or_its_secret_it_is_said_how_to_begin(study):
-    with pytest.raises(UsageError, match=r"begin with python -m saesweep.study.rate .*made --raters"):
+    with pytest.raises(UsageError, match=r"begin with saesweep rate .*made --raters"):
         read_session(study)
     session, _ = prepare(study, rateable(), ["ann"], RATE)
     (session.folder / "secret").unlink()

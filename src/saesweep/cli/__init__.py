@@ -12,6 +12,8 @@ COMMANDS = {  # each is `main` of this module
     "train": ("saesweep.cli.train", "train one SAE, or with -m a sweep; saesweep train --help lists the settings"),
     "pareto": ("saesweep.report.pareto", "compare the SAEs of one or more sweeps: a table, figures and a page"),
     "study": ("saesweep.study.__main__", "collect what the latents of finished SAEs fire on"),
+    "rate": ("saesweep.study.rate", "ask people whether what a latent is active on has one meaning"),
+    "report": ("saesweep.study.report", "what people have answered: shares of yes, and how far raters agree"),
     "dashboard": ("saesweep.report.dashboard", "save a W&B workspace for the runs of a project"),
     "join": ("saesweep.sweep.engines.join", "run this node's share of a sweep that another node has started"),
 }

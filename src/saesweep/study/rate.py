@@ -1,6 +1,6 @@
 """People rate latents: does what a latent is active on have one meaning?
 
-    python -m saesweep.study.rate outputs/NAME --raters r1,r2
+    saesweep rate outputs/NAME --raters r1,r2
 
 serves a page for each rater on this machine until Ctrl-C, and keeps every answer as it is given; --static writes one offline
 page per rater instead, whose answers come back as files.
@@ -9,22 +9,30 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
 from saesweep.errors import exit_on_usage_error
 from saesweep.lm.models import load_tokenizer
+from saesweep.runtime import program
+from saesweep.study import subjects
 from saesweep.study.collect import SETTINGS, collected
 from saesweep.study.examples import Places, choose, common_tokens
 from saesweep.study.hits import Collected
+from saesweep.study.people.draw import Source
+from saesweep.study.people.origin import Origin, origin
 from saesweep.study.people.plan import plan
 from saesweep.study.people.prepare import Rateable, prepare, rateable, write_pages
 from saesweep.study.people.server import RatingServer
 from saesweep.study.people.settings import RateSettings, settings
 from saesweep.study.pieces import Pieces
 from saesweep.study.sampling import eligible
+
+LIMITS = ("min_fires", "min_documents")  # on which latents are eligible
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -35,15 +43,15 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def of_sweep(sweep: Path, rate: RateSettings) -> Rateable:
     """What a sweep that was collected has for people to rate."""
-    everything = collected(sweep)
-    limits = yaml.safe_load((sweep / "study" / SETTINGS).read_text())
+    everything, study = collected(sweep), yaml.safe_load((sweep / "study" / SETTINGS).read_text())
+    limits = {key: study[key] for key in LIMITS}
     asked = {"top": rate.top, "decile": rate.spread}
     places = {id(one.fit.text): Places(one.fit.text) for one in everything}
     models = {one.config["model"]["name"]: one.config["model"] for one in everything}
     texts = {name: Pieces(load_tokenizer(model)) for name, model in models.items()}
 
     def latents(one: Collected) -> list[int]:
-        allowed = eligible(one, limits["min_fires"], limits["min_documents"])
+        allowed = eligible(one, **limits)
         kept = np.isin(one.order, one.fit.hits.latents)
         return one.order[allowed[one.order] & kept].tolist()
 
@@ -51,7 +59,14 @@ def of_sweep(sweep: Path, rate: RateSettings) -> Rateable:
         found = choose(places[id(one.fit.text)], one.fit, latent, common_tokens(one.fit, latent), asked)
         return {name: group.positions.tolist() for name, group in found.items()}
 
-    return rateable(everything, latents, lambda one: texts[one.config["model"]["name"]], examples)
+    found = rateable(everything, latents, lambda one: texts[one.config["model"]["name"]], examples)
+    return replace(found, origins=_origins(sweep, found, study), limits=limits)
+
+
+def _origins(sweep: Path, found: Rateable, study: Mapping[str, Any]) -> list[Origin]:
+    there = subjects.of_sweep(sweep, study["controls"], study["seed"])
+    files = {Source(one.path, one.control): one.file for one in there}
+    return [origin(sweep.resolve(), source, files[source]) for source in found.collected]
 
 
 def run(
@@ -80,7 +95,7 @@ def run(
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """sweep, raters, static and port as typed."""
-    parser = argparse.ArgumentParser(prog="python -m saesweep.study.rate", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog=program.called("rate"), description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of a sweep with a finished study")
     parser.add_argument("--raters", required=True, type=lambda text: text.split(","), help="their names, with commas between")
     parser.add_argument("--static", action="store_true", help="write one offline page per rater, and serve nothing")

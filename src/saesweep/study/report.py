@@ -1,6 +1,6 @@
 """What the raters of a study say, from their answers so far.
 
-    python -m saesweep.study.report outputs/NAME [ratings_*.json ...]
+    saesweep report outputs/NAME [ratings_*.json ...]
 
 reads the answers that the server has kept, the files in outputs/NAME/study/rate/answers/, and those that are named; writes
 ratings.csv and agreement.json into outputs/NAME/study/, and prints what they show.
@@ -12,17 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saesweep.errors import exit_on_usage_error
+from saesweep.runtime import program
 from saesweep.study.people.files import report
 from saesweep.study.people.settings import settings
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m saesweep.study.report", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog=program.called("report"), description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of a sweep that people have rated")
     parser.add_argument("files", type=Path, nargs="*", help="files that raters have saved")
+    parser.add_argument("--leave-out", action="store_true", help="the ratings of SAEs that were trained again since")
     given = parser.parse_args(words)
     with exit_on_usage_error():
-        print(*report(given.sweep / "study", given.files, settings()), sep="\n")
+        print(*report(given.sweep / "study", given.files, settings(), given.leave_out), sep="\n")
 
 
 if __name__ == "__main__":

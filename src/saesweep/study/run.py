@@ -21,6 +21,7 @@ from saesweep.study.collect import collect
 from saesweep.study.comparison.sentences import lines
 from saesweep.study.judging import planned
 from saesweep.study.pages.gather import gather
+from saesweep.study.people.stale import set_aside
 from saesweep.study.scoring import Scored, base_of, run_scores
 from saesweep.study.subjects import of_sweep
 
@@ -37,8 +38,9 @@ def run(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resource
     failed = collect(sweeps, settings, resources)
     if distributed.rank() != 0:
         return Result(failed, [])
+    stale = [line for sweep in sweeps for line in set_aside(sweep.resolve() / study_tables.FOLDER)]
     scored = run_scores(sweeps, settings, resources)
-    return Result(failed, [*lines(scored.comparison), *map(str, _write_pages(sweeps, scored, settings, resources))])
+    return Result(failed, [*lines(scored.comparison), *map(str, _write_pages(sweeps, scored, settings, resources)), *stale])
 
 
 def _write_pages(

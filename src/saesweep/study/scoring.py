@@ -70,7 +70,7 @@ def run_scores(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: R
         rows.extend(scored)
         found += [(one, tokenizer) for one in based]
     scores, saes, labels, shares = rows.frames()
-    scores = with_judgements(scores, found, settings["explainer"], base, settings["seed"])
+    scores = with_judgements(scores, found, settings, base)
     study = measured.study(sweep_table.table(*sweeps, base=base), scores, saes, rows.replicates)
     of_saes, comparison = summary(study, shares), report.report(study, delta=settings["delta"], primary=PRIMARY)
     folder = base / study_tables.FOLDER
