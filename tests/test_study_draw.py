@@ -85,8 +85,8 @@ def test_the_plan_says_beforehand_what_difference_the_ratings_can_show():
         "Each of 5 raters gets 53 items:",
         "5 latents of each of 9 SAEs, of which all raters get 1; 5 of the random control; 3 of these a second time.",
         "Rated are 63 latents of gated, 63 of jumprelu, 63 of topk.",
-        "With 63 latents a side, the 95% interval of a difference between two shares of yes reaches about 17 points to either "
-        "side, and a true difference of 24 points is found by 8 studies in 10.",
+        "With 63 latents a side and shares of yes near 60%, the 95% interval of a difference between two shares reaches about "
+        "17 points to either side, and a true difference of 24 points is found by 8 studies in 10.",
     ]
 
 

@@ -49,6 +49,11 @@ def test_the_order_of_the_groups(made):
     assert (found["interval"].part == np.floor(5 * share).clip(max=4)).all()
 
 
+def test_examples_that_do_not_divide_by_the_number_of_deciles_are_spread_over_them(made):
+    for count, parts in ((4, [2, 4, 7, 9]), (12, [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 9])):
+        assert groups(made, 0, asked={"decile": count})["decile"].part.tolist() == parts
+
+
 def test_silent_windows_are_silent_throughout_and_hold_the_token_where_they_should(made):
     found, (one, _) = groups(made, 0), made
     active = set(one.hits.of(0)[0].tolist())

@@ -5,6 +5,7 @@ import pytest
 from studied import collected, sweep, trained  # noqa: F401 fixtures
 
 from saesweep.study import rate, report
+from saesweep.study.people.stale import set_aside
 
 pytestmark = pytest.mark.slow
 
@@ -19,6 +20,23 @@ def test_a_collected_sweep_is_rated_from_its_folder(sweep, capsys):  # noqa: F81
     assert len(items) > 10 and all(0 < len(item["top"]) <= 10 for item in items)
     for window in items[0]["top"] + items[0]["spread"]:
         assert len(window["text"]) <= 32 and window["tenths"][window["at"]] > 0
-    assert items[0]["top"][0]["tenths"].count(10) == 1, "the strongest example holds the largest activation"
+    assert all(item["top"][0]["tenths"][item["top"][0]["at"]] == 10 for item in items), "the largest activation"
     report.main([str(sweep)])
     assert capsys.readouterr().out.startswith("0 raters gave 0 answers about 0 latents")
+    assert set_aside(sweep / "study") == []
+    _made_again(sweep, capsys)
+
+
+def _made_again(sweep, capsys):  # noqa: F811
+    """Collected with other settings, then trained again: the session's figures are not those of the study any more."""
+    collected(sweep, "tokens=2000", "dense_tokens=1000", "min_fires=10", "min_documents=3", "overwrite=true")
+    (line,) = set_aside(sweep / "study")
+    assert "collected again since people got latents to rate; ratings.csv and agreement.json of these ratings went into" in line
+    with pytest.raises(SystemExit, match="collected again since raters got their latents: put back what was there, or move"):
+        rate.main([str(sweep), "--raters", "eve", "--static"])
+    report.main([str(sweep)])
+    assert "were collected again since people rated: they saw excerpts of another text" in capsys.readouterr().out
+    weights = next(sweep.rglob("topk/*/sae/*.safetensors"))
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(SystemExit, match=r"topk/.* was trained again since people rated"):
+        report.main([str(sweep)])

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from made_ratings import choose, rateable
+from made_ratings import DOCUMENTS, choose, rateable
 from standin.cli import ROOT
 
 from saesweep.errors import UsageError
@@ -54,6 +54,42 @@ def test_a_page_tells_nothing_of_the_sae(study):
         assert item.keys() == {"item", "top", "spread"}
         for window in item["top"] + item["spread"]:
             assert window.keys() == {"text", "tenths", "at"} and set(window["tenths"]) <= set(range(11))
+
+
+def leaves(value, path=""):
+    """(where, value) of all texts and numbers of JSON."""
+    if isinstance(value, dict):
+        return [leaf for key, one in value.items() for leaf in leaves(one, f"{path}/{key}")]
+    return [leaf for one in value for leaf in leaves(one, path)] if isinstance(value, list) else [(path, value)]
+
+
+@pytest.mark.parametrize("answers", [None, []])
+def test_all_that_a_page_holds_is_text_of_documents_tenths_places_and_names_made_from_the_secret(study, answers):
+    session, pages = prepare(study, rateable(), ["ann"], RATE)
+    parts, empty = (re.split('(?<=id="data">)|(?=</script>)', page.html(content, answers), maxsplit=2)
+                    for content in (pages["ann"], {}))
+    assert (parts[0], parts[2]) == (empty[0], empty[2]), "the rest of the page is the same for every study"
+    assert "<!--" not in empty[0] and "<title>Rating</title>" in empty[0]
+    found: dict[str, set] = {}
+    for where, value in leaves(json.loads(parts[1])):
+        found.setdefault(where, set()).add(value)
+    assert found.pop("/study") == {session.study} and found.pop("/rater") == {"ann"}
+    assert found.pop("/items/item") == {given.name for given in read_key(session)}
+    assert re.fullmatch("[0-9a-f]{12}", session.study) and re.fullmatch("[0-9a-f]{12}", pages["ann"]["items"][0]["item"])
+    words = set("".join(DOCUMENTS)) | set("⏎→\\x")
+    for group in ("top", "spread"):
+        assert set("".join(found.pop(f"/items/{group}/text"))) <= words
+        assert found.pop(f"/items/{group}/tenths") <= set(range(11)) and found.pop(f"/items/{group}/at") <= set(range(32))
+    assert found == {}
+
+
+def test_the_place_of_a_latent_says_nothing_without_the_secret(tmp_path):
+    orders = []
+    for name in ("a", "b", "c"):
+        session, _ = prepare(tmp_path / name / "study", rateable(), ["ann"], RATE)
+        orders.append([given.item for given in read_key(session)])
+    assert len({str(order) for order in orders}) > 1
+    assert len({frozenset(item._replace(repeated=False) for item in order) for order in orders}) == 1
 
 
 def test_the_examples_of_all_strengths_go_from_strong_to_weak(study):

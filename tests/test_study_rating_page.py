@@ -59,8 +59,9 @@ def stored(browser):
 
 
 def test_the_answers_of_an_offline_page_are_saved_as_a_file(offline, tmp_path):
-    assert text(offline, "#place") == "Latent 1 of 8"
+    assert text(offline, "#place") == "Latent 1 of 8" and offline.run("return get('how').open"), "how to rate, at first"
     press(offline, "1", *"the word self", "ENTER")
+    assert not offline.run("return get('how').open")
     press(offline, "2", "ENTER", "3", "ENTER")
     assert text(offline, "#place") == "Latent 4 of 8" and text(offline, "#status") == "Latent 3: no. 3 rated."
     press(offline, "s", *"not my language", "ENTER")
@@ -136,7 +137,7 @@ def test_everything_has_a_name_and_contrast_and_fits(offline, scheme, width):
     offline.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     offline.open(offline.file, width=width, height=740, phone=width < 500)
     try:
-        offline.one("summary").click()
+        assert offline.run("return get('how').open")
         press(offline, "1", "ENTER")
         assert offline.run(CONTRAST) == []
         assert offline.run("return getComputedStyle(document.body).backgroundColor") == {
@@ -175,6 +176,35 @@ def visit(browser, url):
 def lines(server, rater):
     file = server.session.answers / f"{rater}.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def read_and_press(browser, rater):
+    """A rule about the word that has the frame in all excerpts; bob is less sure of one of the words."""
+    (word,) = set(browser.run("return [...document.querySelectorAll('mark.at')].map(e => e.textContent.trim())"))
+    if rater == "bob" and word == "</script>":
+        press(browser, "2", "ENTER")
+    elif word < "j":
+        press(browser, "1", *f"the word {word}", "ENTER")
+    else:
+        press(browser, "3", "ENTER")
+
+
+def test_two_raters_who_read_the_page_agree_beyond_chance(browser, tmp_path, capsys):
+    """On 12 latents: both say yes to 4 and no to 6, of the other 2 one says maybe."""
+    session, pages = prepare(tmp_path / "study", rateable(), ["ann", "bob"], settings({"features": 6, "common": 1.0}))
+    for rater, file in zip(session.raters, write_pages(session, pages), strict=True):
+        browser.open(file)
+        while text(browser, "#place") != "Rating":
+            read_and_press(browser, rater)
+        browser.one("#save").click()
+    saved = [tmp_path / f"ratings_{rater}_{session.study}.json" for rater in session.raters]
+    browser.wait(lambda: all(file.is_file() for file in saved))
+    report.main([str(tmp_path), *map(str, saved)])
+    assert "Pairs of raters, Cohen's quadratic kappa: ann and bob 0.91 [" in capsys.readouterr().out
+    found = json.loads((tmp_path / "study/agreement.json").read_text())["agreement"]
+    assert found["latents"] == 12 and found["krippendorff_ordinal"]["value"] > 0.7
+    assert found["fleiss"]["kappa"]["value"] == pytest.approx(0.7073, abs=5e-5)
+    assert found["cohen_quadratic"][0]["kappa"]["value"] == pytest.approx(1 / 1.1, abs=5e-5)
 
 
 def test_two_raters_rate_through_the_server_and_their_ratings_are_read_back(browser, server, tmp_path, capsys):

@@ -97,7 +97,7 @@ class _Taken:
         documents: dict[int, int] = {}
         positions, part = list[int](), list[int]()
         for number, candidates in enumerate(parts):
-            full = len(positions) + asked // count
+            full = len(positions) + asked * (number + 1) // count - asked * number // count
             for position in candidates[self.places.left(candidates) >= LEFT].tolist():
                 if len(positions) == full:
                     break

@@ -21,17 +21,18 @@ CACHE = Path(".study/responses.sqlite")  # beside the sweeps: the responses of a
 
 
 def with_judgements(
-    scores: pd.DataFrame, saes: Sequence[tuple[Collected, Tokenizer]], explainer: Mapping[str, Any], base: Path, seed: int
+    scores: pd.DataFrame, saes: Sequence[tuple[Collected, Tokenizer]], settings: Mapping[str, Any], base: Path
 ) -> pd.DataFrame:
     """scores.csv with the columns of judge/judge.py; itself with explainer=none. base: the folder that paths are relative to.
 
     Raises UsageError where it would cost too much, and where the model does not answer.
     """
+    explainer = settings["explainer"]
     if explainer["name"] == "none":
         return scores
     jobs = {sae.path: sae.folder for sae, _ in saes}
-    latents = (one for sae, tokenizer in saes for one in _latents(sae, tokenizer, scores, explainer))
-    found = judge(latents, explainer, jobs=jobs, cache=base.parent / CACHE, seed=seed)
+    latents = (one for sae, tokenizer in saes for one in _latents(sae, tokenizer, scores, explainer, settings["features"]))
+    found = judge(latents, explainer, jobs=jobs, cache=base.parent / CACHE, seed=settings["seed"])
     return scores.merge(found, on=KEY, how="left")
 
 
@@ -47,14 +48,18 @@ def planned(saes: int, settings: Mapping[str, Any]) -> Plan:
 
 
 def _latents(
-    sae: Collected, tokenizer: Tokenizer, scores: pd.DataFrame, explainer: Mapping[str, Any]
+    sae: Collected, tokenizer: Tokenizer, scores: pd.DataFrame, explainer: Mapping[str, Any], features: int
 ) -> Iterator[LatentExamples]:
-    """The scored latents of an SAE, in their sampling order."""
+    """The scored latents of an SAE, in their sampling order: for a model the first ones.
+
+    No more than `features`, which are a uniform sample; those behind them were added for the ranges of frequency.
+    """
     control = scores["control"].isna() if sae.control is None else scores["control"] == sae.control
     mine = scores.loc[(scores["path"] == sae.path) & control].set_index("latent")
     texts, windows = Pieces(tokenizer), explainer.get("windows", 1)
     fit, test = Places(sae.fit.text), Places(sae.test.text)
-    for latent in [int(latent) for latent in sae.order if latent in mine.index][: explainer.get("latents")]:
+    most = min(features, explainer["latents"]) if "latents" in explainer else None
+    for latent in [int(latent) for latent in sae.order if latent in mine.index][:most]:
         common = common_tokens(sae.fit, latent)
         shown = choose(fit, sae.fit, latent, common, {str(group): count for group, count in WINDOWS.items()})
         tests = choose(test, sae.test, latent, common, dict[str, int].fromkeys(TEST, windows))

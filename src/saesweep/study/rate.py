@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from saesweep.errors import exit_on_usage_error
 from saesweep.lm.models import load_tokenizer
 from saesweep.runtime import program
+from saesweep.study import subjects
 from saesweep.study.collect import collected
 from saesweep.study.examples import Places, choose, common_tokens
 from saesweep.study.hits import Collected
+from saesweep.study.people.draw import Source
+from saesweep.study.people.origin import Origin, origin
 from saesweep.study.people.plan import plan
 from saesweep.study.people.prepare import Rateable, prepare, rateable, write_pages
 from saesweep.study.people.server import RatingServer
@@ -26,6 +31,8 @@ from saesweep.study.people.settings import RateSettings, settings
 from saesweep.study.pieces import Pieces
 from saesweep.study.sampling import eligible
 from saesweep.study.written import settings_of
+
+LIMITS = ("min_fires", "min_documents")  # on which latents are eligible
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -36,15 +43,15 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def of_sweep(sweep: Path, rate: RateSettings) -> Rateable:
     """What a sweep that was collected has for people to rate."""
-    everything = collected(sweep)
-    limits = settings_of(sweep)
+    everything, study = collected(sweep), settings_of(sweep)
+    limits = {key: study[key] for key in LIMITS}
     asked = {"top": rate.top, "decile": rate.spread}
     places = {id(one.fit.text): Places(one.fit.text) for one in everything}
     models = {one.config["model"]["name"]: one.config["model"] for one in everything}
     texts = {name: Pieces(load_tokenizer(model)) for name, model in models.items()}
 
     def latents(one: Collected) -> list[int]:
-        allowed = eligible(one, limits["min_fires"], limits["min_documents"])
+        allowed = eligible(one, **limits)
         kept = np.isin(one.order, one.fit.hits.latents)
         return one.order[allowed[one.order] & kept].tolist()
 
@@ -52,7 +59,14 @@ def of_sweep(sweep: Path, rate: RateSettings) -> Rateable:
         found = choose(places[id(one.fit.text)], one.fit, latent, common_tokens(one.fit, latent), asked)
         return {name: group.positions.tolist() for name, group in found.items()}
 
-    return rateable(everything, latents, lambda one: texts[one.config["model"]["name"]], examples)
+    found = rateable(everything, latents, lambda one: texts[one.config["model"]["name"]], examples)
+    return replace(found, origins=_origins(sweep, found, study), limits=limits)
+
+
+def _origins(sweep: Path, found: Rateable, study: Mapping[str, Any]) -> list[Origin]:
+    there = subjects.of_sweep(sweep, study["controls"], study["seed"])
+    files = {Source(one.path, one.control): one.file for one in there}
+    return [origin(sweep.resolve(), source, files[source]) for source in found.collected]
 
 
 def run(

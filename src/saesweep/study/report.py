@@ -25,9 +25,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog=program.called("report"), description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of a sweep that people have rated")
     parser.add_argument("files", type=Path, nargs="*", help="files that raters have saved")
+    parser.add_argument("--leave-out", action="store_true", help="the ratings of SAEs that were trained again since")
     given = parser.parse_args(words)
     with exit_on_usage_error():
-        print(*report(given.sweep / "study", given.files, settings()), *_joined(given.sweep), sep="\n")
+        print(*report(given.sweep / "study", given.files, settings(), given.leave_out), *_joined(given.sweep), sep="\n")
 
 
 def _joined(sweep: Path) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from saesweep.data.resources import Resources
 from saesweep.loggers import wandb_study
 from saesweep.report import pareto
+from saesweep.runtime import distributed
 from saesweep.runtime.console import ProgressLine
 from saesweep.storage import study_tables
 from saesweep.study import pages
@@ -22,6 +23,7 @@ from saesweep.study.comparison.summaries import lines
 from saesweep.study.judging import planned
 from saesweep.study.pages.gather import gather
 from saesweep.study.pages.of_sae import OfSAE
+from saesweep.study.people.stale import set_aside
 from saesweep.study.scoring import Scored, base_of, run_scores
 from saesweep.study.snippets import snippets
 from saesweep.study.subjects import of_sweep
@@ -43,10 +45,12 @@ def run(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resource
     resources, _ = resources or Resources(), base_of(sweeps, settings["out"])
     planned(sum(len(of_sweep(sweep, settings["controls"], settings["seed"])) for sweep in sweeps), settings)
     failed = collect(sweeps, settings, resources)
+    studies = [sweep.resolve() / study_tables.FOLDER for sweep in sweeps] if distributed.rank() == 0 else []
+    stale = [line for study in studies for line in set_aside(study)]
     scored = run_scores(sweeps, settings, resources)
     if scored is None:  # on a rank other than the first
         return Result(failed, [])
-    return Result(failed, [*lines(scored.comparison), *map(str, _write_pages(sweeps, scored, settings, resources))])
+    return Result(failed, [*lines(scored.comparison), *map(str, _write_pages(sweeps, scored, settings, resources)), *stale])
 
 
 def _write_pages(

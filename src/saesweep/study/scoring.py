@@ -78,7 +78,7 @@ def _compared(
     sweeps: Sequence[Path], settings: Mapping[str, Any], base: Path, found: list[tuple[Collected, Tokenizer]], rows: Rows
 ) -> Scored:
     scores, saes, labels, shares = rows.frames()
-    scores = with_judgements(scores, found, settings["explainer"], base, settings["seed"])
+    scores = with_judgements(scores, found, settings, base)
     study_tables.write_labels(base / study_tables.FOLDER, labels)
     replicates.save(base / study_tables.FOLDER / study_tables.REPLICATES, rows.replicates)
     return Scored(base, found, *compare(sweeps, base, scores, saes, shares, rows.replicates, settings["delta"]))

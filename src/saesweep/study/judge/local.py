@@ -51,8 +51,9 @@ class LocalModel:
         rows = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
         for row, ids in zip(rows, prompts, strict=True):
             row[: len(ids)] = torch.tensor(ids)
-        logits = self._lm.module(rows.to(self._device)).logits[torch.arange(len(prompts)), lengths - 1]
-        return logits.float().log_softmax(-1).cpu()
+        last, which = torch.unique(lengths - 1, return_inverse=True)  # logits of all positions would take gigabytes
+        logits = self._lm.module(rows.to(self._device), logits_to_keep=last.to(self._device)).logits
+        return logits[torch.arange(len(prompts)), which].float().log_softmax(-1).cpu()
 
     def _chosen(self, logprobs: Float[Tensor, " vocab"], choices: Sequence[str]) -> Answer:
         first = {choice: self._first_ids(choice) for choice in choices}

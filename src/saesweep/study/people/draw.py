@@ -26,6 +26,10 @@ class Source(NamedTuple):
     path: str
     control: str | None = None
 
+    @property
+    def label(self) -> str:
+        return f"{self.control} control of {self.path}" if self.control else self.path
+
 
 class Item(NamedTuple):
     """A latent that one rater gets."""
@@ -88,6 +92,11 @@ def blind(secret: bytes, item: Item) -> str:
     path = f"control/{item.source.control}/{item.source.path}" if item.source.control else item.source.path
     message = f"{path}|{item.latent}{'|repeated' if item.repeated else ''}"
     return hmac.new(secret, message.encode(), hashlib.sha256).hexdigest()[:12]
+
+
+def order_seed(secret: bytes, seed: int) -> int:
+    """The seed of the order of the items. Without the secret, an item's place says nothing of its SAE."""
+    return int.from_bytes(hmac.new(secret, f"order|{seed}".encode(), hashlib.sha256).digest()[:8]) >> 1
 
 
 def study_id(secret: bytes) -> str:

@@ -9,8 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from saesweep.errors import UsageError
 from saesweep.runtime import atomic
 from saesweep.study.people.agreed import agreed
+from saesweep.study.people.origin import Changes, begin_anew, changes
+from saesweep.study.people.plan import power
 from saesweep.study.people.proportions import Estimate
 from saesweep.study.people.read import Rating, Ratings, read
 from saesweep.study.people.session import read_session
@@ -22,15 +25,22 @@ RATINGS = "ratings.csv"
 COLUMNS = ("rater", "item", "path", "control", "latent", "answer", "explanation", "seconds", "repeated")
 
 
-def report(study: Path, files: Iterable[Path], settings: RateSettings) -> list[str]:
+def report(study: Path, files: Iterable[Path], settings: RateSettings, leave_out: bool = False) -> list[str]:
     """Write ratings.csv and agreement.json from all answers of a study, and return the sentences about them.
 
-    study: the folder <sweep>/study. files: saved answers outside of the session's folder. Raises UsageError as `read` does.
+    study: the folder <sweep>/study. files: saved answers outside of the session's folder. leave_out: the ratings of SAEs that
+    were trained again since. Raises UsageError as `read` does, and where an SAE was trained again.
     """
     session = read_session(study)
-    ratings = read(session, files)
+    changed = changes(study.parent, session.origins)
+    if changed.trained and not leave_out:
+        raise UsageError(f"{changed} since people rated, so that their answers are about weights that are gone: report on the "
+                         f"other SAEs with --leave-out, or {begin_anew(session.folder)}")
+    everything = read(session, files)
+    ratings = everything.without(changed.trained)
     found = agreement(ratings, settings)
-    words = sentences(ratings, found, settings.delta)
+    words = [*_since(changed, len(everything.rows) - len(ratings.rows)), *sentences(ratings, found, settings.delta),
+             *power([one["latents"] for one in found["architectures"].values()], settings)]
     content = {"study": session.study, **_plain(found), "conflicts": ratings.conflicts, "open": ratings.open, "words": words}
     atomic.write(study / RATINGS, ratings_csv(ratings.rows))
     atomic.write(study / "agreement.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -46,6 +56,14 @@ def rated(study: Path) -> dict[tuple[str, str, int], float]:
     return yes_by_latent(counted(
         Rating(row["rater"], row["item"], row["path"], row["control"], "", int(row["latent"]), row["answer"],
                row["explanation"], float(row["seconds"]), False, row["repeated"] == "1") for row in rows))
+
+
+def _since(changed: Changes, left_out: int) -> list[str]:
+    """What has changed since people rated."""
+    trained, collected = Changes(changed.trained, []), Changes([], changed.collected)
+    return [f"{one} since people rated: {what}." for one, what in (
+        (trained, f"{left_out} answers are left out"),
+        (collected, "they saw excerpts of another text, or another choice of excerpts")) if one]
 
 
 def agreement(ratings: Ratings, settings: RateSettings) -> dict[str, Any]:

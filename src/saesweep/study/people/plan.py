@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from saesweep.study.people.draw import Candidates, Item, draw, shared
 from saesweep.study.people.proportions import detectable, half_width
@@ -19,7 +19,7 @@ def plan(candidates: Candidates, archs: Mapping[str, str], raters: int, settings
         f"{who} gets {' to '.join(map(str, dict.fromkeys([sizes[0], sizes[-1]])))} items:",
         _composition(candidates, each[0], settings),
         f"Rated are {', '.join(f'{n}{word} of {arch}' for arch, n, word in per_arch)}.",
-        *_power(min((n for _, n, _ in per_arch), default=0), len(per_arch), settings),
+        *power([n for _, n, _ in per_arch], settings),
     ]
 
 
@@ -39,11 +39,12 @@ def _latents(each: list[list[Item]], archs: Mapping[str, str]) -> list[tuple[str
     return [(arch, counts[arch], " latents" if n == 0 else "") for n, arch in enumerate(sorted(counts))]
 
 
-def _power(latents: int, archs: int, settings: RateSettings) -> list[str]:
-    if archs < 2 or latents == 0:
+def power(latents: Sequence[int], settings: RateSettings) -> list[str]:
+    """Which difference so many ratings can show. latents: those rated of each architecture."""
+    if len(latents) < 2 or min(latents) == 0:
         return []
-    reach = 100 * half_width(latents, settings.expected)
-    found = 100 * detectable(latents, settings.expected, settings.power)
-    return [f"With {latents} latents a side, the 95% interval of a difference between two shares of yes reaches about "
-            f"{reach:.0f} points to either side, and a true difference of {found:.0f} points is found by "
-            f"{10 * settings.power:.3g} studies in 10."]
+    least, near = min(latents), settings.expected
+    reach, found = 100 * half_width(least, near), 100 * detectable(least, near, settings.power)
+    return [f"With {least} latents a side and shares of yes near {100 * near:.0f}%, the 95% interval of a difference between "
+            f"two shares reaches about {reach:.0f} points to either side, and a true difference of {found:.0f} points is found "
+            f"by {10 * settings.power:.3g} studies in 10."]

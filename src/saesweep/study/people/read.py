@@ -6,15 +6,15 @@ end in different answers, that is a conflict, which is reported.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from saesweep.errors import UsageError
 from saesweep.study.people import answers
 from saesweep.study.people.answers import Entry
-from saesweep.study.people.draw import Item
+from saesweep.study.people.draw import Item, Source
 from saesweep.study.people.session import Given, Session, read_key
 
 
@@ -46,6 +46,10 @@ class Ratings:
     rows: list[Rating]
     conflicts: list[str]  # a sentence each
     open: dict[str, int]  # items that a rater has not answered yet
+
+    def without(self, sources: Collection[Source]) -> Ratings:
+        """Those about other SAEs and controls."""
+        return replace(self, rows=[row for row in self.rows if Source(row.path, row.control or None) not in sources])
 
 
 def read(session: Session, files: Iterable[Path] = ()) -> Ratings:
@@ -108,5 +112,4 @@ def _conflict(given: Given, several: Mapping[Path, Entry], last: Entry | None) -
 
 
 def _name(item: Item) -> str:
-    control = f"{item.source.control} control of " if item.source.control else ""
-    return f"latent {item.latent} of {control}{item.source.path}"
+    return f"latent {item.latent} of {item.source.label}"

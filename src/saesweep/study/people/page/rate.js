@@ -41,6 +41,7 @@ function open(number) {
   seconds = entry?.seconds ?? 0;
   since = document.hidden ? null : performance.now();
   if (!finished) show(data.items[place]);
+  get("save").hidden = finished && served;
   get("done-words").textContent = served ? "Your answers are with the server. You may close this page."
     : `Save your answers, and send the file ratings_${data.rater}_${data.study}.json to the person who gave you this page.`;
   scrollTo(0, 0);
@@ -60,6 +61,7 @@ function submit() {
   }
   const number = place;
   record(data.items[number].item, {answer, explanation, seconds: elapsed()});
+  get("how").open = false;
   open(next(number + 1));
   const warning = kept || served ? "" : " This browser keeps nothing: save your answers before you close the page.";
   say(`Latent ${number + 1}: ${answer}. ${data.items.filter(({item}) => answered(item)).length} rated.${warning}`);
@@ -102,6 +104,7 @@ document.addEventListener("keydown", event => {
 });
 document.addEventListener("visibilitychange", elapsed);
 restore();
+get("how").open = answers.size === 0;
 labelled();
 open(next(0));
 send();
