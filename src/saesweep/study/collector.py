@@ -154,7 +154,9 @@ class Collector:
         self.saved_at = time.monotonic()
 
     def _write(self) -> None:
-        """Of the subjects that all ranks have read to the end, this rank's share."""
+        """Of the subjects that all ranks have read to the end, this rank's share: one at a time in memory."""
+        for member in self.members:
+            member.part.halves.clear()  # they are on disk
         for member in self.members[distributed.rank() :: distributed.world_size()]:
             whole = hits_file.merged(member.part, self.settings)
             if len(whole.done) == len(self.portions):
