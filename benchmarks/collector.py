@@ -12,6 +12,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,12 +32,14 @@ class Process:
 
     def __init__(self, *command: str) -> None:
         environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-        self.name, self.process = command[-1], subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.name, self.said = command[-1], tempfile.TemporaryFile("w+")  # noqa: SIM115 a pipe would fill and block it
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True)
 
     def __call__(self, **arguments: object) -> dict | None:
         """None: it has failed."""
-        common.progress(f"{self.name}: {arguments}")
+        sizes = ", ".join(f"{key} {value:,}" for key, value in arguments.items() if isinstance(value, int))
+        common.progress(f"{self.name}: {sizes}")
         assert self.process.stdin and self.process.stdout
         try:
             print(json.dumps(arguments), file=self.process.stdin, flush=True)
@@ -45,8 +48,10 @@ class Process:
             return None
 
     def end(self) -> str:
-        """Its last words."""
-        lines = self.process.communicate()[1].strip().splitlines()
+        """The last line of its messages."""
+        self.process.communicate()
+        self.said.seek(0)
+        lines = self.said.read().strip().splitlines()
         return lines[-1] if lines else ""
 
 
@@ -62,12 +67,14 @@ def growth(widths: Sequence[int], l0s: Sequence[int], saes: int, hits: int, roun
     for number in range(rounds):
         for size in found:
             if size[2] == 1 or number == 0:
-                found[size].append(answer := process(**dict(zip(("width", "l0", "saes"), size, strict=True)), tokens=hits // size[1]))
-                if answer is None:
+                arguments = dict(zip(("width", "l0", "saes"), size, strict=True))
+                if (answer := process(**arguments, tokens=max(1, hits // size[1]))) is None:
                     sys.exit(process.end())
+                found[size].append(answer)
     process.end()
     print(f"\n{hits:,} hits in each half of each SAE; medians of {rounds} rounds\n")
-    print("| width | L0 | SAEs | ns a hit: CPU (clock) | tokens a CPU second | state, MB | lists, MB | measured, MB | with files, MB |")
+    print("| width | L0 | SAEs | ns a hit: CPU (clock) | tokens a CPU second | state, MB | lists, MB | measured, MB "
+          "| with files, MB |")
     print("| ---" * 9 + " |")
     for size, all_ in found.items():
         print(_growth_row(size, all_), flush=True)
@@ -86,7 +93,7 @@ def contest(width: int, l0: int, hits: int, latents: int, rounds: int, python: s
     processes = [ours("dense"), *(Process(python, "-m", "benchmarks.collector_peers", peer) for peer in PEERS if python)]
     names = ["saesweep", *(PEERS if python else ())]
     wanted = np.random.default_rng(1).permutation(width)[:latents].tolist()
-    size = {"width": width, "l0": l0, "batches": max(1, hits // l0 // ROWS), "rows": ROWS, "context": CONTEXT}
+    size = {"width": width, "l0": l0, "batches": -(-hits // l0 // ROWS), "rows": ROWS, "context": CONTEXT}
     found: dict[str, list[dict]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, process in zip(names, processes, strict=True):
@@ -98,8 +105,8 @@ def contest(width: int, l0: int, hits: int, latents: int, rounds: int, python: s
         if name in found:
             process.end()
     tokens = size["batches"] * ROWS
-    print(f"\nOne SAE of width {width:,}, {tokens:,} tokens, L0 about {l0}, examples of {latents} latents; CPU seconds (clock), "
-          f"medians of {rounds} rounds\n")
+    print(f"\nOne SAE of width {width:,}, {tokens:,} tokens, L0 about {l0}, examples of {latents} latents; CPU seconds "
+          f"(clock), medians of {rounds} rounds\n")
     print("| | collect | times ours | write | examples | memory, MB | disk, MB | examples shown |\n" + "| ---" * 8 + " |")
     for name, answers in found.items():
         print(_contest_row(name, answers, found["saesweep"]), flush=True)
@@ -133,12 +140,15 @@ def main() -> None:
     parser.add_argument("--hits", type=int, default=1_000_000, help="in each half of each SAE")
     parser.add_argument("--latents", type=int, default=256, help="whose examples are shown")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--part", nargs="+", choices=["growth", "contest"], default=["growth", "contest"])
     parser.add_argument("--peer-python", help="an interpreter that can import delphi and sae_dashboard")
     args = parser.parse_args()
     print(common.machine(), flush=True)
-    growth(args.width, args.l0, args.saes, args.hits, args.rounds)
-    middle = args.width[len(args.width) // 2], args.l0[len(args.l0) // 2]
-    contest(*middle, args.hits, min(args.latents, middle[0]), args.rounds, args.peer_python)
+    if "growth" in args.part:
+        growth(args.width, args.l0, args.saes, args.hits, args.rounds)
+    if "contest" in args.part:
+        middle = args.width[len(args.width) // 2], args.l0[len(args.l0) // 2]
+        contest(*middle, args.hits, min(args.latents, middle[0]), args.rounds, args.peer_python)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Imports numpy alone: peers run in environments of their own.
 """
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 import time
@@ -66,6 +67,7 @@ def peak() -> int:
 
 
 def forget_peak() -> None:
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # so that freed memory is no part of what is resident
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
 
