@@ -64,20 +64,21 @@ def growth(widths: Sequence[int], l0s: Sequence[int], saes: int, hits: int, roun
     process, width, l0 = ours("sparse"), widths[len(widths) // 2], l0s[len(l0s) // 2]
     sizes = dict.fromkeys([*((one, l0, 1) for one in widths), *((width, one, 1) for one in l0s), (width, l0, saes)])
     found: dict[tuple, list[dict]] = {size: [] for size in sizes}
-    for number in range(rounds):
-        for size in found:
-            if size[2] == 1 or number == 0:
-                arguments = dict(zip(("width", "l0", "saes"), size, strict=True))
-                if (answer := process(**arguments, tokens=max(1, hits // size[1]))) is None:
-                    sys.exit(process.end())
-                found[size].append(answer)
-    process.end()
-    print(f"\n{hits:,} hits in each half of each SAE; medians of {rounds} rounds\n")
+    print(f"\n{hits:,} hits in each half of each SAE; medians of {rounds} rounds, one of several SAEs\n")
     print("| width | L0 | SAEs | ns a hit: CPU (clock) | tokens a CPU second | state, MB | lists, MB | measured, MB "
           "| with files, MB |")
-    print("| ---" * 9 + " |")
-    for size, all_ in found.items():
-        print(_growth_row(size, all_), flush=True)
+    print("| ---" * 9 + " |", flush=True)
+    for number in range(rounds):
+        for size, answers in found.items():
+            if size[2] > 1 and number < rounds - 1:
+                continue
+            arguments = dict(zip(("width", "l0", "saes"), size, strict=True))
+            if (answer := process(**arguments, tokens=max(1, hits // size[1]))) is None:
+                sys.exit(process.end())
+            answers.append(answer)
+            if number == rounds - 1:
+                print(_growth_row(size, answers), flush=True)
+    process.end()
 
 
 def _growth_row(size: Sequence[int], found: Sequence[dict]) -> str:
