@@ -67,7 +67,7 @@ def growth(widths: Sequence[int], l0s: Sequence[int], saes: int, hits: int, roun
     print(f"\n{hits:,} hits in each half of each SAE; medians of {rounds} rounds, one of several SAEs\n")
     print("| width | L0 | SAEs | ns a hit: CPU (clock) | tokens a CPU second | state, MB | lists, MB | measured, MB "
           "| with files, MB |")
-    print("| ---" * 9 + " |", flush=True)
+    print("| --- " * 9 + "|", flush=True)
     for number in range(rounds):
         for size, answers in found.items():
             if size[2] > 1 and number < rounds - 1:
@@ -108,7 +108,7 @@ def contest(width: int, l0: int, hits: int, latents: int, rounds: int, python: s
     tokens = size["batches"] * ROWS
     print(f"\nOne SAE of width {width:,}, {tokens:,} tokens, L0 about {l0}, examples of {latents} latents; CPU seconds "
           f"(clock), medians of {rounds} rounds\n")
-    print("| | collect | times ours | write | examples | memory, MB | disk, MB | examples shown |\n" + "| ---" * 8 + " |")
+    print("| | collect | times ours | write | examples | memory, MB | disk, MB | examples shown |\n" + "| --- " * 8 + "|")
     for name, answers in found.items():
         print(_contest_row(name, answers, found["saesweep"]), flush=True)
 
