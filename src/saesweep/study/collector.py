@@ -190,7 +190,9 @@ class Collector:
         self.saved_at = time.monotonic()
 
     def _write(self) -> None:
-        """Of the subjects that all ranks have read to the end, this rank's share."""
+        """Of the subjects that all ranks have read to the end, this rank's share: one at a time in memory."""
+        for member in self.members:
+            member.part.halves.clear()  # they are on disk
         mine, line = self.members[distributed.rank() :: distributed.world_size()], ProgressLine()
         for count, member in enumerate(mine):
             line(f"writing the activations of SAEs and controls: {count} of {len(mine)}")
