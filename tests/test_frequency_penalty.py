@@ -1,8 +1,8 @@
 """The quadratic-frequency penalty of JumpReLU: the reference's vectors, its layouts and ranks, and what null leaves alone."""
 import pytest
 import torch
-from small import CONF, job, trained
 from omegaconf import OmegaConf
+from small import CONF, job, trained
 
 from saesweep.arch.execution import SingleRank
 from saesweep.arch.jumprelu import JumpReLU, heaviside
@@ -14,7 +14,6 @@ from saesweep.training.build import build
 
 PI = torch.tensor([[0.68, 0.2, 0.55], [0.6, 0.4, -0.3], [0.9, 0.62, 0.45], [0.52, 0.1, 0.28]], dtype=torch.float64)
 NUMBERS = {"bandwidth": 0.4, "init_threshold": 0.5, "relative": False, "warm_start": 0.0, "threshold_tokens": 3200}
-QF = ("arch=jumprelu_qf", "arch.warm_start=0.2")
 
 
 def penalty_of(pi, frequency_scale, ranks=None):
@@ -83,8 +82,10 @@ def test_a_step_has_the_loss_and_gradients_of_the_equation(dense, monkeypatch):
     found, wanted = (torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
                      for loss in (step.losses["sparsity"], defined))
     for name, a, b in zip(parameters, found, wanted, strict=True):
-        torch.testing.assert_close(torch.zeros(()) if a is None else a, torch.zeros(()) if b is None else b)
-        assert (name == "threshold") == (b is not None)
+        if name == "threshold":
+            torch.testing.assert_close(a, b)
+        else:
+            assert b is None and (a is None or not a.any()), name
 
 
 def test_null_is_the_jumprelu_of_a_config_without_the_key():
@@ -99,29 +100,18 @@ def test_null_is_the_jumprelu_of_a_config_without_the_key():
     assert kept["arch"]["frequency_scale"] == 0.1
 
 
+@pytest.mark.slow
 def test_a_training_that_stopped_ends_as_one_that_did_not(tmp_path):
-    jobs = [job(None, *QF, "tokens=1280", "save_tokens=320")]
+    jobs = [job(None, "arch=jumprelu_qf", "arch.warm_start=0.2", "tokens=1280", "save_tokens=320", "log_tokens=128")]
 
     def stop(module):
-        if module.steps_done == 12:
+        if module.tokens == 896:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        trained(jobs, tmp_path / "stopped", after_step=stop)
+        trained(jobs, tmp_path / "stopped", progress=stop)
+    assert list((tmp_path / "stopped").rglob("checkpoint/*.safetensors"))
     resumed, whole = (trained(jobs, tmp_path / name).members[0].state_dict() for name in ("stopped", "whole"))
     assert whole.keys() == resumed.keys()
     for key, tensor in whole.items():
         assert torch.equal(resumed[key], tensor), key
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("without_type_checks")
-def test_at_the_same_l0_the_penalty_removes_the_latents_that_fire_often(tmp_path):
-    """As the papers report; its coefficient is lower, since an activation costs more."""
-    words = ("width=160", "tokens=102_400", "sparsity=8", "batch_tokens=128", "activations={window: 16384, statistics: 4096}")
-    words += ("model.source.synthetic={features: 256, d_in: 64, l0: 8, spread: 8}",)
-    jobs = [job(None, arch, *words, "arch.optimizer.lr=1e-2", "arch.optimizer.betas=[0,0.999]")
-            for arch in ("arch=jumprelu", "arch=jumprelu_qf")]
-    members = trained(jobs, tmp_path).members
-    assert [member.latest["l0"] for member in members] == pytest.approx([8.0, 8.0], rel=0.05)
-    assert float(members[1].coefficient.value) < 0.8 * float(members[0].coefficient.value)

@@ -75,7 +75,7 @@ def heaviside(pi: Float[Tensor, "*n"], theta: Float[Tensor, "*n"], eps: float) -
 
 class JumpReLU(SparseAutoencoder):
     """bandwidth, init_threshold: in units of 1 / sqrt(d_in) if `relative`, else in those of the input; threshold_tokens: the
-    length of the running mean of the warm start's threshold; frequency_scale: far above sparsity / d_sae; None: a constant penalty."""
+    length of the running mean of the warm start's threshold; frequency_scale: p_0, well above sparsity / d_sae, or None."""
 
     saved_as = "jumprelu"
     latent_units = ("b_enc", "threshold")
