@@ -170,7 +170,7 @@ def details(job: Path) -> Details:
     return Details(
         command=files.command(job), config=dict(files.flat(files.settings(job))), curve=_curve(job), rates=frequency(job),
         wandb=_text(job / files.URL), reason=_text(job / files.FAILED),
-        counted=None if parts is None else int(parts["tokens"].sum()),
+        counted=None if parts is None else int(parts["tokens"].to_numpy().sum()),
     )
 
 
