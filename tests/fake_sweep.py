@@ -48,7 +48,8 @@ class Sweep:
         l0 = sparsity * (1 if arch == "topk" else self.rng.normal(1, 0.012))
         numbers = {"coefficient": None if "topk" in arch else 1e-3 / sparsity, "l0": l0, "fvu": fvu, "mse": fvu * 0.97,
                    "cosine": 1 - fvu / 2, "relative_reconstruction_bias": 0.9 if arch == "relu" else 0.995,
-                   "dead": 0.0 if seed else 0.01, "frequency_over_1pct": 0.1, "frequency_over_10pct": 0.01}
+                   "dead": 0.0 if seed else 0.01, "frequency_over_1pct": 0.1, "frequency_over_10pct": 0.01,
+                   "firings_over_10pct": 0.3, "frequency_max": 0.6, "frequency_of_firings": 0.12}
         if self.lm:
             numbers |= {
                 "ce_clean": 2.5,

@@ -63,7 +63,8 @@ def test_each_quantity_has_a_plot(spec):
     shown = [key for config in of(spec, "Run History Line Plot") for key in config["metrics"]]
     assert shown == ["train/l0", "train/fvu", "train/dead", "train/tokens_per_second"]
     latents = {config["yAxis"] for config in of(spec, "Scatter Plot")}
-    assert {"summary:eval/dead", "summary:eval/frequency_over_1pct", "summary:eval/frequency_over_10pct"} <= latents
+    assert {"summary:eval/dead", "summary:eval/frequency_over_1pct", "summary:eval/frequency_over_10pct",
+            "summary:eval/firings_over_10pct"} <= latents
 
 
 def test_pareto_plots_have_l0_on_a_logarithmic_axis(spec):

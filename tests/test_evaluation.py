@@ -17,7 +17,7 @@ from saesweep.data.normalisation import Statistics
 from saesweep.data.text import Corpus, blocks
 from saesweep.errors import UsageError
 from saesweep.evaluation import evaluate, splicing
-from saesweep.evaluation.metrics import Fidelity, spliced
+from saesweep.evaluation.metrics import Fidelity, frequency_metrics, spliced
 from saesweep.evaluation.splicing import SplicedPasses
 from saesweep.evaluation.subject import Subject
 from saesweep.lm.hooks import HookPoint, edit
@@ -160,6 +160,21 @@ def test_l0_and_the_frequencies_are_counts_of_latents_above_zero():
     assert n["l0"] == pytest.approx(float((f > 0).sum(1).double().mean()))
     torch.testing.assert_close(fidelity.frequency, (f > 0).double().mean(0))
     assert n["frequency_over_1pct"] == 3 / 5 and n["frequency_over_10pct"] == 2 / 5
+
+
+def test_the_metrics_of_frequent_latents_by_hand():
+    """10 tokens on which six latents fire 5, 2, 1, 1, 1, 0 times: rates .5, .2, .1, .1, .1, 0, and .1 is not over 10%."""
+    fidelity = Fidelity(3, 6, torch.zeros(3), 1.0)
+    f = (torch.arange(10)[:, None] < torch.tensor([5, 2, 1, 1, 1, 0])).float()
+    fidelity.add(torch.randn(10, 3), f, torch.zeros(10, 3))
+    n = fidelity.result()
+    assert n["frequency_over_10pct"] == pytest.approx(2 / 6) and n["frequency_max"] == 0.5
+    assert n["firings_over_10pct"] == pytest.approx(0.7) and n["frequency_of_firings"] == pytest.approx(0.32)
+
+
+def test_where_no_latent_fires_there_is_no_share_of_firings():
+    n = frequency_metrics(torch.zeros(4, dtype=torch.float64))
+    assert n["firings_over_10pct"] is None and n["frequency_of_firings"] is None and n["frequency_max"] == 0
 
 
 def test_the_metrics_do_not_depend_on_how_tokens_are_batched():

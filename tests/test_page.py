@@ -212,7 +212,7 @@ def test_only_an_https_url_becomes_a_link_to_a_run():
 
 def test_the_histogram_counts_every_latent_once():
     rates = np.array([0.0, 0.0, 1e-7, 1.5e-6, 0.5e-2, 1.0])
-    edges, counts, never = style.histogram(rates)
+    edges, counts, never, *_ = style.histogram(rates)
     assert (edges[0], edges[-1], len(edges)) == (-6, 0, 31) and np.diff(edges) == pytest.approx(0.2)
     assert never == 2 and counts.sum() == 4 and counts[0] == 2 and counts[-1] == 1
     assert counts[np.searchsorted(edges, math.log10(0.005)) - 1] == 1

@@ -18,7 +18,8 @@ from saesweep.storage.files import job_name
 NUMBERS = {"d_in": 640, "d_sae": 4096, "tokens": 300_032, "coefficient": 0.000123, "l0": 32.0, "fvu": 0.1, "mse": 0.1,
            "cosine": 0.95, "relative_reconstruction_bias": 0.99, "ce_clean": 2.5, "ce_sae": 2.75, "ce_zero": 9.0,
            "ce_mean": 8.0, "delta_loss": 0.25, "loss_recovered": 0.96, "dead": 0.01, "frequency_over_1pct": 0.2,
-           "frequency_over_10pct": 0.02, "sinks": 12}
+           "frequency_over_10pct": 0.02, "firings_over_10pct": 0.4, "frequency_max": 0.6, "frequency_of_firings": 0.1,
+           "sinks": 12}
 
 
 FILES = {"pareto.csv", "pareto.json", "pareto.html", "pareto.png", "pareto.svg"}
@@ -63,7 +64,7 @@ def test_the_csv_has_exactly_these_columns_in_this_order(nine):
     assert header == (
         "model,site,layer,arch,sparsity,seed,d_in,d_sae,tokens,coefficient,l0,fvu,mse,cosine,relative_reconstruction_bias,"
         "ce_clean,ce_sae,ce_zero,ce_mean,delta_loss,loss_recovered,dead,frequency_over_1pct,frequency_over_10pct,"
-        "recovery,sinks,state,on_front,path"
+        "firings_over_10pct,frequency_max,frequency_of_firings,recovery,sinks,state,on_front,path"
     )
 
 
@@ -387,13 +388,22 @@ def test_the_frequency_figure_needs_firing_rates_and_shows_at_most_3_sparsities(
         measure(folder)
     written(tmp_path)
     text = (tmp_path / "frequency.svg").read_text()
-    assert [f"sparsity {s}<" in text for s in (8, 16, 32, 64)] == [True, False, True, True] and "more than 10%" in text
+    assert [f"sparsity {s}<" in text for s in (8, 16, 32, 64)] == [True, False, True, True]
+    assert "latents on over 1% of tokens" in text and "latents on over 10% of tokens" in text
 
 
 def test_the_histogram_counts_every_latent_once():
     rates = np.array([0.0, 0.0, 1.0, 0.5, 1e-3, 2e-5])
-    edges, counts, never = style.histogram(rates)
-    assert never == 2 and counts.sum() == 4 and counts[-1] == 1 and edges[0] == -6 and edges[-1] == 0
+    edges, counts, never, rare, _ = style.histogram(rates)
+    assert never == 2 and counts.sum() == 4 and counts[-1] == 1 and edges[0] == -6 and edges[-1] == 0 and rare == 0
+
+
+def test_a_latent_with_fewer_than_about_10_firings_has_no_rate_and_the_histogram_begins_with_a_whole_bin():
+    """10 of 16,467 tokens are 10^-3.22; the next edge, 10^-3.2, is 10.4 of them."""
+    times = np.array([0, 1, 2, 9, 10, 11, 1000])
+    edges, counts, never, rare, few = style.histogram(times / 16_467, 16_467)
+    assert (never, rare, few) == (1, 4, 11) and edges[:-1][counts > 0] == pytest.approx([-3.2, -1.4])
+    assert style.histogram(np.array([1.0, 0.5]), 2)[2:] == (0, 1, 2)  # too few tokens for any but a rate of 1
 
 
 def test_a_second_write_replaces_the_files_and_leaves_no_others(nine):

@@ -43,7 +43,8 @@ from saesweep.training.running_sums import RunningSums, moments_of
 
 METRICS = {
     "l0", "fvu", "mse", "cosine", "relative_reconstruction_bias", "ce_clean", "ce_sae", "ce_zero", "ce_mean",
-    "delta_loss", "loss_recovered", "dead", "frequency_over_1pct", "frequency_over_10pct", "coefficient",
+    "delta_loss", "loss_recovered", "dead", "frequency_over_1pct", "frequency_over_10pct",
+    "firings_over_10pct", "frequency_max", "frequency_of_firings", "coefficient",
 }
 SPLICED = {"ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered"}
 RESULT_FILES = ("eval.json", "cfg.json", "sae_weights.safetensors")

@@ -84,7 +84,8 @@ def attributes(package: str) -> Callable[[str], Any]:
     return find
 
 
-LATER = {"synthetic": {"parents": 0.0}}  # keys that came later, with the value that says what was done before they came
+# Keys that came later, with the value that says what was done before they came.
+LATER = {"synthetic": {"parents": 0.0}, "arch": {"frequency_scale": None, "frequency_limit": None, "handicap_step": 0.01}}
 
 
 def renewed(node: Any) -> Any:

@@ -9,6 +9,15 @@ H, the Heaviside step, has no useful gradient. With K the rectangle |u| < 1/2 an
     d JumpReLU / d theta ~ -(theta / eps) K((pi - theta) / eps)
     d H        / d theta ~ -(1 / eps)     K((pi - theta) / eps)        the penalty reaches theta alone
 
+frequency_scale, a number p_0, makes latents that fire often pay more (Google DeepMind's interpretability team, progress
+update 2, March 2025, "Removing High Frequency Latents from JumpReLU SAEs"), with p_i the share of the batch's tokens on which
+H(pi_i - theta_i) = 1:
+
+    penalty = sum_i p_i (1 + p_i / p_0)                  in place of sum_i p_i, which is the L0
+            = sum_i p_i w_i - sum_i p_i^2 / p_0          w_i = 1 + 2 p_i / p_0, what an activation of latent i costs
+
+In the second form p_i in w_i and in the last sum is a constant: value and gradient are exact, also over several ranks.
+
 theta is kept at eps / 2 or more, so that the window contains no negative pi and the paper's ReLU on pi changes nothing.
 
 warm_start (not in the paper; 0 leaves it out): for this share of the run the `sparsity * batch` largest pi of the batch are
@@ -66,7 +75,7 @@ def heaviside(pi: Float[Tensor, "*n"], theta: Float[Tensor, "*n"], eps: float) -
 
 class JumpReLU(SparseAutoencoder):
     """bandwidth, init_threshold: in units of 1 / sqrt(d_in) if `relative`, else in those of the input; threshold_tokens: the
-    length of the running mean of the warm start's threshold."""
+    length of the running mean of the warm start's threshold; frequency_scale: p_0, well above sparsity / d_sae, or None."""
 
     saved_as = "jumprelu"
     latent_units = ("b_enc", "threshold")
@@ -75,11 +84,11 @@ class JumpReLU(SparseAutoencoder):
     def __init__(
         self, d_in: int, d_sae: int, sparsity: int, *,
         bandwidth: Positive, init_threshold: NotNegative, relative: bool, warm_start: Share,
-        threshold_tokens: Count,
+        threshold_tokens: Count, frequency_scale: Positive | None = None,
     ):
         super().__init__(d_in, d_sae, sparsity)
         unit = 1 / math.sqrt(d_in) if relative else 1.0
-        self.bandwidth, self.warm_start = bandwidth * unit, warm_start
+        self.bandwidth, self.warm_start, self.frequency_scale = bandwidth * unit, warm_start, frequency_scale
         self.threshold = nn.Parameter(torch.full((d_sae,), init_threshold * unit))
         self.batch_threshold = RunningThreshold(threshold_tokens)
 
@@ -105,7 +114,12 @@ class JumpReLU(SparseAutoencoder):
 
         f.values, pi.values and theta have one value for each entry that has a value or a pseudo-derivative.
         """
-        return f.mean_per_token(heaviside(pi.values, theta, self.bandwidth))
+        active = heaviside(pi.values, theta, self.bandwidth)
+        if self.frequency_scale is None:
+            return f.mean_per_token(active)
+        p = pi.with_values(active).frequency(self.execution.ranks)
+        each = active * pi.at(1 + 2 * p / self.frequency_scale)
+        return f.mean_per_token(each) - p.square().sum() / self.frequency_scale
 
     def _batch_step(self, x: Float[Tensor, "batch d_in"]) -> Step:
         f = self.batch_threshold.largest(self, x)

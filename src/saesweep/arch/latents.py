@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.arch.execution import Execution
+from saesweep.arch.execution import Execution, Ranks
 from saesweep.arch.ops import ops_for
 from saesweep.arch.ops.entries import DeferredGradients, Sums
 from saesweep.arch.ops.plain import kept
@@ -83,6 +83,16 @@ class Latents:
     def l0(self) -> Float[Tensor, ""]:
         """Mean number of latents above 0 per token."""
         return (self.values.detach() > 0).sum() / self.shape[0]
+
+    def frequency(self, ranks: Ranks) -> Float[Tensor, " d_sae"]:
+        """Share of the batch's tokens, over all ranks, on which each latent is above 0; without gradient."""
+        active = (self.values.detach() > 0).to(self.values)
+        if self.entries is None:
+            times = active.sum(0)
+        else:
+            times = active.new_zeros(self.shape[1]).index_add_(0, self.entries.columns, active)
+        ranks.all_reduce_([times, tokens := times.new_tensor(self.shape[0])])
+        return times / tokens
 
     @property
     def fired(self) -> Bool[Tensor, " d_sae"]:

@@ -20,16 +20,22 @@ class RunningThreshold(nn.Module):
         self.register_buffer("value", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("last", torch.tensor(0.0, dtype=torch.float64))  # of the last batch: early on it moves fast
 
-    def largest(self, sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"]) -> Latents:
-        """The sparsity * batch largest positive pre-activations, the others zero; updates the running mean."""
+    def largest(
+        self, sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], handicap: Float[Tensor, " d_sae"] | None = None
+    ) -> Latents:
+        """The sparsity * batch largest positive pre-activations, the others zero; updates the running mean.
+
+        `handicap`, at least 0: is subtracted before they are compared; `value` is then the smallest difference.
+        """
+        low = 0.0 if handicap is None else handicap
         ranks = sae.execution.ranks
         batch = int(ranks.all_reduce_sum(len(x)))
         count = sae.sparsity * batch
-        pi = sae.preactivations(x, above=0.9 * self.last)  # few: those near the last batch's smallest
-        values = _positive(pi)
+        pi = sae.preactivations(x, above=0.9 * self.last + low)  # few: those near the last batch's smallest
+        compared, values = _compared(pi, handicap)
         if ranks.all_reduce_sum(len(values)) < count:
-            pi = sae.preactivations(x, above=0.0)
-            values = _positive(pi)
+            pi = sae.preactivations(x, above=low)
+            compared, values = _compared(pi, handicap)
         values = ranks.all_gather_values(values)
         count = min(count, values.numel())
         if count == 0:
@@ -38,9 +44,11 @@ class RunningThreshold(nn.Module):
         new = smallest.to(self.value)
         self.last.copy_(new)
         self.value.copy_(torch.where(self.value > 0, self.value.lerp(new, min(1.0, batch / self.tokens)), new))
-        return pi.with_values(torch.where(pi.values >= smallest, pi.values, 0.0))
+        return pi.with_values(torch.where(compared >= smallest, pi.values, 0.0))
 
 
-def _positive(pi: Latents) -> Float[Tensor, " n"]:
-    values = pi.values.detach().flatten()
-    return values[values > 0]
+def _compared(pi: Latents, handicap: Float[Tensor, " d_sae"] | None) -> tuple[Float[Tensor, "..."], Float[Tensor, " n"]]:
+    """What the latents are compared by, per entry, and its positive values."""
+    compared = pi.values.detach() if handicap is None else pi.values.detach() - pi.at(handicap)
+    values = compared.flatten()
+    return compared, values[values > 0]

@@ -80,9 +80,20 @@ class Fidelity:
             "mse": squared_error / self.tokens,
             "cosine": self.cosine / self.tokens,
             "relative_reconstruction_bias": self.squared_x_hat / self.product if self.product else None,
-            "frequency_over_1pct": float((frequency > 0.01).double().mean()),
-            "frequency_over_10pct": float((frequency > 0.1).double().mean()),
+            **frequency_metrics(frequency),
         }
+
+
+def frequency_metrics(frequency: Float[Tensor, " d_sae"]) -> dict[str, float | None]:
+    """How many latents fire often, and how often; of firings, of which there may be none, if that is said."""
+    firings = float(frequency.sum())
+    return {
+        "frequency_over_1pct": float((frequency > 0.01).double().mean()),
+        "frequency_over_10pct": float((frequency > 0.1).double().mean()),
+        "firings_over_10pct": float(frequency[frequency > 0.1].sum()) / firings if firings else None,
+        "frequency_max": float(frequency.max()),
+        "frequency_of_firings": float(frequency.square().sum()) / firings if firings else None,
+    }
 
 
 class CrossEntropy:

@@ -25,7 +25,8 @@ NAME = "saesweep"
 MEASURES = {"fvu": "FVU", "delta_loss": "Delta loss (nats per token)"}
 OVER_TOKENS = {"train/l0": "L0", "train/fvu": "FVU (training batches)"}
 LATENTS = {"dead": "Dead latents (share)", "frequency_over_1pct": "Latents that fire on over 1% of tokens (share)",
-           "frequency_over_10pct": "Latents that fire on over 10% of tokens (share)"}
+           "frequency_over_10pct": "Latents that fire on over 10% of tokens (share)",
+           "firings_over_10pct": "Firings by latents that fire on over 10% of tokens (share)"}
 COLUMNS = ["run:displayName", "config:arch.value", "config:sparsity.value", "summary:eval/l0", "summary:eval/fvu",
            "summary:eval/delta_loss", "summary:eval/dead"]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RC: Any = {"font.size": 10, "legend.fontsize": 10.5, "axes.titlesize": 11, "xtick.labelsize": 9.5, "ytick.labelsize": 9.5,
            "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.titlepad": 9,
            "svg.fonttype": "none"}
-FREQUENT = {"frequency_over_1pct": ("-", "1%"), "frequency_over_10pct": (":", "10%")}
+FREQUENT = {"frequency_over_1pct": "1%", "frequency_over_10pct": "10%"}
 Styles = Mapping[str, style.Style]
 
 
@@ -87,54 +87,66 @@ def _grid(ax: "Axes") -> None:
 
 
 def frequency(df: pd.DataFrame, details: Sequence[Details]) -> dict[str, bytes]:
-    """Per hook point a row: histograms of log10 firing rate at up to three targets, then the share of frequent latents.
+    """Per hook point a row: histograms of log10 firing rate at up to three targets, then the shares of frequent latents.
 
     After the feature frequency figures of the JumpReLU paper (section 5.3): its pointwise histograms, and the share of
-    latents that fire on more than 1% and 10% of the tokens. Empty where no finished SAE has firing rates.
+    latents that fire on more than 1% and on more than 10% of the tokens, each on an axis of its own: the second is far
+    smaller. Latents with too few firings for a rate are not in the histograms; their share is written beside them. Empty
+    where no finished SAE has firing rates.
     """
-    rates = {i: one.rates for i, one in enumerate(details) if one.rates is not None}
-    fired = df.loc[[i in rates and state == "finished" for i, state in enumerate(df["state"])]]
+    found = {i: style.histogram(one.rates, one.counted) for i, one in enumerate(details) if one.rates is not None}
+    fired = df.loc[[i in found and state == "finished" for i, state in enumerate(df["state"])]]
     if fired.empty:
         return {}
     places = list(fired.groupby(PLACE, sort=True))
-    found = list(dict.fromkeys(targets(fired.sort_values(["sparsity", "coefficient"]))))
-    columns = list(dict.fromkeys([found[0], found[len(found) // 2], found[-1]]))
+    aims = list(dict.fromkeys(targets(fired.sort_values(["sparsity", "coefficient"]))))
+    columns = list(dict.fromkeys([aims[0], aims[len(aims) // 2], aims[-1]]))
     styles = style.arch_styles(fired["arch"])
-    with _figure(3.3 * (len(columns) + 1), 0.9 + 2.5 * len(places)) as (fig, files):
-        axes: Any = fig.subplots(len(places), len(columns) + 1, squeeze=False)
+    with _figure(3 * (len(columns) + len(FREQUENT)), 0.9 + 2.5 * len(places)) as (fig, files):
+        axes: Any = fig.subplots(len(places), len(columns) + len(FREQUENT), squeeze=False)
         for line, (_, points) in zip(axes, places, strict=True):
             line[0].set_ylabel("{}, {}, layer {}\nlatents".format(*points.iloc[0][PLACE]))
             for ax, target in zip(line, columns, strict=False):
                 ax.set_title(target)
                 arch = points["arch"][targets(points) == target]
-                _histograms(ax, {name: rates[i] for i, name in reversed([*arch.items()])}, styles)
-            _frequent(line[-1], points, styles)
-        for ax in axes[-1][:-1]:
-            ax.set_xlabel("log10 of the share of tokens")
-        axes[-1][-1].set_xlabel(style.LABELS["l0"])
+                _histograms(ax, {name: found[i] for i, name in reversed([*arch.items()])}, styles)
+            for ax, (key, share) in zip(line[len(columns) :], FREQUENT.items(), strict=True):
+                ax.set_title(f"latents on over {share} of tokens")
+                _frequent(ax, points, key, styles)
+        for ax in axes[-1][: len(columns)]:
+            ax.set_xlabel(f"log10 of the share of {_tokens(details)}")
+        for ax in axes[-1][len(columns) :]:
+            ax.set_xlabel(style.LABELS["l0"])
         _legend(fig, styles)
     return files
 
 
-def _histograms(ax: "Axes", rates: Mapping[str, np.ndarray], styles: Styles) -> None:
-    for arch, rate in rates.items():
-        edges, counts, _ = style.histogram(rate)
+def _tokens(details: Sequence[Details]) -> str:
+    counted = {one.counted for one in details if one.counted is not None}
+    return f"{min(counted):,} tokens" if len(counted) == 1 else "tokens"
+
+
+def _histograms(ax: "Axes", found: Mapping[str, style.Histogram], styles: Styles) -> None:
+    ends = []
+    for arch, (edges, counts, *_) in found.items():
         ax.stairs(counts, edges, color=styles[arch].colour, lw=1.5)
-    seen = np.concatenate([rate[rate > 0] for rate in rates.values()] or [np.array([1.0])])
-    ax.set_xlim(np.floor(np.log10(seen.min())) if len(seen) else -5, 0)
+        ends.append(edges[:-1][counts > 0].min(initial=-1.0))
+    ax.set_xlim(min(ends, default=-5) - 0.1, 0)
     ax.set_ylim(bottom=0)
     _grid(ax)
+    lines = [(f"under {max(one.few for one in found.values())} firings", "#444"), *(
+        (f"{(one.never + one.rare) / max(1, one.never + one.rare + one.counts.sum()):.0%}", styles[arch].colour)
+        for arch, one in sorted(found.items(), key=lambda item: list(styles).index(item[0])))]
+    for i, (words, colour) in enumerate(lines):
+        ax.annotate(words, (1, 1), (-2, -2 - 10.5 * i), "axes fraction", "offset points", color=colour, fontsize=8.5,
+                    ha="right", va="top")
 
 
-def _frequent(ax: "Axes", points: pd.DataFrame, styles: Styles) -> None:
-    ax.set_title("share of latents that fire on")
+def _frequent(ax: "Axes", points: pd.DataFrame, key: str, styles: Styles) -> None:
     for arch, (colour, marker) in styles.items():
         own = points.loc[points["arch"] == arch]
-        means = own.groupby(targets(own))[["l0", *FREQUENT]].mean().sort_values(by="l0")
-        for key, (line, _) in FREQUENT.items():
-            ax.plot(means["l0"], means[key], line, color=colour, marker=marker, ms=5, lw=1.5)
-    handles = [ax.plot([], [], line, color="#555", lw=1.5, label=f"more than {share}")[0] for line, share in FREQUENT.values()]
-    ax.legend(handles=handles, frameon=False, fontsize=9)
+        means = own.groupby(targets(own))[["l0", key]].mean().sort_values(by="l0")
+        ax.plot(means["l0"], means[key], color=colour, marker=marker, ms=5, lw=1.5)
     _l0_axis(ax, points)
     ax.set_ylim(bottom=0)
 

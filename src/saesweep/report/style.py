@@ -14,8 +14,12 @@ LABELS = {"l0": "L0 (active latents per token)", "fvu": "FVU (held-out)", "delta
           "ce_sae": "Cross-entropy with the SAE (nats per token)", "dead": "Dead latents (share)",
           "frequency_over_1pct": "Latents that fire on over 1% of tokens (share)",
           "frequency_over_10pct": "Latents that fire on over 10% of tokens (share)",
+          "firings_over_10pct": "Firings by latents that fire on over 10% of tokens (share)",
+          "frequency_max": "Largest share of tokens on which a latent fires",
+          "frequency_of_firings": "Share of tokens on which a latent fires, weighted by firings",
           "recovery": "Recovery of the known directions (cosine)"}
 BIN_EDGES = np.linspace(-6, 0, 31)  # log10 of a latent's firing rate
+ENOUGH = 10  # firings for a rate to be drawn: with fewer its standard error is over a third of it
 
 
 class Style(NamedTuple):
@@ -48,8 +52,24 @@ def l0_ticks(low: float, high: float) -> list[float]:
     return [2.0**p for p in powers][:: -(-len(powers) // 7)]
 
 
-def histogram(rates: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Bin edges (log10 of the firing rate), latents per bin, latents that never fired. The first bin holds all rates < 1e-6."""
-    fired = np.asarray(rates, float)[np.asarray(rates) > 0]
-    counts, edges = np.histogram(np.clip(np.log10(fired), BIN_EDGES[0], BIN_EDGES[-1]), BIN_EDGES)
-    return edges, counts, len(rates) - len(fired)
+class Histogram(NamedTuple):
+    """Of firing rates."""
+
+    edges: np.ndarray  # log10 of the rate
+    counts: np.ndarray  # latents per bin; without `tokens` the first bin holds all rates < 1e-6
+    never: int  # latents that never fired
+    rare: int  # latents that fired, and fewer than `few` times
+    few: int  # at least ENOUGH, such that the histogram begins with a whole bin
+
+
+def histogram(rates: np.ndarray, tokens: int | None = None) -> Histogram:
+    """tokens: on which the rates were measured; where it is None, no latent is rare."""
+    rates = np.asarray(rates, float)
+    fired, few = rates[rates > 0], 1
+    measured = fired
+    if tokens is not None:
+        lowest = BIN_EDGES[min(np.searchsorted(BIN_EDGES, math.log10(ENOUGH / tokens)), len(BIN_EDGES) - 1)]
+        few = math.ceil(10**lowest * tokens)
+        measured = fired[fired * tokens > few - 0.5]
+    counts, edges = np.histogram(np.clip(np.log10(measured), BIN_EDGES[0], BIN_EDGES[-1]), BIN_EDGES)
+    return Histogram(edges, counts, len(rates) - len(fired), len(fired) - len(measured), few)

@@ -21,7 +21,8 @@ NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
 SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
 METRICS = ["l0", "fvu", "mse", "cosine", "relative_reconstruction_bias",
            "ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered",
-           "dead", "frequency_over_1pct", "frequency_over_10pct", "recovery"]
+           "dead", "frequency_over_1pct", "frequency_over_10pct", "firings_over_10pct", "frequency_max", "frequency_of_firings",
+           "recovery"]
 COLUMNS = [*NAMES, *SIZES, *METRICS, "sinks", "state", "on_front", "path"]
 PLACE = ["model", "site", "layer"]  # a hook point
 
@@ -35,6 +36,7 @@ class Details(NamedTuple):
     rates: np.ndarray | None  # [d_sae], the firing rates of frequency.csv
     wandb: str | None  # URL of the W&B run; None if it was offline
     reason: str | None  # why the SAE failed
+    counted: int | None = None  # held-out tokens on which the firing rates were measured
     latents: str | None = None  # the index of its latents' pages, relative to the page; None without a study
 
 
@@ -164,9 +166,11 @@ def frequency(job: Path) -> np.ndarray | None:
 
 
 def details(job: Path) -> Details:
+    parts = documents(job)
     return Details(
         command=files.command(job), config=dict(files.flat(files.settings(job))), curve=_curve(job), rates=frequency(job),
         wandb=_text(job / files.URL), reason=_text(job / files.FAILED),
+        counted=None if parts is None else int(parts["tokens"].to_numpy().sum()),
     )
 
 

@@ -130,8 +130,9 @@ def _detail(detail: Details) -> dict[str, Any]:
         kept = detail.curve.iloc[np.unique(np.linspace(0, len(detail.curve) - 1, MAX_ROWS).round().astype(int))]
         made["curve"] = {key: _short(kept[key]) for key in ("tokens", "l0", "fvu") if key in kept}
     if detail.rates is not None:
-        _, counts, never = histogram(detail.rates)
-        made["rates"] = {"counts": counts.tolist(), "never": int(never), "latents": len(detail.rates)}
+        _, counts, never, rare, few = histogram(detail.rates, detail.counted)
+        made["rates"] = {"counts": counts.tolist(), "never": never, "rare": rare, "few": few, "latents": len(detail.rates),
+                         "tokens": detail.counted}
     if detail.wandb and detail.wandb.startswith(("https://", "http://")):  # not javascript:
         made["wandb"] = detail.wandb
     if detail.latents:

@@ -48,7 +48,8 @@ function about(sae, width) {
   ];
 }
 function firing(rates, width) {
-  const words = `${rates.never} of ${rates.latents} latents never fired on the held-out tokens.`;
+  const on = rates.tokens === null ? "the" : rates.tokens.toLocaleString("en"), seldom = `${rates.rare} fewer than ${rates.few} times`;
+  const words = `${rates.never} of ${rates.latents} latents never fired on ${on} held-out tokens, ${seldom}.`;
   return [frequencies(rates, data.edges, width), el("p", {textContent: words})];
 }
 function state(sae, info) {

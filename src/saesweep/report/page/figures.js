@@ -93,19 +93,19 @@ function training(curve, key, width, sparsity) {
     svg("path", {class: "line trained", d: path(points.map(([t, v]) => [x(t), y(v)]))}));
 }
 
-// A histogram of firing rates; latents that never fired have a bar of their own at the left.
-function frequencies({counts, never, latents}, edges, width) {
-  const box = {left: 46, right: width - 20, top: 24, floor: 130}, ys = [0, Math.max(never, ...counts, 1) * 1.05];
-  const x = scale([edges[0], edges.at(-1)], box.left + 52, box.right), y = scale(ys, box.floor, box.top);
+// A histogram of firing rates; latents that never fired, or too seldom for a rate, have bars of their own at the left.
+function frequencies({counts, never, rare, few, latents}, edges, width) {
+  const box = {left: 46, right: width - 20, top: 24, floor: 130}, ys = [0, Math.max(never, rare, ...counts, 1) * 1.05];
+  const x = scale([edges[0], edges.at(-1)], box.left + 80, box.right), y = scale(ys, box.floor, box.top);
   const bar = (from, to, count, kind) => {
     const d = `M${from.toFixed(1)} ${box.floor}V${y(count).toFixed(1)}H${to.toFixed(1)}V${box.floor}Z`;
     return svg("path", {class: kind, d});
   };
   const decades = edges.filter(Number.isInteger).filter((_, i) => i % (width < 360 ? 2 : 1) === 0);
-  const xs = [[box.left + 16, "never"], ...decades.map(e => [x(e), e ? "1e" + e : "1"])];
+  const xs = [[box.left + 16, "never"], [box.left + 50, `<${few}×`], ...decades.map(e => [x(e), e ? "1e" + e : "1"])];
   const label = `Firing rates of ${latents} latents; ${never} never fired`;
   return svg("svg", {width, height: 170, role: "img", "aria-label": label},
     frame(box, xs, evenTicks(ys, 3).map(([v, words]) => [y(v), words]), "share of held-out tokens", "latents"),
-    bar(box.left + 7, box.left + 25, never, "never"),
+    bar(box.left + 7, box.left + 25, never, "never"), bar(box.left + 41, box.left + 59, rare, "never"),
     ...counts.map((count, i) => bar(x(edges[i]) + .5, x(edges[i + 1]) - .5, count, "bar-of")));
 }
