@@ -3,6 +3,7 @@ import pytest
 import torch
 from test_contract import D_IN, YAMLS, K, make
 
+from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.ops import cpu, entries
 
 D_SAE, ROWS = 512, 300
@@ -58,3 +59,16 @@ def test_where_many_are_active_and_for_an_architecture_that_lists_none_it_is_den
     topk = make("topk").float()
     listed = super(type(topk), topk).list_active(x)
     assert listed.entries is None and torch.equal(listed.values, topk.encode(x)) and (listed.l0 <= K)
+
+
+@torch.no_grad()
+def test_an_architecture_that_says_anew_what_is_active_is_listed_by_it():
+    class Twice(JumpReLU):
+        def activate(self, pi):
+            return 2 * super().activate(pi)
+
+    given = make("jumprelu")
+    sae = Twice(given.d_in, given.d_sae, 4, bandwidth=1e-3, init_threshold=1e-3, relative=True, warm_start=0.0,
+                threshold_tokens=1)
+    x = torch.randn(64, given.d_in)
+    assert torch.equal(sae.list_active(x).dense(), sae.encode(x))

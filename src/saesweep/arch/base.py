@@ -7,7 +7,7 @@
 """
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -38,6 +38,12 @@ class SparseAutoencoder(nn.Module, ABC):
     unclipped: ClassVar[tuple[str, ...]] = ()  # parameters without gradient clipping: their gradients scale with 1/bandwidth
     tokens_seen: Tensor
     tokens_since_fired: Tensor
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """An architecture that says anew what is active lists it by its dense latents, unless it says that anew too."""
+        super().__init_subclass__(**kwargs)
+        if {"activate", "encode"} & vars(cls).keys() and "list_active" not in vars(cls):
+            cls.list_active = SparseAutoencoder.list_active
 
     def __init__(self, d_in: int, d_sae: int, sparsity: int):
         super().__init__()

@@ -83,7 +83,7 @@ def _notes(of: Studied, latent: int, group: str, chosen: Group) -> list[str]:
         return [f"Of this latent the study does not know where it is silent: it keeps the {TOP} strongest activations and a "
                 f"sample of {SAMPLE}."]
     found = [] if known or needs_all else [
-        f"Of this latent the study keeps the {TOP} strongest activations, a sample of {SAMPLE}, and those on the first "
-        f"{half.dense_tokens:,} tokens: it may be active on further tokens of what is shown."]
+        f"Of this latent the study keeps the {TOP} strongest activations, a sample of {SAMPLE}, and those on "
+        f"{len(half.dense):,} tokens of all documents: it may be active on further tokens of what is shown."]
     few = f"{count} of {chosen.asked} asked for: there are no more in windows of their own."
     return [*found, few] if count < chosen.asked else found
