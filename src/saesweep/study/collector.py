@@ -106,7 +106,7 @@ class Collector:
     ) -> None:
         self.subjects, self.source, self.text, self.name, self.settings = subjects, source, text, name, settings
         self.portions, self.line, self.saved_at = portions(text), ProgressLine(), time.monotonic()
-        self.dense = {half: dense_of(text[half], settings["dense_tokens"]) for half in HALVES}
+        self.dense: Dense = {half: dense_of(text[half], settings["dense_tokens"]) for half in HALVES}
         self.members = list[Collecting]()
         self.whole = True  # no portion is half read
 

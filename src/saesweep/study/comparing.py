@@ -64,7 +64,7 @@ def again(sweep: Path) -> Compared | None:
     if not all((folder / name).is_file() for name in (study_tables.SCORES, study_tables.SUMMARY, study_tables.COMPARISON)):
         return None
     scores, of_saes = (study_tables.read(folder / name) for name in (study_tables.SCORES, study_tables.SUMMARY))
-    shares = of_saes[["path", "control", *study_tables.SHARES]].drop_duplicates(["path", "control"])
+    shares = of_saes.drop_duplicates(["path", "control"])
     whole = of_saes.loc[~of_saes["score"].isin(study_tables.score_names(scores))]
     delta = json.loads((folder / study_tables.COMPARISON).read_text())["delta"]
     known = replicates.load(folder / study_tables.REPLICATES)

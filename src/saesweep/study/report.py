@@ -38,7 +38,7 @@ def _joined(sweep: Path) -> list[str]:
     yes = rated(sweep / "study")
     if not yes or (found := again(sweep)) is None:
         return []
-    page, joined = sweep / study_tables.FOLDER / "study.html", int(found.scores[YES].notna().sum())
+    page, joined = sweep / study_tables.FOLDER / "study.html", int(found.scores[YES].notna().to_numpy().sum())
     return [f"{page} has the {score(YES).words} too, of {joined} of {len(yes)} rated latents; the others have no scores."]
 
 

@@ -108,11 +108,18 @@ def whole_sae(
         found["splits"] = float(np.mean([len(latents) for latents in probed.split]))
     for extra in extras:
         found |= extra.of_sae(sae, grounds, probed)
-    summed = {name: of_sums(one.measure, one.sums, counts) for name, one in found.items() if isinstance(one, Summed)}
-    for name, means in summed.items():
-        replicates.add(sae.path, sae.control, name, means, grounds[1].dense_tokens)
-    numbers = {name: float(summed[name].uniform[0] if name in summed else one) for name, one in found.items()}
-    return numbers, detected
+    return {name: _number(sae, name, one, grounds[1], counts, replicates) for name, one in found.items()}, detected
+
+
+def _number(
+    sae: Collected, name: str, found: float | Summed, test: Ground, counts: Int64[np.ndarray, "rows documents"],
+    replicates: Replicates,
+) -> float:
+    if not isinstance(found, Summed):
+        return found
+    means = of_sums(found.measure, found.sums, counts)
+    replicates.add(sae.path, sae.control, name, means, test.dense_tokens)
+    return float(means.uniform[0])
 
 
 def label_rows(grounds: Grounds, detected: Detected | None) -> list[Row]:
