@@ -276,7 +276,7 @@ def test_every_sae_of_a_hook_point_and_target_l0_has_the_control_of_the_first_of
     found = summary(study, pd.DataFrame({"path": [], "control": []}))
     trained = found[found["control"].isna()]
     assert trained["baseline"].tolist()[:6] == pytest.approx([0.2] * 6) and math.isnan(trained["baseline"].tolist()[6])
-    assert trained["difference"].tolist()[:6] == pytest.approx([0.4] * 6) and (trained["difference_low"][:6] > 0.3).all()
+    assert trained["difference"].tolist()[:6] == pytest.approx([0.4] * 6) and min(trained["difference_low"].tolist()[:6]) > 0.3
     controls = block(report(study, delta=0.05, primary=PRIMARY))["controls"]
     assert {row["arch"]: row["seeds"] for row in controls} == {"a": 3, "b": 3}
 
