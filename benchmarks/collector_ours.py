@@ -14,14 +14,14 @@ from saesweep.data.normalisation import Statistics
 from saesweep.lm.hooks import HookPoint
 from saesweep.study import hits_file
 from saesweep.study.accumulator import BYTES, Active, active
-from saesweep.study.collector import LISTED
+from saesweep.study.collector import LISTED, dense_of
 from saesweep.study.examples import Places, choose, common_tokens
 from saesweep.study.hits import TextHalf
 from saesweep.study.parts import Part
 from saesweep.study.subjects import HITS, Subject
 from saesweep.study.text import pool_of
 
-SETTINGS = {"seed": 0, "features": 300, "dense_tokens": 20_000}  # as in conf/study.yaml
+SETTINGS = {"seed": 0, "features": 300, "dense_tokens": 20_000}  # as in conf/study/rules.yaml
 BATCH, DOCUMENT = 2048, 512  # tokens
 HEADER = {"settings": '{"dense_tokens": 20000}'}
 
@@ -39,6 +39,7 @@ def sparse(width: int, l0: int, saes: int, tokens: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         before = _start()
         parts = [Part(subject(Path(folder), number, width), SETTINGS) for number in range(saes)]
+        kept = dense_of(_text(tokens, DOCUMENT), SETTINGS["dense_tokens"])
         for first in range(0, tokens, BATCH):
             positions = np.arange(first, min(first + BATCH, tokens))
             for number, part in enumerate(parts):
@@ -46,7 +47,7 @@ def sparse(width: int, l0: int, saes: int, tokens: int) -> dict:
                     found = Active(*draw(2 * (number + saes * first) + at, len(positions), width, l0))
                     hits += len(found.columns)
                     with watch("collect"):
-                        half.add(found, positions, (positions // DOCUMENT).astype(np.int32))
+                        half.add(found, positions, (positions // DOCUMENT).astype(np.int32), kept[positions])
             listed = sum(part.listed for part in parts)
             most = max(most, listed)
             if listed > LISTED:
@@ -83,7 +84,8 @@ def _write(part: Part) -> None:
 
 def dense(width: int, l0: int, batches: int, rows: int, context: int, latents: list[int]) -> dict:
     """One SAE's dense latents, batch after batch, in one half; then the examples of some latents."""
-    watch = Watch()
+    watch, text = Watch(), _text(batches * rows, context)
+    kept = dense_of(text, SETTINGS["dense_tokens"])
     with tempfile.TemporaryDirectory() as folder:
         before = _start()
         part = Part(one := subject(Path(folder), 0, width), SETTINGS)
@@ -93,13 +95,12 @@ def dense(width: int, l0: int, batches: int, rows: int, context: int, latents: l
                 for start in range(0, rows, BATCH):
                     positions = np.arange(first + start, first + min(start + BATCH, rows))
                     found = active(f[start : start + BATCH], 1.0)
-                    part.halves["fit"].add(found, positions, (positions // context).astype(np.int32))
+                    part.halves["fit"].add(found, positions, (positions // context).astype(np.int32), kept[positions])
             del f
         _save([part], store := Watch())
         part.halves.clear()
         with store("write"):
             _write(part)
-        text = _text(batches * rows, context)
         with watch("examples"):
             half = hits_file.read(one.file, {"fit": text, "test": text})["fit"]
             places = Places(text)

@@ -56,7 +56,7 @@ def test_help_and_mistakes_take_less_than_a_second_of_processor_time(word):
     (["-m", "sparsty=3,4"], "sparsty=3,4: there is no key sparsty; did you mean sparsity?"),
     (["--plan"], "--plan: there is no such option; a setting has no dashes: plan=..."),
     (["sparsity=8", "-m", "width=64"], "width=64: comes after an option that follows settings; write options such as -m first"),
-    (["-m", "arch=glob(jmp*)"], "no job: arch=glob(jmp*) matches none of batchtopk, gated, "),
+    (["-m", "arch=glob(jmp*)"], "no job: arch=glob(jmp*) matches none of batchtopk, batchtopk_limited, gated, "),
     (["-m", "seed=range(3,1)"], "no job: seed=range(3,1) has no value; "),
     (["-m", "arch=topk,topk"], "arch=topk,topk: gives topk twice; write each value once"),
     (["~sparsity"], "sparsity: is missing; hydra.run.dir refers to it"),

@@ -1,7 +1,6 @@
 """A judge in the study of a sweep: which windows it gets, of which latents, and what becomes of its scores."""
 import shutil
 
-import numpy as np
 import pandas as pd
 import pytest
 from judge_server import Direct, Server
@@ -39,7 +38,7 @@ def test_explanations_are_made_from_fit_and_tested_on_test_and_silent_windows_ar
     sae = next(one for one in collect.collected(folder) if one.control is None)
     latents = [int(latent) for latent in sae.order if latent in sae.test.hits.latents][:5]
     scores = pd.DataFrame({"path": sae.path, "control": [None] * 5, "latent": sorted(latents), "rule_words": [""] * 5})
-    found = list(judging._latents(sae, tiny().tokenizer, scores, {**settings["explainer"], "latents": 4}))
+    found = list(judging._latents(sae, tiny().tokenizer, scores, {**settings["explainer"], "latents": 4}, settings["features"]))
     assert [one.latent for one in found] == latents[:4]  # a sample, not those of the lowest numbers
     texts = {half: " ".join(getattr(sae, half).text.documents) for half in ("fit", "test")}
     for one in found:
@@ -58,7 +57,7 @@ def test_a_study_with_a_judge_has_its_scores_in_the_tables(judged):
     assert asked_of.groupby(asked_of["control"].fillna("")).size().tolist() == [3, 3]
     assert asked_of["detection"].dropna().between(0, 1).all() and asked_of["explanation"].notna().any()
     summary = study_tables.read(folder / "study/summary.csv").set_index(["path", "control", "score"])
-    assert np.isfinite(summary.loc[("tiny/resid.1/topk/4", None, "explanation_failed"), "uniform"])
+    assert summary.loc[("tiny/resid.1/topk/4", None, "detection"), "failed"] >= 0
     assert (folder.parent / ".study/responses.sqlite").is_file()
     before = len(server.bodies)
     assert run.run([folder], settings, RESOURCES).failed == {} and len(server.bodies) == before

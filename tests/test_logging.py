@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from small import ARCHS, job
 from standin.cli import ROOT, composed, train
 
+from saesweep import old_names
 from saesweep.config.check import check
 from saesweep.config.schema import wandb_mode
 from saesweep.data.resources import Resources
@@ -315,7 +316,7 @@ def test_a_runs_notes_are_the_command_that_trains_its_sae_again(reference_sweep)
         assert (program, script) == ("python", "train.py")
         again = OmegaConf.to_container(composed(*words, always=()), resolve=True)
         resolved = OmegaConf.to_container(OmegaConf.load(folder / ".hydra/resolved.yaml"))
-        assert again == resolved and again["arch"]["name"] == folder.parent.name
+        assert old_names.renewed(again) == resolved and again["arch"]["name"] == folder.parent.name
 
 
 def test_the_folder_of_a_finished_sae_is_an_artifact_only_with_artifacts_true(reference_sweep, tmp_path):

@@ -93,7 +93,7 @@ def test_all_activations_are_listed_of_some_latents_and_of_all_latents_at_the_be
 
 
 def test_a_latent_takes_27_hundred_bytes_of_a_half():
-    state = Accumulator(7, kept(), 100)
+    state = Accumulator(7, kept())
     assert sum(array.nbytes for array in state.arrays.values()) == BYTES * D_SAE and BYTES == 2768
 
 

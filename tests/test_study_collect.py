@@ -339,7 +339,7 @@ def test_the_plan_says_what_would_be_read_and_loads_nothing(sweep, monkeypatch):
     monkeypatch.setattr("saesweep.lm.models.load", lambda *_: pytest.fail("a weight was loaded"))
     monkeypatch.setattr("saesweep.training.loaded.load_file", lambda *_: pytest.fail("an SAE was loaded"))
     said = plan.plan([sweep], asked())
-    assert said.startswith("tiny: one pass for 4 SAEs and 6 controls at 2 hook points\nfit: ")
+    assert said.startswith("tiny: one pass for 4 SAEs and 6 controls at 2 hook points; 10 latents of each are scored\nfit: ")
     assert "tiny/resid.1/topk/4" in said and "memory: about" in said and not list(sweep.rglob("study"))
 
 

@@ -252,7 +252,7 @@ def test_an_explanation_is_shown_with_its_model_and_scores(made):
     header, *rows = file.read_text().splitlines()
     file.write_text("\n".join([f"{header},detection,judge", *(f"{row},0.875,a judge" for row in rows)]) + "\n")
     found = explained(made, 0)
-    assert f'"the word self {EVIL}"\nWritten by a model. Judged by a judge: detection 0.875.' in repr(found)
+    assert f'"the word self {EVIL}"\nWritten by a model. Judged by a judge: detection by a model 0.875.' in repr(found)
     assert "fires on `self`" in repr(found) and "its F1 1.000, its recall 1.000 (fires on 100% of the tokens" in repr(found)
     nodes = Nodes(found._repr_html_())
     assert nodes.texts("blockquote") == [f"the word self {EVIL}"]

@@ -75,7 +75,7 @@ def scored_anew(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("word, count", [("delta=0.2", 0), ("draws=30", 10), ("features=9", 10)])
+@pytest.mark.parametrize("word, count", [("delta=0.2", 0), ("draws=30", 10), ("min_fires=30", 10)])
 def test_other_settings_of_scores_redo_what_depends_on_them_and_read_no_text(studied, tmp_path, scored_anew, word, count):
     folder = shutil.copytree(studied[0], tmp_path / "sweep")
     few = [one for one in FEW if one.split("=")[0] != word.split("=")[0]]
