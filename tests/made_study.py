@@ -12,11 +12,11 @@ from saesweep.study.comparison.replicates import Replicates
 NO_ROWS = pd.DataFrame({"path": [], "control": [], "score": [], "uniform": [], "eligible": []}).astype({"control": object})
 
 
-def sae(arch="topk", l0=32.0, sparsity=None, seed=0, fvu=0.1, control=None, **scores):
+def sae(arch="topk", l0=32.0, sparsity=None, seed=0, fvu=0.1, control=None, sweep=".", **scores):
     """One SAE. Each score is a list, one value per feature (of equal weight), or a number of the whole SAE; `weight`,
     `frequency` and `shares` (dead, rare, eligible) may be given too."""
     target = round(l0) if sparsity is None else sparsity
-    path = f"lm/resid.9/{arch}/{job_name(target, None, seed)}"
+    path = f"{'' if sweep == '.' else f'{sweep}/'}lm/resid.9/{arch}/{job_name(target, None, seed)}"
     return {"arch": arch, "l0": l0, "sparsity": target, "seed": seed, "fvu": fvu, "control": control, "path": path, **scores}
 
 

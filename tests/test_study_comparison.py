@@ -11,6 +11,7 @@ from scipy import stats
 from saesweep.report.intervals import holm
 from saesweep.report.matching import value_at
 from saesweep.study.comparison import means, sentences
+from saesweep.study.comparison.replicates import Means, Replicates, draw
 from saesweep.study.comparison.report import blocks, report
 from saesweep.study.comparison.summaries import lines
 from saesweep.study.comparison.summary import summary
@@ -342,14 +343,60 @@ def test_a_study_of_one_architecture_has_no_verdicts():
     assert lines(found) and not any("Which" in line for line in lines(found))
 
 
-def test_saes_on_other_text_are_not_compared():
-    from saesweep.study.comparison.replicates import Means, Replicates
+# Texts
 
-    one, other = sae("a", rule=around(0.6)), sae("b", rule=around(0.6))
-    replicates = Replicates()
-    for which, size in ((one, 20), (other, 21)):
-        replicates.add(which["path"], None, "rule", Means(np.full(5, 0.6), None), np.full(size, 100.0))
-    assert block(reported(one, other, replicates=replicates))["gaps"] == []
+
+def by_documents(*saes, texts, tokens):
+    """Replicates of coverage: what a document adds to it is the same for all SAEs. texts: digests. tokens: of each SAE."""
+    share = draw(20, 400, seed=0) @ np.random.default_rng(0).normal(0, 0.1, 20) / 20
+    found = Replicates(texts={one["path"]: text for one, text in zip(saes, texts, strict=True)})
+    for one, counts in zip(saes, tokens, strict=True):
+        found.add(one["path"], one["control"], "coverage", Means(one["coverage"] + share - share[0], None), np.array(counts))
+    return found
+
+
+@pytest.mark.parametrize("tokens", [100.0, 90.0])
+def test_saes_of_one_text_are_compared_over_the_same_draws_whatever_their_sinks(tokens):
+    saes = sae("topk (default)", coverage=0.6), sae("topk (shuffled)", coverage=0.5)
+    replicates = by_documents(*saes, texts=["t", "t"], tokens=[[100.0] * 20, [0.0, tokens] + [100.0] * 18])
+    found = gap(*saes, score="coverage", replicates=replicates)
+    assert found["verdict"] == "better" and found["estimate"] == pytest.approx(0.1)
+    assert found["high"] - found["low"] < 1e-6  # what documents add to both is not in the difference
+    assert varied(found) == "19 documents"
+
+
+def test_saes_of_different_texts_are_not_compared_though_their_tokens_are_as_many():
+    saes = [sae(arch, l0, coverage=v) for l0 in (16.0, 32.0) for arch, v in (("a", 0.6), ("b", 0.5), ("c", 0.4))]
+    found = reported(*saes, replicates=by_documents(*saes, texts=["t", "u", "t"] * 2, tokens=[[100.0] * 20] * 6))
+    assert {(row["a"], row["b"]) for row in block(found, "coverage")["gaps"]} == {("a", "c")}
+    assert {(row["a"], row["b"]) for row in block(found, "coverage")["means"]} == {("a", "c")}
+    assert [curve["arch"] for curve in block(found, "coverage")["curves"]] == ["a", "b", "c"]
+    assert "Not compared, measured on different text: a and b; b and c." in lines(found)
+
+
+def test_a_sum_over_saes_of_different_texts_has_no_interval_over_documents():
+    saes = sae("a", seed=0, coverage=0.6), sae("a", 16.0, coverage=0.5)
+    tokens = [[100.0] * 20] * 2
+    (one,) = block(reported(*saes, replicates=by_documents(*saes, texts="tt", tokens=tokens)), "coverage")["per_doubling"]
+    (two,) = block(reported(*saes, replicates=by_documents(*saes, texts="tu", tokens=tokens)), "coverage")["per_doubling"]
+    assert varied(one) == "20 documents" and two["low"] is None
+
+
+def test_an_sae_has_the_control_of_its_own_sweep():
+    saes = [sae(arch, sweep=sweep, rule=around(v)) for sweep, v in (("one", 0.6), ("two", 0.5)) for arch in ("a", "b")]
+    controls = [sae("a", sweep=sweep, control="random", rule=around(v)) for sweep, v in (("one", 0.1), ("two", 0.4))]
+    found = made(*saes, *controls)
+    of = {(path, control): i for i, (path, control) in enumerate(found.saes[["path", "control"]].to_numpy().tolist())}
+    assert [found.beside[of[one["path"], None]]["random"] for one in saes] == [
+        of[controls[n]["path"], "random"] for n in (0, 0, 1, 1)]
+
+
+def test_points_of_another_text_are_not_in_a_correlation():
+    saes = [sae(arch, l0, fvu=1 / l0 + k, probe_1=l0 / 500 + k) for k, arch in enumerate("abcde") for l0 in (16.0, 32.0)]
+    tokens = [[100.0] * 20] * 10
+    replicates = by_documents(*({**one, "coverage": 0.5} for one in saes), texts="t" * 8 + "uu", tokens=tokens)
+    assert [row["points"] for row in reported(*saes)["places"][0]["use"]] == [10]
+    assert [row["points"] for row in reported(*saes, replicates=replicates)["places"][0]["use"]] == [8]
 
 
 def test_the_report_of_tables_without_any_sae_is_empty():

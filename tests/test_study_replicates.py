@@ -88,7 +88,7 @@ def test_few_documents_or_an_undefined_draw_have_no_variance():
 
 
 def test_the_file_gives_back_what_it_took(tmp_path):
-    found = Replicates()
+    found = Replicates(texts={"lm/resid.9/topk/32": "0123"})
     found.add("lm/resid.9/topk/32", None, "rule", Means(np.array([0.5, 0.25]), np.array([0.5, 0.75])), np.array([10.0, 20.0]))
     found.add("lm/resid.9/topk/32", "random", "rule", Means(np.array([0.125, 0.0]), None), np.array([10.0, 20.0]))
     replicates.save(tmp_path / "replicates.safetensors", found)
@@ -96,4 +96,5 @@ def test_the_file_gives_back_what_it_took(tmp_path):
     assert again.means.keys() == found.means.keys() and again.documents.keys() == found.documents.keys()
     assert all((again.means[key] == rows).all() for key, rows in found.means.items())
     assert (again.of("lm/resid.9/topk/32", "rule") == [10, 20]).all() and len(again.of("lm/resid.9/topk/32", "coverage")) == 0
+    assert again.text("lm/resid.9/topk/32") == "0123" and again.text("lm/resid.9/topk/16") == ""
     assert not replicates.load(tmp_path / "none.safetensors").means

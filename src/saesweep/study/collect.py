@@ -97,10 +97,11 @@ def _read(sweep: Path, pairs: Sequence[tuple[Subject, dict[str, str]]], settings
     """pairs: with the metadata of their files."""
     record.refuse({one.label: lines for one, head in pairs if (lines := record.differences(head, one, settings, None))})
     read = cache(lambda name: text.read(text.file_of(sweep, name)))
-    return [_collected(one, read(head["text"]), json.loads(head["settings"])["seed"]) for one, head in pairs]
+    return [_collected(one, read(head["text"]), head) for one, head in pairs]
 
 
-def _collected(one: Subject, halves: text.Text, seed: int) -> Collected:
-    found = hits_file.read(one.file, halves)
+def _collected(one: Subject, halves: text.Text, head: Mapping[str, str]) -> Collected:
+    """head: the metadata of its file."""
+    found, seed = hits_file.read(one.file, halves), json.loads(head["settings"])["seed"]
     return Collected(one.path, one.job, one.config, one.metrics, one.control, found["fit"], found["test"], seed, one.number,
-                     one.file)
+                     one.file, head["text"])

@@ -129,6 +129,7 @@ class Collected:
     seed: int = 0  # of the study
     sae: int = 0  # the number by which the latents of this SAE are drawn
     file: Path | None = None  # where its activations are kept
+    digest: str = ""  # of the text: documents, tokens and blocks of both halves; empty: unknown
 
     @property
     def order(self) -> np.ndarray:

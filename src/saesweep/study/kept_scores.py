@@ -86,7 +86,7 @@ class KeptScores:
         tables = {name: [{**row, "path": path} for row in content[name]] for name in TABLES}
         means = {(path, control, *key.split("|")): np.array(x) for key, x in content["means"].items()}
         documents = {(path, score): np.array(x) for score, x in content["documents"].items()}
-        return Rows(**tables, replicates=Replicates(means, documents))
+        return Rows(**tables, replicates=Replicates(means, documents, {path: self.sae.digest}))
 
 
 class KeptExtras(Extra):

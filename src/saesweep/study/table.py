@@ -38,6 +38,7 @@ class Rows:
             getattr(self, name).extend(getattr(others, name))
         self.replicates.means |= others.replicates.means
         self.replicates.documents |= others.replicates.documents
+        self.replicates.texts |= others.replicates.texts
 
     def frames(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         """scores.csv, the scores of whole SAEs (path, control, score, uniform, and the shares), labels.csv, and the shares,
@@ -71,7 +72,8 @@ def score_one(
     features: int, min_fires: int, min_documents: int, extras: Sequence[Extra],
 ) -> Rows:
     """both: the conditions of its text. counts: of the draws of test documents."""
-    rows, grounds = Rows(), (Ground(both[0], sae.fit), Ground(both[1], sae.test))
+    rows = Rows(replicates=Replicates(texts={sae.path: sae.digest}))
+    grounds = (Ground(both[0], sae.fit), Ground(both[1], sae.test))
     allowed = eligible(sae, min_fires, min_documents)
     about, shares = about_sae(sae) | {"control": sae.control}, shares_of(sae, allowed)
     drawn = sample(sae, allowed, features)

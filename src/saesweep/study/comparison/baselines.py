@@ -1,15 +1,15 @@
 """Which control each SAE is compared with.
 
-A control is like all SAEs of a hook point that have the same target L0, whatever their architecture and seed; `random` has
-their width too. It is listed with the first of them, whose path it has.
+A control is like all SAEs of its sweep at a hook point that have the same target L0, whatever their architecture and seed;
+`random` has their width too. It is listed with the first of them, whose path it has. Another sweep has controls of its own:
+its language model may have other weights, and its text may be another.
 """
 from __future__ import annotations
 
 import math
+from pathlib import PurePosixPath
 
 import pandas as pd
-
-from saesweep.storage.sweep_table import PLACE
 
 
 def beside(saes: pd.DataFrame) -> list[dict[str, int]]:
@@ -31,4 +31,5 @@ def beside(saes: pd.DataFrame) -> list[dict[str, int]]:
 def _like(row: dict[str, object], control: str) -> tuple[object, ...]:
     sparsity, l0 = float(str(row["sparsity"])), float(str(row["l0"]))
     target = max(1, round(l0)) if math.isnan(sparsity) else sparsity
-    return (control, *(row[key] for key in PLACE), target, str(row.get("d_sae")) if control == "random" else None)
+    place = PurePosixPath(str(row["path"])).parents[1]  # <sweep>/<model>/<hook point>
+    return (control, place, target, str(row.get("d_sae")) if control == "random" else None)

@@ -7,7 +7,7 @@ What the interval is over (joint.py joins the variances):
     several seeds   between the seeds, which are paired: the sum is taken within each seed. Each seed has features of its
                     own, so this includes that they are a sample; of a control, which all seeds share, its features are added
     one seed        the features of each SAE: sum c_i^2 variance_i. It holds for these SAEs only
-    documents       the variance of the sum under draws of test documents that are the same for all SAEs
+    documents       the variance of the sum under draws of test documents that are the same for all SAEs of a text
 
 There is no interval where neither seeds nor documents were varied, nor where an SAE of a single seed has too few features.
 """
@@ -57,7 +57,7 @@ def contrast(by_seed: Sequence[Terms], numbers: Numbers, error: float = 0.0) -> 
     """by_seed: the coefficients of the SAEs of each seed. error: bound on a systematic error."""
     values = [sum(c * _number(numbers, i).value for i, c in terms.items()) for terms in by_seed]
     seeds = len(by_seed)
-    documents = _over_documents(by_seed, numbers)
+    documents, read = _over_documents(by_seed, numbers)
     shared = _shared(by_seed)
     features = _over_features(shared, numbers)
     of_features = any(_number(numbers, i).features for i in shared)
@@ -66,7 +66,7 @@ def contrast(by_seed: Sequence[Terms], numbers: Numbers, error: float = 0.0) -> 
         between = seed_variance(values)
         known.append(Variance(between.value / seeds, between.df))
     found = interval(float(np.mean(values)), known, error, half_width)
-    varied = _varied(by_seed, numbers, documents) if found else None
+    varied = _varied(by_seed, numbers, read) if found else None
     return Contrast(float(np.mean(values)), found, seeds, _effective(by_seed, numbers), varied)
 
 
@@ -90,12 +90,14 @@ def _over_features(terms: Terms, numbers: Numbers) -> Variance | None:
     return combined([Variance(c**2 * n.variance.value, n.variance.df) for c, n in each if n.variance is not None])
 
 
-def _over_documents(by_seed: Sequence[Terms], numbers: Numbers) -> Variance | None:
-    """None where an SAE has no draws, or draws of other documents."""
+def _over_documents(by_seed: Sequence[Terms], numbers: Numbers) -> tuple[Variance | None, int]:
+    """And the number of documents; None and 0 where an SAE has no draws, or draws of another text."""
     each = [(c / len(by_seed), _number(numbers, i)) for terms in by_seed for i, c in terms.items() if c]
-    if not each or any(len(n.draws) == 0 or not np.array_equal(n.documents, each[0][1].documents) for _, n in each):
-        return None
-    return draws_variance(np.sum([c * n.draws for c, n in each], axis=0), each[0][1].documents)
+    if not each or any(len(n.draws) == 0 for _, n in each) or len({(n.text, len(n.documents)) for _, n in each}) > 1:
+        return None, 0
+    tokens = np.min([n.documents for _, n in each], axis=0)  # sinks differ between sweeps
+    found = draws_variance(np.sum([c * n.draws for c, n in each], axis=0), tokens)
+    return found, 0 if found is None else int((tokens > 0).sum())
 
 
 def _effective(by_seed: Sequence[Terms], numbers: Numbers) -> float:
@@ -107,8 +109,7 @@ def _effective(by_seed: Sequence[Terms], numbers: Numbers) -> float:
     return sum(fewest)
 
 
-def _varied(by_seed: Sequence[Terms], numbers: Numbers, documents: Variance | None) -> Varied:
+def _varied(by_seed: Sequence[Terms], numbers: Numbers, documents: int) -> Varied:
     used = [_number(numbers, i) for terms in by_seed for i in terms]
     counts = [number.features for number in used if number.features]
-    read = 0 if documents is None else int((used[0].documents > 0).sum())
-    return Varied(len(by_seed) if len(by_seed) > 1 else 0, min(counts, default=0), max(counts, default=0), read)
+    return Varied(len(by_seed) if len(by_seed) > 1 else 0, min(counts, default=0), max(counts, default=0), documents)

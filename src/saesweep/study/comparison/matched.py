@@ -57,6 +57,11 @@ class Curves:
         """Of architectures that were measured on the same text."""
         return [(a, b) for a, b in combinations(self.means, 2) if on_one_text([self.means[a], self.means[b]])]
 
+    def apart(self) -> list[list[str]]:
+        """The pairs that were measured on different text, which are not compared."""
+        compared = self.pairs()
+        return [[a, b] for a, b in combinations(self.means, 2) if (a, b) not in compared]
+
     def differences(self, a: str, b: str) -> dict[float, tuple[float, Difference]]:
         """By the label of the L0 (its target): the L0 and the coefficients."""
         found = {}

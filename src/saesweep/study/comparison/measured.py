@@ -29,7 +29,8 @@ class Measured(NamedTuple):
     effective: float = math.inf  # number of features of equal weight that say as much
     variance: Variance | None = None  # over features; None of too few
     draws: Array = np.empty(0)  # the number under each draw of documents; empty where unknown
-    documents: Array = np.empty(0)  # weights of the documents
+    documents: Array = np.empty(0)  # tokens of each document that it is measured on
+    text: str = ""  # digest of the text
 
     def scaled(self, factor: float) -> Measured:
         variance = self.variance and Variance(self.variance.value * factor**2, self.variance.df)
@@ -50,7 +51,7 @@ class Study:
     features: list[pd.DataFrame]  # their eligible features, rows of scores.csv
     scores: list[str]  # names of the scores of features
     numbers: dict[Key, list[Measured | None]]  # None where an SAE does not have the score
-    texts: list[int]  # index of the test documents; -1: unknown
+    texts: list[int]  # index of the text, by its digest; -1: unknown
     beside: list[dict[str, int]]  # rows of the controls, by name
 
     def per_feature(self, number: Callable[[Array, Array, Array], Measured | None], score: str) -> list[Measured | None]:
@@ -96,12 +97,9 @@ def _saes(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame) -> p
     return known.sort_values(["of_control", "order"], kind="stable", ignore_index=True).drop(columns=["order", "of_control"])
 
 
-def _texts(documents: Sequence[Array]) -> list[int]:
-    different = list[Array]()
-    for one in documents:
-        if len(one) and not any(np.array_equal(one, other) for other in different):
-            different.append(one)
-    return [next((k for k, other in enumerate(different) if np.array_equal(one, other)), -1) for one in documents]
+def _texts(digests: Sequence[str]) -> list[int]:
+    known = list(dict.fromkeys(filter(None, digests)))
+    return [known.index(one) if one else -1 for one in digests]
 
 
 def _shares(saes: pd.DataFrame, summary: pd.DataFrame) -> Array:
@@ -126,7 +124,8 @@ def _of_features(
         each = {"uniform": feature_mean(score, weight), "by_frequency": feature_mean(score, weight * frequency)}
         for mean, number in each.items():
             rows = replicates.means.get((path, control or "", name, mean), np.empty(0))
-            found[name, mean].append(number._replace(draws=rows[1:], documents=replicates.of(path, name)))
+            found[name, mean].append(number._replace(draws=rows[1:], documents=replicates.of(path, name),
+                                                       text=replicates.text(path)))
         uniform = found[name, "uniform"][-1]
         found[name, "with_zeros"].append(uniform.scaled(shares[i]) if uniform and math.isfinite(shares[i]) else None)
         found[name, "several_tokens"].append(_of_several_tokens(study, i, name))
@@ -151,4 +150,4 @@ def _of_sae(key: tuple[str, str | None], name: str, summary: pd.DataFrame, repli
     if not len(values) or not math.isfinite(values[0]):
         return None
     rows = replicates.means.get((path, control or "", name, "uniform"), np.empty(0))
-    return Measured(float(values[0]), draws=rows[1:], documents=replicates.of(path, name))
+    return Measured(float(values[0]), draws=rows[1:], documents=replicates.of(path, name), text=replicates.text(path))

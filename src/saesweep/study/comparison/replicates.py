@@ -11,7 +11,8 @@ Row 0 counts each document once: it is the measurement. What was chosen on the f
 stays as it is.
 
 replicates.safetensors: `<path>|<control>|<score>|<uniform or by_frequency>` [1 + draws], and `<path>|<score>|documents`, the
-number of tokens of each test document that the score is measured on.
+number of tokens of each test document that the score is measured on. The metadata have the digest of the text by path: SAEs
+of one text have the same documents, though the tokens that count differ where other tokens are sinks.
 """
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 from numpy import ndarray as Array
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from saesweep.report.intervals import MIN_DOCUMENTS, Variance, effective_sample_size
 from saesweep.runtime import atomic
@@ -44,6 +46,7 @@ class Replicates:
 
     means: dict[tuple[str, str, str, str], Array] = field(default_factory=dict)  # path, control or "", score, mean -> [rows]
     documents: dict[tuple[str, str], Array] = field(default_factory=dict)  # path, score -> tokens of each test document
+    texts: dict[str, str] = field(default_factory=dict)  # path -> digest of its text; empty: unknown
 
     def add(self, path: str, control: str | None, score: str, found: Means, documents: Float[Array, " documents"]) -> None:
         """documents: tokens of each test document that the score is measured on."""
@@ -56,9 +59,9 @@ class Replicates:
         """The tokens of each test document that the score is measured on; empty where unknown."""
         return self.documents.get((path, score), np.empty(0))
 
-    def text(self, path: str) -> Array:
-        """The tokens of each test document, of the score that is measured on most; empty where there is none."""
-        return max((tokens for (of, _), tokens in self.documents.items() if of == path), key=np.sum, default=np.empty(0))
+    def text(self, path: str) -> str:
+        """The digest of its text; empty where it is unknown."""
+        return self.texts.get(path, "")
 
 
 def draw(documents: int, draws: int, seed: int) -> Int64[Array, "rows documents"]:
@@ -111,18 +114,23 @@ def save(file: Path, found: Replicates) -> None:
     tensors |= {f"{path}|{score}|documents": np.ascontiguousarray(tokens, np.float32)
                 for (path, score), tokens in found.documents.items()}
     with atomic.draft(file) as path:
-        save_file(tensors, path)
+        save_file(tensors, path, found.texts)
         atomic.share(path)
 
 
 def load(file: Path) -> Replicates:
     """Empty where there is no such file."""
     found = Replicates()
-    for key, values in (load_file(file) if file.is_file() else {}).items():
-        if key.endswith("|documents"):
-            path, _, score = key.removesuffix("|documents").rpartition("|")
-            found.documents[path, score] = values.astype(np.float64)
-        else:
-            path, control, score, mean = key.rsplit("|", 3)
-            found.means[path, control, score, mean] = values.astype(np.float64)
+    if not file.is_file():
+        return found
+    with safe_open(file, "np") as content:
+        found.texts |= content.metadata() or {}
+        for key in content.keys():  # noqa: SIM118 it cannot be iterated
+            values = content.get_tensor(key).astype(np.float64)
+            if key.endswith("|documents"):
+                path, _, score = key.removesuffix("|documents").rpartition("|")
+                found.documents[path, score] = values
+            else:
+                path, control, score, mean = key.rsplit("|", 3)
+                found.means[path, control, score, mean] = values
     return found

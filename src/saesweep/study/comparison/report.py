@@ -4,6 +4,7 @@
       scores[]          a score and one of its means (means.py)
         curves[]        value and interval of each point
         gaps[], means[] two architectures at one L0, and in the mean over log L0 (matched.py), with verdicts (verdicts.py)
+        on_other_text[] pairs of architectures that are not compared
         per_doubling[]  slope on log2 L0 of each architecture
         controls[]      each architecture less its controls
       frequency[]       for each score and architecture the slope on log10 frequency, and latents on a tenth of the tokens
@@ -90,7 +91,7 @@ def _score(study: Study, rows: pd.DataFrame, key: tuple[str, str], delta: float,
         "score": name, "mean": mean, "words": about.words, "better": about.better,
         "per_feature": name in study.scores, "primary": name in primary and mean in JUDGED,
         "curves": [_curve(arch, own, numbers) for arch, own in each.items()],
-        **matched.compare(curves, numbers, about.better, delta),
+        **matched.compare(curves, numbers, about.better, delta), "on_other_text": curves.apart(),
         "per_doubling": [one for arch, own in each.items() for one in _named(slopes.l0_slope(own, numbers), arch=arch)],
         "controls": [one for (arch, control), found in controls.items() for one in _named(found, arch=arch, control=control)],
     }
@@ -126,6 +127,9 @@ def _frequency(study: Study, rows: pd.DataFrame, name: str) -> Iterator[dict[str
 
 
 def _use(study: Study, rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Of the SAEs on the most common text."""
+    texts = pd.Series(study.texts).loc[rows.index]
+    rows = rows.loc[texts.isin([-1, texts[texts >= 0].mode().min()])]
     for (name, mean), numbers in study.numbers.items():
         about = catalogue.score(name)
         if about.use and mean == "uniform":

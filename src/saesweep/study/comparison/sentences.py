@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from saesweep.report.wording import join_words, l0s
+from saesweep.report.wording import join_words, l0s, not_compared, sentence
 from saesweep.study.comparison.catalogue import TASKS
 from saesweep.study.comparison.report import blocks
 
@@ -51,7 +51,7 @@ def place_answers(report: Mapping[str, Any], place: Mapping[str, Any]) -> dict[s
     """By question; only questions to which the study has something to say."""
     said, frequency = shown(place), shown_frequency(place)
     found = {
-        WHICH: [sentence for block in said for sentence in _which(block, report["delta"])],
+        WHICH: [one for block in said for one in _which(block, report["delta"])],
         **{question: [_change(row["words"], row[key] | {"arch": row["arch"]}, key) for row in frequency if key in row]
            for question, key in ((FREQUENT, "frequent"), (FREQUENCY, "per_tenfold"))},
         L0: [_change(title(block), row, "per_doubling") for block in said for row in block["per_doubling"]],
@@ -156,9 +156,12 @@ def _correlation(row: Mapping[str, Any], prefix: str, where: str) -> str:
 
 def scope(report: Mapping[str, Any]) -> list[str]:
     """What all verdicts are about."""
-    rows = [row for block in blocks(report["places"]) if block["primary"] for row in [*block["gaps"], *block["means"]]]
+    primary = [block for block in blocks(report["places"]) if block["primary"]]
+    rows = [row for block in primary for row in [*block["gaps"], *block["means"]]]
     count = report["comparisons"]
     found = ["Rules, labels and thresholds are chosen on one half of the held-out documents, and scores are of the other half."]
+    if apart := not_compared(primary):
+        found.append(sentence(apart))
     if count > 1:
         found.append(f"{count} comparisons of primary scores; * marks those significant after Holm's correction.")
     found.append("Slopes, controls and correlations are descriptive: their intervals are not corrected for their number.")
