@@ -296,6 +296,9 @@ def test_lower_fvu_goes_with_better_probing_where_it_does():
     (found,) = reported(*saes)["places"][0]["use"]
     assert found["score"] == "probe_1" and found["points"] == 12 and found["r"] == pytest.approx(1) and found["low"] > 0.9
     assert found["at_equal_l0_r"] == pytest.approx(1)
+    (line,) = [one for one in lines(reported(*saes)) if "rank correlation" in one]
+    assert line.startswith("    12 points (each an architecture at a target L0). Probing with 1 latent: over all L0 lower FVU "
+                           "goes with a better score: rank correlation 1.00 [")
 
 
 def test_few_points_give_no_correlation():
@@ -335,6 +338,14 @@ def test_the_console_has_a_line_per_question_and_score_and_what_its_interval_is_
     assert "this b equal within 0.05 to this c (0.000 [" in which and "at single L0, 4 of 6 intervals exclude 0" in which
     (beside,) = [line for line in said if "all above their control" in line and "latents:" in line]
     assert "by 0.400 [" in beside and beside.endswith("(95% interval over 1000 features of each SAE).")
+
+
+def test_what_intervals_of_one_line_are_over_is_not_said_of_those_that_lack_it():
+    alone, several = ({"varied": {"seeds": seeds, "fewest": 300, "most": 310, "documents": documents}}
+                      for seeds, documents in ((0, 0), (3, 20)))
+    assert sentences.over([alone, several]) == (
+        " (95% interval over 1 to 3 seeds, 300 to 310 features of each SAE and 0 to 20 documents)")
+    assert sentences.over([alone]) == " (95% interval over 300 to 310 features of each SAE)" and sentences.over([]) == ""
 
 
 def test_a_study_of_one_architecture_has_no_verdicts():

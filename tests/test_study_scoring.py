@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import warm
-from small import RESOURCES
+from small import RESOURCES, write_text
 from standin.cli import ENV
 from studied import asked, swept, trained  # noqa: F401 fixtures
 from torch import distributed as dist
@@ -18,6 +18,8 @@ import saesweep
 from saesweep.errors import UsageError
 from saesweep.storage import study_tables
 from saesweep.study import run, scoring
+from saesweep.study.comparison import replicates
+from saesweep.study.comparison.report import blocks
 from saesweep.study.score_group import Group
 
 pytestmark = pytest.mark.slow
@@ -149,10 +151,25 @@ def test_several_sweeps_are_compared_in_a_folder_of_their_own(studied, tmp_path)
     folder, _ = studied
     with pytest.raises(UsageError, match="2 sweeps: name the folder of their study, such as out=outputs/both"):
         run.run([folder, folder.parent], asked(*FEW), RESOURCES)
-    other = shutil.copytree(folder, tmp_path / "other")
+    other = swept(tmp_path / "shuffled", write_text(tmp_path, documents=100), "+model.source.shuffle=0", archs=("topk",))
     assert run.run([folder, other], asked(*FEW, f"out={tmp_path / 'both'}"), RESOURCES).failed == {}
     summary = study_tables.read(tmp_path / "both/study/summary.csv")
-    assert summary.loc[summary["control"].isna(), "path"].nunique() == 8
+    assert summary.loc[summary["control"].isna(), "path"].nunique() == 5
+    assert_compared(tmp_path / "both/study")
+
+
+def assert_compared(study):
+    """The SAEs of a language model and those of the same model with shuffled weights, which has other sinks."""
+    known = replicates.load(study / study_tables.REPLICATES)
+    assert len(set(known.texts.values())) == 1 and len(known.texts) == 5
+    tokens = [one for (path, score), one in known.documents.items() if score == "rule" and path.endswith("resid.1/topk/4")]
+    assert len(tokens) == 2 and (tokens[0] != tokens[1]).any()
+    found = json.loads((study / study_tables.COMPARISON).read_text())
+    (rule,) = [block for block in blocks(found["places"]) if (block["score"], block["mean"]) == ("rule", "uniform")
+               and len(block["curves"]) == 3]
+    assert ("topk (shuffled)", "topk (sweep)") in {(gap["a"], gap["b"]) for gap in rule["gaps"]}
+    assert rule["on_other_text"] == []
+    assert {one["arch"] for one in rule["controls"]} == {"jumprelu", "topk (shuffled)", "topk (sweep)"}
 
 
 def test_a_known_dictionary_is_studied_without_text(tmp_path):

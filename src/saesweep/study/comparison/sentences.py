@@ -28,7 +28,7 @@ CHANGES = {  # an interval above 0, below 0, neither
                  "no difference to the {control} control is shown, {}"),
 }
 WHICH = "Which architecture is more interpretable at the same L0?"
-FREQUENT = "Are latents that fire on 10% of the tokens or more less interpretable?"
+FREQUENT = "Are latents that fire on at least 10% of the tokens less interpretable?"
 FREQUENCY = "Does the score fall with the frequency of a latent?"
 L0 = "Are the latents of SAEs with lower L0 more interpretable?"
 CONTROLS = "Are the latents more interpretable than those of the controls?"
@@ -111,17 +111,18 @@ def amount(row: Mapping[str, Any], delta: float) -> str:
 def over(rows: Sequence[Mapping[str, Any]]) -> str:
     """` (95% interval over 3 seeds, 310 to 388 features of each SAE and 85 documents)`."""
     varied = [row["varied"] for row in rows if row["varied"]]
-    parts = [_range([one["seeds"] for one in varied], [], "seeds"),
-             _range([one["fewest"] for one in varied], [one["most"] for one in varied], "features of each SAE"),
-             _range([one["documents"] for one in varied], [], "documents")]
+    seeds = [max(one["seeds"], 1) for one in varied]
+    parts = [_range(seeds, "seeds") if max(seeds, default=1) > 1 else "",
+             _range([one[key] for one in varied for key in ("fewest", "most")], "features of each SAE"),
+             _range([one["documents"] for one in varied], "documents")]
     return f" (95% interval over {join_words(known)})" if (known := [part for part in parts if part]) else ""
 
 
-def _range(low: Sequence[int], high: Sequence[int], what: str) -> str:
-    ends = [count for count in (*low, *high) if count]
-    if not ends:
+def _range(counts: Sequence[int], what: str) -> str:
+    """Empty where all are 0."""
+    if not any(counts):
         return ""
-    return f"{min(ends)}{f' to {max(ends)}' * (max(ends) > min(ends))} {what}"
+    return f"{min(counts)}{f' to {max(counts)}' * (max(counts) > min(counts))} {what}"
 
 
 def whose(row: Mapping[str, Any]) -> str:
@@ -138,19 +139,24 @@ def _change(title: str, row: Mapping[str, Any], key: str) -> str:
 
 def _use(row: Mapping[str, Any]) -> str:
     """One sentence per score."""
-    return f"{row['words']}, {row['points']} points: {'; '.join(correlation(row))}."
+    return f"{row['words']}, {points([row])}: {'; '.join(correlation(row))}."
+
+
+def points(rows: Sequence[Mapping[str, Any]]) -> str:
+    return f"{_range([row['points'] for row in rows], 'points')} (each an architecture at a target L0)"
 
 
 def correlation(row: Mapping[str, Any]) -> list[str]:
-    parts = [_correlation(row, "", "over all SAEs")]
+    parts = [_correlation(row, "", "over all L0")]
     if "at_equal_l0_r" in row:
-        parts.append(_correlation(row, "at_equal_l0_", "with L0 taken out"))
+        parts.append(_correlation(row, "at_equal_l0_", "with the effect of L0 removed"))
     return parts
 
 
 def _correlation(row: Mapping[str, Any], prefix: str, where: str) -> str:
     r, low, high = (row[f"{prefix}{key}"] for key in ("r", "low", "high"))
-    shown = "lower FVU goes with better" if low > 0 else "lower FVU goes with worse" if high < 0 else "no correlation is shown"
+    words = "lower FVU goes with a {} score"
+    shown = words.format("better") if low > 0 else words.format("worse") if high < 0 else "no correlation is shown"
     return f"{where} {shown}: rank correlation {r:z.2f} [{low:z.2f}, {high:z.2f}]"
 
 
@@ -163,7 +169,8 @@ def scope(report: Mapping[str, Any]) -> list[str]:
     if apart := not_compared(primary):
         found.append(sentence(apart))
     if count > 1:
-        found.append(f"{count} comparisons of primary scores; * marks those significant after Holm's correction.")
+        names = join_words(list(dict.fromkeys(block["words"] for block in primary)))
+        found.append(f"{count} comparisons of primary scores ({names}); * marks those significant after Holm's correction.")
     found.append("Slopes, controls and correlations are descriptive: their intervals are not corrected for their number.")
     if any(row["one_seed"] and row["verdict"] != "none" for row in rows):
         found.append("A verdict on SAEs of one seed (this .. and this ..) holds for these SAEs; another seed may reverse it.")

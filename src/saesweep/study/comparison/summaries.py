@@ -55,8 +55,9 @@ def _which(block: Row, delta: float) -> str:
     parts = [_verdict(row, delta, "" if alike else f" in the mean over L0 {l0s(row['over_l0'])}") for row in block["means"]]
     parts += [_verdict(row, delta, f" at L0 {row['sparsity']:g}") for row in single]
     where = f", over L0 {l0s(next(iter(everywhere)))}" if alike else ""
-    if block["means"] and (count := sum(row["verdict"] not in ("open", "equal", "none") for row in block["gaps"])):
-        parts.append(f"at single L0, {count} of {len(block['gaps'])} intervals exclude 0")
+    known = [row["verdict"] for row in block["gaps"] if row["verdict"] != "none"]
+    if block["means"] and (count := sum(verdict not in ("open", "equal") for verdict in known)):
+        parts.append(f"at single L0, {count} of {len(known)} intervals exclude 0")
     return f"{title(block)}{where}: {'; '.join(parts)}{over([*block['means'], *single])}."
 
 
@@ -84,18 +85,18 @@ def _changes(what: str, rows: Sequence[Row], key: str) -> str:
 
 
 def _controls(block: Row) -> str:
-    """How many are above their control, the least of them, and all others."""
+    """How many are above their control, the closest of them, and all others."""
     rows = block["controls"]
     above = [row for row in rows if row["low"] is not None and row["low"] > 0]
     parts = []
     if above:
         least = min(above, key=lambda row: row["estimate"])
         count = "all" if len(above) == len(rows) else f"{len(above)} of {len(rows)}"
-        parts.append(f"{count} above their control, the least {_over_control(least)} by {number(least)}")
+        parts.append(f"{count} above their control, the closest by {number(least)} ({_over_control(least)})")
     others: dict[str, list[str]] = {}
     for row in (row for row in rows if row not in above):
         words = "no interval" if row["low"] is None else "below it" if row["high"] < 0 else "no difference shown"
-        others.setdefault(words, []).append(f"{_over_control(row)} ({number(row)})")
+        others.setdefault(words, []).append(f"{number(row)} ({_over_control(row)})")
     parts += [f"{words}: {', '.join(each)}" for words, each in others.items()]
     return f"{title(block)}: {'; '.join(parts)}{over(rows)}."
 
@@ -111,7 +112,7 @@ def _use(rows: Sequence[Row]) -> Iterator[str]:
     if others := [row["words"] for row in rows if row not in known]:
         parts.append(f"No correlation is shown with {join_words(others)}")
     if parts:
-        yield f"{rows[0]['points']} points. {'. '.join(parts)}."
+        yield f"{sentences.points(rows)}. {'. '.join(parts)}."
 
 
 def _goes(row: Row, prefix: str) -> bool:
