@@ -60,7 +60,8 @@ def logits(
     kurtosis = fourth / words / (second / words).square().clamp(min=1e-300) - 3
     share = best.values.clamp(min=0).double().sum(1) / positive.clamp(min=1e-300)
     return Logits(*(one.cpu().numpy() for one in (
-        kurtosis, share, best.words, worst.words, best.values, -worst.values)), counting and counting.histograms())
+        kurtosis, share, best.words, worst.words, best.values, -worst.values)),
+        histograms=counting.histograms() if counting else None)
 
 
 class _Largest:
