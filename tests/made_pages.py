@@ -16,6 +16,7 @@ from saesweep.study.labels import HalfLabels, Labels
 from saesweep.study.pages.neighbours import neighbours
 from saesweep.study.pages.of_sae import Explanation, OfSAE
 from saesweep.study.scores.logits import Logits
+from saesweep.study.scores.row_histograms import Histograms
 from saesweep.study.table import score
 
 EVIL = "</li></ol><script>document.title='run'</script><img\tsrc=x\tonerror=document.title='run'>"
@@ -72,7 +73,9 @@ def _of_sae(sae, scores: pd.DataFrame) -> OfSAE:
     n = len(mine)
     words = np.tile(np.arange(10), (n, 1))
     values = np.tile(np.linspace(3, 1, 10), (n, 1))
-    logits = Logits(np.zeros(n), np.zeros(n), words, words[:, ::-1].copy(), values, -values)
+    counts = np.tile(np.r_[10, 25, 0, 1, 4], (n, 1))
+    histograms = Histograms(counts, np.full(n, -1.0), np.full(n, 0.5))
+    logits = Logits(np.zeros(n), np.zeros(n), words, words[:, ::-1].copy(), values, -values, histograms)
     return OfSAE(sae, mine, TOKENIZER, logits, {0: Explanation(f"the word self {EVIL}", "a model")},
                  neighbours(decoder(), mine["latent"].to_numpy(np.int64)), scale=2.0)
 

@@ -112,6 +112,11 @@ def test_features_are_in_raw_units_with_their_words_and_neighbours(study, rows):
     assert by[0]["frac_nonzero"] == pytest.approx(sae.scores.set_index("latent").loc[0, "frequency"])
     assert by[0]["pos_str"][:3] == [" " + word for word in made_pages.VOCABULARY[:3]] and by[0]["pos_values"][0] == 3
     assert sum(by[0]["freq_hist_data_bar_heights"]) == sae.collected.test.fires[0] and len(by[0]["topkCosSimIndices"]) == 10
+    assert by[0]["logits_hist_data_bar_heights"] == [10, 25, 0, 1, 4]
+    assert by[0]["logits_hist_data_bar_values"] == [-0.75, -0.25, 0.25, 0.75, 1.25]  # centres
+    of_sd = next(row for row in rows["saedashboard feature"] if row["feature_index"] == 0)
+    assert of_sd["logits_hist_data_bar_values"] == by[0]["logits_hist_data_bar_values"]
+    assert of_sd["logits_hist_data_bar_heights"] == by[0]["logits_hist_data_bar_heights"]
 
 
 def test_activations_are_the_strongest_and_five_of_each_interval(study, rows):

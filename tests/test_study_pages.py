@@ -10,6 +10,7 @@ from made_pages import EVIL, tables
 
 from saesweep.storage import study_tables
 from saesweep.study import pages
+from saesweep.study.pages.histogram import logit_histogram
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +109,20 @@ def test_a_latent_page_has_the_rule_its_numbers_and_those_of_the_control(study, 
     expected = [f"{value:.3f}" for value in (row["rule"], means["uniform"], means["baseline"], over)]
     assert scores["simulation by rules"] == expected
     assert f"Active on {100 * row['frequency']:.3g}% of the tokens" in page.text
+
+
+def test_a_latent_page_draws_the_logits_of_all_words(folder):
+    section = (folder / "features/topk/16/0.html").read_text().split("<h2>Logits</h2>")[1].split("</section>")[0]
+    assert ('role="img" aria-label="Histogram of the logits of 40 words, less their mean, from -1 to 1.5; most in the bin from '
+            '-0.5"') in section
+    assert re.findall(r">(-?[\d.]+)</text>", section) == ["-1.0", "-0.5", "0.0", "0.5", "1.0", "1.5"]
+    tops = [float(top) for top in re.findall(r"88V([\d.]+)h59.2V88z", section)]
+    assert tops == [55.2, 6, 84.7, 74.9]  # 88 - 82 n / 25, of the four bins with words
+
+
+def test_a_bar_of_one_word_among_many_is_seen_and_equal_logits_have_no_histogram():
+    assert re.findall(r"V([\d.]+)h", logit_histogram(np.array([100_000, 0, 1]), -1.0, 0.5)) == ["6.0", "87.0"]
+    assert logit_histogram(np.array([7, 0, 0]), 0.0, 0.5) == ""
 
 
 def test_examples_are_the_strongest_with_their_values_and_marks(study, folder):

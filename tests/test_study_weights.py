@@ -35,6 +35,37 @@ def test_a_part_of_the_words_at_a_time_gives_the_same():
         assert (found.lowest == (-exact).topk(10).indices.numpy()).all()
 
 
+def test_the_histogram_of_logits_worked_out_by_hand():
+    W_U = torch.zeros(10, 2)
+    W_U[3, 0] = 10  # less their mean: one 9 and nine -1
+    found = logits(torch.eye(2)[:1], Unembedding(W_U, torch.ones(2)), histograms=True).histograms
+    # 2^4 > 9, so that a fine bin is 1/128 wide: -1 is fine bin -128, 9 is 1152, 1281 fine bins in all, 26 to a bin
+    assert found.start == [-1] and found.width == [26 / 128]
+    assert found.counts.tolist() == [[9, *[0] * 48, 1]]
+    assert found.centres(0)[[0, 49]] == pytest.approx([-1 + 13 / 128, -1 + 49.5 * 26 / 128])
+    assert logits(torch.eye(2)[:1], Unembedding(W_U, torch.ones(2))).histograms is None
+
+
+def test_histograms_have_all_words_between_the_lowest_and_the_highest_logit_whatever_the_parts():
+    torch.manual_seed(0)
+    W_U = torch.randn(300, 8) * torch.logspace(-9, 3, 300)[:, None]  # parts that grow by twelve orders of magnitude
+    of, d = Unembedding(W_U, torch.rand(8) + 0.5), torch.randn(5, 8) * torch.tensor([1, 1e-6, 1e6, 0, 1])[:, None]
+    whole, parts = (logits(d, of, cells, histograms=True) for cells in (2**24, 5 * 11))
+    for found in (whole, parts):
+        start, width, counts = found.histograms.start, found.histograms.width, found.histograms.counts
+        assert counts.shape == (5, 50) and (counts.sum(1) == 300).all()
+        end, least, greatest = start + 50 * width, found.lowest_values[:, 0], found.highest_values[:, 0]
+        assert (start <= least).all() and (greatest < end).all()
+        assert (end - start <= 1.06 * (greatest - least))[[0, 1, 2, 4]].all()
+    exact = (d * of.gain @ W_U.T).double()
+    exact -= exact.mean(1, keepdim=True)
+    for row in (0, 1, 2, 4):
+        edges = whole.histograms.start[row] + whole.histograms.width[row] * np.arange(51)
+        by_numpy = np.histogram(exact[row].numpy(), edges)[0]
+        for found in (whole, parts):
+            assert np.abs(found.histograms.counts[row] - by_numpy).sum() <= 2  # rounding at an edge moves one word
+
+
 def test_the_gain_of_each_kind_of_norm():
     gain = torch.rand(16) + 0.5
     layer = torch.nn.LayerNorm(16)

@@ -120,6 +120,9 @@ def _feature(sae: OfSAE, number: int, row: Mapping[Any, Any], maximum: float, pi
                                   ("neg", sae.logits.lowest, sae.logits.lowest_values)):
             words[f"{side}_str"] = [pieces.plain(int(one)) or pieces[int(one)] for one in ids[number]]
             words[f"{side}_values"] = _rounded(values[number])
+        if (bars := sae.logits.histograms) is not None:
+            words |= {"logits_hist_data_bar_heights": _rounded(bars.counts[number]),
+                      "logits_hist_data_bar_values": _rounded(bars.centres(number))}
     if sae.nearest is not None:
         words |= {"topkCosSimIndices": sae.nearest.latents[number].tolist(),
                   "topkCosSimValues": _rounded(sae.nearest.cosines[number])}

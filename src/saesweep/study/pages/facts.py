@@ -12,10 +12,11 @@ from saesweep.report.page.tables import scrolling
 from saesweep.study.comparison import catalogue
 from saesweep.study.hits import Collected
 from saesweep.study.pages.groups import percent
-from saesweep.study.pages.histogram import histogram
+from saesweep.study.pages.histogram import histogram, logit_histogram
 from saesweep.study.pages.of_sae import Explanation
 from saesweep.study.pages.template import link
 from saesweep.study.pieces import Pieces
+from saesweep.study.scores.logits import Logits
 
 Means = Mapping[str, tuple[float, float]]  # by score: the mean of the SAE's latents, and that of the control
 Row = Mapping[str, Any]  # of scores.csv
@@ -64,7 +65,13 @@ def density(sae: Collected, latent: int, row: Row) -> str:
     return f"<p>{words}</p>{histogram(sae.test.histogram[latent])}"
 
 
-def logit_words(pieces: Pieces, highest: np.ndarray, lowest: np.ndarray) -> str:
+def logits(pieces: Pieces, found: Logits, row: int) -> str:
+    """row: of the latent."""
+    return _logit_words(pieces, found.highest[row], found.lowest[row]) + (
+        "" if found.histograms is None else logit_histogram(*(one[row] for one in found.histograms)))
+
+
+def _logit_words(pieces: Pieces, highest: np.ndarray, lowest: np.ndarray) -> str:
     items = ((title, "".join(f"<li><code>{escape(pieces[int(one)])}</code></li>" for one in words))
              for title, words in (("Raises", highest), ("Lowers", lowest)))
     lists = (f'<div><h3>{title}</h3><ol class="words">{words}</ol></div>' for title, words in items)

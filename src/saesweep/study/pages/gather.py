@@ -59,7 +59,7 @@ def _logits(
     if rows is None:
         return None
     model = resources.language_model(on_device(sae.config, device))
-    return logits_of(rows[torch.tensor(latents)], unembedding(model.module))
+    return logits_of(rows[torch.tensor(latents)], unembedding(model.module), histograms=True)
 
 
 def explanations(job: Path) -> Iterator[tuple[int, Explanation]]:

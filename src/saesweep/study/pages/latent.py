@@ -25,8 +25,7 @@ def latent_pages(sae: OfSAE, title: str, means: Means, windows: Windows, command
     for row, found in enumerate(sae.scores.to_dict("records")):
         latent = latents[row]
         active = activity(sae.collected.test, latent)
-        logits = "" if sae.logits is None else _section(
-            "Logits", facts.logit_words(pieces, sae.logits.highest[row], sae.logits.lowest[row]))
+        logits = "" if sae.logits is None else _section("Logits", facts.logits(pieces, sae.logits, row))
         nearest = "" if sae.nearest is None else _section(
             "Nearest decoder rows", facts.nearest(sae.nearest.latents[row], sae.nearest.cosines[row], pages))
         yield latent, fill(

@@ -18,6 +18,7 @@ from torch import Tensor
 from saesweep.lm.unembedding import Unembedding
 from saesweep.study.hits import Collected
 from saesweep.study.scores.of_sae import Extra
+from saesweep.study.scores.row_histograms import Counting, Histograms
 
 TOP = 10
 CELLS = 2**24  # words x latents at a time, 64 MB
@@ -32,10 +33,13 @@ class Logits(NamedTuple):
     lowest: Int64[np.ndarray, "n top"]
     highest_values: Float[np.ndarray, "n top"]  # their logits, less the mean over the words
     lowest_values: Float[np.ndarray, "n top"]
+    histograms: Histograms | None = None  # of the logits of all words, less their mean
 
 
 @torch.no_grad()
-def logits(directions: Float[Tensor, "n d_model"], of: Unembedding, cells: int = CELLS) -> Logits:
+def logits(
+    directions: Float[Tensor, "n d_model"], of: Unembedding, cells: int = CELLS, histograms: bool = False
+) -> Logits:
     """A part of the words at a time: the vocabulary is large."""
     d = directions.float().to(of.gain.device) * of.gain
     n, words, top = len(d), len(of.W_U), min(TOP, len(of.W_U))
@@ -43,6 +47,7 @@ def logits(directions: Float[Tensor, "n d_model"], of: Unembedding, cells: int =
     mean = d @ sum((part.float().sum(0) for part in of.W_U.split(step)), torch.zeros_like(of.gain)) / words
     second, fourth, positive = (torch.zeros(n, dtype=torch.float64, device=d.device) for _ in range(3))
     best, worst = _Largest(n, d), _Largest(n, d)
+    counting = Counting(n, d.device) if histograms else None
     for number, part in enumerate(of.W_U.split(step)):
         found = d @ part.float().T - mean[:, None]
         squares = found.double().square()
@@ -50,10 +55,13 @@ def logits(directions: Float[Tensor, "n d_model"], of: Unembedding, cells: int =
         positive = positive + found.clamp(min=0).double().sum(1)
         best.see(found, number * step)
         worst.see(-found, number * step)
+        if counting:
+            counting.see(found)
     kurtosis = fourth / words / (second / words).square().clamp(min=1e-300) - 3
     share = best.values.clamp(min=0).double().sum(1) / positive.clamp(min=1e-300)
     return Logits(*(one.cpu().numpy() for one in (
-        kurtosis, share, best.words, worst.words, best.values, -worst.values)))
+        kurtosis, share, best.words, worst.words, best.values, -worst.values)),
+        histograms=counting.histograms() if counting else None)
 
 
 class _Largest:
