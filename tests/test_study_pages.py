@@ -115,6 +115,7 @@ def test_a_latent_page_draws_the_logits_of_all_words(folder):
     section = (folder / "features/topk/16/0.html").read_text().split("<h2>Logits</h2>")[1].split("</section>")[0]
     assert ('role="img" aria-label="Histogram of the logits of 40 words, less their mean, from -1 to 1.5; most in the bin from '
             '-0.5"') in section
+    assert "<h3>All 40 words, less their mean</h3><svg" in section
     assert re.findall(r">(-?[\d.]+)</text>", section) == ["-1.0", "-0.5", "0.0", "0.5", "1.0", "1.5"]
     tops = [float(top) for top in re.findall(r"88V([\d.]+)h59.2V88z", section)]
     assert tops == [55.2, 6, 84.7, 74.9]  # 88 - 82 n / 25, of the four bins with words

@@ -67,8 +67,10 @@ def density(sae: Collected, latent: int, row: Row) -> str:
 
 def logits(pieces: Pieces, found: Logits, row: int) -> str:
     """row: of the latent."""
-    return _logit_words(pieces, found.highest[row], found.lowest[row]) + (
-        "" if found.histograms is None else logit_histogram(*(one[row] for one in found.histograms)))
+    words = _logit_words(pieces, found.highest[row], found.lowest[row])
+    if found.histograms is None or not (drawn := logit_histogram(*(one[row] for one in found.histograms))):
+        return words
+    return f"{words}<h3>All {int(found.histograms.counts[row].sum()):,} words, less their mean</h3>{drawn}"
 
 
 def _logit_words(pieces: Pieces, highest: np.ndarray, lowest: np.ndarray) -> str:
