@@ -98,3 +98,11 @@ def test_the_file_gives_back_what_it_took(tmp_path):
     assert (again.of("lm/resid.9/topk/32", "rule") == [10, 20]).all() and len(again.of("lm/resid.9/topk/32", "coverage")) == 0
     assert again.text("lm/resid.9/topk/32") == "0123" and again.text("lm/resid.9/topk/16") == ""
     assert not replicates.load(tmp_path / "none.safetensors").means
+
+
+def test_the_file_has_the_same_bytes_each_time(tmp_path):
+    found = Replicates(texts={f"path {n}": "0123" for n in range(20)})
+    found.add("path 0", None, "rule", Means(np.array([0.5, 0.25]), None), np.array([10.0, 20.0]))
+    for name in ("one", "two"):
+        replicates.save(tmp_path / name, found)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

@@ -11,11 +11,12 @@ Row 0 counts each document once: it is the measurement. What was chosen on the f
 stays as it is.
 
 replicates.safetensors: `<path>|<control>|<score>|<uniform or by_frequency>` [1 + draws], and `<path>|<score>|documents`, the
-number of tokens of each test document that the score is measured on. The metadata have the digest of the text by path: SAEs
-of one text have the same documents, though the tokens that count differ where other tokens are sinks.
+number of tokens of each test document that the score is measured on. The metadata have `texts`, the digest of the text by path:
+SAEs of one text have the same documents, though the tokens that count differ where other tokens are sinks.
 """
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from saesweep.report.intervals import MIN_DOCUMENTS, Variance, effective_sample_
 from saesweep.runtime import atomic
 
 DEFINED = 0.95  # the least share of draws with a value
+TEXTS = "texts"  # the entry of the metadata
 
 
 class Means(NamedTuple):
@@ -114,7 +116,7 @@ def save(file: Path, found: Replicates) -> None:
     tensors |= {f"{path}|{score}|documents": np.ascontiguousarray(tokens, np.float32)
                 for (path, score), tokens in found.documents.items()}
     with atomic.draft(file) as path:
-        save_file(tensors, path, found.texts)
+        save_file(tensors, path, {TEXTS: json.dumps(found.texts)})  # safetensors writes several entries in any order
         atomic.share(path)
 
 
@@ -124,7 +126,7 @@ def load(file: Path) -> Replicates:
     if not file.is_file():
         return found
     with safe_open(file, "np") as content:
-        found.texts |= content.metadata() or {}
+        found.texts |= json.loads((content.metadata() or {}).get(TEXTS, "{}"))
         for key in content.keys():  # noqa: SIM118 it cannot be iterated
             values = content.get_tensor(key).astype(np.float64)
             if key.endswith("|documents"):
