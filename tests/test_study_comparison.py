@@ -8,9 +8,9 @@ import pytest
 from made_study import around, made, sae
 from scipy import stats
 
-from saesweep.report.intervals import holm
+from saesweep.report.intervals import Variance, holm, interval
 from saesweep.report.matching import value_at
-from saesweep.study.comparison import means, sentences
+from saesweep.study.comparison import joint, means, sentences
 from saesweep.study.comparison.replicates import Means, Replicates, draw
 from saesweep.study.comparison.report import blocks, report
 from saesweep.study.comparison.summaries import lines
@@ -413,3 +413,10 @@ def test_points_of_another_text_are_not_in_a_correlation():
 def test_the_report_of_tables_without_any_sae_is_empty():
     found = report(made(sae(rule=[math.nan])), delta=0.05, primary=PRIMARY)
     assert found["comparisons"] == 0 and pd.DataFrame(found["places"])["scores"].map(len).tolist() == [0]
+
+
+@pytest.mark.parametrize("width", [None, joint.half_width])
+@pytest.mark.parametrize("estimate, p", [(0.0, 1.0), (1e-17, 1.0), (1e9, 1e-12)])
+def test_a_difference_far_below_or_above_its_variance_has_a_p_value(estimate, p, width):
+    found = interval(estimate, [Variance(0.04, 2), Variance(0.01, 30)], half_width=width)
+    assert found is not None and found.p == pytest.approx(p)

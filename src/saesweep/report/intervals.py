@@ -98,10 +98,13 @@ def _p_value(distance: float, variances: Sequence[Variance], width: HalfWidth) -
         return 1.0 if distance <= 0 else 0.0
     if len(variances) == 1:
         return 2 * float(stats.t.sf(distance / math.sqrt(total), variances[0].df))
-    smallest = 1e-12
+    smallest, largest = 1e-12, 1 - 1e-9
     if width(variances, 1 - smallest) < distance:
         return smallest
-    log_p: Any = optimize.brentq(lambda log: width(variances, -np.expm1(log)) - distance, math.log(smallest), -1e-9)
+    if width(variances, 1 - largest) > distance:  # such as the rounding of a difference that is 0
+        return 1.0
+    log_p: Any = optimize.brentq(
+        lambda log: width(variances, -np.expm1(log)) - distance, math.log(smallest), math.log(largest))
     return float(np.exp(log_p))
 
 
