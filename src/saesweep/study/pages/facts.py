@@ -54,7 +54,7 @@ def scores(row: Row, names: list[str], means: Means) -> str:
         f'<tr><th scope="row">{escape(catalogue.score(name).words)}</th><td>{number(row[name])}</td>'
         f"{''.join(f'<td>{number(mean)}</td>' for mean in means.get(name, nan))}"
         f"<td>{number(float(row[name]) - means.get(name, nan)[1])}</td></tr>" for name in names)
-    titles = ("score", "latent", "mean of the SAE", "mean of the control", "latent less control")
+    titles = ("score", "latent", "SAE's mean", "control's mean", "latent less that")
     head = "".join(f'<th scope="col">{name}</th>' for name in titles)
     return scrolling("Scores", head, rows)
 
