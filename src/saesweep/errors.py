@@ -25,6 +25,12 @@ def exit_on_usage_error() -> Iterator[None]:
         sys.exit(str(error))
 
 
+def reason(error: BaseException) -> str:
+    """What is shown of an error: a user's mistake in its own words, others with their kind."""
+    kind = RuntimeError if isinstance(error, TrainingFailed) else type(error)
+    return str(error) if isinstance(error, UsageError) else f"{kind.__name__}: {error}"
+
+
 def as_typed(value: Any) -> str:
     """A config value as typed on the command line."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,7 +1,6 @@
 """The study that a training ends with, before the training: what it would cost, and whatever is wrong with it already."""
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from saesweep.study.activations import activations_of
 from saesweep.study.judge.settings import has_model
 from saesweep.study.judging import planned
 from saesweep.study.plan import plan, reading
-from saesweep.study.subjects import reads
 
 
 def plan_ahead(sweep: Path, new: Mapping[Path, Settings], settings: Mapping[str, Any], resources: Resources) -> str:
@@ -30,10 +28,8 @@ def plan_ahead(sweep: Path, new: Mapping[Path, Settings], settings: Mapping[str,
     left = [one.config for one in there if one.control is None and (one.file in replaced or not one.file.is_file())]
     saes = [*(one.config for one in there if one.control is None), *new.values()]
     judging = planned(len(saes) + controls(saes, settings["controls"]), settings)
-    groups: dict[str, list[Settings]] = {}
-    for config in [*left, *new.values()]:
-        groups.setdefault(json.dumps(reads(config), sort_keys=True, default=str), []).append(config)
-    parts = ["\n".join(_read(group, settings, resources)) for group in groups.values()]
+    alike = subjects.groups([*left, *new.values()], lambda config: config)
+    parts = ["\n".join(_read(group, settings, resources)) for group in alike]
     return "\n\n".join([*parts, *(judging.lines() if has_model(settings["explainer"]) else [])])
 
 

@@ -28,13 +28,13 @@ class Pass(NamedTuple):
     source: Activations
     text: Text
     name: str  # the digest of the text
-    replaced: list[Subject]  # those of them whose files go: with overwrite=true, and controls that are out of date
+    replaced: list[Subject]  # those of them whose files go: with overwrite=true
 
 
 def passes(found: Sequence[Subject], settings: Mapping[str, Any], resources: Resources) -> list[Pass]:
     """Raises UsageError where something was collected with other settings, and where text or weights have changed since."""
     there = changed(found, settings, None)
-    return [made for group in groups(found) if (made := _pass(group, there, settings, resources))]
+    return [made for group in groups(found, lambda one: one.config) if (made := _pass(group, there, settings, resources))]
 
 
 def _pass(

@@ -26,7 +26,7 @@ from saesweep.study.hits import Collected
 from saesweep.study.judging import with_judgements
 from saesweep.study.kept_scores import KeptScores
 from saesweep.study.score_group import Group
-from saesweep.study.subjects import reads
+from saesweep.study.subjects import groups
 from saesweep.study.table import Rows
 
 
@@ -53,11 +53,11 @@ def run_scores(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: R
     saes = [one for sweep in sweeps for one in collected(sweep)]
     based = [replace(one, path=Path(os.path.relpath(one.folder, base)).as_posix()) for one in saes]
     found, rows = list[tuple[Collected, Tokenizer]](), Rows()
-    groups = [Group(group, settings, resources) for group in _groups(based)]
-    _score([(kept, group) for group in groups for kept in group.kept if not kept.whole])
+    alike = [Group(group, settings, resources) for group in _groups(based)]
+    _score([(kept, group) for group in alike for kept in group.kept if not kept.whole])
     if distributed.rank() != 0:
         return None
-    for group in groups:
+    for group in alike:
         for one in group.kept:
             rows.extend(one.rows())
             found.append((one.sae, group.tokenizer))
@@ -86,7 +86,5 @@ def _compared(
 
 def _groups(saes: Sequence[Collected]) -> list[list[Collected]]:
     """Those of one text and language model; in a group those of a hook point next to each other, the trained ones first."""
-    groups: dict[str, list[Collected]] = {}
-    for one in sorted(saes, key=lambda sae: (sae.config["site"]["name"], sae.config["layer"], sae.control is not None)):
-        groups.setdefault(repr(reads(one.config)), []).append(one)
-    return list(groups.values())
+    ordered = sorted(saes, key=lambda sae: (sae.config["site"]["name"], sae.config["layer"], sae.control is not None))
+    return groups(ordered, lambda sae: sae.config)

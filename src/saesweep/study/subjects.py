@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from saesweep.config.settings import Settings, has_lm, target
 from saesweep.data.normalisation import Statistics
@@ -17,6 +17,7 @@ from saesweep.storage import checkpoints, files, sweep_table
 
 FOLDER, HITS = "study", "hits.safetensors"
 CONTROL = "control"  # below <sweep>/study
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,11 @@ def _controls(saes: Sequence[Subject], names: Sequence[str], seed: int) -> list[
     return list(found.values())
 
 
-def groups(subjects: Sequence[Subject]) -> list[list[Subject]]:
+def groups(saes: Iterable[T], config: Callable[[T], Settings]) -> list[list[T]]:
     """Those that share a pass: of one language model, text and context, or of one known dictionary."""
-    by_key: dict[str, list[Subject]] = {}
-    for subject in subjects:
-        by_key.setdefault(json.dumps(reads(subject.config), sort_keys=True, default=str), []).append(subject)
+    by_key: dict[str, list[T]] = {}
+    for one in saes:
+        by_key.setdefault(json.dumps(reads(config(one)), sort_keys=True, default=str), []).append(one)
     return list(by_key.values())
 
 

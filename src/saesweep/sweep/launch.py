@@ -14,7 +14,7 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
 from saesweep.data.resources import Resources
-from saesweep.errors import TrainingFailed, UsageError, exit_on_usage_error
+from saesweep.errors import UsageError, exit_on_usage_error, reason
 from saesweep.runtime import signals
 from saesweep.storage import checkpoints, files
 from saesweep.sweep import job_record, rollback, studies
@@ -128,9 +128,9 @@ def train_and_record(engine: Engine, ticket: int, group: Sequence[Job], run: str
         results = list[Result]([error] * len(group))
     for error in dict.fromkeys(r for r in results if isinstance(r, Exception)):
         folders = ", ".join(shown(job.folder) for job, r in zip(group, results, strict=True) if r is error)
-        log.error(f"failed: {folders}: {_reason(error)}", exc_info=None if isinstance(error, UsageError) else error)
+        log.error(f"failed: {folders}: {reason(error)}", exc_info=None if isinstance(error, UsageError) else error)
     for job, result in zip(group, results, strict=True):
-        job_record.end(job, _reason(result) if isinstance(result, Exception) else None)
+        job_record.end(job, reason(result) if isinstance(result, Exception) else None)
     return results
 
 
@@ -150,16 +150,11 @@ def _results(engine: Engine, ticket: int, group: Sequence[Job], run: str) -> lis
     return [found[job.folder] for job in group]
 
 
-def _reason(error: BaseException) -> str:
-    kind = RuntimeError if isinstance(error, TrainingFailed) else type(error)
-    return str(error) if isinstance(error, UsageError) else f"{kind.__name__}: {error}"
-
-
 def _failures(jobs: Sequence[Job], returns: list[JobReturn], problems: Sequence[str]) -> list[JobReturn]:
     """Hydra shows every failure with its folder and reason, and then the problems."""
     failed = [(job, ret) for job, ret in zip(jobs, returns, strict=True) if ret.status == JobStatus.FAILED]
     if failed:
-        lines = [f"  {shown(job.folder)}: {_reason(ret._return_value)}" for job, ret in failed]
+        lines = [f"  {shown(job.folder)}: {reason(ret._return_value)}" for job, ret in failed]
         summary = JobsFailed("\n".join([f"{len(failed)} of {len(jobs)} SAEs failed:", *lines, *problems]))
         summary.__cause__ = failed[0][1]._return_value
         for _, ret in failed:

@@ -15,6 +15,7 @@ from saesweep.sweep.engines.local import LocalEngine
 from saesweep.sweep.jobs import Job, job_of, shown
 from saesweep.sweep.launch import end_of, planned, show_pareto, train_and_record
 from saesweep.sweep.live_table import live
+from saesweep.sweep.studies import name_of
 
 RUN = "saesweep.sweep.group.train_group"
 
@@ -50,7 +51,7 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
 
 def _refuse_study(job: Job, hydra: DictConfig) -> None:
     """Raises UsageError for a study with Hydra's basic launcher, whose jobs know nothing of each other."""
-    study = (job.settings.get("study") or {"name": "none"})["name"]
+    study = name_of(job)
     if study != "none" and hydra.mode == RunMode.MULTIRUN:
         raise UsageError(f"study={study}: this launcher trains each SAE by itself, so none is the last; leave study out, and "
                          f"run {program.called('study')} {shown(job.sweep)} afterwards")

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.data.resources import Resources
-from saesweep.errors import UsageError
+from saesweep.errors import UsageError, reason
 from saesweep.runtime import program
 from saesweep.sweep.jobs import Job, shown
 
 OF_THE_TRAINING = ("plan", "overwrite", "out")
 log = logging.getLogger(__name__)
+
+
+def name_of(job: Job) -> str:
+    """The value of `study`; none in a config that is older than this key."""
+    return (job.settings.get("study") or {"name": "none"})["name"]
 
 
 def planned(jobs: Sequence[Job], new: Collection[Job], resources: Resources) -> list[str]:
@@ -45,7 +50,7 @@ def run(jobs: Sequence[Job], resources: Resources) -> list[str]:
         except Exception as error:
             if not isinstance(error, UsageError):
                 log.exception("the study of %s failed", name)
-            problems.append(f"the study of {name} failed: {_reason(error)}\nthe SAEs are finished; the same command, or "
+            problems.append(f"the study of {name} failed: {reason(error)}\nthe SAEs are finished; the same command, or "
                             f"{program.called('study')} {name}, tries again")
         else:
             print(*result.lines, sep="\n", flush=True)
@@ -57,7 +62,7 @@ def _asked(jobs: Sequence[Job]) -> list[tuple[Path, dict[str, Any]]]:
     """The sweeps that are studied, with the settings. Raises UsageError where jobs of one sweep ask for different ones."""
     found: dict[Path, dict[str, Any]] = {}
     for job in jobs:
-        if (job.settings.get("study") or {"name": "none"})["name"] == "none":
+        if name_of(job) == "none":
             continue
         from saesweep.study.settings import of_training  # pandas
 
@@ -76,7 +81,3 @@ def _keys_of_training(settings: Mapping[str, Any]) -> Iterator[None]:
         yield
     except UsageError as error:
         raise UsageError(re.sub(rf"(?<![\w.])({keys})(?==|: .* there, )", r"study.\1", str(error))) from error
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from saesweep.lm.tokenizer import Tokenizer
+from saesweep.study.comparison.missing import EMBEDDED
 from saesweep.study.examples import Places, choose, common_tokens
 from saesweep.study.hits import Collected, TextHalf
 from saesweep.study.scores.of_sae import Extra
@@ -69,7 +70,7 @@ class Around:
 class SimilarityScores(Extra):
     """Of at most `most` latents of each SAE, the first of its sample: embedding takes long."""
 
-    of_some = frozenset({"context", "intruder"})
+    of_some = frozenset(EMBEDDED)
 
     def __init__(self, embed: Embed, tokenizer: Tokenizer, most: int, seed: int):
         self.embed, self.tokenizer, self.most, self.seed = embed, tokenizer, most, seed
