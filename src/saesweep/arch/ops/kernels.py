@@ -2,6 +2,7 @@
 
 All are fp32, and each output row is written by one thread, so no result depends on the number of threads.
 Lists of entries are in row-major order: entry e belongs to the row r with starts[r] <= e < starts[r + 1].
+They stand in one file because numba's cache notices changes in a loop's own file, not in those of the functions it calls.
 """
 import inspect
 from collections.abc import Callable
