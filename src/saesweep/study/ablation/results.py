@@ -1,0 +1,142 @@
+"""The numbers of ablations as tables: a row per SAE, set of latents and draw, and a row per group of seeds.
+
+The differences to the SAE without ablation are of the same tokens, so that their intervals, over documents, are those of
+paired numbers. Of a group they are also over its seeds; draws are averaged, and their range is given.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64
+
+from saesweep.config.settings import target
+from saesweep.report.intervals import Variance, document_variance, interval, seed_variance
+from saesweep.study.ablation.latents import CONTROLS, FREQUENT, MEAN, ZERO, shares
+from saesweep.study.ablation.measure import Measured, Sums
+from saesweep.study.subjects import Subject
+
+GROUP = ["sweep", "model", "site", "layer", "arch", "sparsity"]
+MEASURES = ("fvu", "delta_loss")
+SHARES = ["latents", "share_of_latents", "share_of_firings", "share_of_energy"]
+
+
+class Replicates(NamedTuple):
+    """A number on all documents, then without each of them, and the weights of the documents."""
+
+    rows: Float64[np.ndarray, " rows"]
+    weights: Sums
+
+
+class Row(NamedTuple):
+    """Of one SAE and ablation."""
+
+    names: dict[str, Any]
+    shares: dict[str, float]
+    value: dict[str, Replicates]  # by measure: fvu, and delta_loss where it is measured
+    difference: dict[str, Replicates]  # to the SAE without ablation
+
+
+def rows(subject: Subject, found: Measured) -> list[Row]:
+    config = subject.config
+    names = {"sweep": subject.sweep.name, "model": config["model"]["name"], "site": config["site"]["name"],
+             "layer": config["layer"], "arch": config["arch"]["name"], "sparsity": target(config) or subject.l0,
+             "seed": config["seed"]}
+    made = []
+    for i, one in enumerate(found.ablations):
+        what = {"ablated": one.ablated, "set_to": one.set_to, "draw": one.draw}
+        value, difference = {}, {}
+        for measure, (parts, clean, weights) in _sums(found).items():
+            value[measure] = replicates(parts[i] - clean, weights)
+            difference[measure] = replicates(parts[i] - parts[0], weights)
+        made.append(Row({**names, **what, "path": subject.path}, shares(found.moments, one.latents), value, difference))
+    return made
+
+
+def _sums(found: Measured) -> dict[str, tuple[list[Sums], Sums, Sums]]:
+    """The sums of each ablation, what is subtracted from them, and what they are divided by."""
+    sums = {"fvu": (found.error, np.zeros_like(found.variance), found.variance)}
+    if found.nats is not None and found.nats_clean is not None and found.scored is not None:
+        sums["delta_loss"] = (found.nats, found.nats_clean, found.scored)
+    return sums
+
+
+def replicates(parts: Sums, weights: Sums) -> Replicates:
+    """sum parts / sum weights."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # a single document leaves nothing
+        without = (parts.sum() - parts) / (weights.sum() - weights)
+        return Replicates(np.append(parts.sum() / weights.sum(), without), weights)
+
+
+def table(found: Sequence[Row]) -> pd.DataFrame:
+    """A row per SAE and ablation, with intervals over documents."""
+    return pd.DataFrame([
+        {**one.names, **one.shares, **_columns(
+            {key: float(own.rows[0]) for key, own in one.value.items()}, {key: [own] for key, own in one.difference.items()})}
+        for one in found])
+
+
+def summary(found: Sequence[Row]) -> pd.DataFrame:
+    """A row per group of seeds and kind of ablation; `frequent - CONTROL`: what the frequent latents add beyond a control."""
+    groups = dict[tuple, list[Row]]()
+    for one in found:
+        groups.setdefault(tuple(one.names[key] for key in GROUP), []).append(one)
+    return pd.DataFrame([
+        {**dict(zip(GROUP, group, strict=True)), **row} for group, mine in groups.items() for row in _of_group(mine)])
+
+
+def _of_group(mine: Sequence[Row]) -> list[dict[str, Any]]:
+    kinds = list(dict.fromkeys((one.names["ablated"], one.names["set_to"]) for one in mine))
+    by_kind = {kind: [one for one in mine if (one.names["ablated"], one.names["set_to"]) == kind] for kind in kinds}
+    made = []
+    for (ablated, set_to), own in by_kind.items():
+        means = {key: float(np.mean([one.value[key].rows[0] for one in own])) for key in own[0].value}
+        parts = {key: float(np.mean([one.shares[key] for one in own])) for key in SHARES}
+        made.append({"ablated": ablated, "set_to": set_to, "seeds": len(_by_sae(own)), **parts,
+                     **_columns(means, _differences(own)), **_ranges(own)})
+    for control in CONTROLS:
+        for set_to in (ZERO, MEAN):
+            if (own := by_kind.get((control, set_to))) and (frequent := by_kind.get((FREQUENT, set_to))):
+                pairs = zip(_differences(frequent).items(), _differences(own).values(), strict=True)
+                less = {key: [Replicates(a.rows - b.rows, a.weights) for a, b in zip(ones, others, strict=True)]
+                        for (key, ones), others in pairs}
+                made.append({"ablated": f"{FREQUENT} - {control}", "set_to": set_to, "seeds": len(_by_sae(own)),
+                             **_columns({}, less)})
+    return made
+
+
+def _by_sae(own: Sequence[Row]) -> dict[str, list[Row]]:
+    found = dict[str, list[Row]]()
+    for one in own:
+        found.setdefault(one.names["path"], []).append(one)
+    return found
+
+
+def _differences(own: Sequence[Row]) -> dict[str, list[Replicates]]:
+    """Of each SAE, the mean over its draws."""
+    return {key: [Replicates(np.mean([one.difference[key].rows for one in draws], axis=0), draws[0].difference[key].weights)
+                  for draws in _by_sae(own).values()] for key in own[0].difference}
+
+
+def _ranges(own: Sequence[Row]) -> dict[str, float]:
+    """Over SAEs and draws."""
+    values = {key: [float(one.difference[key].rows[0]) for one in own] for key in own[0].difference}
+    return {f"{key}_difference_{name}": end(each) for key, each in values.items()
+            for name, end in (("smallest", min), ("largest", max))}
+
+
+def _columns(values: Mapping[str, float], differences: Mapping[str, Sequence[Replicates]]) -> dict[str, float | None]:
+    """By measure: the value, the mean difference of some seeds, and its interval."""
+    columns: dict[str, float | None] = {}
+    for key, seeds in differences.items():
+        mean = np.mean([one.rows for one in seeds], axis=0)
+        variances: list[Variance | None] = [document_variance(mean, seeds[0].weights)]
+        if len(seeds) > 1:
+            one = seed_variance([float(own.rows[0]) for own in seeds])
+            variances.append(Variance(one.value / len(seeds), one.df))
+        found = interval(float(mean[0]), variances)
+        columns |= {key: values.get(key), f"{key}_difference": float(mean[0]),
+                    f"{key}_low": found and found.low, f"{key}_high": found and found.high}
+    return columns
