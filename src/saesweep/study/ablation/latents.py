@@ -59,8 +59,9 @@ def ablations(found: Moments, settings: Mapping[str, Any], number: int) -> list[
     sets = [(FREQUENT, 0, frequent)]
     for control, weights in zip(CONTROLS, (found.frequency, found.energy), strict=True):
         wanted = float(weights[frequent].sum())
+        random = 0 < wanted < float(weights[others].sum())  # else each draw has none, or all of them
         sets += [(control, draw, random_latents(others, weights, wanted, generator(settings["seed"], number, draw)))
-                 for draw in range(settings["draws"])]
+                 for draw in range(settings["draws"] if random else min(1, settings["draws"]))]
     mean = found.mean.float()
     return [Ablation(NONE, "", 0, frequent[:0], mean[:0])] + [
         Ablation(name, set_to, draw, latents, mean[latents] * (set_to == MEAN))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from saesweep.study.ablation.latents import ROWS, Ablation, Moments, ablations, moments
+from saesweep.study.ablation.latents import CONTROLS, ROWS, Ablation, Moments, ablations, moments
 from saesweep.study.ablation.rows import Part, Rows
 from saesweep.training.loaded import LoadedSAE
 
@@ -23,7 +23,7 @@ class Measured(NamedTuple):
     ablations: list[Ablation]
     error: list[Sums]  # of each ablation
     variance: Sums
-    nats: list[Sums] | None  # None: delta loss is not measured
+    nats: list[Sums | None]  # of each ablation; None: its delta loss is not measured
     nats_clean: Sums | None
     scored: Sums | None
 
@@ -37,10 +37,11 @@ def measure(
     part, count = rows.evaluation.without_sinks(sae.statistics), int(rows.evaluation.documents.max()) + 1
     error, variance = errors(sae, part, made, count), variances(part, count)
     if (splices := rows.splices) is None:
-        return Measured(found, made, error, variance, None, None, None)
-    nats = splices.nats(sae, made, lambda done: progress(done / len(splices.parts)))
-    return Measured(found, made, error, variance, [np.array(one) for one in nats], np.array(splices.nats_clean),
-                    np.array(splices.scored))
+        return Measured(found, made, error, variance, [None] * len(made), None, None)
+    spliced = [i for i, one in enumerate(made) if one.ablated not in CONTROLS or one.draw < settings["lm_draws"]]
+    nats = dict(zip(spliced, splices.nats(sae, [made[i] for i in spliced], progress), strict=True))
+    return Measured(found, made, error, variance, [np.array(nats[i]) if i in nats else None for i in range(len(made))],
+                    np.array(splices.nats_clean), np.array(splices.scored))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ paired numbers. Of a group they are also over its seeds; draws are averaged, and
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -39,28 +40,23 @@ class Row(NamedTuple):
     difference: dict[str, Replicates]  # to the SAE without ablation
 
 
-def rows(subject: Subject, found: Measured) -> list[Row]:
+def rows(subject: Subject, found: Measured, sweep: str) -> list[Row]:
+    """sweep: the name of the SAE's sweep."""
     config = subject.config
-    names = {"sweep": subject.sweep.name, "model": config["model"]["name"], "site": config["site"]["name"],
+    names = {"sweep": sweep, "model": config["model"]["name"], "site": config["site"]["name"],
              "layer": config["layer"], "arch": config["arch"]["name"], "sparsity": target(config) or subject.l0,
              "seed": config["seed"]}
     made = []
     for i, one in enumerate(found.ablations):
         what = {"ablated": one.ablated, "set_to": one.set_to, "draw": one.draw}
-        value, difference = {}, {}
-        for measure, (parts, clean, weights) in _sums(found).items():
-            value[measure] = replicates(parts[i] - clean, weights)
-            difference[measure] = replicates(parts[i] - parts[0], weights)
+        value, difference = {"fvu": replicates(found.error[i], found.variance)}, {
+            "fvu": replicates(found.error[i] - found.error[0], found.variance)}
+        nats, unchanged, clean, scored = found.nats[i], found.nats[0], found.nats_clean, found.scored
+        if nats is not None and unchanged is not None and clean is not None and scored is not None:
+            value["delta_loss"] = replicates(nats - clean, scored)
+            difference["delta_loss"] = replicates(nats - unchanged, scored)
         made.append(Row({**names, **what, "path": subject.path}, shares(found.moments, one.latents), value, difference))
     return made
-
-
-def _sums(found: Measured) -> dict[str, tuple[list[Sums], Sums, Sums]]:
-    """The sums of each ablation, what is subtracted from them, and what they are divided by."""
-    sums = {"fvu": (found.error, np.zeros_like(found.variance), found.variance)}
-    if found.nats is not None and found.nats_clean is not None and found.scored is not None:
-        sums["delta_loss"] = (found.nats, found.nats_clean, found.scored)
-    return sums
 
 
 def replicates(parts: Sums, weights: Sums) -> Replicates:
@@ -92,16 +88,16 @@ def _of_group(mine: Sequence[Row]) -> list[dict[str, Any]]:
     by_kind = {kind: [one for one in mine if (one.names["ablated"], one.names["set_to"]) == kind] for kind in kinds}
     made = []
     for (ablated, set_to), own in by_kind.items():
-        means = {key: float(np.mean([one.value[key].rows[0] for one in own])) for key in own[0].value}
+        means = {key: float(np.mean([one.value[key].rows[0] for one in own if key in one.value])) for key in own[0].value}
         parts = {key: float(np.mean([one.shares[key] for one in own])) for key in SHARES}
         made.append({"ablated": ablated, "set_to": set_to, "seeds": len(_by_sae(own)), **parts,
                      **_columns(means, _differences(own)), **_ranges(own)})
     for control in CONTROLS:
         for set_to in (ZERO, MEAN):
             if (own := by_kind.get((control, set_to))) and (frequent := by_kind.get((FREQUENT, set_to))):
-                pairs = zip(_differences(frequent).items(), _differences(own).values(), strict=True)
-                less = {key: [Replicates(a.rows - b.rows, a.weights) for a, b in zip(ones, others, strict=True)]
-                        for (key, ones), others in pairs}
+                mean = _differences(frequent)
+                less = {key: [Replicates(a.rows - b.rows, a.weights) for a, b in zip(mean[key], others, strict=True)]
+                        for key, others in _differences(own).items()}
                 made.append({"ablated": f"{FREQUENT} - {control}", "set_to": set_to, "seeds": len(_by_sae(own)),
                              **_columns({}, less)})
     return made
@@ -116,13 +112,17 @@ def _by_sae(own: Sequence[Row]) -> dict[str, list[Row]]:
 
 def _differences(own: Sequence[Row]) -> dict[str, list[Replicates]]:
     """Of each SAE, the mean over its draws."""
-    return {key: [Replicates(np.mean([one.difference[key].rows for one in draws], axis=0), draws[0].difference[key].weights)
-                  for draws in _by_sae(own).values()] for key in own[0].difference}
+    found = dict[str, list[Replicates]]()
+    for key in own[0].difference:
+        for draws in _by_sae(own).values():
+            known = [one.difference[key] for one in draws if key in one.difference]
+            found.setdefault(key, []).append(Replicates(np.mean([one.rows for one in known], axis=0), known[0].weights))
+    return found
 
 
 def _ranges(own: Sequence[Row]) -> dict[str, float]:
     """Over SAEs and draws."""
-    values = {key: [float(one.difference[key].rows[0]) for one in own] for key in own[0].difference}
+    values = {key: [float(one.difference[key].rows[0]) for one in own if key in one.difference] for key in own[0].difference}
     return {f"{key}_difference_{name}": end(each) for key, each in values.items()
             for name, end in (("smallest", min), ("largest", max))}
 
@@ -138,5 +138,5 @@ def _columns(values: Mapping[str, float], differences: Mapping[str, Sequence[Rep
             variances.append(Variance(one.value / len(seeds), one.df))
         found = interval(float(mean[0]), variances)
         columns |= {key: values.get(key), f"{key}_difference": float(mean[0]),
-                    f"{key}_low": found and found.low, f"{key}_high": found and found.high}
+                    f"{key}_low": found.low if found else math.nan, f"{key}_high": found.high if found else math.nan}
     return columns

@@ -61,10 +61,11 @@ def read(job: Settings, point: HookPoint, resources: Resources) -> Rows:
 
 @torch.no_grad()
 def _of_text(job: Settings, point: HookPoint, held_out: HeldOut, resources: Resources, show: ProgressLine) -> Part:
-    lm, found, total = resources.language_model(job), list[Tensor](), held_out.tokens.numel()
+    lm, found, done = resources.language_model(job), list[Tensor](), 0
     for part in micro_batches(held_out.tokens, job["evaluation"]["forward_tokens"]):
-        show(f"{point}: reading {sum(map(len, found)):,} of {total:,} held-out tokens")
+        show(f"{point}: {done:,} of {held_out.tokens.numel():,} held-out tokens read")
         found.append(harvest(lm, [point], part)[point].cpu())
+        done += part.numel()
     x = torch.cat(found)
     require_finite(x, point)
     return Part(x, torch.repeat_interleave(held_out.documents, held_out.ordinary))

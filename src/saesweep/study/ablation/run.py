@@ -12,7 +12,7 @@ from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.runtime import atomic
 from saesweep.runtime.console import ProgressLine, TimeLeft
-from saesweep.storage import files
+from saesweep.storage import files, sweep_table
 from saesweep.study import passes, subjects
 from saesweep.study.ablation import results
 from saesweep.study.ablation.measure import Measured, measure
@@ -37,9 +37,9 @@ def run(folders: Sequence[Path], settings: Mapping[str, Any], out: Path | None, 
     """
     found, resources = _subjects(folders), resources or Resources()
     written = [(out or _one_sweep(found)) / name for name in (ROWS, SUMMARY)]
-    rows, made = list[results.Row](), None
+    names, rows, made = sweep_table.sweep_names([one.sweep for one in found]), list[results.Row](), None
     for subject, measured in _measured(found, settings, resources):
-        rows += results.rows(subject, measured)
+        rows += results.rows(subject, measured, names[subject.sweep])
         made = _write(rows, written)
     assert made is not None, "there is an SAE"
     return made
@@ -61,7 +61,7 @@ def _measured(
                 sae = load(subject.job, str(device_of(job)))
                 yield subject, measure(sae, activations, settings, subject.number, progress)
                 number += 1
-    show(f"{number} SAEs ablated", final=True)
+    show(f"{number} of {len(found)} SAEs ablated", final=True)
 
 
 def _subjects(folders: Sequence[Path]) -> list[Subject]:

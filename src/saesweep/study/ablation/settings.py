@@ -28,6 +28,7 @@ class Ablate(Keys):
 
     threshold: Share
     draws: Index
+    lm_draws: Index
     seed: Index
     device: Annotated[str, OneOf("auto", "cpu", "cuda")]
     evaluation: Evaluation

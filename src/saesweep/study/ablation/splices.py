@@ -52,12 +52,12 @@ class Splices:
 
     @torch.no_grad()
     def nats(
-        self, sae: LoadedSAE, ablations: Sequence[Ablation], progress: Callable[[int], None] = lambda part: None
+        self, sae: LoadedSAE, ablations: Sequence[Ablation], progress: Callable[[float], None] = lambda share: None
     ) -> list[list[float]]:
-        """The sum of the losses per document, for each ablation. progress: called with the number of each micro-batch."""
+        """The sum of the losses per document, for each ablation. progress: called with the share that is done."""
         losses = [CrossEntropy() for _ in ablations]
         for number, part in enumerate(self.parts):
-            progress(number)
+            progress(number / len(self.parts))
             at = part.ordinary & sae.statistics.ordinary(part.x)
             f = sae.encode(part.x[at].float())
             x_hat = sae.decode(f)

@@ -9,7 +9,7 @@ import pandas as pd
 from saesweep.study.ablation.latents import NONE
 from saesweep.study.ablation.results import GROUP, MEASURES, SHARES
 
-WIDTHS = (33, 46, 37)  # of the name, the shares, and each measure
+WIDTHS = (33, 53, 39)  # of the name, the shares, and each measure
 
 
 def text(summary: pd.DataFrame) -> str:
@@ -37,6 +37,8 @@ def _line(row: Mapping[str, Any]) -> str:
 def _measured(row: Mapping[str, Any], key: str) -> str:
     if row["ablated"] == NONE:
         return f"{key} {row[key]:.4f}"
+    if pd.isna(row[f"{key}_difference"]):
+        return ""
     low, high = row[f"{key}_low"], row[f"{key}_high"]
     ends = f" [{low:+.4f}, {high:+.4f}]" if pd.notna(low) else ""
     return f"{key} {row[f'{key}_difference']:+.4f}{ends}"
