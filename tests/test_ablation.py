@@ -14,7 +14,7 @@ from saesweep.errors import UsageError
 from saesweep.runtime.rng import generator
 from saesweep.storage import files
 from saesweep.study.ablation import __main__ as command
-from saesweep.study.ablation import results, run, text
+from saesweep.study.ablation import results, run, summary, text
 from saesweep.study.ablation.latents import Moments, ablations, moments, random_latents, shares
 from saesweep.study.ablation.measure import measure
 from saesweep.study.ablation.results import replicates
@@ -200,10 +200,10 @@ def test_the_summary_has_a_row_per_kind_and_the_difference_to_each_control(table
 def test_seeds_are_averaged_and_add_to_the_interval():
     def row(seed, shift):
         value = {"fvu": replicates(np.ones(12) + shift, np.full(12, 10.0))}
-        names = dict.fromkeys(results.GROUP, "a") | {"ablated": "frequent", "set_to": "zero", "draw": 0, "path": str(seed)}
+        names = dict.fromkeys(summary.GROUP, "a") | {"ablated": "frequent", "set_to": "zero", "draw": 0, "path": str(seed)}
         return results.Row(names, dict.fromkeys(results.SHARES, 0.5), value, value)
 
-    one, two = results.summary([row(0, 0.0)]).iloc[0], results.summary([row(0, 0.0), row(1, 1.0)]).iloc[0]
+    one, two = summary.summary([row(0, 0.0)]).iloc[0], summary.summary([row(0, 0.0), row(1, 1.0)]).iloc[0]
     assert one["fvu_difference"] == pytest.approx(0.1) and one["fvu_low"] == pytest.approx(0.1)
     assert two["fvu_difference"] == pytest.approx(0.15) and two["seeds"] == 2
     assert two["fvu_high"] == pytest.approx(0.15 + 12.7062 * 0.05, rel=1e-4)  # Student's quantile of one degree of freedom

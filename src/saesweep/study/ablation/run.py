@@ -14,14 +14,14 @@ from saesweep.runtime import atomic
 from saesweep.runtime.console import ProgressLine, TimeLeft
 from saesweep.storage import files, sweep_table
 from saesweep.study import passes, subjects
-from saesweep.study.ablation import results
+from saesweep.study.ablation import results, summary
 from saesweep.study.ablation.measure import Measured, measure
 from saesweep.study.ablation.rows import read
 from saesweep.study.ablation.settings import evaluated
 from saesweep.study.subjects import Subject
 from saesweep.training.loaded import load
 
-ROWS, SUMMARY = "ablation.csv", "ablation_summary.csv"
+TABLE, SUMMARY = "ablation.csv", "ablation_summary.csv"
 
 
 class Result(NamedTuple):
@@ -36,7 +36,7 @@ def run(folders: Sequence[Path], settings: Mapping[str, Any], out: Path | None, 
     out: where the tables are written, after each SAE; None: into the folder of the one sweep.
     """
     found, resources = _subjects(folders), resources or Resources()
-    written = [(out or _one_sweep(found)) / name for name in (ROWS, SUMMARY)]
+    written = [(out or _one_sweep(found)) / name for name in (TABLE, SUMMARY)]
     names, rows, made = sweep_table.sweep_names([one.sweep for one in found]), list[results.Row](), None
     for subject, measured in _measured(found, settings, resources):
         rows += results.rows(subject, measured, names[subject.sweep])
@@ -95,7 +95,7 @@ def _by_point(group: Sequence[Subject]) -> Iterator[list[Subject]]:
 
 
 def _write(rows: Sequence[results.Row], written: list[Path]) -> Result:
-    made = Result(results.table(rows), results.summary(rows), written)
+    made = Result(results.table(rows), summary.summary(rows), written)
     for file, table in zip(written, made[:2], strict=True):
         atomic.write(file, table.to_csv(index=False))
     return made

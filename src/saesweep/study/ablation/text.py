@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from saesweep.study.ablation.latents import NONE
-from saesweep.study.ablation.results import GROUP, MEASURES, SHARES
+from saesweep.study.ablation.results import MEASURES, SHARES
+from saesweep.study.ablation.summary import GROUP
 
 WIDTHS = (33, 53, 39)  # of the name, the shares, and each measure
 
