@@ -12,6 +12,7 @@ COMMANDS = {  # each is `main` of this module
     "train": ("saesweep.cli.train", "train one SAE, or with -m a sweep; saesweep train --help lists the settings"),
     "pareto": ("saesweep.report.pareto", "compare the SAEs of one or more sweeps: a table, figures and a page"),
     "study": ("saesweep.study.__main__", "say what the latents of finished SAEs mean, by scores and by a language model"),
+    "ablate": ("saesweep.study.ablation.__main__", "say what is lost without the latents that fire often"),
     "rate": ("saesweep.study.rate", "let people rate the latents of a study, without knowing of which SAE they are"),
     "report": ("saesweep.study.report", "say what the raters of a study say, and whether they agree"),
     "export": ("saesweep.study.export.__main__", "write the latents of a study for other programs"),

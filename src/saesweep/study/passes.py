@@ -44,7 +44,7 @@ def _pass(
         return None
     job = on_device(group[0].config, settings["device"])
     if has_lm(job):
-        _require_same(job, group, resources)
+        require_same(job, group, resources)
     source = activations_of(job, [one.point for one in group], settings, resources)
     read = source.text()
     name = text.digest(text.content(read))
@@ -71,7 +71,7 @@ def changed(found: Sequence[Subject], settings: Mapping[str, Any], name: str | N
     return changed
 
 
-def _require_same(job: Settings, group: Sequence[Subject], resources: Resources) -> None:
+def require_same(job: Settings, group: Sequence[Subject], resources: Resources) -> None:
     """Raises UsageError where the text or the language model's weights have changed since an SAE was trained."""
     jobs = list(dict.fromkeys(one.job for one in group))
     if changed := origin.changed_content(job, jobs, resources):
