@@ -48,6 +48,13 @@ class SlopeRange(NamedTuple):
         return (self.high - self.low) / 2
 
 
+class Secant(NamedTuple):
+    """A line through neighbouring points of a curve."""
+
+    log_l0: float  # halfway between them
+    slope: float  # in units of the value's scale
+
+
 UNKNOWN = SlopeRange(-MAX_SLOPE, MAX_SLOPE, "unknown")
 
 
@@ -131,11 +138,11 @@ def _neighbours(x: Float[Array, " points"], wanted: float) -> list[int]:
     return sorted(chosen, key=lambda i: x[i])
 
 
-def secants(x: Float[Array, " points"], y: Float[Array, " points"], scale: Float[Array, " points"]) -> list[float]:
-    """The slopes between neighbours between MIN_GAP and MAX_GAP apart, in units of their scale. x: ascending."""
+def secants(x: Float[Array, " points"], y: Float[Array, " points"], scale: Float[Array, " points"]) -> list[Secant]:
+    """Through neighbours between MIN_GAP and MAX_GAP apart. x: ascending."""
     near = [(i, i + 1) for i in range(len(x) - 1) if math.log(MIN_GAP) <= x[i + 1] - x[i] <= math.log(MAX_GAP)]
-    units = {pair: math.sqrt(float(scale[pair[0]] * scale[pair[1]])) for pair in near}
-    return [_line(x, y, pair, 0.0)[1] / unit for pair, unit in units.items() if unit > 0]
+    units = {(i, j): math.sqrt(float(scale[i] * scale[j])) for i, j in near}
+    return [Secant(float(x[i] + x[j]) / 2, _line(x, y, (i, j), 0.0)[1] / unit) for (i, j), unit in units.items() if unit > 0]
 
 
 def _line(x: Float[Array, " points"], y: Float[Array, " points"], ends: tuple[int, int], wanted: float) -> tuple[float, float]:

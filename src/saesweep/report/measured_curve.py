@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from numpy import ndarray as Array
 
 from saesweep.report.intervals import Interval, Variance, combined, document_variance, interval, seed_variance
 from saesweep.report.jackknife import Replicates
-from saesweep.report.matching import MATCH, UNKNOWN, SlopeRange, lagrange_weights, moved_along, secants, value_at
+from saesweep.report.matching import MATCH, UNKNOWN, Secant, SlopeRange, lagrange_weights, moved_along, secants, value_at
 from saesweep.storage.sweep_table import targets
 
 
@@ -101,7 +101,7 @@ class Curve:
     arch: str
     points: list[Point]
     texts: frozenset[int]  # indices of the held-out texts it was measured on, as far as known
-    slopes: SlopeRange = UNKNOWN  # of a point without neighbours
+    slopes: Callable[[float], SlopeRange] = lambda log_l0: UNKNOWN  # of a point without neighbours
     _values: dict[tuple[float, float | None], CurveValue | None] = field(default_factory=dict)
 
     @staticmethod
@@ -121,12 +121,11 @@ class Curve:
         nearest = min(self.points, key=lambda point: abs(math.log(point.l0 / l0)))
         return nearest if same_l0(nearest.l0, l0) else None
 
-    def with_slopes(self, slopes: SlopeRange) -> Curve:
-        """The same curve, whose points without neighbours are moved along one of these slopes."""
+    def with_slopes(self, slopes: Callable[[float], SlopeRange]) -> Curve:
+        """The same curve, whose points without neighbours move along these slopes. slopes: the range at a log L0."""
         return Curve(self.arch, self.points, self.texts, slopes)
 
-    def secants(self) -> list[float]:
-        """The slopes between neighbouring points, in units of the value's scale."""
+    def secants(self) -> list[Secant]:
         log_l0, value, scale = self._arrays(range(len(self.points)), rows=1)
         return secants(log_l0[0], value[0], scale)
 
@@ -137,7 +136,7 @@ class Curve:
         return self._values[l0, reach]
 
     def _value_at(self, wanted: float, reach: float | None) -> CurveValue | None:
-        found = value_at(*self._arrays(range(len(self.points)), rows=1), wanted, self.slopes, reach)
+        found = value_at(*self._arrays(range(len(self.points)), rows=1), wanted, self.slopes(wanted), reach)
         if found is None:
             return None
         used = sorted(found.shares)
