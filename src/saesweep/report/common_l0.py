@@ -2,6 +2,7 @@
 
     shared_l0      where one of the curves has a point
     close_points   halfway between two points up to TOLERANCE apart, where nothing else compares them
+    l0_intervals   of the measured L0, over the held-out documents
 
 At TOLERANCE each value moves by 7% of its L0, and FVU by 2 to 3%; the bound on the error of that is in docs/results.md.
 """
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from saesweep.report.intervals import document_variance, interval
 from saesweep.report.matching import MATCH, TOLERANCE
 from saesweep.report.measured_curve import Curve, Point, same_l0
 
@@ -51,3 +53,13 @@ def close_points(a: Curve, b: Curve, compared: Sequence[float]) -> dict[float, f
 
 def _nearest(curve: Curve, point: Point) -> Point:
     return min(curve.points, key=lambda one: abs(math.log(one.l0 / point.l0)))
+
+
+def l0_intervals(curve: Curve) -> dict[str, list[float | None]]:
+    """Ends of the 95% interval of each point's L0 over the documents; None where there are too few."""
+    found = []
+    for point in curve.points:
+        size = min(len(sae.l0) for sae in point.saes)
+        rows = np.mean([sae.l0[:size] for sae in point.saes], axis=0)
+        found.append(interval(float(rows[0]), [document_variance(rows, np.ones(size - 1))]))
+    return {"l0_low": [one and one.low for one in found], "l0_high": [one and one.high for one in found]}

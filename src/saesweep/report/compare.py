@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saesweep.report.common_l0 import REACH, close_points, shared_l0
+from saesweep.report.common_l0 import REACH, close_points, l0_intervals, shared_l0
 from saesweep.report.intervals import holm
 from saesweep.report.jackknife import replicates
 from saesweep.report.measured_curve import Curve, CurveValue, weighted_mean
@@ -75,7 +75,8 @@ def _block(curves: list[Curve], front: list[str], reference: str | None) -> dict
     pairs = [(a, b) for i, a in enumerate(curves) for b in curves[i + 1 :]]
     gaps = [gap for pair in pairs if on_one_text(pair) for gap in _gaps(*pair, curves)]
     apart = [[a.arch, b.arch] for a, b in pairs if not on_one_text([a, b])]
-    return {"front": front, "curves": [curve.summary() for curve in curves], **means, "gaps": gaps, "on_other_text": apart}
+    summaries = [curve.summary() | l0_intervals(curve) for curve in curves]
+    return {"front": front, "curves": summaries, **means, "gaps": gaps, "on_other_text": apart}
 
 
 def on_one_text(curves: Sequence[Curve]) -> bool:

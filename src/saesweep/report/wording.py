@@ -115,7 +115,27 @@ def scope(comparison: Mapping[str, Any]) -> list[str]:
     if any(one_seed):
         which = "One seed per architecture: a verdict" if all(one_seed) else "A verdict on single seeds (this .. and this ..)"
         sentences.append(f"{which} {ONE_SEED}")
-    return sentences
+    return sentences + l0_of_targets(comparison)
+
+
+def l0_of_targets(comparison: Mapping[str, Any]) -> list[str]:
+    """How far the measured L0 are from their targets, and whether the documents explain it; empty if all are near.
+
+    SAEs with the same L0 on every document are left out.
+    """
+    points = []
+    for place in comparison["places"]:
+        for curve in next(iter(place["metrics"].values()), {"curves": []})["curves"]:
+            name = f"{curve['arch']} at {place['site']}.{place['layer']}"
+            rows = zip(*(curve[key] for key in ("sparsity", "l0", "l0_low", "l0_high")), strict=True)
+            points += [(abs(l0 / target - 1), name, target, l0, low, high)
+                       for target, l0, low, high in rows if target and low is not None and low < high]
+    if max(points, default=(0,))[0] <= MATCH / 2:
+        return []
+    off, name, target, l0, low, high = max(points)
+    inside = sum(low <= target <= high for _, _, target, _, low, high in points)
+    return [f"L0 is up to {100 * off:.1f}% off its target ({name}: {l0:.3g} [{low:.3g}, {high:.3g}] for {target:g}, over "
+            f"documents); the interval contains the target at {inside} of {len(points)} points."]
 
 
 def _varied(found: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
