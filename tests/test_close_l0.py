@@ -173,7 +173,7 @@ def test_l0_off_its_target_is_said_with_its_interval_over_documents():
     sums = [measured(text, np.linspace(29, 39, 40), 0.1), measured(text, 32, 0.2)]
     l0 = float(sums[0]["active"].sum() / text["tokens"].sum())
     df = table(row("gated", l0, sums[0], sparsity=32), row("topk", 32, sums[1]))
-    words = ("L0 is up to 5.9% off its target (gated at resid.9: 33.9 [32.9, 34.9] for 32, over documents); the interval contains "
-             "the target at 0 of 1 points.")
+    words = ("L0 is up to 5.9% off its target (gated at resid.9: 33.9 [32.9, 34.9] for 32, over documents); the interval "
+             "contains the target at 0 of 1 points.")
     assert words in answer(compare(df, sums))
     assert "off its target" not in answer(compare(*on_text(("a", 32.1, 0.08), ("b", 32, 0.1))))
