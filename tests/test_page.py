@@ -62,7 +62,7 @@ def gap(percent, low, high, verdict, a="jumprelu", b="topk"):
     values = {"value_a": 1 - percent / 100, "value_b": 1.0, "difference": percent / 100, "low": None, "high": None}
     values |= {"percent": percent, "percent_low": low, "percent_high": high, "verdict": verdict, "error": 0.0, "holm": False}
     return {"a": a, "b": b, "sparsity": 32, "l0": 32.0, "l0_a": 32.0, "l0_b": 32.0, "interpolated": None, **values,
-            "varied": "3 seeds" if low is not None else None, "one_seed": False, "p": None}
+            "slope_a": "own", "slope_b": "own", "varied": "3 seeds" if low is not None else None, "one_seed": False, "p": None}
 
 
 def text(markup):

@@ -2,7 +2,7 @@
 
 At one hook point (model, site, layer) an architecture is a curve through its SAEs: one point per target L0 or fixed
 coefficient, the mean over seeds. Two curves are compared at each L0 where one of them has a point and both have a value
-(matching.py).
+(matching.py); and halfway between two points that are up to TOLERANCE apart, where nothing else compares them.
 
     verdict   from the difference and its interval (verdicts.py)
     mean      over log L0 (trapezoid rule), at the L0 shared by all curves, relative to the reference architecture
@@ -11,17 +11,17 @@ With one seed a verdict holds for the two SAEs, not for their architectures; whe
 L0, its seed variance is borrowed (verdicts.py). Holm's correction runs over all verdicts of a report: `holm` marks those
 that are significant after it.
 """
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from saesweep.report.common_l0 import REACH, close_points, l0_intervals, shared_l0
 from saesweep.report.intervals import holm
 from saesweep.report.jackknife import replicates
-from saesweep.report.matching import MATCH
-from saesweep.report.measured_curve import Curve, CurveValue, same_l0, weighted_mean
+from saesweep.report.measured_curve import Curve, CurveValue, weighted_mean
+from saesweep.report.slopes import with_slopes
 from saesweep.report.verdicts import BorrowedVariance, compare_values
 from saesweep.storage.sweep_table import PLACE, on_front
 
@@ -33,11 +33,16 @@ def compare(df: pd.DataFrame, documents: Sequence[pd.DataFrame | None], referenc
 
     reference: the architecture that means are relative to; None: topk, or the one with the lowest mean.
     """
-    places = []
-    for _, rows in df.groupby(df.groupby(PLACE).ngroup()):
-        place = {key: rows[key].tolist()[0] for key in PLACE}
-        blocks = {key: _block(rows, [documents[i] for i in rows.index], key, reference) for key in MEASURES}
-        places.append(place | {"metrics": {key: block for key, block in blocks.items() if block}})
+    rows = [rows for _, rows in df.groupby(df.groupby(PLACE).ngroup())]
+    models = {i: str(one["model"].iloc[0]) for i, one in enumerate(rows)}
+    metrics: list[dict[str, Any]] = [{} for _ in rows]
+    for measure in MEASURES:
+        known = {i: _known(one, measure) for i, one in enumerate(rows)}
+        curves = {i: _curves(one, [documents[j] for j in one.index], measure) for i, one in known.items() if len(one)}
+        for i, found in with_slopes(curves, models, measure).items():
+            metrics[i][measure] = _block(found, rows[i].loc[on_front(rows[i], measure), "path"].tolist(), reference)
+    names = [{key: one[key].tolist()[0] for key in PLACE} for one in rows]
+    places = [name | {"metrics": found} for name, found in zip(names, metrics, strict=True)]
     blocks = [block for place in places for block in place["metrics"].values()]
     tested = [one for block in blocks for one in comparisons(block) if one["p"] is not None]
     for one, significant in zip(tested, holm([one["p"] for one in tested]), strict=True):
@@ -51,24 +56,27 @@ def comparisons(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield from (mean for mean in block["means"] if mean["arch"] != block["reference"])
 
 
-def _block(
-    rows: pd.DataFrame, documents: Sequence[pd.DataFrame | None], measure: str, reference: str | None
-) -> dict[str, Any]:
-    """One measure at one hook point; empty where no SAE has the measure."""
+def _known(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The SAEs at one hook point that have the measure."""
     l0, value = rows["l0"].to_numpy(float), rows[measure].to_numpy(float)
-    known = np.isfinite(l0) & np.isfinite(value) & (l0 > 0)
-    if not known.any():
-        return {}
-    points, front = rows.loc[known], rows.loc[on_front(rows, measure), "path"].tolist()
-    measured = replicates(points, [d for d, k in zip(documents, known, strict=True) if k], measure)
-    curves = [Curve.of(arch, points, measured) for arch in dict.fromkeys(points["arch"])]
+    return rows.loc[np.isfinite(l0) & np.isfinite(value) & (l0 > 0)]
+
+
+def _curves(points: pd.DataFrame, documents: Sequence[pd.DataFrame | None], measure: str) -> list[Curve]:
+    measured = replicates(points, documents, measure)
+    return [Curve.of(arch, points, measured) for arch in dict.fromkeys(points["arch"])]
+
+
+def _block(curves: list[Curve], front: list[str], reference: str | None) -> dict[str, Any]:
+    """One measure at one hook point."""
     means = _means([curve for curve in curves if len(curve.points) > 1], reference)
     rank = {mean["arch"]: i for i, mean in enumerate(means["means"])}
     curves.sort(key=lambda curve: rank.get(curve.arch, len(rank)))
     pairs = [(a, b) for i, a in enumerate(curves) for b in curves[i + 1 :]]
     gaps = [gap for pair in pairs if on_one_text(pair) for gap in _gaps(*pair, curves)]
     apart = [[a.arch, b.arch] for a, b in pairs if not on_one_text([a, b])]
-    return {"front": front, "curves": [curve.summary() for curve in curves], **means, "gaps": gaps, "on_other_text": apart}
+    summaries = [curve.summary() | l0_intervals(curve) for curve in curves]
+    return {"front": front, "curves": summaries, **means, "gaps": gaps, "on_other_text": apart}
 
 
 def on_one_text(curves: Sequence[Curve]) -> bool:
@@ -76,39 +84,29 @@ def on_one_text(curves: Sequence[Curve]) -> bool:
     return len(frozenset().union(*(curve.texts for curve in curves))) <= 1
 
 
-def shared_l0(curves: Sequence[Curve]) -> dict[float, float]:
-    """The L0 at which one of the curves has a point, by label: first the targets that were met, then other measured L0.
-
-    It is the geometric mean of the points at the label. Labels whose L0 are closer than half of MATCH are merged.
-    """
-    points = [point for curve in curves for point in curve.points]
-    met = sorted({point.label for point in points if point.label == point.sparsity})
-    others = sorted({point.label for point in points if point.label != point.sparsity})
-    found: dict[float, float] = {}
-    for label in [*met, *(one for one in others if not any(same_l0(one, target) for target in met))]:
-        here = [point.l0 for curve in curves if (point := curve.point_at(label)) is not None]
-        l0 = float(f"{np.exp(np.mean(np.log(here))):.6g}") if here else label
-        if not any(abs(math.log(l0 / other)) <= math.log(1 + MATCH) / 2 for other in found.values()):
-            found[label] = l0
-    return dict(sorted(found.items()))
-
-
 def _gaps(a: Curve, b: Curve, curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """One comparison per L0 at which one of the two has a point and both have a value."""
-    gaps = []
-    for label, l0 in shared_l0([a, b]).items():
-        value_a, value_b = a.value_at(l0), b.value_at(l0)
-        if value_a is None or value_b is None:
-            continue
-        values = {a.arch: value_a, b.arch: value_b}
-        interpolated = [arch for arch, value in values.items() if value.measured is None]
-        gaps.append({
-            "a": a.arch, "b": b.arch, "sparsity": label, "l0": l0,
-            "l0_a": value_a.measured and value_a.measured.l0, "l0_b": value_b.measured and value_b.measured.l0,
-            "interpolated": ", ".join(interpolated) or None,
-            **compare_values(value_a, value_b, _borrowed(values, [a, b, *curves], l0)),
-        })
-    return gaps
+    """One comparison per L0 at which one of the two has a point and both have a value, then those of close points."""
+    gaps = [gap for label, l0 in shared_l0([a, b]).items() if (gap := _gap(a, b, curves, label, l0))]
+    close = close_points(a, b, [gap["l0"] for gap in gaps])
+    gaps += [gap for label, l0 in close.items() if (gap := _gap(a, b, curves, label, l0, REACH))]
+    return sorted(gaps, key=lambda gap: gap["sparsity"])
+
+
+def _gap(
+    a: Curve, b: Curve, curves: Sequence[Curve], label: float, l0: float, reach: float | None = None
+) -> dict[str, Any] | None:
+    """None where one of the two has no value. curves: from which seed variance may be borrowed."""
+    value_a, value_b = a.value_at(l0, reach), b.value_at(l0, reach)
+    if value_a is None or value_b is None:
+        return None
+    values = {a.arch: value_a, b.arch: value_b}
+    interpolated = [arch for arch, value in values.items() if value.measured is None]
+    return {
+        "a": a.arch, "b": b.arch, "sparsity": label, "l0": l0,
+        "l0_a": value_a.measured and value_a.measured.l0, "l0_b": value_b.measured and value_b.measured.l0,
+        "slope_a": value_a.slope_of, "slope_b": value_b.slope_of, "interpolated": ", ".join(interpolated) or None,
+        **compare_values(value_a, value_b, _borrowed(values, [a, b, *curves], l0)),
+    }
 
 
 def _borrowed(values: Mapping[str, CurveValue], curves: Sequence[Curve], l0: float) -> BorrowedVariance | None:

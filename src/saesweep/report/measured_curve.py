@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from numpy import ndarray as Array
 
 from saesweep.report.intervals import Interval, Variance, combined, document_variance, interval, seed_variance
 from saesweep.report.jackknife import Replicates
-from saesweep.report.matching import MATCH, lagrange_weights, value_at
+from saesweep.report.matching import MATCH, UNKNOWN, Secant, SlopeRange, lagrange_weights, moved_along, secants, value_at
 from saesweep.storage.sweep_table import targets
 
 
@@ -74,6 +74,7 @@ class CurveValue(NamedTuple):
     error: float  # bound on the error of matching L0
     measured: Point | None  # the point at this L0; None: interpolated, or a mean
     shares: dict[int, PointShare]  # by the index of the curve's point
+    slope_of: str = "own"  # the curves whose slope moved the value; "unknown": not moved
 
     @property
     def value(self) -> float:
@@ -100,7 +101,8 @@ class Curve:
     arch: str
     points: list[Point]
     texts: frozenset[int]  # indices of the held-out texts it was measured on, as far as known
-    _values: dict[float, CurveValue | None] = field(default_factory=dict)
+    slopes: Callable[[float], SlopeRange] = lambda log_l0: UNKNOWN  # of a point without neighbours
+    _values: dict[tuple[float, float | None], CurveValue | None] = field(default_factory=dict)
 
     @staticmethod
     def of(arch: str, points: pd.DataFrame, measured: Sequence[Replicates]) -> Curve:
@@ -119,28 +121,36 @@ class Curve:
         nearest = min(self.points, key=lambda point: abs(math.log(point.l0 / l0)))
         return nearest if same_l0(nearest.l0, l0) else None
 
-    def value_at(self, l0: float) -> CurveValue | None:
-        """None where the curve has no value at this L0."""
-        if l0 not in self._values:
-            self._values[l0] = self._value_at(math.log(l0))
-        return self._values[l0]
+    def with_slopes(self, slopes: Callable[[float], SlopeRange]) -> Curve:
+        """The same curve, whose points without neighbours move along these slopes. slopes: the range at a log L0."""
+        return Curve(self.arch, self.points, self.texts, slopes)
 
-    def _value_at(self, wanted: float) -> CurveValue | None:
-        found = value_at(*self._arrays(range(len(self.points)), rows=1), wanted)
+    def secants(self) -> list[Secant]:
+        log_l0, value, scale = self._arrays(range(len(self.points)), rows=1)
+        return secants(log_l0[0], value[0], scale)
+
+    def value_at(self, l0: float, reach: float | None = None) -> CurveValue | None:
+        """None where the curve has no value at this L0. reach: the largest distance in log L0 of a measured point."""
+        if (l0, reach) not in self._values:
+            self._values[l0, reach] = self._value_at(math.log(l0), reach)
+        return self._values[l0, reach]
+
+    def _value_at(self, wanted: float, reach: float | None) -> CurveValue | None:
+        found = value_at(*self._arrays(range(len(self.points)), rows=1), wanted, self.slopes(wanted), reach)
         if found is None:
             return None
         used = sorted(found.shares)
         rows = min(len(sae.value) for i in used for sae in self.points[i].saes)
         if rows > 1:
             log_l0, value, _ = self._arrays(used, rows)
-            weights = lagrange_weights(log_l0, wanted) if len(used) > 1 else np.ones_like(value)
-            found = found._replace(rows=(weights * value).sum(1))
+            found = found._replace(rows=(lagrange_weights(log_l0, wanted) * value).sum(1) if len(used) > 1
+                                   else moved_along(log_l0[:, 0], value[:, 0], found.slope, wanted))
         parts = [(i, self.points[i], weight) for i, weight in found.shares.items()]
         shares = {i: PointShare(weight, len(point.saes), point.seed_variance(found.slope)) for i, point, weight in parts}
         error = found.error + max(self.points[i].l0_error(found.slope) for i in used)
         documents = self.points[used[0]].saes[0].weights[: rows - 1]
         measured = None if found.measured is None else self.points[found.measured]
-        return CurveValue(found.rows, documents, error, measured, shares)
+        return CurveValue(found.rows, documents, error, measured, shares, found.slope_of)
 
     def _arrays(self, points: Sequence[int], rows: int) -> tuple[Array, Array, Array]:
         """log L0 and value [rows, points], means over seeds; and the scale of the values [points]."""

@@ -123,7 +123,7 @@ def _pairs(block: Mapping[str, Any], measure: str) -> list[str]:
 
 
 def _amount(gap: Mapping[str, Any], measure: str) -> str:
-    estimate, caveat = wording.estimate(gap, measure), wording.caveat(gap)
+    estimate, caveat = wording.estimate(gap, measure), wording.caveat(gap, measure)
     if gap["verdict"] == "better":
         return f"{gap['sparsity']:g} by {estimate}" + (f" ({caveat})" if caveat else "")
     return f"{gap['sparsity']:g} ({estimate}{'; ' if caveat else ''}{caveat})"

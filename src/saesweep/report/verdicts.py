@@ -134,7 +134,7 @@ def swapped(found: Mapping[str, Any]) -> dict[str, Any]:
     other |= {"difference": -found["difference"], "verdict": verdict.get(found["verdict"], found["verdict"])}
     ends = found["low"], found["high"]
     other["high"], other["low"] = (None if end is None else -end for end in ends)
-    other |= {f"l0_{key}": found.get(f"l0_{end}") for key, end in ("ab", "ba")}
+    other |= {f"{name}_{key}": found.get(f"{name}_{end}") for name in ("l0", "slope") for key, end in ("ab", "ba")}
     for key, end in (("percent", "percent"), ("percent_low", "percent_high"), ("percent_high", "percent_low")):
         other[key] = None if found[end] is None else 100 - 100 / (1 - found[end] / 100)
     return {**found, **other}

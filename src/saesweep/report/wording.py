@@ -7,6 +7,7 @@ from typing import Any
 
 from saesweep.report.compare import comparisons
 from saesweep.report.intervals import MIN_DOCUMENTS
+from saesweep.report.matching import MATCH, TOLERANCE
 from saesweep.report.verdicts import EQUAL
 
 PHRASES = {"better": "is better than", "equal": f"is equal within {EQUAL:g}% to",
@@ -15,8 +16,10 @@ OUTCOMES = {"better": "lower", "worse": "higher", "equal": f"equal within {EQUAL
             "none": "no interval"}
 MEASURES = {"fvu": "FVU", "delta_loss": "delta loss"}
 UNITS = {"delta_loss": " nats"}
-NOT_COMPARABLE = ("no two architectures at one hook point have SAEs within 5% of the same L0, or close enough to interpolate; "
-                  "train several target L0s, such as sparsity=16,32,64")
+POOLED = {"hook point": "the slope pooled over the hook point's curves",
+          "model": "the slope pooled over the model's hook points", "prior": "the prior range of slopes"}
+NOT_COMPARABLE = (f"no two architectures at one hook point have SAEs less than {100 * TOLERANCE:g}% apart in L0, or close "
+                  "enough to interpolate; train several target L0s, such as sparsity=16,32,64")
 ONE_SEED = "holds for these two SAEs on this text, and another seed may reverse it (seed=0,1,2)."
 
 
@@ -38,14 +41,28 @@ def estimate_parts(found: Mapping[str, Any], measure: str, sign: int = 1) -> tup
     return f"{sign * value:{form}}{unit}", f"[{low:{form}}, {high:{form}}]"
 
 
-def caveat(gap: Mapping[str, Any]) -> str:
-    """What is interpolated, or how much of a percentage the different L0 of the two may explain; empty if nothing."""
+def caveat(gap: Mapping[str, Any], measure: str) -> str:
+    """What is interpolated, or how far apart the L0 of the two are, which slopes correct that, and within what bound.
+
+    Empty where their L0 are equal, or less than MATCH apart and corrected by their own slopes within 0.5%.
+    """
     if gap["interpolated"]:
         return f"{gap['interpolated']} interpolated"
-    if gap["percent"] is None or gap["error"] <= 0.005 * gap["value_b"]:
+    low, high = sorted((gap["l0_a"], gap["l0_b"]))
+    percent, own = gap["percent"] is not None, {gap["slope_a"], gap["slope_b"]} == {"own"}
+    small = own and high / low <= 1 + MATCH and (not percent or gap["error"] <= 0.005 * gap["value_b"])
+    if low == high or small:
         return ""
-    share = 100 * gap["error"] / gap["value_b"]
-    return f"L0 {gap['l0_a']:.4g} and {gap['l0_b']:.4g}, which may explain {share:.1f}%"
+    within = f"{100 * gap['error'] / gap['value_b']:.1f}%" if percent else f"{gap['error']:.4f}{UNITS.get(measure, '')}"
+    apart = f"L0 {gap['l0_a']:.4g} and {gap['l0_b']:.4g}, {100 * (high / low - 1):.1f}% apart"
+    return f"{apart}, corrected by {_slopes(gap)} within {within}"
+
+
+def _slopes(gap: Mapping[str, Any]) -> str:
+    pooled = [POOLED[gap[f"slope_{key}"]] for key in "ab" if gap[f"slope_{key}"] != "own"]
+    if len(pooled) == 1:
+        return f"{gap['a' if gap['slope_a'] == 'own' else 'b']}'s own slope and {pooled[0]}"
+    return pooled[0] if pooled else "their own slopes"
 
 
 def relative(mean: Mapping[str, Any], measure: str) -> str:
@@ -98,7 +115,27 @@ def scope(comparison: Mapping[str, Any]) -> list[str]:
     if any(one_seed):
         which = "One seed per architecture: a verdict" if all(one_seed) else "A verdict on single seeds (this .. and this ..)"
         sentences.append(f"{which} {ONE_SEED}")
-    return sentences
+    return sentences + l0_of_targets(comparison)
+
+
+def l0_of_targets(comparison: Mapping[str, Any]) -> list[str]:
+    """How far the measured L0 are from their targets, and whether the documents explain it; empty if all are near.
+
+    SAEs with the same L0 on every document are left out.
+    """
+    points = []
+    for place in comparison["places"]:
+        for curve in next(iter(place["metrics"].values()), {"curves": []})["curves"]:
+            name = f"{curve['arch']} at {place['site']}.{place['layer']}"
+            rows = zip(*(curve[key] for key in ("sparsity", "l0", "l0_low", "l0_high")), strict=True)
+            points += [(abs(l0 / target - 1), name, target, l0, low, high)
+                       for target, l0, low, high in rows if target and low is not None and low < high]
+    if max(points, default=(0,))[0] <= MATCH / 2:
+        return []
+    off, name, target, l0, low, high = max(points)
+    inside = sum(low <= target <= high for _, _, target, _, low, high in points)
+    return [f"L0 is up to {100 * off:.1f}% off its target ({name}: {l0:.3g} [{low:.3g}, {high:.3g}] for {target:g}, over "
+            f"documents); the interval contains the target at {inside} of {len(points)} points."]
 
 
 def _varied(found: Sequence[tuple[str, Mapping[str, Any]]]) -> str:

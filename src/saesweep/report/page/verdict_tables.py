@@ -114,5 +114,5 @@ def _gap(gap: dict | None, metric: str) -> str:
     varied = f", over {gap['varied']}" if gap["varied"] else ""
     tip = escape(f"{gap['a']} {gap['value_a']:.4g}, {gap['b']} {gap['value_b']:.4g}, at L0 {gap['l0']:.4g}{varied}")
     gap = swapped(gap) if gap["verdict"] == "worse" else gap
-    lines, caveat = _two_lines(gap, metric, before=f"<b>{escape(gap['a'])}</b>&nbsp;"), escape(wording.caveat(gap))
+    lines, caveat = _two_lines(gap, metric, before=f"<b>{escape(gap['a'])}</b>&nbsp;"), escape(wording.caveat(gap, metric))
     return f'<span title="{tip}">{lines}{caveat and f"<small>{caveat}</small>"}</span>'

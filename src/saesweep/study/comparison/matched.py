@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from saesweep.report.compare import on_one_text, shared_l0, trapezoid
+from saesweep.report.common_l0 import shared_l0
+from saesweep.report.compare import on_one_text, trapezoid
 from saesweep.report.jackknife import Replicates
 from saesweep.report.measured_curve import Curve
 from saesweep.study.comparison.contrasts import Numbers, Terms, contrast
