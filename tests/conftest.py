@@ -21,17 +21,17 @@ def pytest_configure(config):
 
 
 def pytest_xdist_auto_num_workers(config):
-    """One process for the tests of one file; for those of several, one more than there are cores, since tests of programs
-    wait much (at most 4: about 1 GB each)."""
+    """One process for the tests of one file; for those of several, one per core, and one more for the slow ones, since tests
+    of programs wait much (at most 4: about 1 GB each)."""
     files = {argument.split("::")[0] for argument in config.args}
     if len(files) == 1 and next(iter(files)).endswith(".py"):
         return 0
-    return min(len(os.sched_getaffinity(0)) + 1, 4)
+    return min(len(os.sched_getaffinity(0)) + (config.option.markexpr != "not slow"), 4)
 
 
 LONGEST = (  # in this order, so that the workers, which take one file after the other, end together
-    "ranks", "slurm", "training", "launcher", "kills", "checkpoints", "cli", "faults", "page", "live_table", "compare",
-    "l0_controller",
+    "ranks", "slurm", "study_scoring", "training", "launcher", "kills", "checkpoints", "cli", "faults", "page", "live_table",
+    "study_of_training", "compare", "l0_controller", "precompile", "study_notebook", "contract", "arch", "model_kinds",
 )
 SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"], "trained": ["slow"]}
 

@@ -86,6 +86,7 @@ def test_a_longer_run_extends_the_cache_of_a_shorter_one(text, tmp_path):
     assert shorter.make.calls == 0
 
 
+@pytest.mark.slow
 def test_the_source_can_return_to_any_position(text, tmp_path):
     one = source(text, tmp_path)
     before = windows(one, (1000, 1000))

@@ -112,6 +112,7 @@ def test_an_unexpected_error_of_the_check_is_shown_and_starts_no_job(mode, monke
     assert list(Path.cwd().iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_list_of_choices_of_a_group_is_refused():
     ended = train("-m", "arch=[flat,round]")
     assert ended.code == 1
@@ -124,6 +125,7 @@ def test_two_spellings_of_the_same_sae_are_refused():
     assert ended.code == 1 and ended.error == f"2 jobs of this sweep are the same SAE, {PLACE}/flat/16: give each value once"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["-m"], [], ["-m", "hydra/launcher=basic"]])
 def test_a_tilde_in_the_folder_of_a_sweep_is_the_home_folder(words, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -262,6 +264,7 @@ def test_a_failed_single_run_ends_with_its_reason_in_one_line(capsys):
     assert "Set the environment variable HYDRA_FULL_ERROR" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_single_run_with_other_settings_is_refused_and_changes_no_file():
     train("arch=flat", "sparsity=8")
     kept = (PLACE / "flat/8/.hydra/config.yaml").read_text()

@@ -35,7 +35,10 @@ def first_value(word: str) -> str:
     return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+SLOW = [pytest.param(page, marks=pytest.mark.slow) for page in PAGES if page.name != "README.md"]
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *SLOW], ids=lambda page: page.name)
 def test_every_command_composes(page, monkeypatch):
     monkeypatch.setenv("SAESWEEP_ROOT", str(ROOT))
     for words in commands(page):

@@ -66,6 +66,7 @@ def test_the_version_is_printed(capsys, monkeypatch):
     assert capsys.readouterr().out == "saesweep 0.1.0\n"
 
 
+@pytest.mark.slow
 def test_help_and_messages_of_train_name_the_program_as_it_was_called():
     shown = saesweep("train", "--help").stdout
     assert "saesweep train -m arch=" in shown and "train.py" not in shown

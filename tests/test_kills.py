@@ -2,10 +2,13 @@
 
 Kills of real processes are in test_checkpoints.py.
 """
+import copy
+import os
 import re
 
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from simulated_kill import Killed, simulated_kill
 from small import command, job, results, trained, write_text
 from standin.cli import train_for_real
@@ -70,6 +73,21 @@ class OncePerKind:
         return True
 
 
+@pytest.fixture
+def composed_once(monkeypatch):
+    """The same command in the same folder has the same config, which only reads files: a run after a kill takes a copy."""
+    load, known = ConfigLoaderImpl.load_configuration, {}
+
+    def load_configuration(self, *args, **more):
+        key = repr((os.getcwd(), args, more))
+        if key not in known:
+            known[key] = load(self, *args, **more)
+        return copy.deepcopy(known[key])
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", load_configuration)
+
+
+@pytest.mark.usefixtures("composed_once")
 def test_a_sweep_killed_at_each_kind_of_change_ends_like_an_uninterrupted_one(
     text, tmp_path, monkeypatch, hydra_restore_singletons
 ):

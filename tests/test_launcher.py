@@ -9,6 +9,7 @@ from pathlib import Path
 import hydra
 import pytest
 import warm
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
@@ -54,6 +55,14 @@ class TestHydrasLauncherSuite(LauncherTestSuite):
 )
 class TestHydrasIntegrationSuite(IntegrationTestSuite):
     pass
+
+
+def test_each_job_is_composed_once(monkeypatch):
+    composed, load = [], ConfigLoaderImpl.load_sweep_config
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", lambda loader, config, words: (
+        composed.append(words[0]) or load(loader, config, words)))
+    assert train("-m", "arch=flat,round", "sparsity=16", "plan=true").code == 0
+    assert composed == ["arch=flat", "arch=round"]
 
 
 def test_jobs_are_trained_as_one_group_and_have_a_folder_each(capsys):

@@ -365,6 +365,7 @@ def test_a_single_architecture_has_an_empty_answer(tmp_path):
 # Figures and files
 
 
+@pytest.mark.slow
 def test_the_figure_has_a_column_per_hook_point_and_a_row_per_metric_as_png_and_svg(nine):
     def size():
         found = pareto.report([nine])
@@ -380,6 +381,7 @@ def test_the_figure_has_a_column_per_hook_point_and_a_row_per_metric_as_png_and_
     assert three[0] > 1.3 * one[0] and three[1] > 1.5 * one[1]
 
 
+@pytest.mark.slow
 def test_the_frequency_figure_needs_firing_rates_and_shows_at_most_3_sparsities(tmp_path):
     for sparsity in (8, 16, 32, 64):
         job(tmp_path, sparsity=sparsity)

@@ -89,6 +89,7 @@ def assert_covers_null(seeds, ratio, contrasts):
         assert_covers(each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 3.0])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_differences_between_architectures_and_to_a_control_are_covered_with_one_seed_and_with_three(seeds, ratio):

@@ -14,6 +14,8 @@ from saesweep.study.run import Result
 
 PLACE = Path("outputs/default/standin/resid.1")
 SWEEP = ("-m", "arch=flat,round", "sparsity=16")
+SINGLE = ("arch=flat", "sparsity=16")
+MODES = [SINGLE, pytest.param(SWEEP, marks=pytest.mark.slow)]
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -40,7 +42,7 @@ def studies(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("words", [SWEEP, ("arch=flat", "sparsity=16")])
+@pytest.mark.parametrize("words", [SWEEP, SINGLE])
 def test_a_training_ends_with_the_study_of_its_sweep(words, studies, capsys):
     assert train(*words, "study=rules", "study.features=7").code == 0
     [(sweeps, settings)] = studies
@@ -54,10 +56,12 @@ def test_a_training_ends_with_the_study_of_its_sweep(words, studies, capsys):
 FEW = ("tokens", "dense_tokens", "device", "forward_tokens")
 
 
+@pytest.mark.slow
 def test_without_it_nothing_of_a_study_is_done(studies, capsys):
     assert train(*SWEEP).code == 0 and studies == [] and "study" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_study_of_a_finished_sweep_trains_nothing(studies, capsys):
     train(*SWEEP)
     before = {file: file.stat().st_mtime_ns for file in PLACE.rglob("eval.json")}
@@ -68,22 +72,25 @@ def test_the_study_of_a_finished_sweep_trains_nothing(studies, capsys):
     assert "0 SAEs to train in 0 groups, 2 already finished" in out and "\n\nthe study of outputs/default\n" in out
 
 
+@pytest.mark.slow
 def test_a_plan_says_that_the_study_follows_and_makes_none(studies, capsys):
     for words in (SWEEP, ("arch=flat",)):
         assert train(*words, "study=rules", "plan=true").code == 0 and studies == [] and not PLACE.exists()
         assert "then the study of outputs/default\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_failed_sae_does_not_prevent_the_study_of_the_others(studies):
     ended = train(*SWEEP, "study=rules", "text.fail=round")
     assert ended.code == 1 and len(studies) == 1
 
 
+@pytest.mark.slow
 def test_there_is_no_study_where_every_sae_has_failed(studies):
     assert train("-m", "arch=flat", "sparsity=16", "study=rules", "text.fail=flat").code == 1 and studies == []
 
 
-@pytest.mark.parametrize("words", [SWEEP, ("arch=flat", "sparsity=16")])
+@pytest.mark.parametrize("words", MODES)
 @pytest.mark.parametrize("error, line", [
     (UsageError("features=7: too many"), "study.features=7: too many"), (RuntimeError("a bug"), "RuntimeError: a bug")])
 def test_a_study_that_fails_leaves_the_results_and_says_how_to_try_again(words, error, line, studies, monkeypatch):
@@ -97,6 +104,7 @@ def test_a_study_that_fails_leaves_the_results_and_says_how_to_try_again(words, 
     assert (PLACE / "flat/16/eval.json").is_file() and Path("outputs/default/pareto.csv").is_file()
 
 
+@pytest.mark.slow
 def test_saes_that_could_not_be_studied_are_named(studies, monkeypatch):
     monkeypatch.setattr(run, "run", lambda *_: Result({"flat/16": RuntimeError("a bug")}, []))
     assert train(*SWEEP, "study=rules").error == "1 failed; the same command tries again\n  flat/16: a bug"
@@ -112,7 +120,7 @@ def test_saes_that_could_not_be_studied_are_named(studies, monkeypatch):
     (["study.device=cuda"], "study.device=cuda: torch"),
     (["study.delta=0"], "study.delta=0: must be above 0"),
 ])
-@pytest.mark.parametrize("mode", [SWEEP, ("arch=flat", "sparsity=16")])
+@pytest.mark.parametrize("mode", MODES)
 def test_what_would_end_the_study_is_refused_before_a_folder_is_made(mode, words, line, monkeypatch):
     if "explainer=openai" in words:
         pytest.importorskip("openai")
@@ -123,6 +131,7 @@ def test_what_would_end_the_study_is_refused_before_a_folder_is_made(mode, words
     assert not PLACE.exists() and "sk-1" not in ended.error
 
 
+@pytest.mark.slow
 def test_a_launcher_whose_jobs_know_nothing_of_each_other_makes_no_study():
     ended = train(*SWEEP, "hydra/launcher=basic", "study=rules")
     assert ended.code == 1 and "study=rules: this launcher trains each SAE by itself" in ended.error

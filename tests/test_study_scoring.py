@@ -77,12 +77,15 @@ def scored_anew(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("word, count", [("delta=0.2", 0), ("draws=30", 10), ("min_fires=30", 10)])
-def test_other_settings_of_scores_redo_what_depends_on_them_and_read_no_text(studied, tmp_path, scored_anew, word, count):
-    folder = shutil.copytree(studied[0], tmp_path / "sweep")
-    few = [one for one in FEW if one.split("=")[0] != word.split("=")[0]]
-    assert run.run([folder], asked(*few, word), RESOURCES).failed == {}
-    assert len(scored_anew) == count and tables(folder) != tables(studied[0])
+def test_other_settings_of_scores_redo_what_depends_on_them_and_read_no_text(studied, tmp_path, scored_anew):
+    """Each setting is changed beside those before it, and in the end all are as they were."""
+    folder, few, before = shutil.copytree(studied[0], tmp_path / "sweep"), list(FEW), tables(studied[0])
+    for word, count in {"delta=0.2": 0, "draws=30": 10, "min_fires=30": 10}.items():
+        few = [*(one for one in few if one.split("=")[0] != word.split("=")[0]), word]
+        assert run.run([folder], asked(*few), RESOURCES).failed == {}
+        assert len(scored_anew) == count and tables(folder) != before, word
+        before = tables(folder)
+        scored_anew.clear()
     assert run.run([folder], asked(*FEW), RESOURCES).failed == {}
     assert tables(folder) == tables(studied[0]) and kept(folder) == kept(studied[0])
 

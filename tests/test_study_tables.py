@@ -16,6 +16,13 @@ from saesweep.study.comparison import summary
 from saesweep.study.comparison.report import report, write
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_are_read_back_to_the_last_bit(tmp_path):
+    numbers = 10 ** np.random.default_rng(0).uniform(-12, 12, 5000)
+    pd.DataFrame({"score": numbers}).to_csv(tmp_path / "scores.csv", index=False)
+    assert (study_tables.read(tmp_path / "scores.csv")["score"] == numbers).all()
+
+
 def sweep_of(folder, *saes):
     """The files of finished SAEs that sweep_table reads."""
     for one in saes:

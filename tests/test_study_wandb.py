@@ -13,6 +13,7 @@ from studied import written
 
 from saesweep.loggers import wandb_runs, wandb_study
 from saesweep.storage import sweep_table
+from saesweep.storage.exact_csv import read_csv
 from saesweep.study import __main__ as study_command
 from saesweep.study.snippets import COLUMNS, RANKS, snippets
 
@@ -64,7 +65,7 @@ def newest(folder):
 
 @pytest.mark.slow
 def test_the_runs_of_the_saes_have_the_scores_of_pareto_csv(sweep):
-    df = pd.read_csv(sweep / "pareto.csv", float_precision="round_trip").set_index("path")
+    df = read_csv(sweep / "pareto.csv").set_index("path")
     for folder in saes(sweep):
         first, last, _ = newest(folder)
         row = df.loc[folder.relative_to(sweep).as_posix()]

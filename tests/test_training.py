@@ -112,6 +112,7 @@ def test_saes_trained_in_a_group_and_alone_are_bitwise_the_same(index, text, tra
     assert_same(state(alone.members[0]), state(trained_group.members[index]))
 
 
+@pytest.mark.slow
 def test_the_seed_determines_the_sae(text, tmp_path):
     jobs = [job(text, "arch=jumprelu", f"seed={seed}", "tokens=640") for seed in (0, 1, 0)]
     first, other, again = (state(member) for member in trained(jobs, tmp_path).members)
@@ -308,6 +309,7 @@ def test_clipping_is_per_member_and_excludes_thresholds(text, tmp_path):
         torch.testing.assert_close(seen[0][name], wanted, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_decoder_rows_keep_unit_norm(trained_group):
     for member in trained_group.members:
         torch.testing.assert_close(member.sae.W_dec.norm(dim=1), torch.ones(96))
@@ -426,6 +428,7 @@ def sweep(text, tmp_path_factory):
     return folders, train_group([job(text, f"arch={name}") for name in ARCHS], folders)
 
 
+@pytest.mark.slow
 def test_a_training_writes_its_curve_its_metrics_and_the_sae(sweep):
     folders, results = sweep
     for folder, result in zip(folders, results, strict=True):
@@ -453,6 +456,7 @@ def test_l0_is_calibrated_without_the_sinks(text, tmp_path):
     assert found["sinks"] > 300 and found["l0"] == pytest.approx(4, rel=0.15)
 
 
+@pytest.mark.slow
 def test_every_sae_meets_its_target_l0_and_has_a_coefficient_if_it_has_a_sparsity_loss(sweep):
     for name, numbers in zip(ARCHS, sweep[1], strict=True):
         assert numbers["l0"] <= 4 if name == "topk" else numbers["l0"] == pytest.approx(4, rel=0.15)
@@ -472,6 +476,7 @@ def test_the_curve_has_a_row_every_log_tokens_and_one_at_the_end(text, tmp_path)
     assert all(float(value) >= 0 for row in rows for value in row.values())
 
 
+@pytest.mark.slow
 def test_a_saved_sae_reproduces_its_fvu_on_raw_activations(sweep, text):
     """Computed from the weights file alone, by the equations of each format."""
     inputs = inputs_of(job(text), [point_of(job(text))])
@@ -627,7 +632,10 @@ def test_activations_that_are_not_finite_fail_only_the_saes_of_their_hook_point(
     assert "the activations at model.layers.0.post_feedforward_layernorm.output are not finite" in module.members[1].failed
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=SLOW), pytest.param("64-true", marks=SLOW)])
 def test_synthetic_activations_are_trained_on_and_evaluated_in_every_precision(precision, tmp_path):
     (numbers,) = train_group([job(None, "arch=gated", f"trainer.precision={precision}", "tokens=640")], [tmp_path])
     assert not isinstance(numbers, Exception) and 0 < numbers["recovery"] < 1 and numbers["fvu"] > 0

@@ -32,7 +32,10 @@ class GroupedLauncher(Launcher):
         self.run, self.engine = run, engine
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from saesweep.sweep.composed import remember
+
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        remember(hydra_context.config_loader)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from saesweep.sweep.launch import Setup, launch

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from saesweep.runtime import atomic
+from saesweep.storage.exact_csv import read_csv
 
 FOLDER, SCORES, SUMMARY, LABELS = "study", "scores.csv", "summary.csv", "labels.csv"
 COMPARISON, REPLICATES = "study.json", "replicates.safetensors"
@@ -50,7 +51,7 @@ def with_score(scores: pd.DataFrame, name: str, values: Mapping[tuple[str, str, 
 
 def read(file: Path) -> pd.DataFrame:
     """scores.csv or summary.csv; an empty `control` is None."""
-    df = pd.read_csv(file, dtype={"path": str, "control": object, "reason": object}, float_precision="round_trip")
+    df = read_csv(file, dtype={"path": str, "control": object, "reason": object})
     return with_nones(df)
 
 

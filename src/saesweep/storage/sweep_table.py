@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from saesweep.errors import UsageError
 from saesweep.runtime import atomic
 from saesweep.storage import files, study_tables
+from saesweep.storage.exact_csv import read_csv
 
 NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
 SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
@@ -137,7 +138,7 @@ def _row(job: Path) -> dict[str, Any]:
 def _curve(job: Path) -> pd.DataFrame:
     """metrics.csv without its last line while that is incomplete."""
     text = (job / files.CURVE).read_text() if (job / files.CURVE).is_file() else ""
-    return pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1] or "tokens\n"), dtype=float, float_precision="round_trip")
+    return read_csv(io.StringIO(text[: text.rfind("\n") + 1] or "tokens\n"), dtype=float)
 
 
 def on_front(df: pd.DataFrame, metric: str) -> list[bool]:

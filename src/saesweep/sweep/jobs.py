@@ -20,6 +20,7 @@ from saesweep.config.schema import MAY_DIFFER_IN_A_GROUP
 from saesweep.errors import UsageError, as_typed
 from saesweep.old_names import renewed
 from saesweep.storage import checkpoints, files
+from saesweep.sweep.composed import remember
 
 ONE_CHOICE = ("model", "site", "text", "cache", "arch", "trainer", "study", "explainer")
 
@@ -111,9 +112,9 @@ def require_place(folder: Path) -> None:
 
 def compose(context: HydraContext, config: DictConfig, overrides: Sequence[Sequence[str]], first: int) -> list[DictConfig]:
     """The configs of all jobs, composed as by Hydra's own launchers."""
-    configs = []
+    configs, known = [], remember(context.config_loader)
     for number, words in enumerate(overrides, first):
-        composed = context.config_loader.load_sweep_config(config, list(words))
+        composed = known.take(config, words)
         with open_dict(composed):
             composed.hydra.job.id, composed.hydra.job.num = str(number), number
         configs.append(composed)

@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,14 +55,14 @@ def frequent_gap(score: Array, weight: Array, frequency: Array) -> Measured | No
 
 def mean_over_saes(saes: pd.DataFrame, numbers: Numbers) -> Contrast | None:
     """The mean of a number over an architecture's SAEs that have it, within each seed."""
-    by_seed = [{i: 1 / len(rows) for i in rows} for rows in _by_seed(saes, numbers)]
+    by_seed = [{i: 1 / len(rows) for i in rows} for rows in _by_seed(saes, _known(saes, numbers))]
     return contrast(by_seed, numbers) if by_seed else None
 
 
 def l0_slope(saes: pd.DataFrame, numbers: Numbers) -> Contrast | None:
     """None where no seed has SAEs of two different L0."""
     each = []
-    for rows in _by_seed(saes, numbers):
+    for rows in _by_seed(saes, _known(saes, numbers)):
         x = np.log2(saes.loc[rows, "l0"].to_numpy(float))
         x = x - x.mean()
         if np.ptp(x) > math.log2(1.15):
@@ -74,19 +75,24 @@ def over_control(
 ) -> Contrast | None:
     """The mean over an architecture's SAEs of each less its control, of those that have one. beside: of Study."""
     own = {i: beside[i][control] for i in saes.index.tolist() if control in beside[i]}
-    known = [i for i, k in own.items() if numbers[k] is not None]
+    known = {i for i, k in own.items() if numbers[i] is not None and numbers[k] is not None}
     by_seed = []
-    for rows in _by_seed(saes.loc[known], numbers) if known else []:
+    for rows in _by_seed(saes, known):
         each = [{i: 1.0, own[i]: -1.0} for i in rows]
         by_seed.append(summed(each, [1 / len(each)] * len(each)))
     return contrast(by_seed, numbers) if by_seed else None
 
 
-def _by_seed(saes: pd.DataFrame, numbers: Numbers) -> list[list[Any]]:
-    """The rows that have the number, of each seed; only of the targets that all seeds have, so that seeds are alike."""
-    known = saes.loc[[numbers[i] is not None for i in saes.index]]
-    target = known["sparsity"].where(known["sparsity"].notna(), -known["coefficient"].astype(float))
-    seeds = known["seed"].nunique()
-    whole = target.groupby(target).transform("size") == seeds
-    kept = known.loc[whole] if whole.any() else known.loc[known["seed"] == known["seed"].min()]
-    return [rows.index.tolist() for _, rows in kept.groupby("seed")]
+def _known(saes: pd.DataFrame, numbers: Numbers) -> set[Any]:
+    return {i for i in saes.index.tolist() if numbers[i] is not None}
+
+
+def _by_seed(saes: pd.DataFrame, known: Container[Any]) -> list[list[Any]]:
+    """The known rows of each seed; only of the targets that all seeds have, so that seeds are alike."""
+    sparsity, coefficient = (saes[key].to_numpy(float) for key in ("sparsity", "coefficient"))
+    target = np.where(np.isnan(sparsity), -coefficient, sparsity).tolist()
+    rows = [row for row in zip(saes.index.tolist(), saes["seed"].tolist(), target, strict=True) if row[0] in known]
+    seeds = sorted({seed for _, seed, _ in rows})
+    count = Counter(x for _, _, x in rows if not math.isnan(x))
+    kept = [row for row in rows if count[row[2]] == len(seeds)] or [row for row in rows if row[1] == seeds[0]]
+    return [own for one in seeds if (own := [i for i, seed, _ in kept if seed == one])]
