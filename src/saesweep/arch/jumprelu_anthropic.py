@@ -52,8 +52,8 @@ def jumprelu_to_all(pi: Float[Tensor, "*n"], theta: Float[Tensor, "*n"], eps: fl
 
 
 class AnthropicJumpReLU(JumpReLU):
-    """slope: c; preactivation: lambda_P. Where `relative`, bandwidth, init_threshold, slope and preactivation are in Anthropic's
-    units, E||x||^2 = d_in, and are converted to E||x||^2 = 1. The other arguments are JumpReLU's."""
+    """slope: c; preactivation: lambda_P; relative: these two, bandwidth and init_threshold are in Anthropic's units, in which
+    E||x||^2 = d_in, and are converted to E||x||^2 = 1. The other arguments are JumpReLU's."""
 
     def __init__(
         self, d_in: int, d_sae: int, sparsity: int, *,

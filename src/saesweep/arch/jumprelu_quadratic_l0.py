@@ -3,11 +3,13 @@
     n    = sum_i H(pi_i - theta_i)
     loss = ||x - x_hat||^2 + lambda (2 / L0*) (n - L0*)^2              L0*: the target L0, `sparsity`
 
-A token with fewer active latents than the target lowers thresholds and one with more raises them, so lambda needs no controller;
-it rises linearly from 0. E (n - L0*)^2 is (E n - L0*)^2 + Var n, and the variance grows with the mean: a large lambda ends below
-the target, and makes tokens more alike. Pseudo-derivatives as in jumprelu.py: the penalty reaches theta alone. The per-token form of the
-JumpReLU paper's appendix, (n / L0* - 1)^2, is this one with lambda / (2 L0*) for lambda. dictionary_learning's, the square of
-the batch's mean, is not implemented.
+A token with fewer active latents than the target lowers thresholds and one with more raises them, so lambda needs no
+controller; it rises linearly from 0. E (n - L0*)^2 is (E n - L0*)^2 + Var n, and the variance grows with the mean: a large
+lambda ends below the target, and makes tokens more alike. Pseudo-derivatives are those of jumprelu.py: the penalty reaches
+theta alone.
+
+The per-token form of the JumpReLU paper's appendix, (n / L0* - 1)^2, is this one with lambda / (2 L0*) for lambda.
+dictionary_learning's, the square of the batch's mean, is not implemented.
 
 frequency_scale, a number p_0, adds a penalty on latents that fire often, with p_i the share of the batch's tokens on which
 latent i is active. The paper has such a second penalty, but does not print it; our reading is the part of the
@@ -15,7 +17,6 @@ quadratic-frequency penalty of jumprelu.py that is not an L0:
 
     lambda sum_i p_i^2 / p_0
 """
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
