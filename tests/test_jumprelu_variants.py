@@ -37,10 +37,10 @@ def loss_and_gradients(key, numbers):
     for i, more in enumerate(numbers):
         sae = of_one_latent(i, AnthropicJumpReLU, **more)
         loss = sae.step(torch.eye(4, dtype=torch.float64), ONE, 1.0).losses[key]
-        loss.backward()
+        by_pi, by_theta = torch.autograd.grad(loss, [sae.W_enc_T, sae.threshold])
         total += loss.item()
-        dpi.append(sae.W_enc_T.grad[0])
-        dtheta.append(sae.threshold.grad)
+        dpi.append(by_pi[0])
+        dtheta.append(by_theta)
     return total, torch.stack(dpi, 1), torch.cat(dtheta)
 
 
@@ -152,7 +152,7 @@ def test_a_threshold_of_anthropics_stays_at_its_initial_value_or_above():
 
 
 def quadratic(target, **more):
-    return QuadraticL0JumpReLU(2, 3, target, **NUMBERS, **{"weight": 1.0, "ramp": 0.0, **more}).double()
+    return QuadraticL0JumpReLU(2, 3, target, **NUMBERS, weight=1.0, ramp=0.0, prefixes=None, **more).double()
 
 
 def penalty_of(sae):
@@ -186,7 +186,7 @@ def test_the_l0_loss_rises_over_the_ramp_and_reaches_the_thresholds_alone(dense,
     monkeypatch.setattr(entries, "DENSE_BELOW", 0)
     torch.manual_seed(0)
     x = torch.randn(64, 8, dtype=torch.float64)
-    numbers = {**NUMBERS, "init_threshold": 1.5, "weight": 0.2, "ramp": 0.5, "frequency_scale": 0.1}
+    numbers = {**NUMBERS, "init_threshold": 1.5, "weight": 0.2, "ramp": 0.5, "frequency_scale": 0.1, "prefixes": None}
     sae = QuadraticL0JumpReLU(8, 96, 4, **numbers).double()
     sae.execution.dense = dense
     losses = [sae.step(x, ONE * 0, progress).losses for progress in (0.0, 0.25, 0.5, 1.0)]
@@ -198,10 +198,30 @@ def test_the_l0_loss_rises_over_the_ramp_and_reaches_the_thresholds_alone(dense,
     assert {name for name, p in sae.named_parameters() if p.grad is not None and p.grad.any()} == {"threshold"}
 
 
+@pytest.mark.parametrize("dense", [False, True], ids=["list", "dense"])
+def test_the_prefixes_are_the_errors_of_the_first_latents_alone(dense, monkeypatch):
+    monkeypatch.setattr(entries, "DENSE_BELOW", 0)
+    torch.manual_seed(0)
+    x = torch.randn(64, 8, dtype=torch.float64)
+    numbers = {**NUMBERS, "init_threshold": 1.5, "weight": 0.2, "ramp": 0.0, "prefixes": [0.125, 0.5, 1.0]}
+    sae = QuadraticL0JumpReLU(8, 96, 4, **numbers).double()
+    sae.execution.dense = dense
+    losses = sae.step(x, ONE * 0, 1.0).losses
+    assert [*losses] == ["reconstruction", "l0", "prefix_12", "prefix_48"]
+    pi = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
+    f = jumprelu(pi, sae.threshold.expand_as(pi), sae.bandwidth)
+    parameters = [sae.W_enc_T, sae.b_enc, sae.W_dec, sae.b_dec, sae.threshold]
+    for m in (12, 48):
+        wanted = (x - f[:, :m] @ sae.W_dec[:m] - sae.b_dec).square().sum(1).mean()
+        torch.testing.assert_close(losses[f"prefix_{m}"], wanted)
+        found, expected = (torch.autograd.grad(loss, parameters, retain_graph=True) for loss in (losses[f"prefix_{m}"], wanted))
+        torch.testing.assert_close(found, expected)
+
+
 def test_the_penalty_alone_ends_below_the_target_by_what_it_costs_that_tokens_differ():
     """E (n - 6)^2 = (E n - 6)^2 + Var n, and the variance grows with the mean: calibration on held-out text does the rest."""
     torch.manual_seed(0)
-    sae = QuadraticL0JumpReLU(16, 128, 6, **NUMBERS, weight=1.0, ramp=0.0)
+    sae = QuadraticL0JumpReLU(16, 128, 6, **NUMBERS, weight=1.0, ramp=0.0, prefixes=None)
     for _ in range(200):
         (gradient,) = torch.autograd.grad(sae.step(torch.randn(256, 16), ONE.float(), 1.0).losses["l0"], [sae.threshold])
         sae.threshold.data -= 0.02 * gradient

@@ -16,7 +16,13 @@ latent i is active. The paper has such a second penalty, but does not print it; 
 quadratic-frequency penalty of jumprelu.py that is not an L0:
 
     lambda sum_i p_i^2 / p_0
+
+prefixes, shares of d_sae that end with 1, add the errors of the first m latents alone (Matryoshka, arXiv:2503.17547), each with
+weight 1. The paper has such a loss too, and does not print it.
+
+    sum over m < d_sae of ||x - x_hat_m||^2             x_hat_m = f[:, :m] W_dec[:m] + b_dec
 """
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,21 +33,26 @@ from saesweep.config.ranges import Count, NotNegative, Positive, Share
 
 
 class QuadraticL0JumpReLU(JumpReLU):
-    """weight: lambda; ramp: the share of the run over which it rises; the other arguments are JumpReLU's."""
+    """weight: lambda; ramp: the share of the run over which it rises; prefixes: None is none; the others are JumpReLU's."""
 
     def __init__(
         self, d_in: int, d_sae: int, sparsity: int, *,
         bandwidth: Positive, init_threshold: NotNegative, relative: bool, weight: Positive, ramp: Share,
-        warm_start: Share, threshold_tokens: Count, frequency_scale: Positive | None = None,
+        prefixes: list | None, warm_start: Share, threshold_tokens: Count, frequency_scale: Positive | None = None,
     ):
         super().__init__(d_in, d_sae, sparsity, bandwidth=bandwidth, init_threshold=init_threshold, relative=relative,
                          warm_start=warm_start, threshold_tokens=threshold_tokens, frequency_scale=frequency_scale)
         self.weight, self.ramp = weight, ramp
+        self.prefixes = tuple(round(share * d_sae) for share in prefixes or [])
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         weight = self.weight * (min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0)
         step = super().step(x, x.new_tensor(weight), progress)
-        return step._replace(losses={"reconstruction": step.losses["reconstruction"], "l0": step.losses["sparsity"]})
+        f, losses = step.latents, {"reconstruction": step.losses["reconstruction"], "l0": step.losses["sparsity"]}
+        for m in self.prefixes[:-1]:
+            inside = f.at((torch.arange(self.d_sae, device=x.device) < m).to(f.values))
+            losses[f"prefix_{m}"] = self.reconstruct(f.with_values(f.values * inside), x)[1]
+        return step._replace(losses=losses)
 
     def penalty(self, f: Latents, pi: Latents, theta: Float[Tensor, "..."]) -> Float[Tensor, ""]:
         active = heaviside(pi.values, theta, self.bandwidth)
