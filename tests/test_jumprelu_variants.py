@@ -68,6 +68,14 @@ def test_both_forms_of_the_pseudo_derivative_have_one_gradient_in_the_thresholds
     close(theta.grad, DTHETA)
 
 
+def test_the_jump_itself_has_the_published_pseudo_derivatives():
+    z = torch.tensor([0.2, 0.35, 0.5, 0.6, 0.8], dtype=torch.float64, requires_grad=True)
+    theta = torch.tensor(THETA, dtype=torch.float64, requires_grad=True)
+    jumprelu_to_all(z, theta.expand_as(z), EPS).sum().backward()
+    close(z.grad, [0, 1.25, 1.25, 2.25, 1])
+    close(theta.grad, -3.75)
+
+
 def test_the_preactivation_loss_moves_what_is_not_active_towards_its_threshold():
     found, dpi, dtheta = loss_and_gradients("auxiliary", [{"slope": 4.0, "preactivation": norm} for norm in NORMS])
     assert found == pytest.approx(0.635)
