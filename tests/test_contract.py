@@ -156,7 +156,7 @@ def test_deferred_gradients_lead_to_the_same_weights(name, dead, clip, monkeypat
             sae.tokens_since_fired.zero_()[::3] = DEAD if dead else 0
             sum(sae.step(data(seed).float(), COEFFICIENT.float(), 1.0).losses.values()).backward()
             waiting = sae.execution.deferred_gradients or []
-            assert (len(waiting) == 2) == deferred
+            assert (len(waiting) >= 2) == deferred
             optimizer.step_group(0, waiting)
         ends[deferred] = dict(sae.named_parameters())
     for key, wanted in ends[False].items():

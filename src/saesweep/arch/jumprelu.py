@@ -114,11 +114,14 @@ class JumpReLU(SparseAutoencoder):
 
         f.values, pi.values and theta have one value for each entry that has a value or a pseudo-derivative.
         """
-        active = heaviside(pi.values, theta, self.bandwidth)
+        return self.by_frequency(f, heaviside(pi.values, theta, self.bandwidth))
+
+    def by_frequency(self, f: Latents, active: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+        """sum_i p_i (1 + p_i / p_0), or sum_i p_i without a frequency_scale; p_i: the batch's mean of latent i's `active`."""
         if self.frequency_scale is None:
             return f.mean_per_token(active)
-        p = pi.with_values(active).frequency(self.execution.ranks)
-        each = active * pi.at(1 + 2 * p / self.frequency_scale)
+        p = f.with_values(active).mean_per_latent(self.execution.ranks)
+        each = active * f.at(1 + 2 * p / self.frequency_scale)
         return f.mean_per_token(each) - p.square().sum() / self.frequency_scale
 
     def _batch_step(self, x: Float[Tensor, "batch d_in"]) -> Step:

@@ -84,15 +84,25 @@ class Latents:
         """Mean number of latents above 0 per token."""
         return (self.values.detach() > 0).sum() / self.shape[0]
 
+    def per_token(self, values: Float[Tensor, ...]) -> Float[Tensor, " batch"]:
+        """Sum over latents, for each token of this rank."""
+        if self.entries is None:
+            return values.sum(1)
+        return values.new_zeros(self.shape[0]).index_add(0, self.entries.rows, values)
+
     def frequency(self, ranks: Ranks) -> Float[Tensor, " d_sae"]:
         """Share of the batch's tokens, over all ranks, on which each latent is above 0; without gradient."""
-        active = (self.values.detach() > 0).to(self.values)
+        return self.with_values((self.values > 0).to(self.values)).mean_per_latent(ranks)
+
+    def mean_per_latent(self, ranks: Ranks) -> Float[Tensor, " d_sae"]:
+        """Mean of each latent's values over the batch's tokens, over all ranks; without gradient."""
+        values = self.values.detach()
         if self.entries is None:
-            times = active.sum(0)
+            sums = values.sum(0)
         else:
-            times = active.new_zeros(self.shape[1]).index_add_(0, self.entries.columns, active)
-        ranks.all_reduce_([times, tokens := times.new_tensor(self.shape[0])])
-        return times / tokens
+            sums = values.new_zeros(self.shape[1]).index_add_(0, self.entries.columns, values)
+        ranks.all_reduce_([sums, tokens := sums.new_tensor(self.shape[0])])
+        return sums / tokens
 
     @property
     def fired(self) -> Bool[Tensor, " d_sae"]:
