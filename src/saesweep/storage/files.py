@@ -43,7 +43,7 @@ def job_name(sparsity: Any, coefficient: Any, seed: Any) -> str:
 
 
 def numbers(job: Path) -> Mapping[str, int | float | None]:
-    """eval.json."""
+    """eval.json without its parts."""
     file = job / NUMBERS
     try:
         found = json.loads(file.read_text())
@@ -52,7 +52,12 @@ def numbers(job: Path) -> Mapping[str, int | float | None]:
     missing = [key for key in ("l0", "fvu") if key not in found]
     if missing:
         raise UsageError(f"{file} has no {' and no '.join(missing)}: delete the file and run the sweep again")
-    return found
+    return {key: value for key, value in found.items() if key != PARTS}
+
+
+def parts(job: Path) -> list[dict[str, Any]]:
+    """Of eval.json: the SAEs within the SAE, each with `latents`, `l0` and `fvu`; most architectures have none."""
+    return json.loads((job / NUMBERS).read_text()).get(PARTS, [])
 
 
 def latest(job: Path) -> dict[str, float]:
