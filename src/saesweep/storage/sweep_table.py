@@ -22,7 +22,7 @@ SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
 METRICS = ["l0", "fvu", "mse", "cosine", "relative_reconstruction_bias",
            "ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered",
            "dead", "frequency_over_1pct", "frequency_over_10pct", "firings_over_10pct", "frequency_max", "frequency_of_firings",
-           "recovery"]
+           "recovery", "parent_silent_with_child", "parent_silent_alone"]
 COLUMNS = [*NAMES, *SIZES, *METRICS, "sinks", "state", "on_front", "path"]
 PLACE = ["model", "site", "layer"]  # a hook point
 
