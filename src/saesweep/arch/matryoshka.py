@@ -6,7 +6,8 @@
 
 The latents are BatchTopK's. The first m alone have to reconstruct as well as they can, so that they learn what is general and
 the later ones what is special: a latent is not silent where a special case of it has a latent too. The paper's weights are
-1/G; here they are 1, so that the error of all latents is that of the other architectures. It matters only beside AuxK.
+1/G; here they are 1, so that the error of all latents is that of the other architectures. It matters only beside AuxK. The
+errors of the other prefixes are logged as one loss, `prefixes`; the evaluation measures each of them (evaluation/parts.py).
 """
 import copy
 
@@ -38,10 +39,8 @@ class Matryoshka(BatchTopK):
         ends = torch.tensor(self.prefixes, device=x.device)
         levels = torch.bucketize(torch.arange(self.d_sae, device=x.device), ends, right=True)
         x_hat, errors = reconstruct_nested(self, f, x, levels, len(self.prefixes))
-        *inner, error = errors.unbind()
         auxiliary = auxk(self, x, x_hat, alpha=self.alpha, k_aux=self.k_aux, aux_tokens=self.aux_tokens)
-        prefixes = {f"prefix_{m}": loss for m, loss in zip(self.prefixes, inner, strict=False)}
-        return Step(f, x_hat, {"reconstruction": error, **prefixes, "auxiliary": auxiliary})
+        return Step(f, x_hat, {"reconstruction": errors[-1], "prefixes": errors[:-1].sum(), "auxiliary": auxiliary})
 
     def prefix(self, latents: int) -> "Matryoshka":
         """The SAE of the first `latents` latents, any number of them, with their encodings unchanged."""
