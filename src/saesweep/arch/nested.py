@@ -56,17 +56,22 @@ class _Nested(torch.autograd.Function):
         ctx.where = starts, rows[order], entries.columns[order]
         blank = x.new_zeros(len(x) * count, x.shape[1])
         r, _, _ = entries.ops.reconstruct(*ctx.where, f[order], W_dec, torch.zeros_like(b_dec), blank)
-        r = r.view(len(x), count, -1).cumsum(1).add_((b_dec - x).unsqueeze(1))
+        r = r.view(len(x), count, -1)
+        r[:, 0] += b_dec - x
+        for g in range(1, count):  # a cumsum along this dimension takes longer
+            r[:, g] += r[:, g - 1]
         ctx.save_for_backward(f, W_dec, b_dec, r, rows, order)
         ctx.entries, ctx.deferred = entries, deferred
         ctx.mark_non_differentiable(last := r[:, -1].contiguous())
-        return last, r.square().sum((0, 2)) / len(x)
+        return last, torch.stack([each.square().sum() for each in r.unbind(1)]) / len(x)
 
     @staticmethod
     def backward(ctx: Any, _, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         f, W_dec, b_dec, r, rows, order = ctx.saved_tensors
-        R = (r * (2 / len(r) * grad).view(1, -1, 1)).flip(1).cumsum(1).flip(1)
+        R = r * (2 / len(r) * grad).view(1, -1, 1)
+        for g in reversed(range(R.shape[1] - 1)):
+            R[:, g] += R[:, g + 1]
         db_dec, R = R[:, 0].sum(0), R.flatten(0, 1)
-        df = torch.empty_like(f)  # with latents of 0 the residual is R itself
-        df[order] = ctx.entries.ops.reconstruct(*ctx.where, torch.zeros_like(f), W_dec, torch.zeros_like(b_dec), -R)[2]
+        df = torch.empty_like(f)  # with latents of 0 the residual is -R
+        df[order] = -ctx.entries.ops.reconstruct(*ctx.where, torch.zeros_like(f), W_dec, torch.zeros_like(b_dec), R)[2]
         return None, df, ctx.entries.gradient(W_dec, f, R, ctx.deferred, rows), db_dec, None, None, None, None
