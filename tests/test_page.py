@@ -452,6 +452,20 @@ def opened(browser):
     return dialog
 
 
+def test_the_dialog_shows_the_saes_within_an_sae(show):
+    sweep = Sweep()
+    parts = [{"latents": "first 128", "l0": 9.5, "fvu": 0.31416}, {"latents": "8 largest", "l0": 8.0, "fvu": None}]
+    sweep.details[0] = sweep.details[0]._replace(parts=parts)
+    browser = show(sweep)
+    click(browser, browser.one(".point[data-sae='0']"))
+    found = opened(browser).text
+    assert "Read in part" in found and found.index("Numbers") < found.index("Read in part") < found.index("Training")
+    for words in ("first 128 latents", "l0 9.500, fvu 0.3142", "8 largest latents", "l0 8.000, fvu -"):
+        assert words in found
+    click(browser, browser.one(".point[data-sae='4']"))
+    assert "Read in part" not in opened(browser).text
+
+
 def test_a_click_opens_the_details_of_an_sae(show):
     sweep = Sweep()
     browser = show(sweep)
