@@ -98,7 +98,7 @@ def test_every_architecture_is_built_from_its_file_whose_keys_are_its_arguments(
     with torch.device("meta"):
         sae = instantiate(node, leave=NOT_ARGUMENTS, d_in=8, d_sae=32, sparsity=4)
     assert isinstance(sae, SparseAutoencoder) and sae.W_dec.shape == (32, 8) and sae.sparsity == 4
-    without = ("topk", "batchtopk", "batchtopk_limited", "paper_topk", "paper_gemma_scope_2")
+    without = ("topk", "paper_topk", "hierarchical_topk", "batchtopk", "batchtopk_limited", "matryoshka", "paper_gemma_scope_2")
     assert (node["control"] is None) == (node["name"] in without)
 
 

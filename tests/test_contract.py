@@ -18,6 +18,7 @@ from standin.cli import ENV, ROOT
 from torch import distributed as dist
 
 from saesweep.arch import base, latents
+from saesweep.arch.hierarchical_topk import HierarchicalTopK
 from saesweep.arch.jumprelu import JumpReLU
 from saesweep.arch.ops import entries
 from saesweep.arch.ops.plain import tangent
@@ -76,7 +77,7 @@ THRESHOLDED = [name for name in YAMLS if untrained(name).thresholded]
 
 def test_the_yamls_are_found_and_only_topk_has_no_thresholds():
     assert {"relu", "gated", "jumprelu", "topk", "batchtopk", "jumprelu_cold", "paper_topk"} <= {*YAMLS}
-    assert {type(untrained(name)) for name in {*YAMLS} - {*THRESHOLDED}} == {TopK}
+    assert {type(untrained(name)) for name in {*YAMLS} - {*THRESHOLDED}} == {TopK, HierarchicalTopK}
 
 
 # The step

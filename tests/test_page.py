@@ -309,9 +309,10 @@ def test_every_metric_with_values_can_be_chosen_and_is_plotted(show):
     sweep = Sweep()
     browser = show(sweep)
     select = Select(browser.one("#metric"))
+    known = ("recovery", "parent_silent_with_child", "parent_silent_alone")  # with a known dictionary, which is not here
     assert [o.text for o in select.options] == [
         "FVU and delta loss",
-        *(label for key, label in style.LABELS.items() if key not in ("l0", "recovery")),  # no known dictionary here
+        *(label for key, label in style.LABELS.items() if key not in ("l0", *known)),
     ]
     assert titles(browser) == ["resid, layer 9"] * 2
     for option in select.options[1:]:
@@ -449,6 +450,20 @@ def opened(browser):
     dialog = browser.one("#detail")
     assert dialog.is_displayed()
     return dialog
+
+
+def test_the_dialog_shows_the_saes_within_an_sae(show):
+    sweep = Sweep()
+    parts = [{"latents": "first 128", "l0": 9.5, "fvu": 0.31416}, {"latents": "8 largest", "l0": 8.0, "fvu": None}]
+    sweep.details[0] = sweep.details[0]._replace(parts=parts)
+    browser = show(sweep)
+    click(browser, browser.one(".point[data-sae='0']"))
+    found = opened(browser).text
+    assert "Read in part" in found and found.index("Numbers") < found.index("Read in part") < found.index("Training")
+    for words in ("first 128 latents", "l0 9.500, fvu 0.3142", "8 largest latents", "l0 8.000, fvu -"):
+        assert words in found
+    click(browser, browser.one(".point[data-sae='4']"))
+    assert "Read in part" not in opened(browser).text
 
 
 def test_a_click_opens_the_details_of_an_sae(show):

@@ -64,14 +64,16 @@ def test_the_csv_has_exactly_these_columns_in_this_order(nine):
     assert header == (
         "model,site,layer,arch,sparsity,seed,d_in,d_sae,tokens,coefficient,l0,fvu,mse,cosine,relative_reconstruction_bias,"
         "ce_clean,ce_sae,ce_zero,ce_mean,delta_loss,loss_recovered,dead,frequency_over_1pct,frequency_over_10pct,"
-        "firings_over_10pct,frequency_max,frequency_of_firings,recovery,sinks,state,on_front,path"
+        "firings_over_10pct,frequency_max,frequency_of_firings,recovery,parent_silent_with_child,"
+        "parent_silent_alone,sinks,state,on_front,path"
     )
 
 
 def test_a_row_has_the_values_of_eval_json_and_the_config(tmp_path):
     job(tmp_path, "gated", 16, seed=3, site="mlp", layer=4, fvu=0.123456789012345)
     row = sweep_table.table(tmp_path).iloc[0].to_dict()
-    assert math.isnan(row.pop("recovery"))  # only model=synthetic has a known dictionary
+    for key in ("recovery", "parent_silent_with_child", "parent_silent_alone"):
+        assert math.isnan(row.pop(key))  # only model=synthetic has a known dictionary
     expected = {**NUMBERS, "l0": 16.0, "fvu": 0.123456789012345, "model": "lm", "site": "mlp", "layer": 4,
                 "arch": "gated", "sparsity": 16, "seed": 3, "state": "finished", "on_front": True,
                 "path": "lm/mlp.4/gated/16.3"}

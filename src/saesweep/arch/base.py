@@ -36,6 +36,8 @@ class SparseAutoencoder(nn.Module, ABC):
     thresholded: ClassVar[bool] = True  # whether a latent is active depends on its own margin, not on its rank among others
     latent_units: ClassVar[tuple[str, ...]] = ("b_enc",)  # per-latent parameters in the units of the pre-activation
     unclipped: ClassVar[tuple[str, ...]] = ()  # parameters without gradient clipping: their gradients scale with 1/bandwidth
+    prefixes: tuple[int, ...] = ()  # numbers m: the first m latents are an SAE of their own, measured in the evaluation
+    levels: tuple[int, ...] = ()  # numbers j: the j largest latents of each token are, likewise
     tokens_seen: Tensor
     tokens_since_fired: Tensor
 

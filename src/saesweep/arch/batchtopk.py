@@ -52,10 +52,15 @@ class BatchTopK(SparseAutoencoder):
         pi = self.preactivations(x, above=theta, sure=True)
         return pi.with_values(pi.values * (pi.values > (theta if self.handicap is None else pi.at(theta))))
 
-    def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+    def select(self, x: Float[Tensor, "batch d_in"]) -> Latents:
+        """The latents of a training batch; updates the threshold and the handicap."""
         f = self.batch_threshold.largest(self, x, None if self.handicap is None else self.handicap.update_())
         if self.handicap is not None:
             self.handicap.frequency.copy_(f.frequency(self.execution.ranks))
+        return f
+
+    def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        f = self.select(x)
         x_hat, error = self.reconstruct(f, x)
         auxiliary = auxk(self, x, x_hat, alpha=self.alpha, k_aux=self.k_aux, aux_tokens=self.aux_tokens)
         return Step(f, x_hat, {"reconstruction": error, "auxiliary": auxiliary})

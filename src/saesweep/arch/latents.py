@@ -46,11 +46,14 @@ class Entries:
         return self.ops.sort_by_column(self.columns, self.shape[1])
 
     def gradient(
-        self, of: Float[Tensor, "d_sae d"], weights: Float[Tensor, " n"], matrix: Float[Tensor, "batch d"],
-        deferred: DeferredGradients | None,
+        self, of: Float[Tensor, "d_sae d"], weights: Float[Tensor, " n"], matrix: Float[Tensor, "rows d"],
+        deferred: DeferredGradients | None, rows: Int[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "d_sae d"] | None:
-        """The gradient of the parameter `of`: for every column, the sum of weight * matrix[row]; None once it is deferred."""
-        sums = Sums(*self.by_column, self.rows, weights, matrix)
+        """The gradient of the parameter `of`: for every column, the sum of weight * matrix[row]; None once it is deferred.
+
+        rows: of the matrix, for every entry, where they are not the tokens.
+        """
+        sums = Sums(*self.by_column, self.rows if rows is None else rows, weights, matrix)
         if deferred is None:
             return self.ops.sum_columns(*sums)
         deferred.append((of, sums))

@@ -4,12 +4,13 @@ Every UsageError names the key, its value and the fix.
 """
 import re
 from collections.abc import Mapping, MutableMapping
+from itertools import pairwise
 from typing import Annotated, Any
 
 from saesweep.config import input_schema, schema
 from saesweep.config.instantiate import locate
 from saesweep.config.logger_keys import refuse_missing_package, refuse_secrets
-from saesweep.config.ranges import OneOf
+from saesweep.config.ranges import OneOf, parts_of
 from saesweep.config.study_schema import check_study
 from saesweep.config.walk import keys_of, refuse_unknown, require, typed, typed_arguments, typed_fields
 from saesweep.errors import UsageError, as_typed
@@ -41,6 +42,7 @@ def check(cfg: dict[str, Any]) -> None:
     _disk_cache(cfg)
     check_study(cfg.get("study"), cfg.get("explainer"))
     _arch(cfg["arch"])  # imports torch
+    _prefixes(cfg["arch"], cfg["width"])
     _trainer(cfg["trainer"])
     _loggers(cfg.get("logger"))
 
@@ -128,6 +130,16 @@ def _arch(arch: MutableMapping) -> None:
         raise UsageError(f"arch.coefficient={number}: {arch['name']} has none (arch.control=null): sparsity alone sets the "
                          "number of active latents; leave it null")
     typed_arguments("arch", arch, GIVEN, keys_of(schema.Arch))
+
+
+def _prefixes(arch: Mapping, width: int) -> None:
+    """Each prefix of a Matryoshka has latents that the one before has not."""
+    if not isinstance(shares := arch.get("prefixes"), list):
+        return
+    numbers = parts_of(width, shares)
+    if any(a >= b for a, b in pairwise([0, *numbers])):
+        raise UsageError(f"arch.prefixes={as_typed(shares)}: are the first {', '.join(map(str, numbers))} of width={width} "
+                         "latents; each must have more than the one before: leave some out, or raise width")
 
 
 def _loggers(chosen: Any) -> None:

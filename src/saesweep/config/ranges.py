@@ -1,7 +1,8 @@
 """Limits on the values of config keys: `Annotated[type, limits]`, on a field of a schema or on an architecture's argument."""
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any
 
 
@@ -54,6 +55,16 @@ def _are_decays(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(type(x) in (int, float) and 0 <= x < 1 for x in value)
 
 
+def _are_shares(value: Any) -> bool:
+    known = isinstance(value, list) and bool(value) and all(type(x) in (int, float) for x in value)
+    return known and all(a < b for a, b in pairwise([0, *value])) and value[-1] == 1
+
+
+def parts_of(whole: int, shares: Sequence[float]) -> list[int]:
+    """The whole numbers nearest to these shares of a whole number."""
+    return [round(share * whole) for share in shares]
+
+
 Text = Annotated[str, Limits(lambda text: bool(text.strip()), "a text that is not empty", {"pattern": r"\S"})]
 Count = Annotated[int, Range(1)]
 Several = Annotated[int, Range(2)]
@@ -61,6 +72,9 @@ Index = Annotated[int, Range(0)]
 Positive = Annotated[float, Limits(lambda x: x > 0, "above 0", {"exclusiveMinimum": 0})]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+Shares = Annotated[list, Limits(
+    _are_shares, "numbers above 0, each larger than the one before, of which the last is 1, such as [0.25,0.5,1]",
+    {"items": {"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "minItems": 1})]
 AutoCount = Annotated[Any, Limits(
     lambda x: x == "auto" or _is_count(x), "a whole number of at least 1, or auto",
     {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}, whole=True)]

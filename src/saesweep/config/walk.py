@@ -89,7 +89,8 @@ def typed_arguments(path: str, node: MutableMapping, given: Iterable[str], other
         refuse_unknown(path, node, [*arguments.kinds, *others])
     require(path, node, arguments.needed)
     for name, kind in arguments.kinds.items():
-        if name in node and (kind in (int, float, bool, str) or get_origin(kind) in (Annotated, UnionType)):
+        limited = any(get_origin(one) is Annotated for one in (kind, *get_args(kind)))  # `Annotated | None` is a Union
+        if name in node and (kind in (int, float, bool, str) or get_origin(kind) is UnionType or limited):
             node[name] = typed(f"{path}.{name}", node[name], kind)
 
 

@@ -12,6 +12,7 @@ from saesweep.arch.base import SparseAutoencoder
 from saesweep.data.normalisation import Statistics, require_finite
 from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import NOT_SPLICED, CrossEntropy, Fidelity
+from saesweep.evaluation.parts import Part, Parts
 from saesweep.lm.hooks import HookPoint
 from saesweep.runtime.isolate import isolate_failures
 
@@ -24,6 +25,7 @@ class Measured(NamedTuple):
     numbers: dict[str, float | None]  # section "Metrics" of the README
     documents: dict[str, list[float]]  # the sums behind them, by document
     frequency: list[float]  # share of tokens on which each latent is active
+    parts: list[Part]  # of a Matryoshka and the like
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Subject:
     point: HookPoint
     statistics: Statistics
     fidelity: Fidelity = field(init=False)
+    parts: Parts = field(init=False)
     ce: CrossEntropy = field(default_factory=CrossEntropy)
     sinks: int = 0
     failed: Exception | None = None
@@ -41,6 +44,7 @@ class Subject:
     def start(self, documents: int) -> None:
         """Reset the sums, for activations of so many documents."""
         self.fidelity = Fidelity(self.sae.d_in, self.sae.d_sae, self.statistics.mean, self.statistics.scale, documents)
+        self.parts = Parts(self.sae)
 
     def isolate_failures(self) -> AbstractContextManager[None]:
         """An exception inside is logged and kept in `failed`; one that says that memory has run out is raised."""
@@ -60,6 +64,7 @@ class Subject:
         for part, numbers in parts:
             f = self.sae.encode(part)
             self.fidelity.add(part, f, self.sae.decode(f), numbers)
+            self.parts.add(part, f)
 
     def require_measured(self) -> None:
         """Raises UsageError where no token was measured, or sums are not finite."""
@@ -74,4 +79,6 @@ class Subject:
         if self.failed:
             return self.failed
         numbers = {**self.fidelity.result(), **NOT_SPLICED, **more, "sinks": self.sinks}
-        return Measured(numbers, {**self.fidelity.documents(), **(by or {})}, self.fidelity.frequency.tolist())
+        variance = None if numbers["fvu"] is None else float(self.fidelity.variance.sum()) * self.statistics.scale**2
+        documents = {**self.fidelity.documents(), **(by or {})}
+        return Measured(numbers, documents, self.fidelity.frequency.tolist(), self.parts.result(variance))

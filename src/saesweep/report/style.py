@@ -17,7 +17,9 @@ LABELS = {"l0": "L0 (active latents per token)", "fvu": "FVU (held-out)", "delta
           "firings_over_10pct": "Firings by latents that fire on over 10% of tokens (share)",
           "frequency_max": "Largest share of tokens on which a latent fires",
           "frequency_of_firings": "Share of tokens on which a latent fires, weighted by firings",
-          "recovery": "Recovery of the known directions (cosine)"}
+          "recovery": "Recovery of the known directions (cosine)",
+          "parent_silent_with_child": "Parent's latent silent where its child is active (share)",
+          "parent_silent_alone": "Parent's latent silent where it is active alone (share)"}
 BIN_EDGES = np.linspace(-6, 0, 31)  # log10 of a latent's firing rate
 ENOUGH = 10  # firings for a rate to be drawn: with fewer its standard error is over a third of it
 

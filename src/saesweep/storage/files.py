@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE = "eval.json", "documents.csv", "frequency.csv", "failed.txt", "metrics.csv"
 RESOLVED, COMPOSED, OVERRIDES = ".hydra/resolved.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml"
 URL, STATISTICS, WEIGHTS = "wandb/url.txt", "statistics.safetensors", "sae/sae_weights.safetensors"
+PARTS = "parts"  # the key of eval.json that is no metric
 FILES = (NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE, STATISTICS)
 
 
@@ -43,7 +44,7 @@ def job_name(sparsity: Any, coefficient: Any, seed: Any) -> str:
 
 
 def numbers(job: Path) -> Mapping[str, int | float | None]:
-    """eval.json."""
+    """eval.json without its parts."""
     file = job / NUMBERS
     try:
         found = json.loads(file.read_text())
@@ -52,7 +53,12 @@ def numbers(job: Path) -> Mapping[str, int | float | None]:
     missing = [key for key in ("l0", "fvu") if key not in found]
     if missing:
         raise UsageError(f"{file} has no {' and no '.join(missing)}: delete the file and run the sweep again")
-    return found
+    return {key: value for key, value in found.items() if key != PARTS}
+
+
+def parts(job: Path) -> list[dict[str, Any]]:
+    """Of eval.json: the SAEs within the SAE, each with `latents`, `l0` and `fvu`; most architectures have none."""
+    return json.loads((job / NUMBERS).read_text()).get(PARTS, [])
 
 
 def latest(job: Path) -> dict[str, float]:

@@ -23,7 +23,7 @@ SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
 METRICS = ["l0", "fvu", "mse", "cosine", "relative_reconstruction_bias",
            "ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered",
            "dead", "frequency_over_1pct", "frequency_over_10pct", "firings_over_10pct", "frequency_max", "frequency_of_firings",
-           "recovery"]
+           "recovery", "parent_silent_with_child", "parent_silent_alone"]
 COLUMNS = [*NAMES, *SIZES, *METRICS, "sinks", "state", "on_front", "path"]
 PLACE = ["model", "site", "layer"]  # a hook point
 
@@ -38,17 +38,19 @@ class Details(NamedTuple):
     wandb: str | None  # URL of the W&B run; None if it was offline
     reason: str | None  # why the SAE failed
     counted: int | None = None  # held-out tokens on which the firing rates were measured
+    parts: Sequence[Mapping[str, Any]] = ()  # evaluation/parts.py
     latents: str | None = None  # the index of its latents' pages, relative to the page; None without a study
 
 
 def write(
-    folder: Path, *, documents: Mapping[str, Sequence[float]], frequency: Sequence[float], numbers: Mapping[str, Any]
+    folder: Path, *, documents: Mapping[str, Sequence[float]], frequency: Sequence[float], numbers: Mapping[str, Any],
+    parts: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write each file atomically; eval.json comes last and marks the SAE as finished."""
+    """Write each file atomically; eval.json comes last and marks the SAE as finished. parts: evaluation/parts.py."""
     atomic.write(folder / files.DOCUMENTS, pd.DataFrame(documents).to_csv(index_label="document"))
     atomic.write(folder / files.FREQUENCY, pd.Series(frequency, name="frequency").to_csv(index_label="latent"))
     finite = {key: None if isinstance(value, float) and value != value else value for key, value in numbers.items()}
-    atomic.write(folder / files.NUMBERS, json.dumps(finite, indent=1))
+    atomic.write(folder / files.NUMBERS, json.dumps(finite | ({"parts": list(parts)} if parts else {}), indent=1))
 
 
 def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:
@@ -172,6 +174,7 @@ def details(job: Path) -> Details:
         command=files.command(job), config=dict(files.flat(files.settings(job))), curve=_curve(job), rates=frequency(job),
         wandb=_text(job / files.URL), reason=_text(job / files.FAILED),
         counted=None if parts is None else int(parts["tokens"].to_numpy().sum()),
+        parts=files.parts(job) if files.state(job) == "finished" else [],
     )
 
 

@@ -77,7 +77,8 @@ def _write_outputs(
     with isolate_failures(problems.append):
         sae_format.save(folder / "sae", member.sae, job, measured.numbers)
         checkpoints.write_tensors(folder / files.STATISTICS, Checkpoint(*statistics.saved()))
-        sweep_table.write(folder, documents=measured.documents, frequency=measured.frequency, numbers=measured.numbers)
+        sweep_table.write(folder, documents=measured.documents, frequency=measured.frequency, numbers=measured.numbers,
+                          parts=measured.parts)
         return measured
     log.error("%s cannot be written", member.label, exc_info=problems[0])
     return problems[0]

@@ -18,6 +18,7 @@ class LoadedSAE(SparseAutoencoder):
 
     config: dict[str, Any]  # all settings
     metrics: Mapping[str, int | float | None]  # docs/metrics.md
+    parts: list[dict[str, Any]]  # the SAEs within it: `latents`, `l0` and `fvu` (docs/metrics.md)
     folder: Path
     point: HookPoint  # where it reads the language model
     statistics: Statistics  # of that hook point
@@ -41,6 +42,7 @@ def load(folder: str | Path, device: str = "cpu", kind: type[LoadedSAE] = Loaded
     config, tensors = files.settings(folder), load_file(folder / files.WEIGHTS)
     sae = as_loaded(build(config, d_in=len(tensors["b_dec"])), kind)
     sae.load_exported_(tensors)
+    sae.parts = files.parts(folder)
     found = checkpoints.read(folder / files.STATISTICS)
     sae.config, sae.metrics, sae.folder = config, files.numbers(folder), folder
     sae.point = hook_point(config["model"], config["site"]["name"], config["layer"])

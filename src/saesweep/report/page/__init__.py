@@ -133,6 +133,8 @@ def _detail(detail: Details) -> dict[str, Any]:
         _, counts, never, rare, few = histogram(detail.rates, detail.counted)
         made["rates"] = {"counts": counts.tolist(), "never": never, "rare": rare, "few": few, "latents": len(detail.rates),
                          "tokens": detail.counted}
+    if detail.parts:
+        made["parts"] = [{key: tables.cell(key, value) for key, value in part.items()} for part in detail.parts]
     if detail.wandb and detail.wandb.startswith(("https://", "http://")):  # not javascript:
         made["wandb"] = detail.wandb
     if detail.latents:

@@ -42,10 +42,15 @@ function about(sae, width) {
     el("p", {textContent: `${model}, ${site}, layer ${layer}`}), ...state(sae, info), links(sae, info),
     ...part("Command", el("pre", {tabIndex: 0}, el("code", {textContent: info.command})), copyButton(info.command)),
     ...part("Numbers", list(numbers.filter(([, value]) => value !== "-"))),
+    ...part("Read in part", ...(info.parts ? [parts(info.parts)] : [])),
     ...part("Training", ...["fvu", "l0"].map(key => info.curve?.[key] && training(info.curve, key, width, saes.sparsity[sae]))),
     ...part("Firing frequency", ...(info.rates ? firing(info.rates, width) : [])),
     ...part("Configuration", ...configuration(sae)),
   ];
+}
+function parts(found) {
+  const words = part => [`${part.latents} latents`, `l0 ${part.l0}, fvu ${part.fvu}`];
+  return list(found.map(words));
 }
 function firing(rates, width) {
   const on = rates.tokens === null ? "the" : rates.tokens.toLocaleString("en"), seldom = `${rates.rare} fewer than ${rates.few} times`;
