@@ -22,14 +22,14 @@ weight 1. The paper has such a loss too, and does not print it.
 
     sum over m < d_sae of ||x - x_hat_m||^2             x_hat_m = f[:, :m] W_dec[:m] + b_dec
 """
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.arch.base import Step
 from saesweep.arch.jumprelu import JumpReLU, heaviside
 from saesweep.arch.latents import Latents
-from saesweep.config.ranges import Count, NotNegative, Positive, Share
+from saesweep.arch.nested import prefix_levels, reconstruct_nested
+from saesweep.config.ranges import Count, NotNegative, Positive, Share, Shares, parts_of
 
 
 class QuadraticL0JumpReLU(JumpReLU):
@@ -38,20 +38,20 @@ class QuadraticL0JumpReLU(JumpReLU):
     def __init__(
         self, d_in: int, d_sae: int, sparsity: int, *,
         bandwidth: Positive, init_threshold: NotNegative, relative: bool, weight: Positive, ramp: Share,
-        prefixes: list | None, warm_start: Share, threshold_tokens: Count, frequency_scale: Positive | None = None,
+        prefixes: Shares | None, warm_start: Share, threshold_tokens: Count, frequency_scale: Positive | None = None,
     ):
         super().__init__(d_in, d_sae, sparsity, bandwidth=bandwidth, init_threshold=init_threshold, relative=relative,
                          warm_start=warm_start, threshold_tokens=threshold_tokens, frequency_scale=frequency_scale)
         self.weight, self.ramp = weight, ramp
-        self.prefixes = tuple(round(share * d_sae) for share in prefixes or [])
+        self.prefixes = tuple(parts_of(d_sae, prefixes or []))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         weight = self.weight * (min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0)
         step = super().step(x, x.new_tensor(weight), progress)
-        f, losses = step.latents, {"reconstruction": step.losses["reconstruction"], "l0": step.losses["sparsity"]}
-        for m in self.prefixes[:-1]:
-            inside = f.at((torch.arange(self.d_sae, device=x.device) < m).to(f.values))
-            losses[f"prefix_{m}"] = self.reconstruct(f.with_values(f.values * inside), x)[1]
+        losses = {"reconstruction": step.losses["reconstruction"], "l0": step.losses["sparsity"], "prefixes": x.new_zeros(())}
+        if self.prefixes:
+            _, errors = reconstruct_nested(self, step.latents, x, prefix_levels(self), len(self.prefixes))
+            losses["prefixes"] = errors[:-1].sum()
         return step._replace(losses=losses)
 
     def penalty(self, f: Latents, pi: Latents, theta: Float[Tensor, "..."]) -> Float[Tensor, ""]:

@@ -11,14 +11,13 @@ errors of the other prefixes are logged as one loss, `prefixes`; the evaluation 
 """
 import copy
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from saesweep.arch.auxk import auxk
 from saesweep.arch.base import Step
 from saesweep.arch.batchtopk import BatchTopK
-from saesweep.arch.nested import reconstruct_nested
+from saesweep.arch.nested import prefix_levels, reconstruct_nested
 from saesweep.config.ranges import Count, Index, NotNegative, Positive, Share, Shares, parts_of
 
 
@@ -36,9 +35,7 @@ class Matryoshka(BatchTopK):
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         f = self.select(x)
-        ends = torch.tensor(self.prefixes, device=x.device)
-        levels = torch.bucketize(torch.arange(self.d_sae, device=x.device), ends, right=True)
-        x_hat, errors = reconstruct_nested(self, f, x, levels, len(self.prefixes))
+        x_hat, errors = reconstruct_nested(self, f, x, prefix_levels(self), len(self.prefixes))
         auxiliary = auxk(self, x, x_hat, alpha=self.alpha, k_aux=self.k_aux, aux_tokens=self.aux_tokens)
         return Step(f, x_hat, {"reconstruction": errors[-1], "prefixes": errors[:-1].sum(), "auxiliary": auxiliary})
 

@@ -35,6 +35,12 @@ def reconstruct_nested(
     return x + r, errors
 
 
+def prefix_levels(sae: SparseAutoencoder) -> Int[Tensor, " d_sae"]:
+    """The level of every latent where the reconstructions are of the first m latents, m in `prefixes`."""
+    ends = torch.tensor(sae.prefixes, device=sae.W_dec.device)
+    return torch.bucketize(torch.arange(sae.d_sae, device=ends.device), ends, right=True)
+
+
 def _decoded(
     sae: SparseAutoencoder, f: Float[Tensor, "batch d_sae"], levels: Int[Tensor, "..."], g: int
 ) -> Float[Tensor, "batch d_in"]:
