@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from saesweep.config.schema import NOT_THE_SAES
-from saesweep.config.settings import target
-from saesweep.storage import files
+from saesweep.config.settings import own_settings, target
+from saesweep.storage import files, variants
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,6 @@ def labels(jobs: Sequence[Mapping], folders: Sequence[Path]) -> list[str]:
     kept = slice(0 if len({model for model, _ in known}) > 1 else 1 if len(known) > 1 else 2, 2)
     names = [(job["arch"]["name"], files.job_name(job["sparsity"], job["arch"]["coefficient"], job["seed"])) for job in jobs]
     return ["/".join([*place[kept], *name]) for place, name in zip(places, names, strict=True)]
-
-
-def own_settings(config: Mapping) -> dict:
-    """The settings that determine the SAE: it resumes with the same ones only."""
-    kept = {key: value for key, value in config.items() if key not in NOT_THE_SAES}
-    return kept | {"trainer": {"precision": config["trainer"].get("precision")}}
 
 
 def digest(*parts: object) -> str:
