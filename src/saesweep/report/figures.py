@@ -62,10 +62,11 @@ def _place(
 
 def _curves(ax: "Axes", points: pd.DataFrame, measure: str, curves: Sequence[Mapping[str, Any]], styles: Styles) -> None:
     for curve in curves:
-        colour, marker = styles[curve["arch"]]
+        drawn = styles[curve["arch"]]
+        colour, marker = drawn.colour, drawn.marker
         if None not in curve["low"]:
             ax.fill_between(curve["l0"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0)
-        ax.plot(curve["l0"], curve["mean"], color=colour, marker=marker, ms=6, lw=1.6, zorder=2)
+        ax.plot(curve["l0"], curve["mean"], color=colour, marker=marker, ms=6, lw=1.6, ls=drawn.line, zorder=2)
         own = points.loc[points["arch"] == curve["arch"]]
         if len(own) > len(curve["l0"]):
             ax.scatter(own["l0"], own[measure], s=16, c=colour, marker=marker, alpha=0.4, lw=0, zorder=3)
@@ -129,7 +130,7 @@ def _tokens(details: Sequence[Details]) -> str:
 def _histograms(ax: "Axes", found: Mapping[str, style.Histogram], styles: Styles) -> None:
     ends = []
     for arch, (edges, counts, *_) in found.items():
-        ax.stairs(counts, edges, color=styles[arch].colour, lw=1.5)
+        ax.stairs(counts, edges, color=styles[arch].colour, lw=1.5, ls=styles[arch].line)
         ends.append(edges[:-1][counts > 0].min(initial=-1.0))
     ax.set_xlim(min(ends, default=-5) - 0.1, 0)
     ax.set_ylim(bottom=0)
@@ -143,10 +144,10 @@ def _histograms(ax: "Axes", found: Mapping[str, style.Histogram], styles: Styles
 
 
 def _frequent(ax: "Axes", points: pd.DataFrame, key: str, styles: Styles) -> None:
-    for arch, (colour, marker) in styles.items():
+    for arch, drawn in styles.items():
         own = points.loc[points["arch"] == arch]
         means = own.groupby(targets(own))[["l0", key]].mean().sort_values(by="l0")
-        ax.plot(means["l0"], means[key], color=colour, marker=marker, ms=5, lw=1.5)
+        ax.plot(means["l0"], means[key], color=drawn.colour, marker=drawn.marker, ms=5, lw=1.5, ls=drawn.line)
     _l0_axis(ax, points)
     ax.set_ylim(bottom=0)
 
@@ -171,7 +172,8 @@ def _figure(width: float, height: float) -> Iterator[tuple["Figure", dict[str, b
 def _legend(fig: "Figure", styles: Styles) -> None:
     from matplotlib.lines import Line2D
 
-    keys = [Line2D([], [], color=c, marker=m, ms=6, lw=1.6, label=arch) for arch, (c, m) in styles.items()]
-    columns = min(len(keys), int(fig.get_figwidth() // 1.6)) or 1
+    keys = [Line2D([], [], color=s.colour, marker=s.marker, ms=6, lw=1.6, ls=s.line, label=curve) for curve, s in styles.items()]
+    each = max(1.6, 0.6 + 0.08 * max(map(len, styles), default=0))  # inches
+    columns = min(len(keys), int(fig.get_figwidth() // each)) or 1
     title = None if keys else "no finished SAEs"
     fig.legend(handles=keys, title=title, loc="outside upper center", ncols=columns, frameon=False)
