@@ -1,6 +1,7 @@
 """pareto.png and .svg: the curves with their intervals. frequency.png and .svg: histograms of firing rates."""
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,8 @@ def pareto(df: pd.DataFrame, comparison: Mapping[str, Any]) -> dict[str, bytes]:
     columns, beside = len(places) if len(places) <= 4 else 3, len(places) == 1
     rows = -(-len(places) // max(columns, 1)) * len(measures)
     wide, high = (rows, columns) if beside else (columns, rows)
-    with _figure(max(0.9 + 3.5 * wide, 5), 0.7 + 2.6 * high) as (fig, files):
+    width = max(0.9 + 3.5 * wide, 5)
+    with _figure(width, 0.7 + 2.6 * high + _of_legend(styles, width)) as (fig, files):
         axes: Any = fig.subplots(high, wide, squeeze=False) if places else np.empty((0, 0))
         axes = axes.T if beside else axes
         for i, place in enumerate(places):
@@ -103,7 +105,8 @@ def frequency(df: pd.DataFrame, details: Sequence[Details]) -> dict[str, bytes]:
     aims = list(dict.fromkeys(targets(fired.sort_values(["sparsity", "coefficient"]))))
     columns = list(dict.fromkeys([aims[0], aims[len(aims) // 2], aims[-1]]))
     styles = style.arch_styles(fired["arch"])
-    with _figure(3 * (len(columns) + len(FREQUENT)), 0.9 + 2.5 * len(places)) as (fig, files):
+    width = 3 * (len(columns) + len(FREQUENT))
+    with _figure(width, 0.9 + 2.5 * len(places) + _of_legend(styles, width)) as (fig, files):
         axes: Any = fig.subplots(len(places), len(columns) + len(FREQUENT), squeeze=False)
         for line, (_, points) in zip(axes, places, strict=True):
             line[0].set_ylabel("{}, {}, layer {}\nlatents".format(*points.iloc[0][PLACE]))
@@ -169,11 +172,22 @@ def _figure(width: float, height: float) -> Iterator[tuple["Figure", dict[str, b
             fig.set_layout_engine("none")  # the second file has the layout of the first
 
 
+def _columns(styles: Styles, width: float) -> int:
+    """Of a legend, in a figure so many inches wide."""
+    each = max(1.6, 0.6 + 0.08 * max(map(len, styles), default=0))
+    return max(1, min(len(styles), int(width // each)))
+
+
+def _of_legend(styles: Styles, width: float) -> float:
+    """The height in inches of a legend's rows after the second."""
+    return 0.23 * max(0, math.ceil(len(styles) / _columns(styles, width)) - 2)
+
+
 def _legend(fig: "Figure", styles: Styles) -> None:
     from matplotlib.lines import Line2D
 
-    keys = [Line2D([], [], color=s.colour, marker=s.marker, ms=6, lw=1.6, ls=s.line, label=curve) for curve, s in styles.items()]
-    each = max(1.6, 0.6 + 0.08 * max(map(len, styles), default=0))  # inches
-    columns = min(len(keys), int(fig.get_figwidth() // each)) or 1
+    keys = [Line2D([], [], color=one.colour, marker=one.marker, ms=6, lw=1.6, ls=one.line, label=curve)
+            for curve, one in styles.items()]
+    columns = _columns(styles, fig.get_figwidth())
     title = None if keys else "no finished SAEs"
     fig.legend(handles=keys, title=title, loc="outside upper center", ncols=columns, frameon=False)

@@ -56,8 +56,9 @@ def report(sweeps: Sequence[Path], out: Path | None = None, reference: str | Non
 def write(report: Report, out: Path) -> list[Path]:
     """Write each file atomically."""
     df, comparison, details, _ = report
+    saes = curves.by_arch(df).astype({"sparsity": "Int64"})  # Int64: a target may be missing
     contents = {
-        "pareto.csv": curves.by_arch(df).astype({"sparsity": "Int64"}).to_csv(index=False).encode(),  # Int64: a target may be missing
+        "pareto.csv": saes.to_csv(index=False).encode(),
         "pareto.json": json.dumps(comparison, indent=1, allow_nan=False).encode(),
         "pareto.html": page.html(*report).encode(),
         **{f"pareto.{kind}": content for kind, content in figures.pareto(df, comparison).items()},

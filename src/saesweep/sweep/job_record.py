@@ -76,8 +76,9 @@ def _beside(jobs: Sequence[Job]) -> list[str]:
         made = other and files.settings(other)
         if other and made:
             told = {*_named(other, made), *_named(job.folder, job.settings)}
-            there, here = ({key: value for key, value in settings(one).items() if key not in told} for one in (made, job.settings))
-            if differing := _differing(there, here):
+            differing = _differing(*({key: value for key, value in settings(one).items() if key not in told}
+                                     for one in (made, job.settings)))
+            if differing:
                 found.append(_made_otherwise(other, differing))
     return found
 

@@ -31,8 +31,9 @@ def load(loader: ConfigLoaderImpl, config_name: str | None, overrides: list[str]
     if run_mode == RunMode.MULTIRUN:  # for the sweeper, which makes jobs of them
         config.hydra.overrides.task = [word for word in overrides if word not in config.hydra.overrides.hydra]
         return config
-    own = [plain(word) for word in overrides if arch_of(word, archs) == config.hydra.runtime.choices.get("arch")]
-    return LOAD(loader, config_name, [*common, *own], run_mode, *args, **more) if own and len(common) < len(overrides) else config
+    chosen = config.hydra.runtime.choices.get("arch")
+    own = [plain(word) for word in overrides if word not in common and arch_of(word, archs) == chosen]
+    return LOAD(loader, config_name, [*common, *own], run_mode, *args, **more) if own else config
 
 
 def arch_of(word: str, archs: Collection[str]) -> str | None:

@@ -86,7 +86,7 @@ def _varied(curves: list[str]) -> dict[str, list[str | None]]:
     """What tells curves apart beside their place, by key: per curve its value. Empty where each architecture is one curve."""
     names = [split(curve) for curve in curves]
     keys = dict.fromkeys(key for _, settings in names for key in settings)
-    of = {"architecture": [arch for arch, _ in names]} if keys else {}
+    of: dict[str, list[str | None]] = {"architecture": [arch for arch, _ in names]} if keys else {}
     return of | {key: [settings.get(key) for _, settings in names] for key in keys}
 
 

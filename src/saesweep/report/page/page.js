@@ -35,8 +35,8 @@ function checkboxes(key, values) {
     const drawn = marker ? [svg("svg", size, ...line, mark(marker, colour, width / 2, 7, 4.6))] : [];
     return el("label", {}, el("input", {type: "checkbox", name: key, value, checked: true}), ...drawn, value);
   });
-  const upper = key[0].toUpperCase() + key.slice(1), title = key !== "arch" ? (VARIED.includes(key) ? key : upper)
-    : VARIED.length ? "Curve" : "Architecture";
+  const upper = key[0].toUpperCase() + key.slice(1), several = VARIED.length ? "Curve" : "Architecture";
+  const title = key === "arch" ? several : VARIED.includes(key) && key !== "architecture" ? key : upper;
   const field = el("fieldset", {}, el("legend", {textContent: title}), ...boxes);
   const toggle = () => {
     const inputs = [...field.querySelectorAll("input")], on = !inputs.every(input => input.checked);
