@@ -245,15 +245,17 @@ def folders(place=PLACE):
 
 
 def test_any_key_is_swept_and_named_by_its_last_part(capsys):
-    assert train("-m", "arch=flat", "tokens=1000,2000", "arch.optimizer.lr=1e-3,2e-3", "hydra/launcher=basic").code == 0
+    words = ["-m", "arch=flat", "tokens=1000,2000", "arch.optimizer.lr=1e-3,2e-3"]
+    assert train(*words, "hydra/launcher=basic").code == 0
     assert folders() == [f"flat,tokens={tokens},lr={lr}/32" for tokens in (1000, 2000) for lr in (0.001, 0.002)]
     before = {file: file.stat().st_mtime_ns for file in PLACE.glob("*/*/eval.json")}
     capsys.readouterr()
-    assert train("-m", "arch=flat", "tokens=1000,2000", "arch.optimizer.lr=1e-3,2e-3", "hydra.sweeper.max_batch_size=1").code == 0
-    assert "to train in 2 groups" not in capsys.readouterr().out
+    assert train(*words, "hydra.sweeper.max_batch_size=1").code == 0
+    assert "training" not in capsys.readouterr().out
     assert {file: file.stat().st_mtime_ns for file in PLACE.glob("*/*/eval.json")} == before
     table = (PLACE.parents[1] / "pareto.csv").read_text().splitlines()
-    assert len(table) == 5 and table[0].startswith("model,site,layer,arch,variant,") and ",flat,tokens=1000 lr=0.001," in table[1]
+    assert len(table) == 5 and table[0].startswith("model,site,layer,arch,variant,")
+    assert ",flat,tokens=1000 lr=0.001," in table[1]
 
 
 def test_an_sae_keeps_its_folder_when_the_sweep_grows_by_a_key():
@@ -272,7 +274,7 @@ def test_an_override_of_one_architecture_leaves_the_others_alone(capsys):
     assert folders() == ["flat,lr=0.001/32", "flat,lr=0.002/32", "round,lr=0.001/32"]
     assert OmegaConf.load(PLACE / "round,lr=0.001/32/.hydra/config.yaml").width == 2048
     words = OmegaConf.load(PLACE / "flat,lr=0.002/32/.hydra/overrides.yaml")
-    assert "arch.optimizer.lr=2e-3" in words and "width=2048" not in words
+    assert "arch.optimizer.lr=0.002" in words and "width=2048" not in words
 
 
 @pytest.mark.parametrize("word, part", [

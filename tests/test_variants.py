@@ -13,8 +13,8 @@ KEYS = ("arch.name", "arch.optimizer.lr", "arch.optimizer.warmup", "tokens", "ev
 
 def job(arch="topk", lr=0.001, width=4096, text="pile", **more):
     optimizer = {"lr": lr, "betas": [0.9, 0.999], **more}
-    return {"name": "x", "model": {"name": "lm"}, "site": {"name": "resid"}, "layer": 9, "sparsity": 32, "seed": 0, "width": width,
-            "tokens": 1000, "log_tokens": more.get("clip", 1), "text": {"name": text, "file": f"{text}.jsonl"},
+    return {"name": "x", "model": {"name": "lm"}, "site": {"name": "resid"}, "layer": 9, "sparsity": 32, "seed": 0,
+            "width": width, "tokens": 1000, "log_tokens": more.get("clip", 1), "text": {"name": text, "file": f"{text}.jsonl"},
             "arch": {"name": arch, "coefficient": None, "optimizer": optimizer}, "trainer": {"precision": "32-true"}}
 
 
@@ -63,7 +63,8 @@ def test_no_two_saes_have_one_label_and_wandb_knows_what_differs():
 def test_eight_curves_have_eight_styles_and_an_architecture_one_marker():
     names = [f"{arch} width={width} lr={lr}" for arch in ("topk", "jumprelu") for width in (512, 4096) for lr in (0.001, 0.002)]
     styles = arch_styles(names)
-    assert len({*styles.values()}) == 8 and list(styles)[:3:2] == ["jumprelu width=512 lr=0.001", "jumprelu width=4096 lr=0.001"]
+    assert len({*styles.values()}) == 8
+    assert list(styles)[:3:2] == ["jumprelu width=512 lr=0.001", "jumprelu width=4096 lr=0.001"]
     assert {name: style.marker for name, style in styles.items() if style.marker == "^"}.keys() == {*names[:4]}
     assert styles["topk width=512 lr=0.002"].dash == styles["jumprelu width=512 lr=0.002"].dash
     assert arch_styles(["topk", "gated"]) == {"gated": STYLES["gated"], "topk": STYLES["topk"]}
@@ -71,4 +72,5 @@ def test_eight_curves_have_eight_styles_and_an_architecture_one_marker():
 
 def test_the_name_of_a_curve_is_split_into_architecture_and_settings():
     assert curves.split("topk (a b) width=512 lr=0.1") == ("topk (a b)", {"width": "512", "lr": "0.1"})
-    assert sorted(["width=4096", "width=512", "", "lr=1e-05"], key=curves.natural) == ["", "lr=1e-05", "width=512", "width=4096"]
+    names = ["width=4096", "width=512", "", "lr=1e-05"]
+    assert sorted(names, key=curves.natural) == ["", "lr=1e-05", "width=512", "width=4096"]
