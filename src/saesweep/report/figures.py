@@ -190,4 +190,5 @@ def _legend(fig: "Figure", styles: Styles) -> None:
             for curve, one in styles.items()]
     columns = _columns(styles, fig.get_figwidth())
     title = None if keys else "no finished SAEs"
-    fig.legend(handles=keys, title=title, loc="outside upper center", ncols=columns, frameon=False)
+    long = 3.4 if any(one.dash for one in styles.values()) else 2.0  # lines of a legend that show their dashes
+    fig.legend(handles=keys, title=title, loc="outside upper center", ncols=columns, frameon=False, handlelength=long)
