@@ -4,7 +4,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,6 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from saesweep.config.check import check
 from saesweep.config.schema import MAY_DIFFER_IN_A_GROUP
-from saesweep.config.settings import own_settings
 from saesweep.errors import UsageError, as_typed
 from saesweep.old_names import renewed
 from saesweep.storage import checkpoints, files
@@ -89,26 +88,6 @@ def job_of(composed: DictConfig, single: bool) -> Job:
         return Job(composed, Path(os.path.abspath(str(inside))), Path(sweep))
 
 
-def in_its_folder(job: Job) -> Job:
-    """The job in the folder that the sweep has for this SAE already, where a command with other swept keys has named it."""
-    with suppress(UsageError, OSError):  # a mistake is refused later, with the others
-        settings = own_settings(job.settings)
-        arch = job.settings["arch"]["name"]
-        others = [job.folder, *sorted(job.folder.parents[1].glob(f"{arch},*/{job.folder.name}")),
-                  job.folder.parents[1] / arch / job.folder.name]
-        twin = next((folder for folder in others if own_settings(files.settings(folder)) == settings), job.folder)
-        if twin != job.folder:
-            _move(job.composed, twin, job.sweep)
-            return Job(job.composed, twin, job.sweep)
-    return job
-
-
-def _move(composed: DictConfig, folder: Path, sweep: Path) -> None:
-    """Hydra's own files go to the folder too."""
-    with read_write(composed.hydra):
-        composed.hydra.run.dir, composed.hydra.sweep.subdir = str(folder), str(folder.relative_to(sweep))
-
-
 def folder_at_home(key: str, folder: Any) -> str:
     if not isinstance(folder, str) or not folder.strip():
         raise UsageError(f"{key}={as_typed(folder)}: must be the path of a folder, such as outputs/default")
@@ -139,17 +118,6 @@ def compose(context: HydraContext, config: DictConfig, overrides: Sequence[Seque
             composed.hydra.job.id, composed.hydra.job.num = str(number), number
         configs.append(composed)
     return configs
-
-
-def without_repeated(jobs: Sequence[Job], overrides: Sequence[Sequence[str]]) -> list[Job]:
-    """Each SAE once: an override of one architecture that is swept gives jobs of the others several times."""
-    kept: list[Job] = []
-    for job, words in zip(jobs, overrides, strict=True):
-        own: Any = OmegaConf.to_container(job.composed.hydra.overrides.task)
-        same = (one for one in kept if one.folder == job.folder and one.settings == job.settings)
-        if list(words) == own or next(same, None) is None:
-            kept.append(job)
-    return kept
 
 
 def refuse(jobs: Sequence[Job]) -> None:

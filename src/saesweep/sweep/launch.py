@@ -23,7 +23,8 @@ from saesweep.sweep.engines.base import Engine
 from saesweep.sweep.engines.choose import engine_of
 from saesweep.sweep.engines.worker import RanksOutOfMemory
 from saesweep.sweep.hydra_jobs import Result, Setup, enter, run_group
-from saesweep.sweep.jobs import Job, compose, groups, in_its_folder, job_of, refuse, shown, without_repeated
+from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
+from saesweep.sweep.known_folders import in_its_folder, without_repeated
 from saesweep.sweep.live_table import live
 from saesweep.sweep.plan import describe
 

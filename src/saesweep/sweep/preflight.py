@@ -22,7 +22,8 @@ from saesweep.errors import UsageError, exit_on_usage_error
 from saesweep.sweep import per_arch, rollback, swept
 from saesweep.sweep.hydra_errors import REFUSED, is_of_a_sweep, message, not_swept
 from saesweep.sweep.job_record import refuse_others
-from saesweep.sweep.jobs import Job, folder_at_home, in_its_folder, job_of, refuse, require_place, resolving
+from saesweep.sweep.jobs import Job, folder_at_home, job_of, refuse, require_place, resolving
+from saesweep.sweep.known_folders import in_its_folder
 
 
 @contextmanager
