@@ -20,8 +20,8 @@ from saesweep import old_names
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.config.check import check
 from saesweep.config.instantiate import NOT_ARGUMENTS, instantiate, locate
+from saesweep.config.settings import own_settings
 from saesweep.errors import UsageError
-from saesweep.loggers.identity import own_settings
 from saesweep.sweep.jobs import job_of
 
 ROOT = Path(__file__).parents[1]

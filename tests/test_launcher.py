@@ -243,11 +243,58 @@ def test_a_folder_without_a_hydra_record_is_refused():
 
 
 def test_two_jobs_with_one_folder_are_refused():
-    ended = train("-m", "arch=flat", "tokens=1000,2000")
+    ended = train("-m", "arch=flat", "log_tokens=1000,2000")  # it is the same SAE
     assert ended.code == 1 and "2 jobs of this sweep have the folder" in ended.error and not PLACE.exists()
-    assert "'name=tokens_${tokens}'" in ended.error
-    assert "'name=width_${width}'" in train("-m", "arch=flat", "width=128,256").error
+    assert "log_tokens is not in its name" in ended.error and "'name=log_tokens_${log_tokens}'" in ended.error
     assert "a `name:` of its own" in train("-m", "arch=flat,round", "arch.name=same").error
+
+
+def folders(place=PLACE):
+    return sorted(f"{file.parents[1].name}/{file.parent.name}" for file in place.glob("*/*/eval.json"))
+
+
+def test_any_key_is_swept_and_named_by_its_last_part(capsys):
+    words = ["-m", "arch=flat", "tokens=1000,2000", "arch.optimizer.lr=1e-3,2e-3"]
+    assert train(*words, "hydra/launcher=basic").code == 0
+    assert folders() == [f"flat,tokens={tokens},lr={lr}/32" for tokens in (1000, 2000) for lr in (0.001, 0.002)]
+    before = {file: file.stat().st_mtime_ns for file in PLACE.glob("*/*/eval.json")}
+    capsys.readouterr()
+    assert train(*words, "hydra.sweeper.max_batch_size=1").code == 0
+    assert "training" not in capsys.readouterr().out
+    assert {file: file.stat().st_mtime_ns for file in PLACE.glob("*/*/eval.json")} == before
+    table = (PLACE.parents[1] / "pareto.csv").read_text().splitlines()
+    assert len(table) == 5 and table[0].startswith("model,site,layer,arch,variant,")
+    assert ",flat,tokens=1000 lr=0.001," in table[1]
+
+
+def test_an_sae_keeps_its_folder_when_the_sweep_grows_by_a_key():
+    train("-m", "arch=flat", "sparsity=16")
+    assert train("-m", "arch=flat", "sparsity=16", "width=2048,4096").code == 0  # 4096 is there
+    assert folders() == ["flat,width=2048/16", "flat/16"]
+    assert train("-m", "arch=flat", "sparsity=16", "width=8192").code == 0  # now the folders of this sweep name the width
+    assert train("arch=flat", "sparsity=16", "width=2048", "tokens=2000").code == 1  # and nothing else
+    assert train("arch=flat", "sparsity=16").code == 0
+    assert folders() == ["flat,width=2048/16", "flat,width=8192/16", "flat/16"]
+
+
+def test_an_override_of_one_architecture_leaves_the_others_alone(capsys):
+    assert train("-m", "arch=flat,round", "flat.optimizer.lr=1e-3,2e-3", "round.width=2048").code == 0
+    assert "3 SAEs to train in 1 group" in capsys.readouterr().out
+    assert folders() == ["flat,lr=0.001/32", "flat,lr=0.002/32", "round,lr=0.001/32"]
+    assert OmegaConf.load(PLACE / "round,lr=0.001/32/.hydra/config.yaml").width == 2048
+    words = OmegaConf.load(PLACE / "flat,lr=0.002/32/.hydra/overrides.yaml")
+    assert "arch.optimizer.lr=0.002" in words and "width=2048" not in words
+
+
+@pytest.mark.parametrize("word, part", [
+    ("flta.optimizer.lr=0.1", "flta.optimizer.lr=0.1: there is no architecture flta; did you mean flat.optimizer.lr?"),
+    ("flta.optimizer.lr=0.1,1", "there is no architecture flta; did you mean flat.optimizer.lr?"),
+    ("flat.optimizer.lrr=0.1", "flat.optimizer.lrr=0.1: there is no key arch.optimizer.lrr; did you mean arch.optimizer.lr?"),
+    ("topk.k_aux=1", "topk.k_aux=1: is for arch=topk, and this sweep has arch=flat,round"),
+])
+def test_a_mistyped_override_of_one_architecture_is_refused(word, part):
+    refused = train("-m", "arch=flat,round", word)
+    assert refused.code == 1 and part in refused.error and not Path("outputs").exists()
 
 
 def test_every_invalid_job_of_a_sweep_is_named_before_a_folder_is_made():

@@ -344,6 +344,20 @@ def test_sites_layers_and_architectures_can_be_deselected(show):
     assert browser.one("#panels").text == "Nothing is selected." and numbers(browser) == set()
 
 
+def test_the_settings_that_tell_curves_apart_can_be_deselected(show):
+    sweep = Sweep(archs=("topk width=512", "topk width=4096", "jumprelu width=512", "gated"))
+    df, browser = sweep.df, show(sweep)
+    legends = [legend.text for legend in browser.all("#controls legend")]
+    assert legends == ["Curve", "Architecture", "width"] and len(numbers(browser)) == 12
+    assert browser.run("return new Set([...document.querySelectorAll('#panels .line')].map(e => e.outerHTML)).size") == 8
+    box(browser, "4096").click()
+    assert numbers(browser) == set(df.index[df["arch"] != "topk width=4096"])
+    box(browser, "jumprelu").click()
+    assert numbers(browser) == set(df.index[df["arch"].isin(["topk width=512", "gated"])])
+    rows = [row.text for row in browser.all("#verdicts [data-metric=fvu] details tr[data-arch]") if row.is_displayed()]
+    assert len(rows) == 1 and "topk width=512" in rows[0] and "gated" in rows[0]
+
+
 def test_saes_with_fixed_coefficients_are_points_or_marks_at_the_left_if_unfinished(show):
     sweep = Sweep(archs=("gated", "topk"), fixed=("gated",), seeds=2, unfinished=5)
     browser = show(sweep)

@@ -282,6 +282,20 @@ def test_an_architecture_in_two_sweeps_is_two_curves(tmp_path):
     assert found.name == "a, b"
 
 
+def test_settings_that_differ_within_an_architecture_make_curves_of_their_own(tmp_path):
+    for arch, width in (("topk", 512), ("topk", 4096), ("gated", 4096)):
+        folder = job(tmp_path, f"{arch},{width}", fvu=0.1 * (1 + (width == 512)), d_sae=width)
+        config = folder / ".hydra/config.yaml"
+        config.write_text(config.read_text().replace(f"{arch},{width}", arch) + f"width: {width}\n")
+    found = pareto.report([tmp_path])
+    assert list(found.df["arch"]) == ["gated width=4096", "topk width=512", "topk width=4096"]
+    assert "this topk width=512 has no interval against this topk width=4096 at 32 (-100.0%)" in pareto.text(found)
+    pareto.write(found, tmp_path)
+    df = pd.read_csv(tmp_path / "pareto.csv")
+    assert list(df["arch"]) == ["gated", "topk", "topk"] and list(df["variant"]) == ["width=4096", "width=512", "width=4096"]
+    assert [key for key in df.columns if key != "variant"] == sweep_table.COLUMNS
+
+
 def test_sweeps_on_different_text_are_shown_together_but_not_compared(tmp_path):
     for name, more in {"a": 0.0, "b": 1.0}.items():
         measure(job(tmp_path / name), error=(5.0, 9.0 + more))

@@ -2,9 +2,12 @@
 import copy
 import os
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
@@ -15,7 +18,9 @@ from omegaconf import OmegaConf
 
 from saesweep.config.ranges import whole
 from saesweep.runtime import program
-from saesweep.storage.files import job_name
+from saesweep.storage.files import flat, job_name
+from saesweep.storage.variants import folder_name
+from saesweep.sweep import per_arch
 
 YOURS = "yours"  # the provider of what stands in the working directory
 
@@ -85,14 +90,27 @@ def _note_replaced(folder: Path, name: str) -> None:
         print(f"{os.path.relpath(own)} is read in place of the program's own {name}", file=sys.stderr)
 
 
-def job_folder(model: str, site: str, layer: int, arch: str, sparsity: int, seed: int, coefficient: float | None) -> str:
-    """What differs between the SAEs of a sweep, as a path."""
+def job_folder(
+    model: str, site: str, layer: int, arch: str, sparsity: int, seed: int, coefficient: float | None,
+    swept: Sequence[str] | None = None, *, _root_: Any = None,
+) -> str:
+    """What differs between the SAEs of a sweep, as a path. swept: further keys (sweep/swept.py). _root_: the config."""
+    if swept:
+        arch = folder_name(arch, _settings(_root_), swept)
     return f"{model}/{site}.{whole(layer)}/{arch}/{job_name(sparsity, coefficient, seed)}"
+
+
+def _settings(root: Any) -> dict[str, Any]:
+    """The values of a config by dotted key, resolved."""
+    nodes: Any = OmegaConf.to_container(root)
+    values = {key: OmegaConf.select(root, key) for key, _ in flat({key: nodes[key] for key in nodes if key != "hydra"})}
+    return {key: OmegaConf.to_object(value) if OmegaConf.is_config(value) else value for key, value in values.items()}
 
 
 def register() -> None:
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("called", program.called, replace=True)
+    setattr(ConfigLoaderImpl, "load_configuration", per_arch.load)  # noqa: B010
     # Hydra 1.3 copies its sources for every job and, for --help, for every group, and with this one the store of all its
     # own configs, which a source only reads: 40% of the time of --help.
     setattr(StructuredConfigSource, "__deepcopy__", lambda source, memo: copy.copy(source))  # noqa: B010

@@ -7,7 +7,7 @@ from typing import Any
 from saesweep.errors import UsageError
 
 NAMES = ("folder", "sweep_folder", "sweep", "path", "model", "site", "layer", "arch", "sparsity", "seed", "aim",
-         "id", "version")
+         "id", "variant", "version")
 OURS = ("needs",)  # of the keys of such a YAML: the rest are the constructor's arguments
 SECRET = re.compile(r"api_?key|token|password|secret|credential", re.IGNORECASE)
 LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]*@")

@@ -60,8 +60,8 @@ class Train(Keys):
     explainer: Any = None
 
 
-# The role of each key of Train. A key in none of these lists is the same within a group and within a figure, and identifies
-# the SAE.
+# The role of each key of Train. A key in none of these lists is the same within a group and, unless a command sweeps it, within
+# a figure, and identifies the SAE.
 MAY_DIFFER_IN_A_GROUP = ("arch", "sparsity", "width", "dense", "site", "layer", "seed", "name", "plan", "overwrite", "study",
                          "explainer")
 MAY_DIFFER_IN_A_FIGURE = ("arch", "sparsity", "seed")

@@ -4,6 +4,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from saesweep.config.schema import NOT_THE_SAES
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,3 +26,9 @@ def device_of(job: Settings) -> torch.device:
     import torch
 
     return torch.device("cuda" if job["trainer"]["accelerator"] in ("gpu", "cuda") else "cpu")
+
+
+def own_settings(job: Settings) -> dict[str, Any]:
+    """Those that determine the SAE: it resumes with the same ones only."""
+    kept = {key: value for key, value in job.items() if key not in NOT_THE_SAES}
+    return kept | {"trainer": {"precision": (job.get("trainer") or {}).get("precision")}}

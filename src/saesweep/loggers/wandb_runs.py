@@ -143,12 +143,13 @@ def _logged_in(asked: bool) -> bool:
 
 
 def archs(entity: str, project: str) -> dict[str, str]:
-    """The SAEs of a project on W&B's server: run id -> architecture."""
+    """The SAEs of a project on W&B's server: run id -> architecture, and what tells it apart (the name of its curve)."""
     import wandb
 
     with usage_errors(f"{entity}/{project}"):
         found = wandb.Api().runs(f"{entity}/{project}", filters={"jobType": "sae"}, lazy=False)
-        return {run.id: run.config["arch"] for run in found if "arch" in run.config}
+        return {run.id: " ".join(filter(None, [run.config["arch"], run.config.get("variant")]))
+                for run in found if "arch" in run.config}
 
 
 @contextmanager

@@ -47,8 +47,10 @@ class SaeRun:
 
 def about(member: MemberInfo) -> dict[str, Any]:
     """What W&B knows of an SAE's run from its start."""
-    return {"group": member.sweep, "job_type": "sae", "config": member.shown(), "id": member.id, "name": member.path,
-            "notes": member.command, "tags": [member.arch, member.site, f"layer {member.layer}"]}
+    variant = member.variant.split()
+    return {"group": " ".join([member.sweep, *variant]), "job_type": "sae", "config": member.shown(), "id": member.id,
+            "name": member.path, "notes": member.command,
+            "tags": [member.arch, member.site, f"layer {member.layer}", *(setting[:64] for setting in variant)]}
 
 
 def final(metrics: Mapping[str, int | float | None]) -> dict[str, int | float | None]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from saesweep.storage import files, sweep_table
+from saesweep.storage import curves, files, sweep_table
 
 CURRENT = ("tokens", "l0", "fvu", "dead", "coefficient")  # of the last row of metrics.csv
 FILES = {"page": "pareto.html", "figure": "pareto.png", "frequency": "frequency.png"}
@@ -18,6 +18,7 @@ def written(sweep: Path) -> dict[str, Path]:
 
 def curves_of(df: pd.DataFrame) -> pd.DataFrame:
     """The finished SAEs, by l0; a curve is one architecture at one site."""
+    df = curves.by_curve(df)
     finished: pd.DataFrame = df.loc[df["state"] == "finished"]
     done = finished.sort_values(by="l0", kind="stable")
     place = done["model"].astype(str) + " " + done["site"].astype(str) + "." + done["layer"].astype(str)

@@ -135,7 +135,7 @@ def _means(curves: Sequence[Curve], reference: str | None) -> dict[str, Any]:
     by_curve = zip(*shared.values(), strict=True)
     means = {curve.arch: weighted_mean(values, weights) for curve, values in zip(curves, by_curve, strict=True)}
     ranked = sorted(means, key=lambda arch: means[arch].value)
-    against = reference or next((arch for arch in means if arch.split(" (")[0] == "topk"), ranked[0])
+    against = reference or next((arch for arch in means if arch.split(" ")[0] == "topk"), ranked[0])
     against = against if against in means else ranked[0]
     rows = [{"arch": arch, "mean": means[arch].value, **_relative(means, arch, against)} for arch in ranked]
     return {"reference": against, "mean_over_l0": list(shared), "means": rows}

@@ -1,6 +1,7 @@
 """pareto.png and .svg: the curves with their intervals. frequency.png and .svg: histograms of firing rates."""
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,8 @@ def pareto(df: pd.DataFrame, comparison: Mapping[str, Any]) -> dict[str, bytes]:
     columns, beside = len(places) if len(places) <= 4 else 3, len(places) == 1
     rows = -(-len(places) // max(columns, 1)) * len(measures)
     wide, high = (rows, columns) if beside else (columns, rows)
-    with _figure(max(0.9 + 3.5 * wide, 5), 0.7 + 2.6 * high) as (fig, files):
+    width = max(0.9 + 3.5 * wide, 5)
+    with _figure(width, 0.7 + 2.6 * high + _of_legend(styles, width)) as (fig, files):
         axes: Any = fig.subplots(high, wide, squeeze=False) if places else np.empty((0, 0))
         axes = axes.T if beside else axes
         for i, place in enumerate(places):
@@ -62,10 +64,11 @@ def _place(
 
 def _curves(ax: "Axes", points: pd.DataFrame, measure: str, curves: Sequence[Mapping[str, Any]], styles: Styles) -> None:
     for curve in curves:
-        colour, marker = styles[curve["arch"]]
+        drawn = styles[curve["arch"]]
+        colour, marker = drawn.colour, drawn.marker
         if None not in curve["low"]:
             ax.fill_between(curve["l0"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0)
-        ax.plot(curve["l0"], curve["mean"], color=colour, marker=marker, ms=6, lw=1.6, zorder=2)
+        ax.plot(curve["l0"], curve["mean"], color=colour, marker=marker, ms=6, lw=1.6, ls=drawn.line, zorder=2)
         own = points.loc[points["arch"] == curve["arch"]]
         if len(own) > len(curve["l0"]):
             ax.scatter(own["l0"], own[measure], s=16, c=colour, marker=marker, alpha=0.4, lw=0, zorder=3)
@@ -102,7 +105,8 @@ def frequency(df: pd.DataFrame, details: Sequence[Details]) -> dict[str, bytes]:
     aims = list(dict.fromkeys(targets(fired.sort_values(["sparsity", "coefficient"]))))
     columns = list(dict.fromkeys([aims[0], aims[len(aims) // 2], aims[-1]]))
     styles = style.arch_styles(fired["arch"])
-    with _figure(3 * (len(columns) + len(FREQUENT)), 0.9 + 2.5 * len(places)) as (fig, files):
+    width = 3 * (len(columns) + len(FREQUENT))
+    with _figure(width, 0.9 + 2.5 * len(places) + _of_legend(styles, width)) as (fig, files):
         axes: Any = fig.subplots(len(places), len(columns) + len(FREQUENT), squeeze=False)
         for line, (_, points) in zip(axes, places, strict=True):
             line[0].set_ylabel("{}, {}, layer {}\nlatents".format(*points.iloc[0][PLACE]))
@@ -129,7 +133,7 @@ def _tokens(details: Sequence[Details]) -> str:
 def _histograms(ax: "Axes", found: Mapping[str, style.Histogram], styles: Styles) -> None:
     ends = []
     for arch, (edges, counts, *_) in found.items():
-        ax.stairs(counts, edges, color=styles[arch].colour, lw=1.5)
+        ax.stairs(counts, edges, color=styles[arch].colour, lw=1.5, ls=styles[arch].line)
         ends.append(edges[:-1][counts > 0].min(initial=-1.0))
     ax.set_xlim(min(ends, default=-5) - 0.1, 0)
     ax.set_ylim(bottom=0)
@@ -143,10 +147,10 @@ def _histograms(ax: "Axes", found: Mapping[str, style.Histogram], styles: Styles
 
 
 def _frequent(ax: "Axes", points: pd.DataFrame, key: str, styles: Styles) -> None:
-    for arch, (colour, marker) in styles.items():
+    for arch, drawn in styles.items():
         own = points.loc[points["arch"] == arch]
         means = own.groupby(targets(own))[["l0", key]].mean().sort_values(by="l0")
-        ax.plot(means["l0"], means[key], color=colour, marker=marker, ms=5, lw=1.5)
+        ax.plot(means["l0"], means[key], color=drawn.colour, marker=drawn.marker, ms=5, lw=1.5, ls=drawn.line)
     _l0_axis(ax, points)
     ax.set_ylim(bottom=0)
 
@@ -168,10 +172,23 @@ def _figure(width: float, height: float) -> Iterator[tuple["Figure", dict[str, b
             fig.set_layout_engine("none")  # the second file has the layout of the first
 
 
+def _columns(styles: Styles, width: float) -> int:
+    """Of a legend, in a figure so many inches wide."""
+    each = max(1.6, 0.6 + 0.08 * max(map(len, styles), default=0))
+    return max(1, min(len(styles), int(width // each)))
+
+
+def _of_legend(styles: Styles, width: float) -> float:
+    """The height in inches of a legend's rows after the second."""
+    return 0.23 * max(0, math.ceil(len(styles) / _columns(styles, width)) - 2)
+
+
 def _legend(fig: "Figure", styles: Styles) -> None:
     from matplotlib.lines import Line2D
 
-    keys = [Line2D([], [], color=c, marker=m, ms=6, lw=1.6, label=arch) for arch, (c, m) in styles.items()]
-    columns = min(len(keys), int(fig.get_figwidth() // 1.6)) or 1
+    keys = [Line2D([], [], color=one.colour, marker=one.marker, ms=6, lw=1.6, ls=one.line, label=curve)
+            for curve, one in styles.items()]
+    columns = _columns(styles, fig.get_figwidth())
     title = None if keys else "no finished SAEs"
-    fig.legend(handles=keys, title=title, loc="outside upper center", ncols=columns, frameon=False)
+    long = 3.4 if any(one.dash for one in styles.values()) else 2.0  # lines of a legend that show their dashes
+    fig.legend(handles=keys, title=title, loc="outside upper center", ncols=columns, frameon=False, handlelength=long)

@@ -18,7 +18,7 @@ import pandas as pd
 from saesweep.errors import UsageError, exit_on_usage_error
 from saesweep.report import compare, figures, page, verdicts, wording
 from saesweep.runtime import atomic, program
-from saesweep.storage import study_tables, sweep_table
+from saesweep.storage import curves, study_tables, sweep_table
 from saesweep.storage.sweep_table import Details
 
 COLUMNS = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
@@ -26,7 +26,7 @@ COLUMNS = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": 
 
 
 class Report(NamedTuple):
-    df: pd.DataFrame  # sweep_table.table
+    df: pd.DataFrame  # sweep_table.table, with `arch` by_curve
     comparison: dict[str, Any]  # the content of pareto.json
     details: list[Details]  # of each row
     name: str
@@ -38,7 +38,7 @@ def report(sweeps: Sequence[Path], out: Path | None = None, reference: str | Non
     Raises UsageError if a sweep does not exist or has no architecture `reference`.
     """
     base = Path(out or sweeps[0]).resolve()
-    df = sweep_table.table(*sweeps, base=base)
+    df = curves.by_curve(sweep_table.table(*sweeps, base=base))
     if reference is not None and reference not in set(df["arch"]):
         raise UsageError(f"--reference {reference}: the sweep has {', '.join(sorted(set(df['arch']))) or 'no SAEs'}")
     folders = [Path(os.path.normpath(base / path)) for path in df["path"]]
@@ -56,8 +56,9 @@ def report(sweeps: Sequence[Path], out: Path | None = None, reference: str | Non
 def write(report: Report, out: Path) -> list[Path]:
     """Write each file atomically."""
     df, comparison, details, _ = report
+    saes = curves.by_arch(df).astype({"sparsity": "Int64"})  # Int64: a target may be missing
     contents = {
-        "pareto.csv": df.astype({"sparsity": "Int64"}).to_csv(index=False).encode(),  # Int64: a target may be missing
+        "pareto.csv": saes.to_csv(index=False).encode(),
         "pareto.json": json.dumps(comparison, indent=1, allow_nan=False).encode(),
         "pareto.html": page.html(*report).encode(),
         **{f"pareto.{kind}": content for kind, content in figures.pareto(df, comparison).items()},

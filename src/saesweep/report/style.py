@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from saesweep.storage.curves import natural, split
+
 LABELS = {"l0": "L0 (active latents per token)", "fvu": "FVU (held-out)", "delta_loss": "Delta loss (nats per token)",
           "loss_recovered": "Loss recovered", "mse": "MSE (training units)", "cosine": "Cosine of x and its reconstruction",
           "relative_reconstruction_bias": "Relative reconstruction bias (below 1: shrinkage)",
@@ -21,12 +23,19 @@ LABELS = {"l0": "L0 (active latents per token)", "fvu": "FVU (held-out)", "delta
           "parent_silent_with_child": "Parent's latent silent where its child is active (share)",
           "parent_silent_alone": "Parent's latent silent where it is active alone (share)"}
 BIN_EDGES = np.linspace(-6, 0, 31)  # log10 of a latent's firing rate
+LIGHTEST = 0.3
 ENOUGH = 10  # firings for a rate to be drawn: with fewer its standard error is over a third of it
 
 
 class Style(NamedTuple):
     colour: str
     marker: str  # of matplotlib
+    dash: tuple[int, ...] = ()  # lengths of strokes and gaps; empty: a solid line
+
+    @property
+    def line(self) -> tuple[int, tuple[float, ...] | None]:
+        """The dash as matplotlib takes it, in units of the line's width."""
+        return 0, tuple(part / 1.6 for part in self.dash) or None
 
 
 STYLES = {"jumprelu": Style("#0072B2", "o"), "gated": Style("#D55E00", "s"), "topk": Style("#00805E", "^"),
@@ -34,11 +43,39 @@ STYLES = {"jumprelu": Style("#0072B2", "o"), "gated": Style("#D55E00", "s"), "to
 OTHER_STYLES = [Style("#8A6A00", "<"), Style("#5B2A86", ">"), Style("#7A1F1F", "D"), Style("#1F5F7A", "s")]
 
 
-def arch_styles(archs: Iterable[str]) -> dict[str, Style]:
-    """The fixed styles of the architectures in STYLES, in that order; then the others by name, with OTHER_STYLES in turn."""
-    others = sorted((present := set(archs)) - set(STYLES))
-    known = {arch: style for arch, style in STYLES.items() if arch in present}
-    return known | dict(zip(others, itertools.cycle(OTHER_STYLES)))
+DASHES = [(), (6, 2), (2, 2), (8, 2, 2, 2), (1, 3), (12, 3)]  # of the variants of an architecture, in turn
+
+
+def arch_styles(curves: Iterable[str]) -> dict[str, Style]:
+    """The fixed styles of the architectures in STYLES, in that order; then the others by name, with OTHER_STYLES in turn.
+
+    The variants of an architecture (storage/curves.py) have its marker, and colours and dashes of their own: the same dash and
+    the same shade belong to the same variant of each architecture.
+    """
+    names = sorted({*curves}, key=natural)
+    bases = {name: split(name) for name in names}
+    several = dict.fromkeys(str(settings) for _, settings in bases.values())
+    found = {}
+    for arch, style in _of_archs({arch for arch, _ in bases.values()}).items():
+        for name in (name for name in names if bases[name][0] == arch):
+            at = list(several).index(str(bases[name][1]))
+            shade = at / max(1, len(several) - 1)
+            other = style._replace(colour=_shaded(style.colour, shade), dash=DASHES[at % len(DASHES)])
+            found[name] = other if len(several) > 1 else style
+    return found
+
+
+def _of_archs(archs: set[str]) -> dict[str, Style]:
+    known = {arch: style for arch, style in STYLES.items() if arch in archs}
+    return known | dict(zip(sorted(archs - set(STYLES)), itertools.cycle(OTHER_STYLES)))
+
+
+def _shaded(colour: str, shade: float) -> str:
+    """From half as bright (shade 0) to LIGHTEST of the way to white (shade 1)."""
+    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    low = [0.55 * part for part in parts]
+    high = [part + LIGHTEST * (255 - part) for part in parts]
+    return "#" + "".join(f"{round(a + shade * (b - a)):02X}" for a, b in zip(low, high, strict=True))
 
 
 def l0_limits(l0: pd.Series) -> tuple[float, float]:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 
 from saesweep.errors import UsageError
 from saesweep.runtime import atomic
-from saesweep.storage import files, study_tables
+from saesweep.storage import files, study_tables, variants
+from saesweep.storage.curves import VARIANT, natural
 from saesweep.storage.exact_csv import read_csv
 
 NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
@@ -58,18 +58,23 @@ def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:
 
     The `sparsity` of an SAE with a fixed coefficient is NaN; these rows come last, by coefficient. `path` is relative to
     `base`, the first sweep if None. An architecture that is in several sweeps is named "topk (sweep)" and is a curve per
-    sweep. Where there is a study its main scores follow. Raises UsageError if a folder does not exist.
+    sweep. Where further settings differ within a sweep (variants.py), `variant` follows `arch`; where there is a study its
+    main scores follow. Raises UsageError if a folder does not exist.
     """
     base = Path(base or sweeps[0]).resolve()
     rows = [row | {"sweep": name} for sweep, name in sweep_names(sweeps).items() for row in _rows(sweep, base)]
+    order = {variant: i for i, variant in enumerate(sorted({row[VARIANT] for row in rows}, key=natural))}
     df = pd.DataFrame(rows, columns=pd.Index(["sweep", *(c for c in COLUMNS if c != "on_front")]))
     df[[*METRICS, "coefficient"]] = df[[*METRICS, "coefficient"]].astype(float)
     df["sparsity"] = pd.to_numeric(df["sparsity"])
     several = df.groupby("arch")["sweep"].transform(lambda sweeps: sweeps.nunique() > 1).astype(bool)
     df["arch"] = df["arch"].where(~several, df["arch"] + " (" + df["sweep"] + ")")
     fixed = df["coefficient"].where(df["sparsity"].isna())
-    df = df.assign(fixed=fixed).sort_values([*PLACE, "sparsity", "arch", "fixed", "seed"], kind="stable", ignore_index=True)
-    df = df.assign(on_front=on_front(df, "fvu")).reindex(columns=COLUMNS)
+    named = {VARIANT: [row[VARIANT] for row in rows], "order": [order[row[VARIANT]] for row in rows]}
+    by = [*PLACE, "sparsity", "arch", "order", "fixed", "seed"]
+    df = df.assign(fixed=fixed, **named).sort_values(by, kind="stable", ignore_index=True)
+    columns = [key for column in COLUMNS for key in ([column, VARIANT] if column == "arch" and len(order) > 1 else [column])]
+    df = df.assign(on_front=on_front(df, "fvu")).reindex(columns=columns)
     return with_scores(df, dict.fromkeys([*(Path(sweep).resolve() for sweep in sweeps), base]), base)
 
 
@@ -105,8 +110,11 @@ def sweep_names(sweeps: Sequence[Path]) -> dict[Path, str]:
 
 
 def _rows(sweep: Path, base: Path) -> Iterator[dict[str, Any]]:
-    for job in jobs(sweep):
-        yield _row(job) | {"path": Path(os.path.relpath(job.resolve(), base)).as_posix()}
+    folders = jobs(sweep)
+    found = variants.of_flat([_settings(job) for job in folders])
+    for job, pairs in zip(folders, found, strict=True):
+        path = Path(os.path.relpath(job.resolve(), base)).as_posix()
+        yield _row(job) | {VARIANT: variants.written(pairs), "path": path}
 
 
 def jobs(sweep: Path) -> list[Path]:
@@ -119,19 +127,24 @@ def _has_numbers_and_config(job: Path) -> bool:
     return files.state(job) == "finished" and (job / files.COMPOSED).is_file()
 
 
+def _settings(job: Path) -> dict[str, Any]:
+    """Those that determine the SAE, by dotted key."""
+    config = job / (files.RESOLVED if (job / files.RESOLVED).is_file() else files.COMPOSED)  # resolved: 1e6 is 1000000
+    return _read(job, config.stat().st_mtime_ns)
+
+
 @cache
-def _settings(config: Path, _mtime: int) -> dict[str, Any]:
-    """The columns NAMES, and a fixed coefficient. Cached until the file changes: the live view reads it repeatedly."""
-    cfg = OmegaConf.load(config)
-    names = {key: OmegaConf.select(cfg, f"{key}.name") for key in ("model", "site", "arch")}
-    names |= {key: OmegaConf.select(cfg, key) for key in ("layer", "sparsity", "seed")}
-    fixed = OmegaConf.select(cfg, "arch.coefficient")
-    return names if fixed is None else names | {"sparsity": None, "coefficient": fixed}
+def _read(job: Path, _mtime: int) -> dict[str, Any]:
+    """Cached until the file changes: the live view reads it repeatedly."""
+    return variants.flat_settings(files.settings(job))
 
 
 def _row(job: Path) -> dict[str, Any]:
-    config = job / (files.RESOLVED if (job / files.RESOLVED).is_file() else files.COMPOSED)  # resolved: 1e6 is 1000000
-    names = _settings(config, config.stat().st_mtime_ns)
+    cfg = _settings(job)
+    names = {key: cfg.get(f"{key}.name") for key in ("model", "site", "arch")}
+    names |= {key: cfg.get(key) for key in ("layer", "sparsity", "seed")}
+    if (fixed := cfg.get("arch.coefficient")) is not None:
+        names |= {"sparsity": None, "coefficient": fixed}
     state = files.state(job)
     found = files.numbers(job) if state == "finished" else {"tokens": int(files.latest(job).get("tokens", 0))}
     return {**{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, **names, "state": state}

@@ -14,6 +14,7 @@ import pandas as pd
 
 from saesweep.report import pareto
 from saesweep.storage import study_tables, sweep_table
+from saesweep.storage.curves import by_curve
 from saesweep.study.comparison import catalogue, measured, replicates, report
 from saesweep.study.comparison.replicates import Replicates
 from saesweep.study.comparison.summary import summary, with_controls
@@ -39,7 +40,7 @@ def compare(
     """
     folder = base / study_tables.FOLDER
     scores = with_ratings(scores, rated(folder))
-    study = measured.study(sweep_table.table(*sweeps, base=base), scores, saes, known)
+    study = measured.study(by_curve(sweep_table.table(*sweeps, base=base)), scores, saes, known)
     of_saes, comparison = summary(study, shares), report.report(study, delta=delta, primary=catalogue.PRIMARY)
     scores = with_controls(scores, of_saes)
     study_tables.write_scores(folder, scores)

@@ -12,11 +12,12 @@ from saesweep.data.prefetch import ReadAhead
 from saesweep.data.resources import Resources
 from saesweep.data.stream import ActivationStream, Position
 from saesweep.lm.hooks import HookPoint
-from saesweep.loggers.identity import MemberInfo, labels
+from saesweep.loggers.identity import MemberInfo, labels, named
 from saesweep.loggers.sweep_logger import SweepLogger
 from saesweep.runtime import distributed
 from saesweep.storage import checkpoints
 from saesweep.storage.checkpoints import Checkpoint, Cohort
+from saesweep.storage.variants import written
 from saesweep.sweep.inputs import Inputs, point_of
 from saesweep.training.build import build
 from saesweep.training.fit import Progress
@@ -49,8 +50,8 @@ def prepared(part: LocalGroup, inputs: Inputs, cohort: Cohort, **more: Any) -> t
         stream.resume(Position(**position), statistics)
     progress = Progress(stream)  # before the first window is harvested
     stream.only(points)
-    named = zip(part.jobs, points, labels(part.jobs, part.folders), strict=True)
-    members = [_member(label, job, point, stream) for job, point, label in named]
+    each = zip(labels(part.jobs, part.folders), part.jobs, points, strict=True)
+    members = [_member(label, job, point, stream) for label, job, point in each]
     sizes = {"log_tokens": shared["log_tokens"], "dead_after": shared["evaluation"]["dead_after"], "progress": progress}
     module = SAESweep(members, steps=stream.steps, batch_tokens=shared["batch_tokens"], **(sizes | more))
     module.steps_done = cohort.step
@@ -84,5 +85,6 @@ def _member(label: str, job: Settings, point: HookPoint, stream: ActivationStrea
 
 
 def logger_of(part: LocalGroup) -> SweepLogger:
-    infos = [MemberInfo.of(job, folder) for job, folder in zip(part.jobs, part.folders, strict=True)]
+    names = map(written, named(part.jobs, part.folders))
+    infos = [MemberInfo.of(*one) for one in zip(part.jobs, part.folders, names, strict=True)]
     return SweepLogger(infos, part.shared.get("logger") or {})

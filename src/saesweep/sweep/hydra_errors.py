@@ -11,6 +11,7 @@ from typing import Any
 from hydra import errors
 from hydra._internal import utils
 from hydra._internal.config_repository import IConfigRepository
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -19,6 +20,7 @@ from yaml import MarkedYAMLError, YAMLError
 from saesweep.errors import TrainingFailed
 from saesweep.runtime import program
 from saesweep.sweep import rollback
+from saesweep.sweep.per_arch import misspelt
 
 OF_HYDRA = (errors.ConfigCompositionException, errors.OverrideParseException, errors.InstantiationException)
 REFUSED = (*OF_HYDRA, OmegaConfBaseException, YAMLError)
@@ -123,12 +125,17 @@ def _no_choice(group: str, choice: str, configs: IConfigRepository) -> str:
 
 
 def _no_key(key: str, config: DictConfig | None) -> str:
-    typed = next((word for word in sys.argv[1:] if word.lstrip("+~").split("=")[0] == key), key)
+    given = {word.lstrip("+~").split("=")[0]: word for word in sys.argv[1:]}
+    of_one = {f"arch.{at.partition('.')[2]}": word for at, word in given.items()}  # per_arch.py
+    typed = given.get(key) or of_one.get(key, key)
     if "@" in key:
         return f"{typed}: there is no key {key}; a group has one place here: write {key.split('@')[0]}=..."
     group, parent, last = key.split(".")[0], key.rpartition(".")[0], key.rpartition(".")[2]
     if config is not None and OmegaConf.select(config, f"{group}.name") == "none" and group in NOTHING_WITH_NONE:
         return f"{typed}: {group}=none has no keys; write {group}={NOTHING_WITH_NONE[group]} too"
+    archs = GlobalHydra.instance().config_loader().get_group_options("arch") if GlobalHydra.instance().is_initialized() else []
+    if "." in key and (arch := misspelt(group, archs)):
+        return f"{typed}: there is no architecture {group}; did you mean {arch}.{key.partition('.')[2]}?"
     known = list(_dotted(config))
     siblings = [name for name in [*known, *GROUPS] if name.rpartition(".")[0] == parent]
     close = [f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(last, [s.split(".")[-1] for s in siblings])]

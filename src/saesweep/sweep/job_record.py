@@ -9,12 +9,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from saesweep.config.schema import MAY_DIFFER_IN_A_FIGURE
-from saesweep.config.settings import target
+from saesweep.config.settings import own_settings, target
 from saesweep.data.resources import Resources
 from saesweep.errors import HOW_TO_REPLACE, UsageError, as_typed
-from saesweep.loggers.identity import own_settings
 from saesweep.runtime import atomic
-from saesweep.storage import checkpoints, files
+from saesweep.storage import checkpoints, files, variants
 from saesweep.storage.files import COMPOSED, FAILED, NUMBERS, RESOLVED
 from saesweep.sweep.jobs import Job, groups, shown
 
@@ -75,9 +74,18 @@ def _beside(jobs: Sequence[Job]) -> list[str]:
     for (folder, below), (job, settings) in asked.items():
         other = next((file.parent for file in sorted(folder.glob(f"{below}/{NUMBERS}")) if file.parent not in own), None)
         made = other and files.settings(other)
-        if other and made and (differing := _differing(settings(made), settings(job.settings))):
-            found.append(_made_otherwise(other, differing))
+        if other and made:
+            told = {*_named(other, made), *_named(job.folder, job.settings)}
+            differing = _differing(*({key: value for key, value in settings(one).items() if key not in told}
+                                     for one in (made, job.settings)))
+            if differing:
+                found.append(_made_otherwise(other, differing))
     return found
+
+
+def _named(folder: Path, settings: Mapping) -> list[str]:
+    """The settings that the name of the folder tells apart."""
+    return variants.named_keys(variants.of_folder(folder, settings["arch"]["name"]), settings)
 
 
 def _made_otherwise(folder: Path, differing: Sequence[str]) -> str:

@@ -161,8 +161,7 @@ def _one_folder(jobs: Sequence[Job]) -> str:
         fix = "each file in conf/arch a `name:` of its own"
     if key == "sparsity":
         fix = "one sparsity alone: with a fixed arch.coefficient it is no target"
-    return (f"{len(jobs)} jobs of this sweep have the folder {shown(jobs[0].folder)}: SAEs of one sweep may differ in model, "
-            f"site, layer, arch, sparsity (or arch.coefficient) and seed only; give {fix}")
+    return (f"{len(jobs)} jobs of this sweep have the folder {shown(jobs[0].folder)}: {key} is not in its name; give {fix}")
 
 
 def groups(jobs: Sequence[Job]) -> list[list[Job]]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saesweep.config.settings import target
+from saesweep.loggers.identity import curves
 from saesweep.runtime import console
 from saesweep.storage import files
 from saesweep.sweep.jobs import Job
@@ -50,6 +51,8 @@ class View:
         from rich.console import Console
         from rich.live import Live
 
+        names = curves([job.settings for job in jobs], [job.folder for job in jobs])
+        self.curves = dict(zip([job.folder for job in jobs], names, strict=True))
         self.jobs, self.over, self.status, self.since = jobs, threading.Event(), "", time.time()
         self.table_on_screen = Live(console=Console(stderr=True), auto_refresh=False, transient=True, vertical_overflow="crop",
                            redirect_stdout=sys.stdout.isatty())
@@ -74,7 +77,7 @@ class View:
         for name in ("site", "arch", "sparsity", "seed", "tokens", "L0", "FVU", "dead", "state"):
             table.add_column(name, justify="left" if name in ("site", "arch", "state") else "right", no_wrap=True)
         for job, row in _most_important(list(zip(self.jobs, rows, strict=True)), shutil.get_terminal_size().lines - 4):
-            table.add_row(*_cells(job, row), style=STYLES[row.state])
+            table.add_row(*_cells(job, row, self.curves[job.folder]), style=STYLES[row.state])
         return table
 
 
@@ -99,14 +102,14 @@ def _most_important(rows: list[tuple[Job, Row]], most: int) -> list[tuple[Job, R
     return [rows[i] for i in sorted(kept)]
 
 
-def _cells(job: Job, row: Row) -> list[str]:
+def _cells(job: Job, row: Row, curve: str) -> list[str]:
     cfg, numbers = job.settings, row.numbers
     number = {key: format(numbers[key], form) if numbers.get(key) is not None else "-"
               for key, form in (("l0", ".1f"), ("fvu", ".4f"), ("dead", ".1%"))}
     place = f"{cfg['model']['name']} {cfg['site']['name']}.{cfg['layer']}"
     l0 = number["l0"] + ("" if target(cfg) is None else f" of {shown_target(cfg)}")
     seen = [f"{numbers.get('tokens') or 0:,.0f}", l0, number["fvu"], number["dead"]]
-    return [place, cfg["arch"]["name"], shown_target(cfg), str(cfg["seed"]), *seen, row.state]
+    return [place, curve, shown_target(cfg), str(cfg["seed"]), *seen, row.state]
 
 
 def _left(jobs: Sequence[Job], rows: Sequence[Row]) -> str:

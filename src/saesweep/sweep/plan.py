@@ -3,6 +3,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saesweep.config.settings import target
+from saesweep.loggers.identity import curves
 from saesweep.storage import checkpoints
 from saesweep.sweep.jobs import Job, shown
 
@@ -41,11 +42,12 @@ def _cost(estimate: dict[str, Any]) -> str:
 
 def _table(group: Sequence[Job], estimate: dict[str, Any]) -> list[str]:
     rows: list[tuple[str, ...]] = [COLUMNS]
-    each = zip(group, estimate["d_in"], estimate["params"], estimate["optimizer_bytes"], strict=True)
-    for job, d_in, params, state in each:
+    names = curves([job.settings for job in group], [job.folder for job in group])
+    each = zip(group, names, estimate["d_in"], estimate["params"], estimate["optimizer_bytes"], strict=True)
+    for job, curve, d_in, params, state in each:
         cfg = job.settings
         place, size = f"{cfg['site']['name']}.{cfg['layer']}", f"{number(state)}B"
-        rows.append((place, cfg["arch"]["name"], shown_target(cfg), str(cfg["seed"]), str(d_in), str(cfg["width"]),
+        rows.append((place, curve, shown_target(cfg), str(cfg["seed"]), str(d_in), str(cfg["width"]),
                      number(params), size, shown(job.folder)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  " + "  ".join(_pad(*cell) for cell in zip(COLUMNS, row, widths, strict=True)).rstrip() for row in rows]

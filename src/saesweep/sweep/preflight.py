@@ -3,7 +3,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from saesweep.config.logger_keys import refuse_secrets
 from saesweep.config.study_schema import refuse_keys
 from saesweep.data.resources import Resources
 from saesweep.errors import UsageError, exit_on_usage_error
-from saesweep.sweep import rollback
+from saesweep.sweep import per_arch, rollback, swept
 from saesweep.sweep.hydra_errors import REFUSED, is_of_a_sweep, message, not_swept
 from saesweep.sweep.job_record import refuse_others
-from saesweep.sweep.jobs import folder_at_home, job_of, refuse, require_place, resolving
+from saesweep.sweep.jobs import Job, folder_at_home, job_of, refuse, require_place, resolving
+from saesweep.sweep.known_folders import in_its_folder
 
 
 @contextmanager
@@ -39,9 +40,12 @@ def exit_on_error() -> Iterator[None]:
 
 
 class Refuse(Callback):
+    def __init__(self, swept: Sequence[str] = ()) -> None:
+        """swept: is read from the config, by the jobs."""
+
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with exit_on_error():
-            job = job_of(config, single=True)
+            job = in_its_folder(_named_as_others(job_of(config, single=True)))
             refuse([job])
             refuse_others([job])
             if job.settings["plan"]:
@@ -60,11 +64,21 @@ class Refuse(Callback):
             given: Any = OmegaConf.to_container(config)
             refuse_secrets("logger", given.get("logger"))
             refuse_keys(given.get("explainer"))
-            _refuse_values(config)
+            overrides = _swept_overrides(config)
+            _refuse_values(overrides)
             _at_home(config)
+            _name_folders(config, overrides)
             sweep = Path(os.path.abspath(config.hydra.sweep.dir))
             require_place(sweep)
             rollback.remember(sweep, ["multirun.yaml"])
+
+
+def _named_as_others(job: Job) -> Job:
+    """In a sweep whose folders name further keys, the job's folder names them too."""
+    names = swept.named(job.sweep)
+    with read_write(job.composed.hydra):
+        job.composed.hydra.callbacks.refuse.swept = names
+    return job_of(job.composed, single=True) if names else job
 
 
 def _at_home(config: DictConfig) -> None:
@@ -75,14 +89,36 @@ def _at_home(config: DictConfig) -> None:
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={json.dumps(folder, ensure_ascii=False)}")
 
 
-def _refuse_values(config: DictConfig) -> None:
-    """Raises UsageError where the swept values are no job at all, or the same job twice."""
+def _swept_overrides(config: DictConfig) -> list[Override]:
+    """Of the sweep's file and of the command line, which comes last and counts."""
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     given: Any = OmegaConf.to_container(config.hydra.overrides.task)
     words += given
-    swept = {one.get_key_element(): one for one in parser.parse_overrides(words)}
-    for override in swept.values():
+    return list({one.get_key_element(): one for one in parser.parse_overrides(words)}.values())
+
+
+def _name_folders(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Tell the jobs, which are composed anew, by which keys their folders are named, and refuse what is of no architecture."""
+    loader = GlobalHydra.instance().config_loader()
+    archs = loader.get_group_options("arch")
+    chosen = next((one for one in overrides if one.key_or_group == "arch"), None)
+    known = [config.hydra.runtime.choices["arch"]] if chosen is None else _values(chosen)
+    for one in overrides:
+        per_arch.refuse(str(one.key_or_group), str(one.input_line), known, archs)
+    names = swept.names(overrides, config.hydra.sweep.dir, archs)
+    if names:
+        with read_write(config.hydra):
+            config.hydra.overrides.hydra.append(f"hydra.callbacks.refuse.swept={json.dumps(names)}")
+
+
+def _values(override: Override) -> list[str]:
+    return list(map(str, override.sweep_string_iterator())) if override.is_discrete_sweep() else [str(override.value())]
+
+
+def _refuse_values(overrides: Sequence[Override]) -> None:
+    """Raises UsageError where the swept values are no job at all, or the same job twice."""
+    for override in overrides:
         if override.is_sweep_override() and is_of_a_sweep(override.key_or_group):
             raise UsageError(not_swept(str(override.input_line)))
         if override.is_discrete_sweep():

@@ -19,6 +19,7 @@ import pandas as pd
 from saesweep.report.page import tables, verdict_tables
 from saesweep.report.page.tables import Place
 from saesweep.report.style import BIN_EDGES, LABELS, arch_styles, histogram
+from saesweep.storage.curves import VARIANT, split
 from saesweep.storage.sweep_table import PLACE, Details, targets
 
 MAX_ROWS = 60  # of a training curve
@@ -35,7 +36,7 @@ def html(df: pd.DataFrame, comparison: dict, details: list[Details], name: str) 
         "summary": verdict_tables.summary(comparison),
         "verdicts": verdict_tables.tables(comparison),
         "without_results": tables.without_results(df, [d.reason for d in details]),
-        "table": tables.table(df),
+        "table": tables.table(df.drop(columns=VARIANT, errors="ignore")),
         "css": _file("page.css"),
         "js": "".join(map(_file, _scripts(details))),
         "data": _json(_data(df, comparison, details)),
@@ -65,6 +66,7 @@ def _data(df: pd.DataFrame, comparison: dict, details: list[Details]) -> dict[st
         "labels": {key: LABELS[key] for key in ["l0", *metrics]},
         "metrics": metrics,
         "archs": [[arch, *style] for arch, style in archs.items()],
+        "varied": _varied(list(archs)),
         "places": [[*map(str, place), tables.title(place, places)] for place in places],
         "saes": {
             "place": [places.index(place) for place in _keys(df)],
@@ -78,6 +80,14 @@ def _data(df: pd.DataFrame, comparison: dict, details: list[Details]) -> dict[st
         "config": _config([d.config for d in details]),
         "details": [_detail(d) for d in details],
     }
+
+
+def _varied(curves: list[str]) -> dict[str, list[str | None]]:
+    """What tells curves apart beside their place, by key: per curve its value. Empty where each architecture is one curve."""
+    names = [split(curve) for curve in curves]
+    keys = dict.fromkeys(key for _, settings in names for key in settings)
+    of: dict[str, list[str | None]] = {"architecture": [arch for arch, _ in names]} if keys else {}
+    return of | {key: [settings.get(key) for _, settings in names] for key in keys}
 
 
 def _keys(df: pd.DataFrame) -> list[Place]:

@@ -4,8 +4,8 @@ const data = JSON.parse(get("data").textContent), {saes, archs, places} = data, 
 const form = get("controls"), panels = get("panels"), card = get("card"), detail = get("detail");
 const heads = [...document.querySelectorAll("#numbers thead th")].map(head => head.textContent);
 const cell = (sae, key) => get("sae-" + sae).cells[heads.indexOf(key)].textContent;  // numbers are read from the table
-const style = sae => archs[saes.arch[sae]], styleOf = name => archs.find(([arch]) => arch === name);  // name, colour, marker
-const KEYS = ["arch", "site", "layer", "model"];
+const style = sae => archs[saes.arch[sae]], styleOf = name => archs.find(([arch]) => arch === name);  // name, colour, marker, dash
+const KEYS = ["arch", "site", "layer", "model"], VARIED = Object.keys(data.varied);  // settings that tell curves apart
 let selected = {};
 
 function list(pairs) {
@@ -23,16 +23,20 @@ function controls() {
     if (key === "layer") values.sort((a, b) => a - b);
     if (key === "arch" || values.length > 1) form.append(checkboxes(key, values));
   }
+  for (const key of VARIED) form.append(checkboxes(key, [...new Set(data.varied[key])].filter(value => value !== null)));
   form.addEventListener("change", update);
   form.hidden = get("help").hidden = !all.length;
 }
 function checkboxes(key, values) {
   const boxes = values.map(value => {
-    const [, colour, marker] = key === "arch" ? styleOf(value) : [], size = {width: 14, height: 14, "aria-hidden": "true"};
-    const drawn = marker ? [svg("svg", size, mark(marker, colour, 7, 7, 4.6))] : [];
+    const [, colour, marker, dash] = key === "arch" ? styleOf(value) : [], width = VARIED.length ? 34 : 14;
+    const line = dash?.length || VARIED.length ? [stroke(`M0 7H${width}`, colour, dash)] : [];
+    const size = {width, height: 14, "aria-hidden": "true"};
+    const drawn = marker ? [svg("svg", size, ...line, mark(marker, colour, width / 2, 7, 4.6))] : [];
     return el("label", {}, el("input", {type: "checkbox", name: key, value, checked: true}), ...drawn, value);
   });
-  const title = key === "arch" ? "Architecture" : key[0].toUpperCase() + key.slice(1);
+  const upper = key[0].toUpperCase() + key.slice(1), several = VARIED.length ? "Curve" : "Architecture";
+  const title = key === "arch" ? several : VARIED.includes(key) && key !== "architecture" ? key : upper;
   const field = el("fieldset", {}, el("legend", {textContent: title}), ...boxes);
   const toggle = () => {
     const inputs = [...field.querySelectorAll("input")], on = !inputs.every(input => input.checked);
@@ -47,7 +51,7 @@ function checkboxes(key, values) {
 function update() {
   const values = new FormData(form);
   selected = {metrics: values.get("metric")?.split(" ") ?? [], log: values.has("log")};
-  for (const key of KEYS) selected[key] = form.elements[key] && new Set(values.getAll(key));
+  for (const key of [...KEYS, ...VARIED]) selected[key] = form.elements[key] && new Set(values.getAll(key));
   document.querySelectorAll("[data-model], [data-arch], [data-metric]").forEach(e => e.hidden = !isSelected(e.dataset));
   const compared = key => document.querySelector(`[data-metric="${key}"]`);
   if (get("uncompared")) get("uncompared").hidden = selected.metrics.some(compared);
@@ -56,7 +60,8 @@ function update() {
 function isSelected(set) {
   const holds = (key, value) => value === undefined || !selected[key] || selected[key].has(value);
   const shown = !set.metric || selected.metrics.includes(set.metric);
-  return shown && KEYS.every(key => holds(key, set[key])) && holds("arch", set.other);
+  const of = name => VARIED.every(key => holds(key, data.varied[key][archs.findIndex(([arch]) => arch === name)] ?? undefined));
+  return shown && KEYS.every(key => holds(key, set[key])) && holds("arch", set.other) && of(set.arch) && of(set.other);
 }
 
 controls();

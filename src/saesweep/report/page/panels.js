@@ -80,9 +80,12 @@ function curves(lines, x, y, box, bottom, width) {
   }
   for (const line of lines.filter(line => line.l0.length)) {
     const points = line.l0.map((l0, i) => [x(l0), at(line.mean[i])]);
-    inside.append(svg("path", {class: "line", stroke: styleOf(line.arch)[1], d: path(points)}));
+    inside.append(stroke(path(points), styleOf(line.arch)[1], styleOf(line.arch)[3]));
   }
   return inside;
+}
+function stroke(d, colour, dash) {
+  return svg("path", {class: "line", stroke: colour, d, ...dash?.length ? {"stroke-dasharray": dash.join(" ")} : {}});
 }
 function means(lines, x, y) {
   return lines.flatMap(line => {

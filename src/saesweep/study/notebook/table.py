@@ -8,6 +8,7 @@ import pandas as pd
 
 from saesweep.errors import UsageError
 from saesweep.storage import study_tables, sweep_table
+from saesweep.storage.curves import VARIANT
 from saesweep.study import written
 
 MEASURES = ["l0", "fvu", "delta_loss"]  # of pareto.csv, beside the names
@@ -19,14 +20,17 @@ def study(*sweeps: str | Path) -> pd.DataFrame:
         raise UsageError("saesweep.study() needs the folder of a sweep, such as outputs/default")
     there = list(dict.fromkeys(one for folder in map(Path, sweeps) for one in _sweeps_of(folder)))
     base = Path(".").resolve()
-    table = sweep_table.table(*there, base=base).reindex(columns=sweep_table.COLUMNS)
+    known = [VARIANT, *sweep_table.COLUMNS]
+    table = sweep_table.table(*there, base=base)
+    table = table.loc[:, [key for key in table.columns if key in known]]
     folders = dict.fromkeys(folder for sweep in there for folder in written.folders_of_tables(sweep))
     df = sweep_table.with_scores(table, folders, base)
-    found = [key for key in df.columns if key not in sweep_table.COLUMNS]
+    found = [key for key in df.columns if key not in known]
     if not found:
         where = " and ".join(map(str, sweeps))
         raise UsageError(f"{where}: no SAE was studied; run {written.command(*(one.resolve() for one in there))}")
-    return df.rename(columns={"path": "folder"}).loc[:, [*sweep_table.NAMES, *MEASURES, *found, "folder"]]
+    names = [key for key in df.columns if key in (*sweep_table.NAMES, VARIANT)]
+    return df.rename(columns={"path": "folder"}).loc[:, [*names, *MEASURES, *found, "folder"]]
 
 
 def _sweeps_of(folder: Path) -> list[Path]:
