@@ -52,7 +52,7 @@ def test_an_unknown_module_raises_ModuleNotFoundError():
 @pytest.mark.parametrize("module", ["saesweep.pareto", "saesweep.dashboard", "saesweep.sweep.join"])
 def test_a_documented_command_runs_by_its_old_name(module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [module, "--help"])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # runpy would leave the type-checked module for programs without checks
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # runpy would leave checked modules for programs without checks
     for name in (module, old_names.NEW[module]):
         monkeypatch.delitem(sys.modules, name, raising=False)  # as in a new process
     with pytest.raises(SystemExit) as end:
