@@ -1,7 +1,6 @@
 """`explainer=NAME explainer.KEY=VALUE ...` on the command line of a study: the file of conf/explainer with what is typed."""
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,20 +9,20 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from saesweep.config.study_schema import EXPLAINERS
+from saesweep.config.walk import nearest
 from saesweep.errors import UsageError
 from saesweep.runtime import program
 from saesweep.study.judge.settings import check_explainer
 
 
-def explainer_settings(words: Sequence[str], default: str = "none") -> tuple[dict[str, Any], list[str]]:
+def explainer_settings(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """The checked settings of the explainer, and the words that are about something else. Raises UsageError."""
     names = [word.partition("=")[2] for word in words if word.startswith("explainer=")]
     mine = [word for word in words if word.startswith("explainer.")]
     others = [word for word in words if not word.startswith(("explainer=", "explainer."))]
-    name = names[-1] if names else default
+    name = names[-1] if names else "none"
     if name not in EXPLAINERS:
-        close = difflib.get_close_matches(name, EXPLAINERS, n=1)
-        fix = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(EXPLAINERS)}"
+        fix = nearest(name, EXPLAINERS, "choose one of")
         raise UsageError(f"explainer={name}: there is no conf/explainer/{name}.yaml; {fix}")
     if mine and name == "none":
         raise UsageError(f"{mine[0]}: is a setting of an explainer; choose one with explainer=openai or explainer=local")

@@ -1,12 +1,12 @@
 """A file of conf/model by its name, checked: the language model of explainer=local."""
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from saesweep.config.check import check_model
+from saesweep.config.walk import nearest
 from saesweep.errors import UsageError
 from saesweep.runtime import program
 
@@ -17,9 +17,7 @@ def conf_model(name: str) -> dict[str, Any]:
     folders = [folder / "conf" / "model" for folder in (program.own_folder(root), root) if folder]
     files = {file.stem: file for folder in reversed(folders) for file in sorted(folder.glob("*.yaml"))}
     if name not in files:
-        close = difflib.get_close_matches(name, files, n=1)
-        fix = f"did you mean {close[0]}?" if close else f"there are {', '.join(files)}"
-        raise UsageError(f"explainer.model={name}: there is no conf/model/{name}.yaml; {fix}")
+        raise UsageError(f"explainer.model={name}: there is no conf/model/{name}.yaml; {nearest(name, files, 'there are')}")
     model: Any = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
     check_model(model)
     if "synthetic" in model["source"]:
