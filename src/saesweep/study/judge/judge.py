@@ -22,7 +22,7 @@ from saesweep.runtime.console import ProgressLine
 from saesweep.study.judge.all_tasks import TASKS
 from saesweep.study.judge.asking import Asker
 from saesweep.study.judge.cache import ResponseCache
-from saesweep.study.judge.conf_model import conf_model
+from saesweep.study.judge.compose import conf_model
 from saesweep.study.judge.controls import CONDITIONS
 from saesweep.study.judge.messages import Model
 from saesweep.study.judge.of_sae import Row, Session, of_sae, write_records
