@@ -87,13 +87,6 @@ def common_tokens(fit: Half, latent: int) -> Int64[np.ndarray, " common"]:
     return ids[np.argsort(-counts, kind="stable")[:COMMON]].astype(np.int64)
 
 
-def evenly(several: Sequence[T], count: int) -> list[T]:
-    """At most `count` of them, spread over the whole list."""
-    if len(several) <= count:
-        return list(several)
-    return [several[int(n)] for n in np.linspace(0, len(several) - 1, count).round()]
-
-
 Parts = Iterable[Int64[np.ndarray, " _"]]  # of each part the candidates, in the order in which they are taken
 
 
@@ -167,3 +160,10 @@ class _Candidates:
 
 def _known(positions: np.ndarray, *more: np.ndarray) -> list[np.ndarray]:
     return [one[positions >= 0] for one in (positions, *more)]
+
+
+def evenly(several: Sequence[T], count: int) -> list[T]:
+    """At most `count` of them, spread over the whole list."""
+    if len(several) <= count:
+        return list(several)
+    return [several[int(n)] for n in np.linspace(0, len(several) - 1, count).round()]
