@@ -4,6 +4,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from saesweep.study.examples import Places, choose, common_tokens
 from saesweep.study.pages.of_sae import OfSAE
 from saesweep.study.pages.windows import Activity, activity
@@ -47,5 +49,5 @@ def short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def rounded(values: Iterable[float]) -> list[float]:
+def rounded(values: np.ndarray | Iterable[float]) -> list[float]:
     return [short(float(value)) for value in values]
