@@ -10,7 +10,7 @@ from saesweep.study.judge.asking import Asker
 from saesweep.study.judge.cache import ResponseCache, request_key
 from saesweep.study.judge.detection import DETECTION
 from saesweep.study.judge.messages import Answer, Failure, Request
-from saesweep.study.judge.rate import RateLimit
+from saesweep.study.judge.openai_client import RateLimit
 
 pytest.importorskip("openai")
 CANARY = "sk-canary0123456789abcdefCANARY"

@@ -7,7 +7,7 @@ from judged import latent, settings
 
 from saesweep.lm import models
 from saesweep.study.judge.choice import probabilities
-from saesweep.study.judge.conf_model import conf_model
+from saesweep.study.judge.compose import conf_model
 from saesweep.study.judge.judge import judge
 from saesweep.study.judge.local import LocalModel, batches
 from saesweep.study.judge.messages import Failure, Request

@@ -7,13 +7,14 @@ import pytest
 from judge_server import Server
 from judged import latent, window
 
+from saesweep.study.examples import evenly as spread
 from saesweep.study.judge.all_tasks import TASKS
 from saesweep.study.judge.choice import probabilities
 from saesweep.study.judge.messages import Answer, Failure
 from saesweep.study.judge.metrics import auroc, balanced_accuracy, pearson, spearman
 from saesweep.study.judge.simulation import read
 from saesweep.study.judge.tasks import YES_NO, Question, scored
-from saesweep.study.judge.windows import Window, enough, spread
+from saesweep.study.judge.windows import Window, enough
 
 TRUTH = np.array([True, True, False, False])
 

@@ -8,8 +8,7 @@ from saesweep.config.study_schema import EXPLAINERS, TASKS
 from saesweep.errors import UsageError
 from saesweep.study.judge import all_tasks
 from saesweep.study.judge import settings as module
-from saesweep.study.judge.compose import explainer_settings
-from saesweep.study.judge.conf_model import conf_model
+from saesweep.study.judge.compose import conf_model, explainer_settings
 from saesweep.study.judge.plan import plan, require_affordable
 from saesweep.study.judge.settings import sends_text_to
 

@@ -23,9 +23,10 @@ from saesweep.lm.hooks import read
 from saesweep.study import __main__ as command
 from saesweep.study import written
 from saesweep.study.hits import Hits
-from saesweep.study.notebook.examples import COLUMNS, examples
+from saesweep.study.notebook.examples import examples
 from saesweep.study.notebook.explained import explained
 from saesweep.study.notebook.studied import Studied
+from saesweep.study.notebook.views import COLUMNS
 from saesweep.study.pieces import Pieces
 
 pytestmark = pytest.mark.slow

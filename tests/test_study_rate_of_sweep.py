@@ -5,7 +5,7 @@ import pytest
 from studied import collected, sweep, trained  # noqa: F401 fixtures
 
 from saesweep.study import rate, report
-from saesweep.study.people.stale import set_aside
+from saesweep.study.people.origin import set_aside
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,10 @@ from saesweep.study import arrays
 from saesweep.study.people.answers import append
 from saesweep.study.people.draw import Source
 from saesweep.study.people.files import report
-from saesweep.study.people.origin import changes, known_origins, origin
+from saesweep.study.people.origin import changes, known_origins, origin, set_aside
 from saesweep.study.people.prepare import prepare
 from saesweep.study.people.session import read_key
 from saesweep.study.people.settings import settings
-from saesweep.study.people.stale import set_aside
 
 RATE = settings({"features": 5, "common": 0.4, "repeated": 0, "draws": 20})
 TOPK, JUMPRELU = (Source(f"model=small/resid/3/{arch}/32") for arch in ("topk", "jumprelu"))

@@ -226,6 +226,14 @@ def test_two_raters_rate_through_the_server_and_their_ratings_are_read_back(brow
     assert text(browser, "#done-title") == "All rated. Thank you."
 
 
+def test_an_answer_that_is_taken_back_while_it_is_sent_is_sent_again(browser, server):
+    visit(browser, server.urls()["ann"])
+    browser.run("window.really = fetch; fetch = (...all) => new Promise(go => setTimeout(go, 500)).then(() => really(...all))")
+    press(browser, "3", "ENTER", "u")
+    browser.wait(lambda: browser.run("return unsent.size") == 0)
+    assert [entry["answer"] for entry in lines(server, "ann")] == ["no", None]
+
+
 def test_an_answer_goes_to_the_server_even_if_it_was_given_while_the_server_was_away(browser, server):
     visit(browser, server.urls()["ann"])
     browser.run("window.really = fetch; fetch = () => Promise.reject(new Error('away'))")

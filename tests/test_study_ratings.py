@@ -91,8 +91,9 @@ def test_what_is_no_file_of_ratings_is_refused_by_name(session, tmp_path):
         (tmp_path / name).write_text(content)
         with pytest.raises(UsageError, match=f"{name} is not a file of ratings"):
             read(session, [tmp_path / name])
-    with pytest.raises(UsageError, match=r"gone.json is not a file of ratings"):
-        read(session, [tmp_path / "gone.json"])
+    for name in ("gone.json", "gone.jsonl"):
+        with pytest.raises(UsageError, match=f"{name} is not a file of ratings"):
+            read(session, [tmp_path / name])
     bobs = answered(session, "bob", lambda given: "no" if not given.item.common else None)
     with pytest.raises(UsageError, match="was not given to this rater; the file was changed by hand"):
         read(session, [saved(session, "ann", bobs)])

@@ -5,7 +5,7 @@ The messages name the key, the value and the fix.
 import difflib
 import inspect
 import math
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -127,12 +127,13 @@ def refuse_unknown(path: str, node: Any, known: Iterable[str]) -> None:
     for key in node:
         if key not in known:
             full = _join(path, key)
-            raise UsageError(f"{full}={as_typed(node[key])}: there is no key {full}; {_nearest(str(key), choices)}")
+            raise UsageError(f"{full}={as_typed(node[key])}: there is no key {full}; {nearest(str(key), choices)}")
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: Collection[str], all_known: str = "known:") -> str:
+    """What a mistyped word was meant to be, or all that there are."""
     close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    return f"did you mean {close[0]}?" if close else f"{all_known} {', '.join(known)}"
 
 
 def require(path: str, node: Mapping, keys: Iterable[str]) -> None:

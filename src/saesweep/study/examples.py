@@ -13,9 +13,9 @@ its block is no example. Whether a latent is silent is known only where its acti
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -23,6 +23,7 @@ from jaxtyping import Bool, Int64
 from saesweep.study.hits import AFTER, BEFORE, LEFT, Half, TextHalf
 from saesweep.study.keys import keys
 
+T = TypeVar("T")
 COMMON, PER_DOCUMENT = 5, 3
 PARTS = {"decile": 10, "interval": 5}
 ASKED: Mapping[str, int] = {"top": 20, "decile": 50, "interval": 25, "random": 25, "same_token": 25}  # in all parts together
@@ -159,3 +160,10 @@ class _Candidates:
 
 def _known(positions: np.ndarray, *more: np.ndarray) -> list[np.ndarray]:
     return [one[positions >= 0] for one in (positions, *more)]
+
+
+def evenly(several: Sequence[T], count: int) -> list[T]:
+    """At most `count` of them, spread over the whole list."""
+    if len(several) <= count:
+        return list(several)
+    return [several[int(n)] for n in np.linspace(0, len(several) - 1, count).round()]

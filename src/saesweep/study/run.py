@@ -23,7 +23,7 @@ from saesweep.study.comparison.summaries import lines
 from saesweep.study.judging import planned
 from saesweep.study.pages.gather import gather
 from saesweep.study.pages.of_sae import OfSAE
-from saesweep.study.people.stale import set_aside
+from saesweep.study.people.origin import set_aside
 from saesweep.study.scoring import Scored, base_of, run_scores
 from saesweep.study.snippets import snippets
 from saesweep.study.subjects import of_sweep

@@ -39,7 +39,7 @@ def html(df: pd.DataFrame, comparison: dict, details: list[Details], name: str) 
         "table": tables.table(df.drop(columns=VARIANT, errors="ignore")),
         "css": _file("page.css"),
         "js": "".join(map(_file, _scripts(details))),
-        "data": _json(_data(df, comparison, details)),
+        "data": embedded(_data(df, comparison, details)),
     }
     return Template(_file("page.html")).substitute(parts)
 
@@ -53,8 +53,8 @@ def _file(name: str) -> str:
     return files("saesweep.report.page").joinpath(name).read_text(encoding="utf-8")
 
 
-def _json(data: object) -> str:
-    """Without any `<`, so that it can neither end the script element nor begin a comment."""
+def embedded(data: object) -> str:
+    """JSON without any `<`, so that it can neither end the script element nor begin a comment."""
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 

@@ -22,8 +22,7 @@ import numpy as np
 
 from saesweep.runtime import atomic
 from saesweep.storage import study_tables
-from saesweep.study.examples import Places
-from saesweep.study.export.windows import examples
+from saesweep.study.export.windows import latents
 from saesweep.study.pages.of_sae import OfSAE
 from saesweep.study.pieces import Pieces
 
@@ -39,10 +38,8 @@ def write(saes: Sequence[OfSAE], out: Path) -> Path:
 
 
 def rows(sae: OfSAE) -> Iterator[dict[str, Any]]:
-    places, pieces = Places(sae.collected.test.text), Pieces(sae.tokenizer)
-    names = study_tables.score_names(sae.scores)
-    found = zip(sae.scores.to_dict("records"), examples(sae, places, pieces), strict=True)
-    for number, (row, (active, windows)) in enumerate(found):
+    pieces, names = Pieces(sae.tokenizer), study_tables.score_names(sae.scores)
+    for number, row, active, windows in latents(sae, pieces):
         told = sae.explanations.get(int(row["latent"]))
         yield {
             **_which(sae, row), "frequency": float(row["frequency"]), "fires": int(row["fires"]),
@@ -57,8 +54,7 @@ def rows(sae: OfSAE) -> Iterator[dict[str, Any]]:
 
 def _which(sae: OfSAE, row: Mapping[Any, Any]) -> dict[str, Any]:
     config = sae.collected.config
-    sparsity = _finite(row["sparsity"])
-    return {"path": row["path"], "arch": row["arch"], "sparsity": sparsity, "seed": int(row["seed"]),
+    return {"path": row["path"], "arch": row["arch"], "sparsity": _finite(row["sparsity"]), "seed": int(row["seed"]),
             "latent": int(row["latent"]), "model": config["model"]["name"], "site": config["site"]["name"],
             "layer": config["layer"]}
 
@@ -72,12 +68,12 @@ def _logits(sae: OfSAE, number: int, pieces: Pieces) -> dict[str, Any]:
         return {"positive_logits": [], "negative_logits": []}
     sides = {"positive_logits": (sae.logits.highest, sae.logits.highest_values),
              "negative_logits": (sae.logits.lowest, sae.logits.lowest_values)}
-    return {key: [[pieces.plain(int(one)) or pieces[int(one)], float(value)] for one, value in
-                  zip(words[number], values[number], strict=True)] for key, (words, values) in sides.items()}
+    return {key: [[pieces.verbatim(int(one)), float(value)] for one, value in zip(words[number], values[number], strict=True)]
+            for key, (words, values) in sides.items()}
 
 
 def _nearest(sae: OfSAE, number: int) -> list[list[float]]:
     if sae.nearest is None:
         return []
-    pairs = zip(sae.nearest.latents[number].tolist(), np.round(sae.nearest.cosines[number], 5).tolist(), strict=True)
-    return [list(pair) for pair in pairs]
+    cosines = np.round(sae.nearest.cosines[number], 5).tolist()
+    return [list(pair) for pair in zip(sae.nearest.latents[number].tolist(), cosines, strict=True)]

@@ -22,10 +22,10 @@ import numpy as np
 
 from saesweep.runtime import atomic
 from saesweep.storage.files import job_name
-from saesweep.study.examples import PARTS, Places
+from saesweep.study.examples import PARTS
 from saesweep.study.export import records
 from saesweep.study.export.records import record
-from saesweep.study.export.windows import Examples, Window, examples, interval_shares
+from saesweep.study.export.windows import Latent, latents, rounded, short
 from saesweep.study.pages.histogram import value as bin_start
 from saesweep.study.pages.of_sae import OfSAE
 from saesweep.study.pieces import Pieces
@@ -96,60 +96,52 @@ def _tables(sae: OfSAE, names: Names, about: About, common: Mapping[str, str]) -
 
 
 def batches(sae: OfSAE, names: Names, common: Mapping[str, str]) -> Iterator[dict[str, list[Row]]]:
-    pieces, places = Pieces(sae.tokenizer), Places(sae.collected.test.text)
-    found = zip(range(len(sae.scores)), sae.scores.to_dict("records"), examples(sae, places, pieces), strict=True)
-    for batch in _batched(found):
+    """The rows of each BATCH latents by table."""
+    pieces = Pieces(sae.tokenizer)
+    found = latents(sae, pieces)
+    while batch := list(islice(found, BATCH)):
         rows: dict[str, list[Row]] = {"features": [], "activations": [], "explanations": []}
-        for number, row, example in batch:
-            about = {"modelId": names.model, "layer": names.source, "index": str(int(row["latent"]))}
-            rows["features"].append(_feature(sae, number, row, example.active.maximum, pieces, {**about, **common}))
-            rows["activations"] += _activations(sae, example, {**about, **common})
-            rows["explanations"] += _explanations(sae, row, about, common)
+        for one in batch:
+            about = {"modelId": names.model, "layer": names.source, "index": str(int(one.row["latent"]))}
+            rows["features"].append(_feature(sae, one, pieces, {**about, **common}))
+            rows["activations"] += _activations(one, sae.scale, {**about, **common})
+            rows["explanations"] += _explanations(sae, one.row, about, common)
         yield rows
 
 
-def _batched(found: Iterator[Any]) -> Iterator[list[Any]]:
-    while batch := list(islice(found, BATCH)):
-        yield batch
-
-
-def _feature(sae: OfSAE, number: int, row: Mapping[Any, Any], maximum: float, pieces: Pieces, about: Row) -> Row:
-    latent, words = int(row["latent"]), {}
+def _feature(sae: OfSAE, one: Latent, pieces: Pieces, about: Row) -> Row:
+    number, words = one.number, {}
     if sae.logits is not None:
         for side, ids, values in (("pos", sae.logits.highest, sae.logits.highest_values),
                                   ("neg", sae.logits.lowest, sae.logits.lowest_values)):
-            words[f"{side}_str"] = [pieces.plain(int(one)) or pieces[int(one)] for one in ids[number]]
-            words[f"{side}_values"] = _rounded(values[number])
+            words[f"{side}_str"] = [pieces.verbatim(int(word)) for word in ids[number]]
+            words[f"{side}_values"] = rounded(values[number])
         if (bars := sae.logits.histograms) is not None:
-            words |= {"logits_hist_data_bar_heights": _rounded(bars.counts[number]),
-                      "logits_hist_data_bar_values": _rounded(bars.centres(number))}
+            words |= {"logits_hist_data_bar_heights": rounded(bars.counts[number]),
+                      "logits_hist_data_bar_values": rounded(bars.centres(number))}
     if sae.nearest is not None:
         words |= {"topkCosSimIndices": sae.nearest.latents[number].tolist(),
-                  "topkCosSimValues": _rounded(sae.nearest.cosines[number])}
-    counts = sae.collected.test.histogram[latent]
+                  "topkCosSimValues": rounded(sae.nearest.cosines[number])}
+    config, counts = sae.collected.config, sae.collected.test.histogram[int(one.row["latent"])]
     bins = np.flatnonzero(counts)
-    starts = [bin_start(int(one)) * sae.scale for one in bins]
     return record(
-        records.FEATURE, maxActApprox=_short(maximum * sae.scale), frac_nonzero=float(row["frequency"]),
-        hookName=sae.collected.config["site"].get("hook_name", "").format(layer=sae.collected.config["layer"]) or None,
-        freq_hist_data_bar_values=_rounded(starts), freq_hist_data_bar_heights=_rounded(counts[bins]), **words, **about)
+        records.FEATURE, maxActApprox=short(one.active.maximum * sae.scale), frac_nonzero=float(one.row["frequency"]),
+        hookName=config["site"].get("hook_name", "").format(layer=config["layer"]) or None,
+        freq_hist_data_bar_values=rounded(bin_start(int(n)) * sae.scale for n in bins),
+        freq_hist_data_bar_heights=rounded(counts[bins]), **words, **about)
 
 
-def _activations(sae: OfSAE, found: Examples, about: Row) -> Iterator[Row]:
-    shares, step = interval_shares(found.active), found.active.maximum * sae.scale / PARTS["interval"]
-    for number, window in enumerate(found.windows):
-        bounds = (-1.0, _short(found.active.maximum * sae.scale), -1.0)
+def _activations(one: Latent, scale: float, about: Row) -> Iterator[Row]:
+    maximum, held = one.active.maximum * scale, one.active.intervals
+    shares, step = (held / max(held.sum(), 1)).tolist(), maximum / PARTS["interval"]
+    for number, window in enumerate(one.windows):
+        values, bounds = rounded(np.array(window.values) * scale), (-1.0, short(maximum), -1.0)
         if window.group == "interval":
-            bounds = _short(window.part * step), _short((window.part + 1) * step), shares[window.part]
-        yield _activation(window, sae.scale, bounds, number, about)
-
-
-def _activation(window: Window, scale: float, bounds: tuple[float, float, float], number: int, about: Row) -> Row:
-    values = _rounded(np.array(window.values) * scale)
-    return record(
-        records.ACTIVATION, id=_id(about, "activation", number), tokens=window.tokens, values=values, maxValue=max(values),
-        maxValueTokenIndex=int(np.argmax(values)), minValue=min(values), binMin=bounds[0], binMax=bounds[1],
-        binContains=bounds[2], qualifyingTokenIndex=window.at, **about)
+            bounds = short(window.part * step), short((window.part + 1) * step), shares[window.part]
+        yield record(
+            records.ACTIVATION, id=_id(about, "activation", number), tokens=window.tokens, values=values, maxValue=max(values),
+            maxValueTokenIndex=int(np.argmax(values)), minValue=min(values), binMin=bounds[0], binMax=bounds[1],
+            binContains=bounds[2], qualifyingTokenIndex=window.at, **about)
 
 
 def _explanations(sae: OfSAE, row: Mapping[Any, Any], about: Row, common: Mapping[str, str]) -> Iterator[Row]:
@@ -167,14 +159,6 @@ def _id(about: Row, kind: str, number: int) -> str:
     """25 characters that begin with c, the same whenever a row is written again."""
     words = "/".join([about["modelId"], about["layer"], about["index"], kind, str(number)])
     return "c" + hashlib.sha256(words.encode()).hexdigest()[:24]
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")
-
-
-def _rounded(values: np.ndarray | Sequence[float]) -> list[float]:
-    return [_short(float(value)) for value in values]
 
 
 def _lines(rows: Iterable[Row]) -> str:

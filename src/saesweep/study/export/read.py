@@ -13,7 +13,7 @@ from saesweep.study.pages.gather import gather
 from saesweep.study.pages.of_sae import OfSAE
 
 
-def finished(folder: Path, *, logits: bool, device: str = "auto", resources: Resources | None = None) -> list[OfSAE]:
+def finished(folder: Path, *, logits: bool) -> list[OfSAE]:
     """Its SAEs with their scored latents. folder: of a sweep, or of the report of several.
 
     Raises UsageError where nothing was scored.
@@ -25,4 +25,4 @@ def finished(folder: Path, *, logits: bool, device: str = "auto", resources: Res
     jobs = [Path(os.path.normpath(base / path)) for path in dict.fromkeys(scores["path"])]
     found = [one for sweep in dict.fromkeys(job.parents[3] for job in jobs) for one in collected(sweep)]
     named = [replace(one, path=Path(os.path.relpath(one.folder, base)).as_posix()) for one in found]
-    return gather(named, scores, resources or Resources(), logits=logits, device=device)
+    return gather(named, scores, Resources(), logits=logits)

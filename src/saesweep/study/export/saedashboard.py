@@ -34,8 +34,7 @@ def write(saes: Sequence[OfSAE], out: Path, about: About) -> list[Path]:
 
 
 def _write(sae: OfSAE, out: Path, about: About) -> Path:
-    names, text = Names.of(sae, about), sae.collected.test.text
-    config = sae.collected.config
+    names, text, config = Names.of(sae, about), sae.collected.test.text, sae.collected.config
     prompts = {"n_prompts_total": int(text.block.max(initial=-1)) + 1, "n_tokens_in_prompt": config.get("context") or 0,
                "dataset": (config.get("text") or {}).get("name") or "", "decoder_weights_dist": []}
     whole = {"model_id": names.model, "layer": int(config["layer"]), "sae_set": names.set}

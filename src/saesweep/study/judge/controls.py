@@ -25,7 +25,7 @@ def by_key(latents: Sequence[LatentExamples], seed: int) -> list[LatentExamples]
 
 def controlled(latents: Sequence[LatentExamples], share: float, seed: int) -> list[LatentExamples]:
     """Those of one SAE that are asked again."""
-    return by_key(latents, seed)[: math.ceil(share * len(latents))] if latents else []
+    return by_key(latents, seed)[: math.ceil(share * len(latents))]
 
 
 def shuffled(latents: Sequence[LatentExamples], explanations: Mapping[int, str], seed: int) -> dict[int, str]:

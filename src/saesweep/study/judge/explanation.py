@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from saesweep.study.examples import evenly
 from saesweep.study.judge.choice import THOUGHTS
 from saesweep.study.judge.marks import DATA, Marks, fenced, unused_marks
 from saesweep.study.judge.messages import Answer, Failure, Request
-from saesweep.study.judge.windows import Group, LatentExamples, Window, spread
+from saesweep.study.judge.windows import Group, LatentExamples, Window
 
 SHARE = 0.3  # of the latent's largest value on fit, not of the window's
 WINDOWS: dict[Group, int] = {"top": 10, "decile": 10, "same_token": 10}
@@ -45,7 +46,7 @@ def explanation_request(examples: LatentExamples) -> Request | None:
 
 def _shown(examples: LatentExamples, group: Group) -> Sequence[Window]:
     windows, count = examples.explain.get(group, ()), WINDOWS[group]
-    return windows[:count] if group == "top" else spread(windows, count)
+    return windows[:count] if group == "top" else evenly(windows, count)
 
 
 def _excerpt(window: Window, marks: Marks, maximum: float) -> str:

@@ -46,7 +46,6 @@ def _request(texts: Sequence[str]) -> Request:
 
 
 def read(question: Question, answer: Answer | Failure) -> float | None:
-    """The probability given to the intruder."""
     found = probabilities(answer, CHOICES)
     return None if found is None else found[question.truth]
 

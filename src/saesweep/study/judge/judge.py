@@ -10,8 +10,8 @@
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,11 @@ from saesweep.runtime.console import ProgressLine
 from saesweep.study.judge.all_tasks import TASKS
 from saesweep.study.judge.asking import Asker
 from saesweep.study.judge.cache import ResponseCache
-from saesweep.study.judge.conf_model import conf_model
+from saesweep.study.judge.compose import conf_model
 from saesweep.study.judge.controls import CONDITIONS
 from saesweep.study.judge.messages import Model
-from saesweep.study.judge.of_sae import OfSAE, Row, Session, of_sae
+from saesweep.study.judge.of_sae import Row, Session, of_sae, write_records
 from saesweep.study.judge.plan import plan, require_affordable
-from saesweep.study.judge.records import write_records
 from saesweep.study.judge.settings import api_key, has_model, require_sending_allowed
 from saesweep.study.judge.windows import LatentExamples
 
@@ -43,17 +42,18 @@ def judge(
     explanations and answers are written. cache: the file of responses. Raises UsageError where it would cost too much, where
     text may not be sent, and where the model does not answer.
     """
-    several = _by_sae(latents)
+    several = [list(some) for _, some in groupby(sorted(latents, key=_sae), key=_sae)]
     if not has_model(settings):
         return _without_model(several, settings)
     require_sending_allowed(settings)
     planned = plan([len(some) for some in several], settings)
     require_affordable(planned, settings)
     rows: list[Row] = []
-    with _session(settings, cache, seed, planned.requests) as session:
+    with closing(ResponseCache(cache)) as responses:
+        session = _session(settings, responses, seed, planned.requests)
         for path, of_path in groupby(several, key=lambda some: some[0].path):
             found = [of_sae(some[: settings["latents"]], session) for some in of_path]
-            _write(jobs[path], found)
+            write_records(jobs[path], found)
             rows += [row for one in found for row in one.rows]
     return pd.DataFrame(rows, columns=columns(settings["tasks"]))
 
@@ -70,12 +70,8 @@ def _of_task(task: str) -> list[str]:
     return [task + suffix for suffix in (*suffixes, *controls, "_failed")]
 
 
-def _by_sae(latents: Iterable[LatentExamples]) -> list[list[LatentExamples]]:
-    """Those of a path next to each other, each in the order given."""
-    found: dict[tuple[str, str], list[LatentExamples]] = {}
-    for one in latents:
-        found.setdefault(one.sae, []).append(one)
-    return [found[sae] for sae in sorted(found)]
+def _sae(one: LatentExamples) -> tuple[str, str]:
+    return one.path, one.control or ""
 
 
 def _without_model(several: Sequence[Sequence[LatentExamples]], settings: Mapping[str, Any]) -> pd.DataFrame:
@@ -84,28 +80,23 @@ def _without_model(several: Sequence[Sequence[LatentExamples]], settings: Mappin
     return pd.DataFrame(rows, columns=[*KEY, "explainer", "explanation"] if settings["name"] == "rules" else KEY)
 
 
-@contextmanager
-def _session(settings: Mapping[str, Any], cache: Path, seed: int, most: int) -> Iterator[Session]:
-    responses, done, show = ResponseCache(cache), 0, ProgressLine()
+def _session(settings: Mapping[str, Any], responses: ResponseCache, seed: int, most: int) -> Session:
+    done, show = 0, ProgressLine()
 
     def progress(answered: int) -> None:
         nonlocal done
         done += answered
         show(f"explainer: {done:,} of at most {most:,} requests are answered")
 
-    def asker(model: Model) -> Asker:
-        return Asker(model, responses, settings["give_up_after"], progress)
+    def asker(name: str) -> Asker:
+        return Asker(model_of(settings, name, seed), responses, settings["give_up_after"], progress)
 
-    judging = settings.get("judge") or settings["model"]
-    of_rules = settings["explain"] == "rules"
-    explains = "rules" if of_rules else f"{settings['name']}:{settings['model']}"
-    try:
-        judge_model = asker(model_of(settings, judging, seed))
-        explainer = judge_model if judging == settings["model"] else asker(model_of(settings, settings["model"], seed))
-        names = {"explainer": explains, "judge": f"{settings['name']}:{judging}"}
-        yield Session(settings, None if of_rules else explainer, judge_model, names, seed)
-    finally:
-        responses.close()
+    explaining, judging = settings["model"], settings.get("judge") or settings["model"]
+    names = {"explainer": f"{settings['name']}:{explaining}", "judge": f"{settings['name']}:{judging}"}
+    judges = asker(judging)
+    if settings["explain"] == "rules":
+        return Session(settings, None, judges, {**names, "explainer": "rules"}, seed)
+    return Session(settings, judges if judging == explaining else asker(explaining), judges, names, seed)
 
 
 def model_of(settings: Mapping[str, Any], name: str, seed: int) -> Model:
@@ -124,7 +115,3 @@ def require_model(settings: Mapping[str, Any]) -> None:
         conf_model(settings["model"])
     if settings["name"] == "openai":
         api_key(settings)
-
-
-def _write(job: Path, found: Sequence[OfSAE]) -> None:
-    write_records(job, [row for one in found for row in one.explanations], [row for one in found for row in one.answers])

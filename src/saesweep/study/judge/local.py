@@ -72,18 +72,15 @@ class LocalModel:
     @torch.inference_mode()
     def _written(self, prompt: Sequence[int], max_out: int) -> Answer:
         """Up to the first special token."""
-        special = sorted(self._lm.tokenizer.special)
+        special, decode = sorted(self._lm.tokenizer.special), self._lm.tokenizer.decode
+        assert decode is not None
         how = transformers.GenerationConfig(
             max_new_tokens=max_out, do_sample=False, use_cache=True, eos_token_id=special or None, pad_token_id=0)
         ids = torch.tensor([prompt], device=self._device)
         generate: Any = self._lm.module.generate
         written = generate(ids, attention_mask=torch.ones_like(ids), generation_config=how)[0, len(prompt):].tolist()
-        kept = [number for number in written if number not in self._lm.tokenizer.special]
-        return Answer(self._text(kept), cut=len(kept) == max_out)
-
-    def _text(self, ids: list[int]) -> str:
-        assert self._lm.tokenizer.decode is not None
-        return self._lm.tokenizer.decode(ids)
+        kept = [number for number in written if number not in special]
+        return Answer(decode(kept), cut=len(kept) == max_out)
 
 
 def batches(numbers: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:

@@ -39,8 +39,6 @@ def unused_marks(texts: Iterable[str]) -> Marks:
 
 def fenced(name: str, text: str) -> str:
     """The text between two lines that do not occur in it."""
-    for turn in count():
-        number = hashlib.sha256(f"{turn}\n{text}".encode()).hexdigest()[:8]
-        if number not in text:
-            return f"=== {name} {number}\n{text}\n=== end {number}"
-    raise AssertionError
+    numbers = (hashlib.sha256(f"{turn}\n{text}".encode()).hexdigest()[:8] for turn in count())
+    number = next(one for one in numbers if one not in text)
+    return f"=== {name} {number}\n{text}\n=== end {number}"

@@ -4,8 +4,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-Message = Mapping[str, str]  # role, content
-
 
 class Request(NamedTuple):
     instructions: str
@@ -14,7 +12,7 @@ class Request(NamedTuple):
     choices: tuple[str, ...] = ()  # words between which the answer chooses; empty: it is free text
 
     @property
-    def messages(self) -> list[Message]:
+    def messages(self) -> list[dict[str, str]]:
         return [{"role": "system", "content": self.instructions}, {"role": "user", "content": self.content}]
 
 
@@ -32,8 +30,6 @@ class Failure(NamedTuple):
 
 @runtime_checkable
 class Model(Protocol):
-    """A language model that answers requests."""
-
     def parameters(self, request: Request) -> Mapping[str, Any]:
         """What determines the answer beside the messages: the model and the parameters of the request."""
         ...

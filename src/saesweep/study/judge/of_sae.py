@@ -1,11 +1,20 @@
-"""The explanations of the latents of one SAE, or of one of its controls, and their scores."""
+"""The explanations of the latents of one SAE, or of one of its controls, and their scores.
+
+What was asked and answered is in the folder of the SAE, one line of JSON each:
+
+    study/explanations.jsonl   control, latent, explainer, explanation (null: the request failed)
+    study/answers.jsonl        control, latent, task, condition, group, truth, said (null: the request failed or was unreadable)
+"""
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from saesweep.runtime.atomic import write
 from saesweep.study.judge.all_tasks import TASKS
 from saesweep.study.judge.asking import Asker
 from saesweep.study.judge.controls import controlled, shuffled
@@ -13,6 +22,7 @@ from saesweep.study.judge.explanation import explanation_request, read_explanati
 from saesweep.study.judge.tasks import Question, scored
 from saesweep.study.judge.windows import LatentExamples
 
+EXPLANATIONS, ANSWERS = "explanations.jsonl", "answers.jsonl"
 Row = dict[str, Any]
 OWN = "own"  # the condition in which a latent's own explanation is given
 
@@ -36,9 +46,6 @@ class Asked(NamedTuple):
     questions: list[Question]
     said: list[Any]
 
-    def scores(self) -> dict[str, float]:
-        return scored(TASKS[self.task], self.questions, self.said)
-
 
 @dataclass
 class OfSAE:
@@ -57,8 +64,20 @@ def of_sae(latents: Sequence[LatentExamples], session: Session) -> OfSAE:
         own = [some for some in asked if some.latent == one.latent]
         found.rows.append({"path": one.path, **key, **session.names, "explanation": text, **_columns(own, text)})
         found.explanations.append({**key, "explainer": session.names["explainer"], "explanation": text})
-        found.answers += [{**key, **record} for some in own for record in _records(some)]
+        found.answers += [
+            {**key, "task": some.task, "condition": some.condition, "group": q.group, "truth": q.truth, "said": said}
+            for some in own for q, said in zip(some.questions, some.said, strict=True)]
     return found
+
+
+def write_records(job: Path, found: Sequence[OfSAE]) -> None:
+    """Both files whole, when all requests of the SAE and of its controls are answered."""
+    _write(job / "study" / EXPLANATIONS, [row for one in found for row in one.explanations])
+    _write(job / "study" / ANSWERS, [row for one in found for row in one.answers])
+
+
+def _write(file: Path, rows: Iterable[Row]) -> None:
+    write(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def explained(latents: Sequence[LatentExamples], session: Session) -> dict[int, str]:
@@ -98,7 +117,7 @@ def _columns(asked: Sequence[Asked], explanation: str | None) -> Row:
     columns: Row = {"explanation_failed": float(explanation is None)}
     reasons = [] if explanation else ["no explanation"]
     for some in asked:
-        scores = some.scores()
+        scores = scored(TASKS[some.task], some.questions, some.said)
         if some.condition != OWN:
             columns[f"{some.task}_{some.condition}"] = scores[""]
             continue
@@ -106,8 +125,3 @@ def _columns(asked: Sequence[Asked], explanation: str | None) -> Row:
         if math.isnan(scores[""]):
             reasons.append(f"{some.task}: too few {'answers' if some.questions and scores['_failed'] > 0 else 'windows'}")
     return {**columns, "judge_reason": "; ".join(reasons)}
-
-
-def _records(asked: Asked) -> Iterator[Row]:
-    for question, said in zip(asked.questions, asked.said, strict=True):
-        yield {"task": asked.task, "condition": asked.condition, "group": question.group, "truth": question.truth, "said": said}

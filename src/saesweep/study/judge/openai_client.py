@@ -10,14 +10,13 @@ import importlib
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from saesweep.errors import UsageError
 from saesweep.study.judge.messages import Answer, Failure, Request
-from saesweep.study.judge.openai_answer import answer_of
-from saesweep.study.judge.rate import RateLimit
 from saesweep.study.judge.settings import api_key, require_sending_allowed, sends_text_to
 
 log = logging.getLogger(__name__)
@@ -75,7 +74,6 @@ class OpenAIModel:
         return Failure("a server that refuses all parameters")
 
     def _accepted(self, request: Request) -> dict[str, Any]:
-        """The parameters without those that the server refused."""
         with self._lock:
             refused = set(self._refused)
         wanted = self.parameters(request)
@@ -105,7 +103,7 @@ class OpenAIModel:
 
 def _kind(error: Exception) -> str:
     """The class and the status: a server's text may repeat the key."""
-    return " ".join([type(error).__name__, *filter(None, [str(getattr(error, "status_code", "") or "")])])
+    return f"{type(error).__name__} {getattr(error, 'status_code', None) or ''}".strip()
 
 
 def _client(openai: Any, settings: Mapping[str, Any]) -> Any:
@@ -114,3 +112,44 @@ def _client(openai: Any, settings: Mapping[str, Any]) -> Any:
     http = openai.DefaultHttpxClient(trust_env=away is not None, follow_redirects=False)
     return openai.OpenAI(api_key=api_key(settings) or "none", base_url=settings["base_url"], max_retries=settings["retries"],
                          timeout=settings["timeout"], http_client=http)
+
+
+def answer_of(completion: Any) -> Answer | Failure:
+    """A Failure where it is no chat completion, or has no choice or no text: servers differ, and so do their mistakes."""
+    try:
+        if not completion.choices:
+            return Failure("an answer without choices")
+        choice = completion.choices[0]
+        if not isinstance(choice.message.content, str):
+            return Failure("an answer without text")
+        return Answer(choice.message.content, _first_word(choice), choice.finish_reason == "length")
+    except (AttributeError, TypeError, KeyError, IndexError):
+        return Failure("an answer that is no chat completion")
+
+
+def _first_word(choice: Any) -> dict[str, float] | None:
+    """The log-probabilities of the likeliest tokens at the first place where the answer is not blank."""
+    for place in getattr(choice.logprobs, "content", None) or ():
+        if place.token.strip():
+            top = {one.token: float(one.logprob) for one in place.top_logprobs or ()}
+            return top | {place.token: float(place.logprob)}
+    return None
+
+
+class RateLimit:
+    """A bucket that holds one token and gets a new one every 60 / per_minute seconds. None: no limit."""
+
+    def __init__(
+        self, per_minute: float | None, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._gap = 60 / per_minute if per_minute else 0.0
+        self._clock, self._sleep = clock, sleep
+        self._next, self._lock = clock(), threading.Lock()
+
+    def wait(self) -> None:
+        with self._lock:
+            now = self._clock()
+            turn = max(now, self._next)
+            self._next = turn + self._gap
+        if turn > now:
+            self._sleep(turn - now)

@@ -32,7 +32,6 @@ class Plan(NamedTuple):
     host: str | None  # to which text leaves this machine
 
     def lines(self) -> list[str]:
-        """What it says on the terminal."""
         cost = "" if self.money is None else f", at most {self.money:,.2f} at the prices set"
         tokens = f"about {self.prompt_tokens:,} prompt and at most {self.completion_tokens:,} completion tokens"
         sent = [f"held-out text is sent to {self.host}, which needs explainer.send_text=true"] if self.host else []
@@ -45,12 +44,11 @@ def plan(available: Sequence[int], settings: Mapping[str, Any]) -> Plan:
         return Plan(sum(available), 0, 0, 0, None, None)
     latents = [min(one, settings["latents"]) for one in available]
     again = sum(math.ceil(settings["controls"] * one) for one in latents)
-    requests, prompt, completion = np.zeros(3, int)
-    for times, some in ((sum(latents), _own(settings)), (again, _repeated(settings))):
-        requests += times * len(some)
-        prompt += times * sum(len(one.instructions + one.content) // CHARACTERS for one in some)
-        completion += times * sum(one.max_out for one in some)
-    return Plan(sum(latents), int(requests), int(prompt), int(completion), _money(settings, int(prompt), int(completion)),
+    first, repeated = _requests(settings)
+    requests = [(sum(latents), one) for one in first] + [(again, one) for one in repeated]
+    prompt = sum(times * (len(one.instructions + one.content) // CHARACTERS) for times, one in requests)
+    completion = sum(times * one.max_out for times, one in requests)
+    return Plan(sum(latents), sum(times for times, _ in requests), prompt, completion, _money(settings, prompt, completion),
                 sends_text_to(settings))
 
 
@@ -62,21 +60,15 @@ def require_affordable(planned: Plan, settings: Mapping[str, Any]) -> None:
                          f"write explainer.max_requests={planned.requests}")
 
 
-def _own(settings: Mapping[str, Any]) -> list[Request]:
-    made = _made_up(settings["windows"])
-    explanation = explanation_request(made) if settings["explain"] == "model" else None
-    questions = [question.request for name in settings["tasks"] for question in _questions(name, made, settings)]
-    return [*([explanation] if explanation else []), *questions]
-
-
-def _repeated(settings: Mapping[str, Any]) -> list[Request]:
-    made = _made_up(settings["windows"])
-    explained = [name for name in settings["tasks"] if TASKS[name].explained]
-    return [question.request for _ in CONDITIONS for name in explained for question in _questions(name, made, settings)]
-
-
-def _questions(name: str, made: LatentExamples, settings: Mapping[str, Any]) -> Sequence[Any]:
-    return TASKS[name].ask(made, "x" * (LONGEST // 2), settings["windows"], 0)
+def _requests(settings: Mapping[str, Any]) -> tuple[list[Request], list[Request]]:
+    """Of every latent, and of those that are asked again under the CONDITIONS."""
+    made, repeated = _made_up(settings["windows"]), list[Request]()
+    first = list(filter(None, [explanation_request(made)])) if settings["explain"] == "model" else []
+    for task in (TASKS[name] for name in settings["tasks"]):
+        asked = [question.request for question in task.ask(made, "x" * (LONGEST // 2), settings["windows"], 0)]
+        first += asked
+        repeated += asked * len(CONDITIONS) if task.explained else []
+    return first, repeated
 
 
 def _made_up(count: int) -> LatentExamples:

@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from saesweep.study.examples import evenly
+
 Group = Literal["top", "decile", "random", "same_token"]
-EXPLAIN: tuple[Group, ...] = ("top", "decile", "same_token")
 TEST: tuple[Group, ...] = ("decile", "random", "same_token")
 ACTIVE_AND_SILENT: tuple[Group, Group] = ("decile", "random")
 
@@ -40,22 +41,7 @@ class LatentExamples(NamedTuple):
     test: Mapping[Group, Sequence[Window]]  # of test: decile, from the weakest up; random; same_token
     rule: str | None = None  # what makes it fire, as found without a language model
 
-    @property
-    def sae(self) -> tuple[str, str]:
-        return self.path, self.control or ""
-
-    @property
-    def id(self) -> tuple[str, str, int]:
-        return *self.sae, self.latent
-
-
-def spread(windows: Sequence[Window], count: int) -> list[Window]:
-    """At most `count` windows, evenly spaced over the list, so that they cover all deciles."""
-    if len(windows) <= count:
-        return list(windows)
-    return [windows[round(at)] for at in np.linspace(0, len(windows) - 1, count)]
-
 
 def enough(windows: Sequence[Window], count: int) -> list[Window]:
-    """As `spread`; none at all where there are fewer than half of `count`, because a score from so few is not one."""
-    return spread(windows, count) if 2 * len(windows) >= count else []
+    """At most `count`, of all deciles; none where there are fewer than half of `count`: a score from so few is not one."""
+    return evenly(windows, count) if 2 * len(windows) >= count else []

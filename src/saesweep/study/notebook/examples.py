@@ -1,48 +1,19 @@
-"""The examples of a latent in a notebook (HTML), in a terminal (text) and as a table."""
+"""Which examples of a latent are shown, and what is to be known beside them."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import SupportsIndex
 
 import numpy as np
-import pandas as pd
 
 from saesweep.config.settings import has_lm
 from saesweep.errors import UsageError, as_typed
 from saesweep.study.examples import ASKED, PARTS, Group, choose, common_tokens
 from saesweep.study.hits import SAMPLE, TOP
-from saesweep.study.notebook import html, plain
-from saesweep.study.notebook.data import Example, ExamplesData
 from saesweep.study.notebook.studied import Studied
+from saesweep.study.notebook.views import Example, Examples
 from saesweep.study.pieces import around
 
-COLUMNS = ["value", "share", "token", "document", "index", "position", "part", "tokens", "values", "at"]
 NEEDS_ALL = ("random", "same_token")  # groups of windows in which the latent is silent
-
-
-@dataclass(frozen=True, repr=False)
-class Examples(ExamplesData):
-    """Some examples of a latent. `_repr_html_` is what a notebook shows, `repr` what a terminal shows."""
-
-    def __len__(self) -> int:
-        return len(self.found)
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """A row per example; the columns are described at `StudiedSAE.examples`."""
-        rows = [{
-            "value": one.values[one.at], "share": one.values[one.at] / self.largest, "token": one.tokens[one.at],
-            "document": one.document, "index": one.index, "position": one.position, "part": one.part + 1,
-            "tokens": one.tokens, "values": one.values, "at": one.at} for one in self.found]
-        columns = [key for key in COLUMNS if key != "part" or self.group in PARTS]
-        return pd.DataFrame(rows, columns=pd.Index(columns))
-
-    def __repr__(self) -> str:
-        return plain.examples(self)
-
-    def _repr_html_(self) -> str:
-        return html.examples(self)
 
 
 def examples(of: Studied, latent: SupportsIndex, group: str, n: int) -> Examples:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import SupportsIndex
 
 import pandas as pd
@@ -9,23 +10,35 @@ import pandas as pd
 from saesweep.storage import study_tables
 from saesweep.study.comparison import catalogue
 from saesweep.study.judge.all_tasks import TASKS
-from saesweep.study.notebook import html, plain
-from saesweep.study.notebook.data import ExplainedData
 from saesweep.study.notebook.studied import Studied
+from saesweep.study.notebook.views import OUTER, paragraphs
 from saesweep.study.pages.facts import NO_RULE, number
 from saesweep.study.pages.gather import explanations
 from saesweep.study.pages.groups import percent
 
 
 @dataclass(frozen=True, repr=False)
-class Explained(ExplainedData):
+class Explained:
     """What is said of a latent. `_repr_html_` is what a notebook shows, `repr` what a terminal shows."""
 
+    title: str
+    rule: str | None  # in words; None where there is none
+    about_rule: list[str]
+    notes: list[str]  # how often the latent is active, and why it was not scored
+    explanation: str | None  # of a model
+    about_explanation: list[str]
+    scores: pd.Series  # by name; empty where it was not scored
+
     def __repr__(self) -> str:
-        return plain.explained(self)
+        quoted = self.explanation and f'"{self.explanation}"'
+        lines = [self.title, self.rule, *self.about_rule, *self.notes, quoted, *self.about_explanation]
+        return "\n".join(line for line in lines if line)
 
     def _repr_html_(self) -> str:
-        return html.explained(self)
+        rule = f'<p style="font-size: 1.1em">{escape(self.rule)}</p>' if self.rule else ""
+        quoted = f"<blockquote>{escape(self.explanation)}</blockquote>" if self.explanation else ""
+        about, notes, by = map(paragraphs, (self.about_rule, self.notes, self.about_explanation))
+        return f"{OUTER}<p><b>{escape(self.title)}</b></p>{rule}{about}{notes}{quoted}{by}</div>"
 
 
 def explained(of: Studied, latent: SupportsIndex) -> Explained:
@@ -45,7 +58,6 @@ def explained(of: Studied, latent: SupportsIndex) -> Explained:
 
 
 def _fit(scores: pd.Series) -> str:
-    """Of the rule."""
     r, f1, recall = (scores.get(name) for name in ("rule", "rule_f1", "rule_recall"))
     often = "" if recall is None or recall != recall else f" (fires on {percent(float(recall))} of the tokens where it holds)"
     return f"The rule's r is {number(r)}, its F1 {number(f1)}, its recall {number(recall)}{often}."

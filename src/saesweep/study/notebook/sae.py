@@ -5,8 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import SupportsIndex, cast
 
+from saesweep.study import written
+from saesweep.study.collect import collected_sae
 from saesweep.study.notebook import examples, explained
-from saesweep.study.notebook.studied import Studied, studied
+from saesweep.study.notebook.studied import Studied
+from saesweep.study.notebook.views import Examples
+from saesweep.study.subjects import sweep_of
 from saesweep.training import loaded
 from saesweep.training.loaded import LoadedSAE
 
@@ -14,7 +18,7 @@ from saesweep.training.loaded import LoadedSAE
 class StudiedSAE(LoadedSAE):
     """Its study is found by its folder, and is read when it is first asked for."""
 
-    def examples(self, latent: SupportsIndex, group: str = "top", n: int = 20) -> examples.Examples:
+    def examples(self, latent: SupportsIndex, group: str = "top", n: int = 20) -> Examples:
         """Held-out text on which a latent is active, or silent: a view of it, with the numbers as `.table`, a DataFrame.
 
         group: top          the strongest activations
@@ -48,7 +52,8 @@ class StudiedSAE(LoadedSAE):
 
     @cached_property
     def _studied(self) -> Studied:
-        return studied(self.folder, self.statistics.scale)
+        """Raises UsageError where it was not studied, or was trained again since."""
+        return Studied(collected_sae(self.folder), written.settings_of(sweep_of(self.folder)), self.statistics.scale)
 
 
 def load(folder: str | Path, device: str = "cpu") -> StudiedSAE:

@@ -16,7 +16,6 @@ from saesweep.errors import UsageError
 from saesweep.lm import models
 from saesweep.storage import study_tables
 from saesweep.study import written
-from saesweep.study.collect import collected_sae
 from saesweep.study.examples import Places
 from saesweep.study.hits import Collected
 from saesweep.study.pages.groups import percent
@@ -72,7 +71,6 @@ class Studied:
         return not (self.sae.fit.fires[latent] or self.sae.test.fires[latent])
 
     def activity(self, latent: int) -> str:
-        """How often it is active."""
         fit, test = self.sae.fit, self.sae.test
         if self.dead(latent):
             tokens = int(fit.measured.sum()) + int(test.measured.sum())
@@ -99,8 +97,3 @@ class Studied:
 def _count(count: np.integer, word: str) -> str:
     number = int(count)
     return f"{number:,} {word}{'s' * (number != 1)}"
-
-
-def studied(job: Path, scale: float) -> Studied:
-    """job: the SAE's folder. Raises UsageError where it was not studied, or was trained again since."""
-    return Studied(collected_sae(job), written.settings_of(sweep_of(job)), scale)

@@ -14,7 +14,7 @@ from saesweep.data.resources import Resources
 from saesweep.lm.tokenizer import Tokenizer, byte_tokenizer
 from saesweep.lm.unembedding import unembedding
 from saesweep.study.hits import Collected
-from saesweep.study.judge.records import EXPLANATIONS
+from saesweep.study.judge.of_sae import EXPLANATIONS
 from saesweep.study.pages.neighbours import neighbours
 from saesweep.study.pages.of_sae import Explanation, OfSAE
 from saesweep.study.passes import on_device
@@ -63,7 +63,7 @@ def _logits(
 
 
 def explanations(job: Path) -> Iterator[tuple[int, Explanation]]:
-    """By latent of a trained SAE, as far as a model has written any (judge/records.py)."""
+    """By latent of a trained SAE, as far as a model has written any (judge/of_sae.py)."""
     file = job / "study" / EXPLANATIONS
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
         row = json.loads(line)

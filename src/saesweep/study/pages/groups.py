@@ -46,11 +46,9 @@ def _few(group: Group) -> str:
 
 def _interval_titles(active: Activity, tokens: int) -> list[str]:
     """Bounds and shares of the five intervals, the highest first."""
-    count = PARTS["interval"]
-    part = np.clip((count * active.values / active.maximum).astype(np.int64), 0, count - 1)
-    held = np.bincount(part, minlength=count)
+    count, held = PARTS["interval"], active.intervals
     edges = active.maximum * np.arange(count + 1) / count
-    return [f"{edges[n]:.3g} to {edges[n + 1]:.3g}: {percent(held[n] / max(len(part), 1))} of its activations, "
+    return [f"{edges[n]:.3g} to {edges[n + 1]:.3g}: {percent(held[n] / max(held.sum(), 1))} of its activations, "
             f"{percent(held[n] / tokens)} of all tokens" for n in reversed(range(count))]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
 from saesweep.lm.tokenizer import Tokenizer
-from saesweep.study.examples import Places
+from saesweep.study.examples import PARTS, Places
 from saesweep.study.hits import Half, TextHalf
 from saesweep.study.pieces import Pieces
 
@@ -31,6 +31,13 @@ class Activity(NamedTuple):
     @property
     def tenths(self) -> Int64[np.ndarray, " fires"]:
         return np.clip(np.ceil(TENTHS * self.values / self.maximum - 1e-6), 1, TENTHS).astype(np.int64)
+
+    @property
+    def intervals(self) -> Int64[np.ndarray, " intervals"]:
+        """How many of its activations are in each fifth of [0, maximum]."""
+        count = PARTS["interval"]
+        part = np.clip((count * self.values / self.maximum).astype(np.int64), 0, count - 1)
+        return np.bincount(part, minlength=count)
 
     def at(self, positions: Int64[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Its values there; 0 where it is silent."""

@@ -1,7 +1,6 @@
 """How far the raters agree, with each other and with themselves; intervals by bootstrap over latents."""
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from typing import Any
@@ -9,9 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from saesweep.report.intervals import LEVEL
 from saesweep.study.people.agreement import cohen, fleiss, krippendorff
-from saesweep.study.people.proportions import NOTHING, Estimate, wilson
+from saesweep.study.people.proportions import NOTHING, Estimate, percentile, wilson
 from saesweep.study.people.read import Rating
 from saesweep.study.people.settings import RateSettings
 from saesweep.study.people.shares import VALUES, counted
@@ -51,7 +49,7 @@ def _both(table: Table) -> Table:
 
 
 def _fleiss(table: Table) -> float:
-    return fleiss(np.stack([(table == category).sum(0) for category in range(K)], axis=1)) if table.size else math.nan
+    return fleiss(np.stack([(table == category).sum(0) for category in range(K)], axis=1))
 
 
 def _cohen(table: Table) -> float:
@@ -68,8 +66,7 @@ def over_items(measure: Callable[[Table], float], table: Table, settings: RateSe
     draws = np.array([measure(table[:, random.integers(0, items, items)]) for _ in range(settings.draws)])
     if np.isnan(value) or np.isnan(draws).mean() > 0.5:
         return NOTHING._replace(value=value)
-    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value, float(low), float(high))
+    return percentile(value, draws)
 
 
 def with_oneself(rows: Iterable[Rating]) -> dict[str, Any]:

@@ -55,9 +55,7 @@ def _ends_a_line(file: Path) -> bool:
 
 
 def lines(file: Path) -> list[Entry]:
-    """Those of a server's file, without one that was cut off; empty where there is no file."""
-    if not file.is_file():
-        return []
+    """Those of a server's file, without one that was cut off."""
     found = []
     for line in file.read_bytes().splitlines():
         try:

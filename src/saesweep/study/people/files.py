@@ -12,7 +12,7 @@ from typing import Any
 from saesweep.errors import UsageError
 from saesweep.runtime import atomic
 from saesweep.study.people.agreed import agreed
-from saesweep.study.people.origin import Changes, begin_anew, changes
+from saesweep.study.people.origin import AGREEMENT, RATINGS, Changes, begin_anew, changes
 from saesweep.study.people.plan import power
 from saesweep.study.people.proportions import Estimate
 from saesweep.study.people.read import Rating, Ratings, read
@@ -21,7 +21,6 @@ from saesweep.study.people.settings import RateSettings
 from saesweep.study.people.shares import counted, shares, yes_by_latent
 from saesweep.study.people.words import sentences
 
-RATINGS = "ratings.csv"
 COLUMNS = ("rater", "item", "path", "control", "latent", "answer", "explanation", "seconds", "repeated")
 
 
@@ -43,7 +42,7 @@ def report(study: Path, files: Iterable[Path], settings: RateSettings, leave_out
              *power([one["latents"] for one in found["architectures"].values()], settings)]
     content = {"study": session.study, **_plain(found), "conflicts": ratings.conflicts, "open": ratings.open, "words": words}
     atomic.write(study / RATINGS, ratings_csv(ratings.rows))
-    atomic.write(study / "agreement.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic.write(study / AGREEMENT, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return words
 
 
@@ -59,7 +58,6 @@ def rated(study: Path) -> dict[tuple[str, str, int], float]:
 
 
 def _since(changed: Changes, left_out: int) -> list[str]:
-    """What has changed since people rated."""
     trained, collected = Changes(changed.trained, []), Changes([], changed.collected)
     return [f"{one} since people rated: {what}." for one, what in (
         (trained, f"{left_out} answers are left out"),

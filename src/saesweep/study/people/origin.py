@@ -18,6 +18,7 @@ from saesweep.study import arrays
 from saesweep.study.people.draw import Source
 
 SESSION = "session.json"
+RATINGS, AGREEMENT = "ratings.csv", "agreement.json"  # the figures, in <sweep>/study
 RECORDED = ("weights", "text", "settings")  # of the metadata of a file of hits, study/record.py
 
 
@@ -63,7 +64,6 @@ def known_origins(study: Path) -> list[Origin]:
 
 
 def changes(sweep: Path, origins: Sequence[Origin]) -> Changes:
-    """What has changed since."""
     trained, collected = [], []
     for one in origins:
         file, weights = sweep / one.file, sweep / one.path / files.WEIGHTS
@@ -85,3 +85,25 @@ def begin_anew(folder: Path) -> str:
     """folder: of the session."""
     command = f"{program.called('rate')} {folder.parents[1]} --raters NAME,NAME"
     return f"move {folder} away, which keeps all answers, and begin anew with {command}"
+
+
+def set_aside(study: Path) -> list[str]:
+    """Move the figures of <sweep>/study into the session's folder where what was rated has changed, and say so.
+
+    Nothing is removed or replaced. Returns no sentence where there is no session, or where it is that of the study.
+    """
+    found, folder = changes(study.parent, known_origins(study)), study / "rate"
+    if not found:
+        return []
+    moved = [name for name in (RATINGS, AGREEMENT) if (study / name).is_file()]
+    for name in moved:
+        (study / name).rename(_free(folder / name))
+    where = f"; {' and '.join(moved)} of these ratings went into {folder}" * bool(moved)
+    return [f"{found} since people got latents to rate{where}. All answers are kept. To rate what is there now, "
+            f"{begin_anew(folder)}."]
+
+
+def _free(file: Path) -> Path:
+    """A name that no file has: `ratings.csv`, `ratings.2.csv`, ..."""
+    numbered = (file.with_name(f"{file.stem}.{n}{file.suffix}") for n in range(2, 10_000))
+    return file if not file.exists() else next(other for other in numbered if not other.exists())

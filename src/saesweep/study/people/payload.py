@@ -9,8 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from saesweep.study.examples import evenly
 from saesweep.study.hits import Collected, Half
 from saesweep.study.people.draw import Item, Source, blind
 from saesweep.study.people.session import Session
@@ -42,13 +41,6 @@ def _examples(
     sample.sort(key=lambda at: -values_in(half, latent, slice(at, at + 1))[0])
     return {"top": [_window(half, latent, at, texts) for at in positions["top"][: settings.top]],
             "spread": [_window(half, latent, at, texts) for at in sample]}
-
-
-def evenly(positions: Sequence[int], count: int) -> list[int]:
-    """At most `count` of them, spread over the whole list."""
-    if len(positions) <= count:
-        return list(positions)
-    return [positions[int(n)] for n in np.linspace(0, len(positions) - 1, count).round()]
 
 
 def _window(half: Half, latent: int, position: int, texts: Pieces) -> dict[str, Any]:

@@ -14,12 +14,14 @@ def plan(candidates: Candidates, archs: Mapping[str, str], raters: int, settings
     each = [draw(candidates, rater, settings) for rater in range(raters)]
     sizes = sorted({len(items) for items in each})
     who = "The rater" if raters == 1 else f"Each of {raters} raters"
-    per_arch = _latents(each, archs)
+    rated = {(item.source, item.latent) for items in each for item in items if item.source.control is None}
+    counts = Counter(archs[source.path] for source, _ in rated)
+    per_arch = ", ".join(f"{counts[arch]} of {arch}" for arch in sorted(counts))
     return [
         f"{who} gets {' to '.join(map(str, dict.fromkeys([sizes[0], sizes[-1]])))} items:",
         _composition(candidates, each[0], settings),
-        f"Rated are {', '.join(f'{n}{word} of {arch}' for arch, n, word in per_arch)}.",
-        *power([n for _, n, _ in per_arch], settings),
+        f"Rated are {per_arch.replace(' of ', ' latents of ', 1)}.",
+        *power(list(counts.values()), settings),
     ]
 
 
@@ -30,13 +32,6 @@ def _composition(candidates: Candidates, items: list[Item], settings: RateSettin
     parts = [f"{settings.features} latents of each of {saes} SAEs, of which all raters get {common}"]
     parts += [f"{control} of the random control"] * bool(control) + [f"{again} of these a second time"] * bool(again)
     return "; ".join(parts) + "."
-
-
-def _latents(each: list[list[Item]], archs: Mapping[str, str]) -> list[tuple[str, int, str]]:
-    """(architecture, its distinct latents, the word behind the first number)"""
-    distinct = {(item.source, item.latent) for items in each for item in items if item.source.control is None}
-    counts = Counter(archs[source.path] for source, _ in distinct)
-    return [(arch, counts[arch], " latents" if n == 0 else "") for n, arch in enumerate(sorted(counts))]
 
 
 def power(latents: Sequence[int], settings: RateSettings) -> list[str]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float
 from scipy import stats
 
 from saesweep.report.intervals import LEVEL
@@ -26,6 +28,12 @@ class Estimate(NamedTuple):
 
 NOTHING = Estimate(math.nan, math.nan, math.nan)
 Z = float(stats.norm.ppf((1 + LEVEL) / 2))
+
+
+def percentile(value: float, draws: Float[np.ndarray, " draws"]) -> Estimate:
+    """The interval that holds the middle 95% of bootstrap draws, of which those that are nan do not count."""
+    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high))
 
 
 def wilson(share: float, n: int) -> Estimate:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from saesweep.errors import UsageError
 from saesweep.study.people import answers
 from saesweep.study.people.answers import Entry
-from saesweep.study.people.draw import Item, Source
+from saesweep.study.people.draw import Source
 from saesweep.study.people.session import Given, Session, read_key
 
 
@@ -35,7 +35,6 @@ class Rating(NamedTuple):
 
     @property
     def of(self) -> tuple[str, str, int]:
-        """The latent."""
         return self.path, self.control, self.latent
 
 
@@ -71,7 +70,6 @@ def read(session: Session, files: Iterable[Path] = ()) -> Ratings:
 
 
 def _content(path: Path, session: Session) -> dict[str, list[Entry]]:
-    """The entries of a file by rater."""
     try:
         parts = answers.lines(path) if path.suffix == ".jsonl" else [json.loads(path.read_text(encoding="utf-8"))]
         each = [(part["study"], part["rater"], [part] if path.suffix == ".jsonl" else part["answers"]) for part in parts]
@@ -108,8 +106,5 @@ def _conflict(given: Given, several: Mapping[Path, Entry], last: Entry | None) -
     if last is None or len(set(said.values())) < 2:
         return ""
     words = ", ".join(f"{answer} in {path.name}" for path, answer in said.items())
-    return f"{given.rater}, {_name(given.item)}: {words}; {last['answer'] or 'nothing'} is the latest and counts."
-
-
-def _name(item: Item) -> str:
-    return f"latent {item.latent} of {item.source.label}"
+    which = f"{given.rater}, latent {given.item.latent} of {given.item.source.label}"
+    return f"{which}: {words}; {last['answer'] or 'nothing'} is the latest and counts."

@@ -34,7 +34,6 @@ class RatingServer(ThreadingHTTPServer):
         self.tokens = {rater: secrets.token_urlsafe(16) for rater in payloads}
 
     def urls(self) -> dict[str, str]:
-        """The address of each rater's page."""
         return {rater: f"http://{HOST}:{self.server_port}/{token}/" for rater, token in self.tokens.items()}
 
     def rater_of(self, path: str) -> str | None:
@@ -44,7 +43,8 @@ class RatingServer(ThreadingHTTPServer):
     def html(self, rater: str) -> str:
         payload = self.payloads[rater]
         items = {item["item"] for item in payload["items"]}
-        received = [entry for entry in answers.lines(self.session.answers / f"{rater}.jsonl") if entry.get("item") in items]
+        file = self.session.answers / f"{rater}.jsonl"
+        received = [entry for entry in answers.lines(file) if entry.get("item") in items] if file.is_file() else []
         return page.html(payload, list(answers.latest(received).values()))
 
     def receive(self, rater: str, body: bytes) -> None:

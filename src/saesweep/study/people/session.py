@@ -32,8 +32,6 @@ KEY = ("rater", "item", "path", "control", "arch", "latent", "common", "repeated
 
 @dataclass(frozen=True)
 class Session:
-    """A study that people rate."""
-
     folder: Path
     secret: bytes
     raters: tuple[str, ...]  # in order of their numbers
@@ -79,16 +77,12 @@ def open_session(
         raise UsageError(f"{', '.join(changed)}: {folder} was begun with other settings, and its raters have their latents; "
                          "take those back, or move the folder away to begin anew")
     first = known.get("origins", [one._asdict() for one in origins])
-    _require_unchanged(folder, [Origin(**one) for one in first])
+    if found := changes(study.parent, [Origin(**one) for one in first]):
+        raise UsageError(f"{found} since raters got their latents: put back what was there, or {begin_anew(folder)}")
     everybody = list(dict.fromkeys([*known.get("raters", []), *raters]))
     content = {"study": study_id(_secret(folder)), "raters": everybody, "settings": drawn, "origins": first}
     atomic.write(folder / SESSION, json.dumps(content, indent=1) + "\n")
     return read_session(study)
-
-
-def _require_unchanged(folder: Path, origins: Sequence[Origin]) -> None:
-    if found := changes(folder.parents[1], origins):
-        raise UsageError(f"{found} since raters got their latents: put back what was there, or {begin_anew(folder)}")
 
 
 def read_session(study: Path) -> Session:

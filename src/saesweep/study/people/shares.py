@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from saesweep.report.intervals import LEVEL
-from saesweep.study.people.proportions import NOTHING, Estimate, newcombe, wilson
+from saesweep.study.people.proportions import NOTHING, Estimate, newcombe, percentile, wilson
 from saesweep.study.people.read import Rating
 from saesweep.study.people.settings import RateSettings
 
@@ -36,7 +35,6 @@ class Group(NamedTuple):
 
 
 def counted(rows: Iterable[Rating]) -> list[Rating]:
-    """The ratings that count."""
     return [row for row in rows if row.answer in VALUES and not row.repeated]
 
 
@@ -68,10 +66,7 @@ def _bootstrap(rows: Sequence[Rating], draws: int, random: np.random.Generator) 
 
 
 def _ends(value: float, draws: Float[np.ndarray, " draws"]) -> Estimate:
-    if len(draws) == 0:
-        return NOTHING._replace(value=value)
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value, float(low), float(high))
+    return percentile(value, draws) if len(draws) else NOTHING._replace(value=value)
 
 
 def difference(a: Group, b: Group) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from importlib.resources import files
 from string import Template
 from typing import Any
+
+from saesweep.report.page import embedded
 
 SCRIPTS = ("store.js", "examples.js", "rate.js")  # rate.js last: it runs the page
 
@@ -22,15 +23,10 @@ def html(payload: Mapping[str, Any], answers: list[dict[str, Any]] | None = None
     script = '"use strict";\n' + "".join(map(_file, SCRIPTS))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return Template(_file("rate.html")).substitute(
-        css=_file("rate.css"), js=script, digest=digest, data=_json(data),
+        css=_file("rate.css"), js=script, digest=digest, data=embedded(data),
         connect="'self'" if answers is not None else "'none'",
     )
 
 
 def _file(name: str) -> str:
     return files("saesweep.study.people.page").joinpath(name).read_text(encoding="utf-8")
-
-
-def _json(data: object) -> str:
-    """Without any `<`, so that it can neither end the script element nor begin a comment."""
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")

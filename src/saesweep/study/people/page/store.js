@@ -41,8 +41,8 @@ async function send() {
   if (sending || !unsent.size) return;
   sending = true;
   try {
-    for (const item of unsent) {
-      const entry = answers.get(item);
+    while (unsent.size) {
+      const [item] = unsent, entry = answers.get(item);
       const reply = await fetch(location.pathname, {method: "POST", body: JSON.stringify(entry),
         headers: {"Content-Type": "application/json"}, redirect: "error"});
       if (!reply.ok) throw new Error(reply.status);
