@@ -136,8 +136,8 @@ def refuse(search: Search, config: DictConfig) -> None:
                          "'optuna>=4.5,<6'")
     if search.objective not in (metrics := _metrics()):
         close = difflib.get_close_matches(str(search.objective), metrics, n=1)
-        raise UsageError(f"objective={search.objective}: there is no such metric; "
-                         f"{f'did you mean {close[0]}?' if close else 'there are'} {'There are ' * bool(close)}{', '.join(metrics)}")
+        fix = f"did you mean {close[0]}? There are" if close else "there are"
+        raise UsageError(f"objective={search.objective}: there is no such metric; {fix} {', '.join(metrics)}")
     if search.direction not in ("minimize", "maximize"):
         raise UsageError(f"hydra.sweeper.direction={search.direction}: must be minimize or maximize")
     for key in ("trials", "batch"):

@@ -23,7 +23,8 @@ def parsed(words: Sequence[str], loader: ConfigLoader) -> Words:
     """In the order of the command; a key's last override counts. Raises UsageError where nothing is searched."""
     found: Words = {}
     for override in OverridesParser.create(loader).parse_overrides(list(words)):
-        found[override.get_key_element()] = _distribution(override) if override.is_sweep_override() else str(override.input_line)
+        word = _distribution(override) if override.is_sweep_override() else str(override.input_line)
+        found[override.get_key_element()] = word
     if not space(found):
         raise UsageError("hydra/sweeper=optuna: no key has several values; write such as "
                          "'arch.optimizer.lr=tag(log, interval(1e-4, 1e-2))'")
