@@ -47,37 +47,40 @@ def states(folder=SWEEP):
 
 
 def test_words_are_distributions_in_hydras_grammar():
-    words = ["a.lr=tag(log, interval(1e-4, 1e-2))", "width=interval(512, 4096)", "b=range(0, 1, 0.25)", "arch=topk,gated", "c=1"]
+    words = ["a.lr=tag(log, interval(1e-4, 1e-2))", "width=interval(512, 4096)", "b=range(0, 1, 0.25)", "arch=topk,gated",
+             "c=1"]
     found = search_space.parsed(words, None)
     space = search_space.space(found)
     assert space["a.lr"] == optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
     assert space["width"] == optuna.distributions.IntDistribution(512, 4096)
     assert space["b"] == optuna.distributions.FloatDistribution(0, 0.75, step=0.25)
     assert space["arch"] == optuna.distributions.CategoricalDistribution(["topk", "gated"])
+    assert search_space.parsed(["x=interval(1, 2.0)"], None)["x"] == optuna.distributions.FloatDistribution(1, 2)
     values = {"a.lr": 0.00123456, "width": 777, "b": 0.5, "arch": "topk"}
     assert search_space.overrides(found, values) == ["a.lr=0.001235", "width=777", "b=0.5", "arch=topk", "c=1"]
     for wrong in ("a=tag(log, interval(0, 1))", "a=interval(2, 1)", "a=1"):
-        with pytest.raises(UsageError, match="a=|no key has several"):
+        with pytest.raises(UsageError, match=r"a=|no key has several"):
             search_space.parsed([wrong], None)
 
 
 @pytest.mark.slow
 def test_batches_share_a_stream_and_the_best_is_found_and_shown(trained, capsys):
-    assert train(*SEARCH, "hydra.sweeper.batch=8").code == 0
+    assert train(*SEARCH, "hydra.sweeper.trials=12", "hydra.sweeper.batch=6").code == 0
     out = capsys.readouterr().out
-    assert out.count("8 SAEs to train in 1 group") == out.count("training 8 SAEs") == 2
+    assert out.count("6 SAEs to train in 1 group") == out.count("training 6 SAEs") == 2
     failed = sum(lr > 2e-2 for lr in trained)
-    assert failed > 0 and states().count("FAIL") == failed and len(states()) == 16
+    assert failed > 0 and states().count("FAIL") == failed and len(states()) == 12
     best = min(trained, key=lambda lr: abs(math.log(lr / 3e-3)))
     *_, said, command = out.strip().splitlines()
-    assert said == f"best of {16 - failed} trials, {failed} failed: fvu {0.1 + math.log10(best / 3e-3) ** 2:.6g}"
-    assert f"arch.optimizer.lr={best:g}" in shlex.split(command) and abs(math.log(best / 3e-3)) < 0.3
-    assert len((SWEEP / "pareto.csv").read_text().splitlines()) == 17
+    assert said == f"best of {12 - failed} trials, {failed} failed: fvu {0.1 + math.log10(best / 3e-3) ** 2:.6g}"
+    assert f"arch.optimizer.lr={best:g}" in shlex.split(command) and abs(math.log(best / 3e-3)) < 0.7
+    assert len((SWEEP / "pareto.csv").read_text().splitlines()) == 13
 
 
 @pytest.mark.slow
 def test_a_killed_search_trains_nothing_twice_and_ends_as_another(trained, monkeypatch, capsys):
-    words = (*SEARCH[:-1], "arch.optimizer.lr=tag(log, interval(1e-4, 1e-2))", "hydra.sweeper.trials=6", "hydra.sweeper.batch=2")
+    words = (*SEARCH[:-1], "arch.optimizer.lr=tag(log, interval(1e-4, 1e-2))", "hydra.sweeper.trials=4",
+             "hydra.sweeper.batch=2")
     assert train(*words, "name=whole").code == 0
     expected, one = trained.copy(), run._one
     trained.clear()
@@ -96,10 +99,10 @@ def test_a_killed_search_trains_nothing_twice_and_ends_as_another(trained, monke
     assert states() == ["COMPLETE"] * 2 + ["RUNNING"] * 2
     monkeypatch.setattr(run, "_one", one)
     assert train(*words).code == 0
-    assert trained == expected and states() == ["COMPLETE"] * 6
+    assert trained == expected and states() == ["COMPLETE"] * 4
     capsys.readouterr()
     assert train(*words).code == 0 and trained == expected, "no trial is left"
-    assert "training" not in (out := capsys.readouterr().out) and "best of 6 trials: fvu" in out
+    assert "training" not in (out := capsys.readouterr().out) and "best of 4 trials: fvu" in out
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ class OptunaSweeper(Sweeper):
         from saesweep.errors import exit_on_usage_error
         from saesweep.sweep.search import Search, refuse
 
+        assert self.hydra_context and self.config is not None and self.launcher
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         with exit_on_usage_error():
             search = Search(**self.search)

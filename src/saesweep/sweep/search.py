@@ -71,7 +71,8 @@ class Search:
         texts = [word if isinstance(word, str) else f"{key}={word}" for key, word in words.items()]
         own = sorted(text for text in texts if text.lstrip("+~").split("=")[0].split(".")[0] not in NOT_THE_SAES)
         name = " ".join([self.direction, self.objective, *own])
-        return optuna.create_study(storage=storage, study_name=name, direction=self.direction, load_if_exists=True)
+        direction = optuna.study.StudyDirection[self.direction.upper()]
+        return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
 
     def next_batch(self, study: "Study", words: "Words") -> dict[int, dict[str, Any]]:
         """The values of each trial, by its number: the trials that were interrupted, else new ones; none at the end."""

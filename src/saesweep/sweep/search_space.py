@@ -1,10 +1,11 @@
 """The overrides of a command as a space that optuna searches: one distribution per key that is swept, in Hydra's grammar.
 
     arch.optimizer.lr=tag(log, interval(1e-4, 1e-2))    any number between, uniform in its logarithm
-    width=interval(512, 4096)                           whole numbers, as both ends are
+    width=interval(512, 4096)                           whole numbers, as both ends are typed
     arch.warm_start=range(0, 1, 0.25)                   0, 0.25, 0.5, 0.75: in steps, without the end, as in Hydra
     arch=topk,jumprelu   or   arch=choice(...)          without an order
 """
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ Words = dict[str, str | BaseDistribution]  # by key: the override as typed, or w
 DIGITS = 4  # of a proposed number: it is part of a folder's name and of a command
 
 
-def parsed(words: Sequence[str], loader: ConfigLoader) -> Words:
+def parsed(words: Sequence[str], loader: ConfigLoader | None) -> Words:
     """In the order of the command; a key's last override counts. Raises UsageError where nothing is searched."""
     found: Words = {}
     for override in OverridesParser.create(loader).parse_overrides(list(words)):
@@ -47,7 +48,7 @@ def _typed(value: Any) -> str:
 def _distribution(override: Override) -> BaseDistribution:
     try:
         if override.is_interval_sweep():
-            return _interval(override.value())
+            return _interval(override.value(), str(override.input_line))
         if override.is_range_sweep():
             return _range(list(override.sweep_iterator()))
         return CategoricalDistribution(list(override.sweep_string_iterator()))
@@ -55,12 +56,13 @@ def _distribution(override: Override) -> BaseDistribution:
         raise UsageError(f"{override.input_line}: {error}") from error
 
 
-def _interval(sweep: Any) -> BaseDistribution:
-    assert isinstance(sweep, IntervalSweep)
+def _interval(sweep: Any, typed: str) -> BaseDistribution:
+    """Hydra reads both ends as decimal numbers."""
+    assert isinstance(sweep, IntervalSweep) and sweep.start is not None and sweep.end is not None
     log = "log" in sweep.tags
-    if isinstance(sweep.start, int) and isinstance(sweep.end, int):
-        return IntDistribution(sweep.start, sweep.end, log=log)
-    return FloatDistribution(float(sweep.start or 0), float(sweep.end or 0), log=log)
+    if re.search(r"interval\((start=)?[+-]?[\d_]+,(end=)?[+-]?[\d_]+\)", typed.replace(" ", "")):
+        return IntDistribution(int(sweep.start), int(sweep.end), log=log)
+    return FloatDistribution(sweep.start, sweep.end, log=log)
 
 
 def _range(values: Sequence[Any]) -> BaseDistribution:
