@@ -28,10 +28,12 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def first_value(word: str) -> str:
-    """The first value of a sweep over values."""
+    """The first value of a sweep over values; the lower end of an interval."""
     override = OverridesParser.create().parse_override(word)
     if not override.is_sweep_override():
         return word
+    if override.is_interval_sweep():
+        return f"{override.get_key_element()}={override.value().start}"
     return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
 
 

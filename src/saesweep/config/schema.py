@@ -58,6 +58,7 @@ class Train(Keys):
     logger: Any = None  # absent with logger=[]
     study: Any = None  # of study_schema.py, as the explainer; absent in older configs
     explainer: Any = None
+    objective: Any = None  # of hydra/sweeper=optuna alone
 
 
 # The role of each key of Train. A key in none of these lists is the same within a group and, unless a command sweeps it, within
@@ -67,7 +68,7 @@ MAY_DIFFER_IN_A_GROUP = ("arch", "sparsity", "width", "dense", "site", "layer", 
 MAY_DIFFER_IN_A_FIGURE = ("arch", "sparsity", "seed")
 NOT_THE_SAES = (  # they do not identify the SAE; of the trainer only the precision does, so that training can resume elsewhere
     "name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "read_ahead", "logger", "trainer", "cache",
-    "study", "explainer",
+    "study", "explainer", "objective",
 )
 
 
