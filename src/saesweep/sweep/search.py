@@ -134,7 +134,7 @@ def refuse(search: Search, config: DictConfig) -> None:
     """Raises UsageError for what no trial could use."""
     if importlib.util.find_spec("optuna") is None:
         raise UsageError("hydra/sweeper=optuna: needs the package optuna: pip install -e '.[optuna]' or pip install "
-                         "'optuna>=4.5,<6'")
+                         "'optuna>=5,<6'")
     if search.objective not in (metrics := _metrics()):
         close = difflib.get_close_matches(str(search.objective), metrics, n=1)
         fix = f"did you mean {close[0]}? There are" if close else "there are"
