@@ -2,14 +2,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-from study_halves import collected, text_half
+from study_halves import collected, score, text_half
 from test_study_scores import TOKENIZER, documents, grounds, planted, word_labels
 
 from saesweep.storage import study_tables
 from saesweep.study.comparison import measured, measures, summary
 from saesweep.study.scores import coverage
 from saesweep.study.scores.conditions import conditions
-from saesweep.study.table import Rows, score
+from saesweep.study.table import Rows
 
 OPTIONS = {"features": 10, "min_fires": 50, "min_documents": 10, "draws": 20, "seed": 0}
 
