@@ -1,17 +1,18 @@
 """A score against L0: a curve per architecture with its intervals, and the controls; with a table of the same numbers."""
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from saesweep.report.page.tables import scrolling
 from saesweep.report.style import LABELS, Style, l0_limits, l0_ticks
 from saesweep.study.comparison.sentences import MEANS
 from saesweep.study.pages.axes import BOX, Scale, even_ticks, frame, mark, path, scale, span, svg
 from saesweep.study.pages.facts import number
+from saesweep.study.pages.template import link, row, table
 
 DASHES = {"random": "5 3", "residual": "2 3", "pca": "9 3 2 3"}
 Block = Mapping[str, Any]  # a score and a mean at one hook point, of study.json
@@ -30,11 +31,9 @@ class Control(NamedTuple):
 
 def controls(summary: pd.DataFrame, score: str, mean: str) -> list[Control]:
     """summary: of one hook point. An interval is known of the uniform mean alone."""
-    rows = summary.loc[summary["control"].notna() & (summary["score"] == score)]
-    nan = float("nan")
-    return [Control(row["control"], float(row["sparsity"]), float(row[mean]), *(
-        (float(row["low"]), float(row["high"])) if mean == "uniform" else (nan, nan)))
-        for row in rows.to_dict("records") if row[mean] == row[mean] and row["sparsity"] == row["sparsity"]]
+    rows = summary.loc[summary["control"].notna() & (summary["score"] == score)].dropna(subset=[mean, "sparsity"])
+    return [Control(of["control"], float(of["sparsity"]), float(of[mean]), *(
+        float(of[end]) if mean == "uniform" else math.nan for end in ("low", "high"))) for of in rows.to_dict("records")]
 
 
 def title(block: Block) -> str:
@@ -56,7 +55,7 @@ def figure(block: Block, beside: Sequence[Control], styles: Mapping[str, Style],
         "".join(_control(kind, [one for one in beside if one.name == kind], x, y) for kind in _kinds(beside)),
         *(_curve(curve, list(styles).index(curve["arch"]), styles, links, x, y) for curve in block["curves"]),
     )
-    return f"<figure>{drawn}<details><summary>Numbers</summary>{table(block, beside, links)}</details></figure>"
+    return f"<figure>{drawn}<details><summary>Numbers</summary>{_table(block, beside, links)}</details></figure>"
 
 
 def _kinds(beside: Iterable[Control]) -> list[str]:
@@ -110,24 +109,23 @@ def _value(point: Mapping[str, Any]) -> str:
     return f"{point['value']:z.3f}{ends}"
 
 
-def table(block: Block, beside: Sequence[Control], links: Links) -> str:
+def _table(block: Block, beside: Sequence[Control], links: Links) -> str:
     """A row per SAE, or per target L0 where it has several seeds."""
     kinds = _kinds(beside)
     head = ("SAEs", "L0", "value", "low", "high", *(f"{kind} control" for kind in kinds))
-    rows = "".join(_row(curve["arch"], point, beside, kinds, links) for curve in block["curves"] for point in curve["points"])
-    return scrolling(escape(title(block)), "".join(f'<th scope="col">{escape(one)}</th>' for one in head), rows)
+    return table(title(block), head, (_row(curve["arch"], point, beside, kinds, links)
+                                      for curve in block["curves"] for point in curve["points"]))
 
 
 def _row(
     arch: str, point: Mapping[str, Any], beside: Sequence[Control], kinds: Sequence[str], links: Links
 ) -> str:
     target = point["sparsity"]
-    name = escape(f"{arch} {target:g}" if target is not None else arch)
+    name = f"{arch} {target:g}" if target is not None else arch
     href = links.get((arch, target)) if target is not None else None
     cells = [f"{point['l0']:.3g}", *(number(point[key]) for key in ("value", "low", "high"))]
     cells += [number(_mean(one.value for one in beside if one.name == kind and one.sparsity == target)) for kind in kinds]
-    head = f'<a href="{escape(href)}">{name}</a>' if href else name
-    return f'<tr><th scope="row">{head}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    return row(link(href, name) if href else escape(name), cells)
 
 
 def _mean(values: Iterator[float]) -> float:
