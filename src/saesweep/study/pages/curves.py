@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from saesweep.report.style import LABELS, Style, l0_limits, l0_ticks
 from saesweep.study.comparison.sentences import MEANS
+from saesweep.study.comparison.sentences import number as estimate
 from saesweep.study.pages.axes import BOX, Scale, even_ticks, frame, mark, path, scale, span, svg
 from saesweep.study.pages.facts import number
 from saesweep.study.pages.template import link, row, table
@@ -95,18 +96,13 @@ def _point(
     arch: str, point: Mapping[str, Any], marker: str, links: Links, x: Scale, y: Scale
 ) -> str:
     """A link to the latents of its SAE, where it is one SAE's."""
-    words = f"{arch} at L0 {point['l0']:.3g}: {_value(point)}"
+    words = f"{arch} at L0 {point['l0']:.3g}: {estimate({**point, 'estimate': point['value']})}"
     drawn = mark(marker, x(point["l0"]), y(point["value"]))
     href = links.get((arch, point["sparsity"]))
     ring = f'<circle class="ring" cx="{x(point["l0"]):.1f}" cy="{y(point["value"]):.1f}" r="9"/>'
     if href is None:
         return f"<g><title>{escape(words)}</title>{drawn}</g>"
     return f'<a href="{escape(href)}" aria-label="{escape(words)}"><title>{escape(words)}</title>{drawn}{ring}</a>'
-
-
-def _value(point: Mapping[str, Any]) -> str:
-    ends = "" if point["low"] is None else f" [{point['low']:z.3f}, {point['high']:z.3f}]"
-    return f"{point['value']:z.3f}{ends}"
 
 
 def _table(block: Block, beside: Sequence[Control], links: Links) -> str:
@@ -124,10 +120,6 @@ def _row(
     name = f"{arch} {target:g}" if target is not None else arch
     href = links.get((arch, target)) if target is not None else None
     cells = [f"{point['l0']:.3g}", *(number(point[key]) for key in ("value", "low", "high"))]
-    cells += [number(_mean(one.value for one in beside if one.name == kind and one.sparsity == target)) for kind in kinds]
+    same = [[one.value for one in beside if one.name == kind and one.sparsity == target] for kind in kinds]
+    cells += [number(sum(values) / len(values) if values else None) for values in same]
     return row(link(href, name) if href else escape(name), cells)
-
-
-def _mean(values: Iterator[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else float("nan")

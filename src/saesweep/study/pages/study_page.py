@@ -34,14 +34,11 @@ def html(
     styles = arch_styles(archs)
     places = "".join(_place(report, place, summary, scores, folders, styles) for place in report["places"])
     scope = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences.scope(report))
+    count = f"{scores['path'].nunique()} SAEs, of which {len(scores):,} latents are scored."
     return fill("study.html", STYLES, None, f"{name}: interpretability", more_css=colours(styles),
-                heading=f"{escape(name)}: interpretability", scope=scope, count=_count(scores),
+                heading=f"{escape(name)}: interpretability", scope=scope, count=count,
                 places=places or "<p>No SAE has a score.</p>", command=escape(command),
                 saes=saes_table(summary, folders, list(report["primary"])))
-
-
-def _count(scores: pd.DataFrame) -> str:
-    return f"{scores['path'].nunique()} SAEs, of which {len(scores):,} latents are scored."
 
 
 def _place(
