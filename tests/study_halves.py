@@ -98,7 +98,7 @@ def collected(
     fit: TextHalf, test: TextHalf, a_fit: np.ndarray, a_test: np.ndarray, *, path: str = "made/topk/16",
     control: str | None = None, **more,
 ) -> Collected:
-    config = {"arch": {"name": path.split("/")[-2]}, "sparsity": int(path.split("/")[-1]), "seed": 0}
+    config = {"arch": {"name": path.split("/")[-2], "coefficient": None}, "sparsity": int(path.split("/")[-1]), "seed": 0}
     return Collected(path, Path("made"), config, {"l0": 16.0}, control, half(fit, a_fit, **more), half(test, a_test, **more))
 
 

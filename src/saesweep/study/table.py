@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
+from saesweep.config.settings import target
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.storage import study_tables
 from saesweep.study.comparison.replicates import Replicates
@@ -71,7 +72,7 @@ def score_one(
 
 def about_sae(sae: Collected) -> Row:
     config = sae.config
-    return {"path": sae.path, "arch": config["arch"]["name"], "sparsity": config["sparsity"], "seed": config["seed"]}
+    return {"path": sae.path, "arch": config["arch"]["name"], "sparsity": target(config), "seed": config["seed"]}
 
 
 def shares_of(sae: Collected, allowed: np.ndarray) -> dict[str, float]:

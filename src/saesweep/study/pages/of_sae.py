@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from saesweep.config.settings import target
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.storage import study_tables
 from saesweep.study.hits import Collected
@@ -59,5 +60,5 @@ def titles(saes: Sequence[OfSAE]) -> list[str]:
 
 
 def _target(sae: OfSAE) -> str:
-    sparsity = sae.collected.config["sparsity"]
+    sparsity = target(sae.collected.config)
     return "fixed coefficient" if sparsity is None else f"{sparsity:g}"
