@@ -69,8 +69,8 @@ def of_sweep(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
 
 def of_sweeps(sweeps: Iterable[Path], settings: Mapping[str, Any]) -> list[Subject]:
     """Those of each sweep once. settings: of a study."""
-    each = dict.fromkeys(map(Path.resolve, sweeps))
-    return [one for sweep in each for one in of_sweep(sweep, settings["controls"], settings["seed"])]
+    each = {sweep.resolve(): sweep for sweep in sweeps}  # a mistake names the folder as it was typed
+    return [one for sweep in each.values() for one in of_sweep(sweep, settings["controls"], settings["seed"])]
 
 
 def finished(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:

@@ -18,7 +18,7 @@ STYLES = ("common.css", "latent.css")
 
 def latent_pages(sae: OfSAE, title: str, means: Means, windows: Windows, command: str, up: str) -> Iterator[tuple[int, str]]:
     """Each scored latent with its page. up: from the folder of the SAE's pages to that of the study."""
-    latents = sae.latents
+    latents, names = sae.latents, sae.names
     pages, pieces = {latent: f"{latent}.html" for latent in latents}, Pieces(sae.tokenizer)
     order = sorted(latents)
     same = {"command": escape(command), "trained": escape(files.command(sae.collected.folder))}
@@ -31,7 +31,7 @@ def latent_pages(sae: OfSAE, title: str, means: Means, windows: Windows, command
         yield latent, fill(
             "latent.html", STYLES, "latent.js", f"Latent {latent} of {title}", heading=f"Latent {latent} of {escape(title)}",
             nav=_nav(up, title, order, order.index(latent)), about=_about(sae), rule=facts.rule(found),
-            explanation=facts.explanation(sae.explanations.get(latent)), scores=facts.scores(found, sae.names, means),
+            explanation=facts.explanation(sae.explanations.get(latent)), scores=facts.scores(found, names, means),
             density=facts.density(sae.collected, latent, found), logits=logits, nearest=nearest,
             examples=examples(sae.collected, latent, active, windows), **same)
 
