@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
-from study_halves import collected, text_half, words_tokenizer
+from study_halves import collected, score, text_half, words_tokenizer
 
 from saesweep.storage import study_tables, sweep_table
 from saesweep.study.comparison import measured, report, summary
@@ -17,7 +17,6 @@ from saesweep.study.pages.neighbours import neighbours
 from saesweep.study.pages.of_sae import Explanation, OfSAE
 from saesweep.study.scores.logits import Logits
 from saesweep.study.scores.row_histograms import Histograms
-from saesweep.study.table import score
 
 EVIL = "</li></ol><script>document.title='run'</script><img\tsrc=x\tonerror=document.title='run'>"
 VOCABULARY = ["self", "def", "a\nb", EVIL, "&amp;", *(f"w{number}" for number in range(35))]

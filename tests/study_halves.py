@@ -4,8 +4,12 @@ from pathlib import Path
 import numpy as np
 
 from saesweep.lm.tokenizer import Tokenizer, byte_tokenizer
+from saesweep.study.comparison.replicates import draw
 from saesweep.study.hits import BINS, SAMPLE, TOP, Collected, Examples, Half, Hits, TextHalf
 from saesweep.study.keys import keys
+from saesweep.study.labels import Labels
+from saesweep.study.scores.conditions import conditions
+from saesweep.study.table import Rows, score_one
 
 BYTES = byte_tokenizer(False, None)
 
@@ -94,5 +98,14 @@ def collected(
     fit: TextHalf, test: TextHalf, a_fit: np.ndarray, a_test: np.ndarray, *, path: str = "made/topk/16",
     control: str | None = None, **more,
 ) -> Collected:
-    config = {"arch": {"name": path.split("/")[-2]}, "sparsity": int(path.split("/")[-1]), "seed": 0}
+    config = {"arch": {"name": path.split("/")[-2], "coefficient": None}, "sparsity": int(path.split("/")[-1]), "seed": 0}
     return Collected(path, Path("made"), config, {"l0": 16.0}, control, half(fit, a_fit, **more), half(test, a_test, **more))
+
+
+def score(saes: list[Collected], labels: Labels, tokenizer: Tokenizer, *, draws: int, seed: int, extras=(), **asked) -> Rows:
+    """The rows of SAEs and controls on one text. draws: of test documents. asked: features, min_fires, min_documents."""
+    rows, both = Rows(), [conditions(one.fit.text, one.test.text, labels) for one in saes[:1]]
+    for sae in saes:
+        counts = draw(len(sae.test.text.documents), draws, seed)
+        rows.extend(score_one(sae, *both, counts, tokenizer, **asked, extras=extras))
+    return rows

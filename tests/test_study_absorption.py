@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from study_halves import BYTES, half, text_half
+from study_halves import BYTES, half, score, text_half
 
 from saesweep.data.synthetic import SyntheticSource
 from saesweep.lm.hooks import HookPoint
@@ -11,7 +11,6 @@ from saesweep.runtime.rng import generator
 from saesweep.study.hits import Collected
 from saesweep.study.known_dictionary import KnownDictionary, feature_labels
 from saesweep.study.scores.absorption import RowScores
-from saesweep.study.table import score
 
 FEATURES, CHILDREN, TOKENS = 12, 3, 4096
 SOURCE = SyntheticSource(HookPoint("synthetic", "output"), features=FEATURES, d_in=32, l0=3.0, spread=40.0, noise=0.02, seed=0,

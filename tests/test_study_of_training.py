@@ -9,7 +9,8 @@ from studied import asked, trained  # noqa: F401 fixture
 from hydra_plugins.saesweep import sources
 from saesweep.config.study_schema import CONTROLS
 from saesweep.errors import UsageError
-from saesweep.study import ahead, run, subjects
+from saesweep.study import plan as ahead
+from saesweep.study import run, subjects
 from saesweep.study.run import Result
 
 PLACE = Path("outputs/default/standin/resid.1")

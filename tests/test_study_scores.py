@@ -12,8 +12,7 @@ from saesweep.study.scores.conditions import conditions
 from saesweep.study.scores.ground import Ground
 from saesweep.study.scores.lookup import best_class, best_informed, lookup_class, lookup_uncertainty, table
 from saesweep.study.scores.moments import entropy
-from saesweep.study.scores.of_latent import MEASURES
-from saesweep.study.scores.purity import purity
+from saesweep.study.scores.of_latent import MEASURES, purity
 
 VOCABULARY = ["self", "def", "cat", "dog", *(f"w{number}" for number in range(36))]
 TOKENIZER = words_tokenizer(VOCABULARY)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from small import tiny
 from studied import asked, collected, swept, trained  # noqa: F401 fixtures
+from study_halves import score
 
 from saesweep.lm.hooks import HookPoint
 from saesweep.lm.unembedding import unembedding
@@ -14,7 +15,6 @@ from saesweep.study.hits import HALVES
 from saesweep.study.known_dictionary import KnownDictionary, feature_labels
 from saesweep.study.labels import label
 from saesweep.study.scores.logits import LogitScores
-from saesweep.study.table import score
 from saesweep.training.loaded import load
 
 pytestmark = pytest.mark.slow

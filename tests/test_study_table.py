@@ -1,15 +1,18 @@
 """The tables of a study: planted latents from activations to summary."""
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
-from study_halves import collected, text_half
+from study_halves import collected, score, text_half
 from test_study_scores import TOKENIZER, documents, grounds, planted, word_labels
 
 from saesweep.storage import study_tables
 from saesweep.study.comparison import measured, measures, summary
+from saesweep.study.pages.of_sae import OfSAE, titles
 from saesweep.study.scores import coverage
 from saesweep.study.scores.conditions import conditions
-from saesweep.study.table import Rows, score
+from saesweep.study.table import Rows, about_sae
 
 OPTIONS = {"features": 10, "min_fires": 50, "min_documents": 10, "draws": 20, "seed": 0}
 
@@ -81,6 +84,15 @@ def test_the_measurement_is_row_0_of_the_means_under_drawn_documents(rows):
         means = rows.replicates.means["made/topk/16", "", name, "uniform"]
         assert means[0] == pytest.approx(np.average(trained[name], weights=trained["weight"])) and len(means) == 21
         assert means[1:].std() < 0.05
+
+
+def test_an_sae_with_a_fixed_coefficient_has_no_target_as_in_pareto_csv():
+    text = text_half(documents(1), TOKENIZER)
+    sae = collected(text, text, planted(text), planted(text))
+    place = {"model": {"name": "tiny"}, "site": {"name": "resid"}, "layer": 1}
+    fixed = dataclasses.replace(sae, config={**sae.config, **place, "arch": {"name": "relu", "coefficient": 6e-4}})
+    assert [about_sae(one)["sparsity"] for one in (sae, fixed)] == [16, None]
+    assert titles([OfSAE(fixed, pd.DataFrame(), TOKENIZER)]) == ["relu fixed coefficient"]
 
 
 def test_without_labels_the_other_scores_stand():

@@ -45,8 +45,14 @@ def score_names(scores: pd.DataFrame) -> list[str]:
 def with_score(scores: pd.DataFrame, name: str, values: Mapping[tuple[str, str, int], float]) -> pd.DataFrame:
     """The table with one more score, such as the share of raters who say yes. values: by path, control ("" of a trained SAE)
     and latent; features without one have no such score."""
-    keys = zip(scores["path"], scores["control"].astype(object).fillna(""), scores["latent"].astype(int), strict=True)
+    latents = scores["latent"].astype(int)
+    keys = [(*key, latent) for key, latent in zip(sae_keys(scores), latents, strict=True)]
     return scores.assign(**{name: [values.get(key, float("nan")) for key in keys]})
+
+
+def sae_keys(df: pd.DataFrame) -> list[tuple[str, str]]:
+    """Of each row the path and the control, "" of a trained SAE."""
+    return list(zip(df["path"], df["control"].astype(object).fillna(""), strict=True))
 
 
 def read(file: Path) -> pd.DataFrame:

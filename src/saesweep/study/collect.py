@@ -24,12 +24,7 @@ log = logging.getLogger(__name__)
 
 def needed(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resources) -> list[Pass]:
     """The passes that are left. Raises UsageError for whatever cannot work; no weight is loaded."""
-    found = [one for sweep in dict.fromkeys(map(Path.resolve, sweeps)) for one in _of_sweep(sweep, settings)]
-    return passes.passes(found, settings, resources)
-
-
-def _of_sweep(sweep: Path, settings: Mapping[str, Any]) -> list[Subject]:
-    return subjects.of_sweep(sweep, settings["controls"], settings["seed"])
+    return passes.passes(subjects.of_sweeps(sweeps, settings), settings, resources)
 
 
 def collect(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resources | None = None) -> dict[str, Exception]:

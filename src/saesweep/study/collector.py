@@ -107,7 +107,7 @@ class Collector:
         self.subjects, self.source, self.text, self.name, self.settings = subjects, source, text, name, settings
         self.portions, self.line, self.saved_at = portions(text), ProgressLine(), time.monotonic()
         self.dense: Dense = {half: dense_of(text[half], settings["dense_tokens"]) for half in HALVES}
-        self.members = list[Collecting]()
+        self.points, self.members = list(dict.fromkeys(one.point for one in subjects)), list[Collecting]()
         self.whole = True  # no portion is half read
 
     @torch.no_grad()
@@ -151,13 +151,10 @@ class Collector:
         """Activations of some blocks of the fit half, evenly spaced, on which controls are measured."""
         parts = dict[HookPoint, list[Tensor]]()
         ProgressLine()(f"measuring the controls on {controls.TOKENS:,} tokens")
-        for rows in self.source.rows(self.text["fit"], some_blocks(self.text, "fit", controls.TOKENS), self._points()):
+        for rows in self.source.rows(self.text["fit"], some_blocks(self.text, "fit", controls.TOKENS), self.points):
             for point, x in rows.items():
                 parts.setdefault(point, []).append(x)
         return {point: torch.cat(found) for point, found in parts.items()}
-
-    def _points(self) -> list[HookPoint]:
-        return list(dict.fromkeys(subject.point for subject in self.subjects))
 
     def _read(self, number: int) -> None:
         """Add a portion to every member that lacks it."""
@@ -165,7 +162,7 @@ class Collector:
         half, members = self.text[portion.half], [m for m in self.members if number in m.left and not m.failed]
         positions = portion.start + np.flatnonzero(half.ordinary[portion.start : portion.stop])
         first = 0
-        for rows in self.source.rows(half, [portion], self._points()):
+        for rows in self.source.rows(half, [portion], self.points):
             count = len(next(iter(rows.values())))
             for member in members:
                 with isolate_failures(member.fail):

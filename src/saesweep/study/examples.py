@@ -13,6 +13,7 @@ its block is no example. Whether a latent is silent is known only where its acti
 """
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple, TypeVar
@@ -76,8 +77,9 @@ def choose(
 
     neighbour: the latent of the most similar decoder row.
     """
-    taken, candidates = _Taken(places), _Candidates(places, half, latent, tokens, neighbour)
-    return {name: taken.group(getattr(candidates, name)(), count, PARTS.get(name, 1)) for name, count in asked.items()}
+    candidates, blocks = _Candidates(places, half, latent, tokens, neighbour), set[int]()
+    return {name: _group(places, getattr(candidates, name)(), count, PARTS.get(name, 1), blocks)
+            for name, count in asked.items()}
 
 
 def common_tokens(fit: Half, latent: int) -> Int64[np.ndarray, " common"]:
@@ -90,25 +92,22 @@ def common_tokens(fit: Half, latent: int) -> Int64[np.ndarray, " common"]:
 Parts = Iterable[Int64[np.ndarray, " _"]]  # of each part the candidates, in the order in which they are taken
 
 
-class _Taken:
-    def __init__(self, places: Places):
-        self.text, self.places, self.blocks = places.text, places, set[int]()
-
-    def group(self, parts: Parts, asked: int, count: int) -> Group:
-        documents: dict[int, int] = {}
-        positions, part = list[int](), list[int]()
-        for number, candidates in enumerate(parts):
-            full = len(positions) + asked * (number + 1) // count - asked * number // count
-            for position in candidates[self.places.left(candidates) >= LEFT].tolist():
-                if len(positions) == full:
-                    break
-                block, document = int(self.text.block[position]), int(self.text.document[position])
-                if block not in self.blocks and documents.get(document, 0) < PER_DOCUMENT:
-                    self.blocks.add(block)
-                    documents[document] = documents.get(document, 0) + 1
-                    positions.append(position)
-                    part.append(number)
-        return Group(np.array(positions, np.int64), np.array(part, np.int64), asked)
+def _group(places: Places, parts: Parts, asked: int, count: int, blocks: set[int]) -> Group:
+    """blocks: those that have an example, to which those of this group are added."""
+    text, documents = places.text, Counter[int]()
+    positions, part = list[int](), list[int]()
+    for number, candidates in enumerate(parts):
+        full = len(positions) + asked * (number + 1) // count - asked * number // count
+        for position in candidates[places.left(candidates) >= LEFT].tolist():
+            if len(positions) == full:
+                break
+            block, document = int(text.block[position]), int(text.document[position])
+            if block not in blocks and documents[document] < PER_DOCUMENT:
+                blocks.add(block)
+                documents[document] += 1
+                positions.append(position)
+                part.append(number)
+    return Group(np.array(positions, np.int64), np.array(part, np.int64), asked)
 
 
 class _Candidates:

@@ -15,7 +15,7 @@ from saesweep.study.judge.judge import KEY, judge, require_model
 from saesweep.study.judge.plan import Plan, plan, require_affordable
 from saesweep.study.judge.settings import require_sending_allowed
 from saesweep.study.judge.windows import TEST, LatentExamples, Window
-from saesweep.study.pieces import Pieces, values_in
+from saesweep.study.pieces import Pieces, around
 
 CACHE = Path(".study/responses.sqlite")  # beside the sweeps: the responses of all studies
 
@@ -74,8 +74,5 @@ def _windows(groups: Mapping[str, Group], half: Half, latent: int, texts: Pieces
 
 
 def _window(half: Half, latent: int, position: int, texts: Pieces) -> Window:
-    """Without special tokens."""
-    window = half.text.window(position)
-    ordinary = half.text.ordinary[window]
-    ids = half.text.tokens[window][ordinary]
-    return Window(tuple(texts[int(number)] for number in ids), values_in(half, latent, window)[ordinary])
+    ids, values, _ = around(half, latent, position)
+    return Window(tuple(texts[int(number)] for number in ids), values)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +122,10 @@ def _restored(score: Any) -> float | Summed:
 
 
 class Later(Extra):
-    """An extra that is made when it is asked for the first time."""
+    """Scores of latents alone, by an extra that is made when it is asked for the first time."""
 
     def __init__(self, make: Callable[[], Extra]) -> None:
-        self._make = make
-
-    @cached_property
-    def made(self) -> Extra:
-        return self._make()
+        self._made = cache(make)
 
     def of_latents(self, sae: Collected, latents: Int64[np.ndarray, " n"]) -> Mapping[str, Float[np.ndarray, " n"]]:
-        return self.made.of_latents(sae, latents)
-
-    def of_sae(self, sae: Collected, grounds: Grounds, probed: Probed | None) -> Mapping[str, float | Summed]:
-        return self.made.of_sae(sae, grounds, probed)
+        return self._made().of_latents(sae, latents)

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from saesweep.errors import UsageError
 from saesweep.lm.tokenizer import Tokenizer
-from saesweep.study.hits import HalfName, TextHalf
+from saesweep.study.hits import TextHalf
 from saesweep.study.python_labels import python_labels
 from saesweep.study.spans import Labeller, Span
 from saesweep.study.text_labels import text_labels
@@ -37,9 +37,6 @@ class Labels:
     names: Sequence[str]
     fit: HalfLabels
     test: HalfLabels
-
-    def half(self, name: HalfName) -> HalfLabels:
-        return self.fit if name == "fit" else self.test
 
 
 def label(

@@ -23,11 +23,9 @@ from saesweep.study import arrays
 from saesweep.study.accumulator import SHAPES, Accumulator
 from saesweep.study.hits import HALVES, HalfName
 from saesweep.study.keys import sampling_order
+from saesweep.study.sampling import TOP_UP, strata
 from saesweep.study.settings import PREFIX
 from saesweep.study.subjects import Subject
-
-STRATA = (0.0, 1e-3, 1e-2, 0.1)  # lower ends of ranges of frequencies
-OF_STRATUM = (25, 25, 25, 100)  # latents whose activations are kept in each
 
 
 def state_folder(subject: Subject) -> Path:
@@ -35,13 +33,13 @@ def state_folder(subject: Subject) -> Path:
 
 
 def listed_latents(subject: Subject, settings: Mapping[str, Any]) -> Bool[np.ndarray, " d_sae"]:
-    """The latents all of whose activations are kept: the first in the sampling order, and the first of each range of
-    frequencies in the SAE's own evaluation, as few of the first are frequent."""
+    """The latents all of whose activations are kept: the first in the sampling order, and the first of each stratum by the
+    frequency in the SAE's own evaluation, as few of the first are frequent."""
     order, kept = sampling_order(settings["seed"], subject.number, subject.d_sae), np.zeros(subject.d_sae, bool)
     kept[order[: PREFIX * settings["features"]]] = True
     if subject.control is None and (frequency := sweep_table.frequency(subject.job)) is not None:
-        stratum = np.searchsorted(STRATA, frequency[order], side="right")
-        for number, count in enumerate(OF_STRATUM, 1):
+        stratum = strata(frequency[order])
+        for number, count in enumerate(TOP_UP):
             kept[order[stratum == number][:count]] = True
     return kept
 
@@ -72,9 +70,7 @@ class Part:
     def __init__(self, subject: Subject, settings: Mapping[str, Any], mine: Iterable[Saved] = ()) -> None:
         self.subject, self.folder = subject, state_folder(subject)
         kept = listed_latents(subject, settings)
-        self.halves: dict[HalfName, Accumulator] = {
-            half: Accumulator(settings["seed"], kept) for half in HALVES
-        }
+        self.halves: dict[HalfName, Accumulator] = {half: Accumulator(settings["seed"], kept) for half in HALVES}
         self.done, self.lists, self.merged = set[int](), list[str](), list[Path]()
         for part in mine:
             self._merge(part)

@@ -1,21 +1,22 @@
-"""The plan of a study as text: what would be read, kept and needed. No weight is loaded."""
+"""The plan of a study as text: what would be read, kept and needed, now or after a training. No weight is loaded."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saesweep.config.settings import Settings, has_lm
+from saesweep.config.settings import Settings, has_lm, target
 from saesweep.data.resources import Resources
+from saesweep.lm.hooks import hook_point
 from saesweep.storage import files
-from saesweep.study import subjects
+from saesweep.study import passes, subjects
 from saesweep.study.accumulator import BYTES
+from saesweep.study.activations import activations_of
 from saesweep.study.collect import needed
 from saesweep.study.collector import ELEMENTS, LISTED
 from saesweep.study.hits import HALVES
 from saesweep.study.judge.settings import has_model
 from saesweep.study.judging import planned
-from saesweep.study.passes import Pass
 from saesweep.study.text import Text
 
 GB = 1e9
@@ -27,15 +28,46 @@ def plan(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resourc
     collecting = "\n\n".join(_describe(one, settings) for one in made) or "all SAEs and controls are collected"
     if not has_model(settings["explainer"]):
         return collecting
-    saes = sum(len(subjects.of_sweep(sweep, settings["controls"], settings["seed"])) for sweep in sweeps)
-    return "\n\n".join([collecting, *planned(saes, settings).lines()])
+    return "\n\n".join([collecting, *planned(len(subjects.of_sweeps(sweeps, settings)), settings).lines()])
 
 
-def _describe(one: Pass, settings: Mapping[str, Any]) -> str:
+def plan_ahead(sweep: Path, new: Mapping[Path, Settings], settings: Mapping[str, Any], resources: Resources) -> str:
+    """The plan of the study that a training ends with. new: the settings of the SAEs that are trained before, by folder.
+
+    Raises UsageError as the study would. Text and weights are those of the training, which compares them itself.
+    """
+    if not new:
+        return plan([sweep], settings, resources)
+    there = [one for one in subjects.finished(sweep, settings["controls"], settings["seed"]) if one.job not in new]
+    replaced = passes.changed(there, settings, None)
+    left = [one.config for one in there if one.control is None and (one.file in replaced or not one.file.is_file())]
+    saes = [*(one.config for one in there if one.control is None), *new.values()]
+    judging = planned(len(saes) + controls(saes, settings["controls"]), settings)
+    alike = subjects.groups([*left, *new.values()], lambda config: config)
+    parts = [_read_ahead(group, settings, resources) for group in alike]
+    return "\n\n".join([*parts, *(judging.lines() if has_model(settings["explainer"]) else [])])
+
+
+def _read_ahead(group: Sequence[Settings], settings: Mapping[str, Any], resources: Resources) -> str:
+    """One pass, whose text is long enough."""
+    job = passes.on_device(group[0], settings["device"])
+    points = list(dict.fromkeys(hook_point(one["model"], one["site"]["name"], one["layer"]) for one in group))
+    text = activations_of(job, points, settings, resources).text()
+    return "\n".join(_reading(job, len(group), controls(group, settings["controls"]), len(points), text, settings))
+
+
+def controls(saes: Sequence[Settings], names: Sequence[str]) -> int:
+    """How many controls these SAEs will have."""
+    places = [(Path(one["model"]["name"], f"{one['site']['name']}.{one['layer']}"), target(one) or one["arch"]["coefficient"],
+               one["width"]) for one in saes]
+    return len({(name, subjects.folder_of_control(name, *place)) for name in names for place in places})
+
+
+def _describe(one: passes.Pass, settings: Mapping[str, Any]) -> str:
     saes = [subject for subject in one.subjects if subject.control is None]
     lines = [
-        *reading(one.job, len(saes), len(one.subjects) - len(saes), len({subject.point for subject in one.subjects}), one.text,
-                 settings),
+        *_reading(one.job, len(saes), len(one.subjects) - len(saes), len({subject.point for subject in one.subjects}),
+                  one.text, settings),
         *_time(one),
         f"memory: about {_memory(one) / GB:.2f} GB beside the language model; disk: {_state(one) / GB:.2f} GB, and 12 bytes "
         "for each activation that is listed",
@@ -44,7 +76,7 @@ def _describe(one: Pass, settings: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def reading(
+def _reading(
     job: Settings, saes: int, controls: int, points: int, text: Text, settings: Mapping[str, Any]
 ) -> list[str]:
     """What one pass reads, and for whom."""
@@ -58,17 +90,17 @@ def reading(
     return [*lines, f"language model: {total:,} tokens" + (f", {again:,} of them a second time for probes" if again else "")]
 
 
-def _state(one: Pass) -> int:
+def _state(one: passes.Pass) -> int:
     return sum(2 * BYTES * subject.d_sae for subject in one.subjects)
 
 
-def _memory(one: Pass) -> int:
+def _memory(one: passes.Pass) -> int:
     """What is kept of each latent, the weights, the lists and the dense latents of a piece."""
     weights = sum(8 * subject.d_sae * len(subject.statistics.mean) for subject in one.subjects)
     return _state(one) + weights + 16 * LISTED + 3 * 4 * ELEMENTS
 
 
-def _time(one: Pass) -> list[str]:
+def _time(one: passes.Pass) -> list[str]:
     """By the rate of the training, which read the same text and did more for each token."""
     rates = [files.latest(subject.job).get("tokens_per_second") for subject in one.subjects]
     known = [rate for rate in rates if rate]

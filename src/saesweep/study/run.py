@@ -26,7 +26,7 @@ from saesweep.study.pages.of_sae import OfSAE
 from saesweep.study.people.origin import set_aside
 from saesweep.study.scoring import Scored, base_of, run_scores
 from saesweep.study.snippets import snippets
-from saesweep.study.subjects import of_sweep
+from saesweep.study.subjects import of_sweeps
 
 
 class Result(NamedTuple):
@@ -43,7 +43,7 @@ class Result(NamedTuple):
 def run(sweeps: Sequence[Path], settings: Mapping[str, Any], resources: Resources | None = None) -> Result:
     """All stages. Raises UsageError for a user's mistake, before a weight is loaded."""
     resources, _ = resources or Resources(), base_of(sweeps, settings["out"])
-    planned(sum(len(of_sweep(sweep, settings["controls"], settings["seed"])) for sweep in sweeps), settings)
+    planned(len(of_sweeps(sweeps, settings)), settings)
     failed = collect(sweeps, settings, resources)
     studies = [sweep.resolve() / study_tables.FOLDER for sweep in sweeps] if distributed.rank() == 0 else []
     stale = [line for study in studies for line in set_aside(study)]

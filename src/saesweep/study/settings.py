@@ -10,7 +10,7 @@ from yaml import YAMLError
 
 from saesweep.config.ranges import Text
 from saesweep.config.study_schema import Study
-from saesweep.config.walk import typed
+from saesweep.config.walk import Keys, typed
 from saesweep.errors import UsageError
 from saesweep.runtime import program
 from saesweep.study.embedder import located
@@ -34,14 +34,19 @@ class Command(Study):
 def settings(words: Sequence[str] = ()) -> dict[str, Any]:
     """The file with the words key=value in place of what it says. Raises UsageError for a key or value that is wrong."""
     explainer, words = explainer_settings(words)
-    found = OmegaConf.merge(OmegaConf.load(program.root() / FILE), OF_A_COMMAND)
+    merged = of_file(FILE, OF_A_COMMAND, words, Command)
+    check_embedder(merged)
+    return {**merged, "explainer": explainer}
+
+
+def of_file(file: str, more: Mapping[str, Any], words: Sequence[str], kind: type[Keys]) -> dict[str, Any]:
+    """A file of conf/, more keys, and the words key=value in place of what they say. Raises UsageError."""
+    found = OmegaConf.merge(OmegaConf.load(program.root() / file), more)
     try:
         merged: Any = OmegaConf.to_container(OmegaConf.merge(found, OmegaConf.from_dotlist(list(words))), resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
         raise UsageError(f"{' '.join(words)}: {str(error).splitlines()[0]}; a setting is key=value") from error
-    typed("", merged, Command)
-    check_embedder(merged)
-    return {**merged, "explainer": explainer}
+    return typed("", merged, kind)
 
 
 def of_training(job: Mapping[str, Any]) -> dict[str, Any]:

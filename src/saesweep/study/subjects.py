@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,6 +67,12 @@ def of_sweep(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
     return found
 
 
+def of_sweeps(sweeps: Iterable[Path], settings: Mapping[str, Any]) -> list[Subject]:
+    """Those of each sweep once. settings: of a study."""
+    each = {sweep.resolve(): sweep for sweep in sweeps}  # a mistake names the folder as it was typed
+    return [one for sweep in each.values() for one in of_sweep(sweep, settings["controls"], settings["seed"])]
+
+
 def finished(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
     """As `of_sweep`, and none where there are none. sweep: resolved."""
     saes = [of_job(sweep, job) for job in sweep_table.jobs(sweep) if files.state(job) == "finished"]
@@ -93,20 +99,25 @@ def of_job(sweep: Path, job: Path) -> Subject:
 
 
 def _controls(saes: Sequence[Subject], names: Sequence[str], seed: int) -> list[Subject]:
-    """One of each kind for each hook point and target L0, like the first SAE there; `random` also for each width."""
+    """One for each file, like the first SAE there."""
     found: dict[Path, Subject] = {}
     for sae in saes:
         d_in = len(sae.statistics.mean)
         for name in names:
             d_sae = {"random": sae.d_sae, "residual": d_in, "pca": 2 * d_in}[name]
-            place = sae.sweep / FOLDER / CONTROL / Path(sae.path).parents[1] / str(sae.l0)
-            file = place / (f"random.{d_sae}" if name == "random" else name) / HITS
+            place = sae.sweep / FOLDER / CONTROL / Path(sae.path).parents[1]
+            file = folder_of_control(name, place, sae.l0, d_sae) / HITS
             model = {key: sae.config["model"][key] for key in ("name", "source")}
             what = [name, seed, model, str(sae.point), sae.l0, d_sae, sae.statistics.scale]
             weights = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
             found.setdefault(file, Subject(
                 sae.sweep, sae.job, name, sae.config, sae.metrics, sae.point, sae.statistics, d_sae, weights, file))
     return list(found.values())
+
+
+def folder_of_control(name: str, place: Path, l0: object, d_sae: int) -> Path:
+    """One of each kind for each hook point and target L0; `random` also for each width. place: of the hook point."""
+    return place / str(l0) / (f"random.{d_sae}" if name == "random" else name)
 
 
 def groups(saes: Iterable[T], config: Callable[[T], Settings]) -> list[list[T]]:

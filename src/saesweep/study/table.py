@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
+from saesweep.config.settings import target
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.storage import study_tables
-from saesweep.study.comparison.replicates import Replicates, draw
+from saesweep.study.comparison.replicates import Replicates
 from saesweep.study.hits import Collected
-from saesweep.study.labels import Labels
 from saesweep.study.sampling import eligible, sample
-from saesweep.study.scores.conditions import Conditions, conditions
+from saesweep.study.scores.conditions import Conditions
 from saesweep.study.scores.ground import Ground
 from saesweep.study.scores.of_sae import Extra, label_rows, latent_rows, whole_sae
 
@@ -51,22 +51,6 @@ class Rows:
         return scores, saes, labels, shares
 
 
-def score(
-    collected: Sequence[Collected], labels: Labels, tokenizer: Tokenizer, *, features: int, min_fires: int, min_documents: int,
-    draws: int, seed: int, extras: Sequence[Extra] = (),
-) -> Rows:
-    """collected: SAEs and controls on one text. draws: of test documents, for intervals. extras: more scores (of_sae.py)."""
-    rows = Rows()
-    if not collected:
-        return rows
-    both = conditions(collected[0].fit.text, collected[0].test.text, labels)
-    counts = draw(len(collected[0].test.text.documents), draws, seed)
-    asked = {"features": features, "min_fires": min_fires, "min_documents": min_documents}
-    for sae in collected:
-        rows.extend(score_one(sae, both, counts, tokenizer, **asked, extras=extras))
-    return rows
-
-
 def score_one(
     sae: Collected, both: tuple[Conditions, Conditions], counts: Int64[np.ndarray, "rows documents"], tokenizer: Tokenizer, *,
     features: int, min_fires: int, min_documents: int, extras: Sequence[Extra],
@@ -88,7 +72,7 @@ def score_one(
 
 def about_sae(sae: Collected) -> Row:
     config = sae.config
-    return {"path": sae.path, "arch": config["arch"]["name"], "sparsity": config["sparsity"], "seed": config["seed"]}
+    return {"path": sae.path, "arch": config["arch"]["name"], "sparsity": target(config), "seed": config["seed"]}
 
 
 def shares_of(sae: Collected, allowed: np.ndarray) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What scores need beside the collected activations: the weights of an SAE, and the activations x that it was given."""
 from __future__ import annotations
 
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,11 @@ class Weights:
     """The SAE that was asked for last is kept."""
 
     def __init__(self) -> None:
-        self._folder: Path | None = None
-        self._sae: LoadedSAE | None = None
+        self._load = lru_cache(maxsize=1)(load)
 
     def loaded(self, sae: Collected) -> LoadedSAE:
         """The SAE; of a control the one that it is like."""
-        if self._sae is None or self._folder != sae.folder:
-            self._folder, self._sae = sae.folder, load(sae.folder)
-        return self._sae
+        return self._load(sae.folder)
 
     def decoder(self, sae: Collected) -> Float[Tensor, "d_sae d_in"] | None:
         """The decoder's rows, of length 1; None of a control."""

@@ -27,12 +27,12 @@ def planned(jobs: Sequence[Job], new: Collection[Job], resources: Resources) -> 
     """
     lines = []
     for sweep, settings in _asked(jobs):
-        from saesweep.study import ahead  # torch
+        from saesweep.study import plan  # torch
 
         first = {job.folder.resolve(): job.settings for job in new if job.sweep == sweep}
         head = f"{'then ' if first else ''}the study of {shown(sweep)}"
         with _keys_of_training(settings):
-            lines.append(f"{head}\n{ahead.plan_ahead(sweep.resolve(), first, settings, resources)}")
+            lines.append(f"{head}\n{plan.plan_ahead(sweep.resolve(), first, settings, resources)}")
     return lines
 
 

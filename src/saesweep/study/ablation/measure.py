@@ -16,16 +16,22 @@ from saesweep.training.loaded import LoadedSAE
 Sums = Float64[np.ndarray, " documents"]
 
 
+class Loss(NamedTuple):
+    """Delta loss = (sum nats - sum clean) / sum scored."""
+
+    nats: list[Sums | None]  # of each ablation; None: its delta loss is not measured
+    clean: Sums
+    scored: Sums
+
+
 class Measured(NamedTuple):
-    """Of one SAE: FVU = sum error / sum variance, delta loss = (sum nats - sum nats_clean) / sum scored."""
+    """Of one SAE: FVU = sum error / sum variance."""
 
     moments: Moments
     ablations: list[Ablation]
     error: list[Sums]  # of each ablation
     variance: Sums
-    nats: list[Sums | None]  # of each ablation; None: its delta loss is not measured
-    nats_clean: Sums | None
-    scored: Sums | None
+    loss: Loss | None
 
 
 def measure(
@@ -37,11 +43,11 @@ def measure(
     part, count = rows.evaluation.without_sinks(sae.statistics), int(rows.evaluation.documents.max()) + 1
     error, variance = errors(sae, part, made, count), variances(part, count)
     if (splices := rows.splices) is None:
-        return Measured(found, made, error, variance, [None] * len(made), None, None)
+        return Measured(found, made, error, variance, None)
     spliced = [i for i, one in enumerate(made) if one.ablated not in CONTROLS or one.draw < settings["lm_draws"]]
-    nats = dict(zip(spliced, splices.nats(sae, [made[i] for i in spliced], progress), strict=True))
-    return Measured(found, made, error, variance, [np.array(nats[i]) if i in nats else None for i in range(len(made))],
-                    np.array(splices.nats_clean), np.array(splices.scored))
+    nats = dict(zip(spliced, map(np.array, splices.nats(sae, [made[i] for i in spliced], progress)), strict=True))
+    loss = Loss([nats.get(i) for i in range(len(made))], np.array(splices.nats_clean), np.array(splices.scored))
+    return Measured(found, made, error, variance, loss)
 
 
 @torch.no_grad()

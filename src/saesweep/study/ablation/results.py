@@ -48,12 +48,11 @@ def rows(subject: Subject, found: Measured, sweep: str) -> list[Row]:
     made = []
     for i, one in enumerate(found.ablations):
         what = {"ablated": one.ablated, "set_to": one.set_to, "draw": one.draw}
-        value, difference = {"fvu": replicates(found.error[i], found.variance)}, {
-            "fvu": replicates(found.error[i] - found.error[0], found.variance)}
-        nats, unchanged, clean, scored = found.nats[i], found.nats[0], found.nats_clean, found.scored
-        if nats is not None and unchanged is not None and clean is not None and scored is not None:
-            value["delta_loss"] = replicates(nats - clean, scored)
-            difference["delta_loss"] = replicates(nats - unchanged, scored)
+        value = {"fvu": replicates(found.error[i], found.variance)}
+        difference = {"fvu": replicates(found.error[i] - found.error[0], found.variance)}
+        if (loss := found.loss) and (nats := loss.nats[i]) is not None:
+            value["delta_loss"] = replicates(nats - loss.clean, loss.scored)
+            difference["delta_loss"] = replicates(nats - loss.nats[0], loss.scored)
         made.append(Row({**names, **what, "path": subject.path}, shares(found.moments, one.latents), value, difference))
     return made
 

@@ -4,15 +4,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from saesweep.config.ranges import Count, Index, OneOf, Share
 from saesweep.config.settings import Settings
-from saesweep.config.walk import Keys, typed
-from saesweep.errors import UsageError
-from saesweep.runtime import program
+from saesweep.config.walk import Keys
+from saesweep.study.settings import of_file
 
 FILE = "conf/ablate.yaml"
 
@@ -36,12 +31,7 @@ class Ablate(Keys):
 
 def settings(words: Sequence[str] = ()) -> dict[str, Any]:
     """The file with the words key=value in place of what it says. Raises UsageError for a key or value that is wrong."""
-    try:
-        merged: Any = OmegaConf.to_container(
-            OmegaConf.merge(OmegaConf.load(program.root() / FILE), OmegaConf.from_dotlist(list(words))), resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UsageError(f"{' '.join(words)}: {str(error).splitlines()[0]}; a setting is key=value") from error
-    return typed("", merged, Ablate)
+    return of_file(FILE, {}, words, Ablate)
 
 
 def evaluated(job: Settings, given: Settings) -> Settings:

@@ -72,17 +72,19 @@ def study(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, repl
     the shares of latents are used."""
     scores = scores.loc[scores["eligible"].astype(bool)]
     saes = _saes(table, scores, summary)
-    keys = list(zip(saes["path"], saes["control"], strict=True))
+    keys = study_tables.sae_keys(saes)
     by_sae = {key: rows for key, rows in scores.groupby(["path", scores["control"].astype(object).fillna("")], sort=False)}
-    features = [by_sae.get((path, control or ""), scores.iloc[:0]) for path, control in keys]
+    features = [by_sae.get(key, scores.iloc[:0]) for key in keys]
     names = [name for name in study_tables.score_names(scores) if pd.api.types.is_numeric_dtype(scores[name])]
     found = Study(saes, features, names, {}, _texts([replicates.text(path) for path in saes["path"]]), beside(saes))
-    shares = _shares(saes, summary)
+    rows = summary.dropna(subset=["eligible"])
+    share = dict(zip(study_tables.sae_keys(rows), rows["eligible"], strict=True))
     for name in names:
-        found.numbers.update(_of_features(found, name, replicates, shares))
-    for name in dict.fromkeys(summary["score"]):
+        found.numbers.update(_of_features(found, name, replicates, [share.get(key, math.nan) for key in keys]))
+    for name, rows in summary.groupby("score", sort=False):
         if name not in names:
-            found.numbers[name, "uniform"] = [_of_sae(key, name, summary, replicates) for key in keys]
+            value = dict(zip(study_tables.sae_keys(rows), rows["uniform"].astype(float), strict=True))
+            found.numbers[str(name), "uniform"] = [_of_sae(*key, str(name), value.get(key), replicates) for key in keys]
     return found
 
 
@@ -102,20 +104,12 @@ def _texts(digests: Sequence[str]) -> list[int]:
     return [known.index(one) if one else -1 for one in digests]
 
 
-def _shares(saes: pd.DataFrame, summary: pd.DataFrame) -> Array:
-    """The share of eligible latents of each SAE; NaN where unknown."""
-    rows = summary.dropna(subset=["eligible"])
-    share = dict(zip(zip(rows["path"], rows["control"].astype(object).fillna(""), strict=True), rows["eligible"], strict=True))
-    keys = zip(saes["path"], saes["control"].astype(object).fillna(""), strict=True)
-    return np.array([share.get(key, math.nan) for key in keys])
-
-
 def _of_features(
-    study: Study, name: str, replicates: Replicates, shares: Array
+    study: Study, name: str, replicates: Replicates, shares: Sequence[float]
 ) -> dict[Key, list[Measured | None]]:
-    """The means of one score."""
+    """The means of one score. shares: of eligible latents; NaN where unknown."""
     found: dict[Key, list[Measured | None]] = {(name, mean): [] for mean in study_tables.MEANS}
-    for i, (path, control) in enumerate(zip(study.saes["path"], study.saes["control"], strict=True)):
+    for i, (path, control) in enumerate(study_tables.sae_keys(study.saes)):
         score, weight, frequency = study.columns(i, name)
         if not np.isfinite(score).any():
             for numbers in found.values():
@@ -123,7 +117,7 @@ def _of_features(
             continue
         each = {"uniform": feature_mean(score, weight), "by_frequency": feature_mean(score, weight * frequency)}
         for mean, number in each.items():
-            rows = replicates.means.get((path, control or "", name, mean), np.empty(0))
+            rows = replicates.means.get((path, control, name, mean), np.empty(0))
             found[name, mean].append(number._replace(draws=rows[1:], documents=replicates.of(path, name),
                                                        text=replicates.text(path)))
         uniform = found[name, "uniform"][-1]
@@ -142,12 +136,9 @@ def _of_several_tokens(study: Study, i: int, name: str) -> Measured | None:
     return found if found.features else None
 
 
-def _of_sae(key: tuple[str, str | None], name: str, summary: pd.DataFrame, replicates: Replicates) -> Measured | None:
+def _of_sae(path: str, control: str, name: str, value: float | None, replicates: Replicates) -> Measured | None:
     """A score of the whole SAE."""
-    path, control = key
-    same = summary["control"].isna() if control is None else summary["control"] == control
-    values = summary.loc[(summary["path"] == path) & same & (summary["score"] == name), "uniform"].to_numpy(float)
-    if not len(values) or not math.isfinite(values[0]):
+    if value is None or not math.isfinite(value):
         return None
-    rows = replicates.means.get((path, control or "", name, "uniform"), np.empty(0))
-    return Measured(float(values[0]), draws=rows[1:], documents=replicates.of(path, name), text=replicates.text(path))
+    rows = replicates.means.get((path, control, name, "uniform"), np.empty(0))
+    return Measured(float(value), draws=rows[1:], documents=replicates.of(path, name), text=replicates.text(path))

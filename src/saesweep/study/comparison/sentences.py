@@ -17,7 +17,8 @@ MEANS = {"uniform": "mean over latents", "by_frequency": "mean over activations"
 PHRASES = {"better": "is better than", "higher": "is higher than", "equal": "is equal within {delta:g} to",
            "open": "is not told apart from", "none": "has no interval against"}
 SWAPPED = {"worse": "better", "lower": "higher"}
-CHANGES = {  # an interval above 0, below 0, neither
+Changes = Mapping[str, tuple[str, str, str]]  # by key the words of an interval above 0, below 0, and of neither
+CHANGES: Changes = {
     "frequent": ("they score higher than the others by {}", "they score lower than the others by {}",
                  "no difference to the others is shown, {}"),
     "per_tenfold": ("rises by {} per tenfold frequency", "falls by {} per tenfold frequency",
@@ -130,11 +131,16 @@ def whose(row: Mapping[str, Any]) -> str:
 
 
 def _change(title: str, row: Mapping[str, Any], key: str) -> str:
-    """What the interval of a slope or of a difference shows. key: of CHANGES."""
-    shown = row["low"] is not None and not row["low"] <= 0 <= row["high"]
-    below = shown and row["high"] < 0
-    words = CHANGES[key][(1 if below else 0) if shown else 2].format(number(row, sign=-1 if below else 1), **row)
-    return f"{title}, {whose(row)}: {words}{', without an interval' * (row['low'] is None)}{over([row])}."
+    return f"{title}, {change(row, key, CHANGES)}{over([row])}."
+
+
+def change(row: Mapping[str, Any], key: str, changes: Changes) -> str:
+    """`topk: rises by 0.1`: what the interval of a slope or of a difference shows."""
+    above, below, neither = changes[key]
+    if row["low"] is None:
+        return f"{whose(row)}: {neither.format(number(row), **row)}, without an interval"
+    words = above if row["low"] > 0 else below if row["high"] < 0 else neither
+    return f"{whose(row)}: {words.format(number(row, sign=-1 if words is below else 1), **row)}"
 
 
 def _use(row: Mapping[str, Any]) -> str:

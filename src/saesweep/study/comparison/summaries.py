@@ -9,12 +9,12 @@ from typing import Any
 
 from saesweep.report.wording import join_words, l0s, sentence
 from saesweep.study.comparison import sentences
-from saesweep.study.comparison.sentences import amount, correlation, names, number, over, title
+from saesweep.study.comparison.sentences import Changes, amount, change, correlation, names, number, over, title
 
 Row = Mapping[str, Any]
 PHRASES = {"better": "better than", "higher": "higher than", "equal": "equal within {delta:g} to",
            "open": "not told apart from", "none": "without an interval against"}
-CHANGES = {  # an interval above 0, below 0, neither
+CHANGES: Changes = {
     "frequent": ("higher by {}", "lower by {}", "no difference shown ({})"),
     "per_tenfold": ("rises by {}", "falls by {}", "no slope shown ({})"),
     "per_doubling": ("rises by {}", "falls by {}", "no slope shown ({})"),
@@ -75,13 +75,7 @@ def _of_frequency(rows: Sequence[Row], key: str) -> Iterator[str]:
 
 
 def _changes(what: str, rows: Sequence[Row], key: str) -> str:
-    parts = []
-    for row in rows:
-        shown = row["low"] is not None and not row["low"] <= 0 <= row["high"]
-        below = shown and row["high"] < 0
-        words = CHANGES[key][(1 if below else 0) if shown else 2].format(number(row, sign=-1 if below else 1))
-        parts.append(f"{sentences.whose(row)}: {words}{', without an interval' * (row['low'] is None)}")
-    return f"{what}{UNITS[key]}: {'; '.join(parts)}{over(rows)}."
+    return f"{what}{UNITS[key]}: {'; '.join(change(row, key, CHANGES) for row in rows)}{over(rows)}."
 
 
 def _controls(block: Row) -> str:

@@ -15,8 +15,7 @@ from saesweep.study.comparison.missing import missing
 
 def summary(study: Study, shares: pd.DataFrame) -> pd.DataFrame:
     """The content of summary.csv. shares: a row per SAE or control, with path, control and study_tables.SHARES."""
-    keys = zip(shares["path"], shares["control"].astype(object).fillna(""), strict=True)
-    by_sae = dict(zip(keys, shares.to_dict("records"), strict=True))
+    by_sae = dict(zip(study_tables.sae_keys(shares), shares.to_dict("records"), strict=True))
     names = dict.fromkeys(name for name, _ in study.numbers)
     rows = [_row(study, i, name, by_sae) for i in range(len(study.saes)) for name in names]
     return pd.DataFrame([row for row in rows if row], columns=pd.Index(study_tables.SUMMARY_COLUMNS))

@@ -12,6 +12,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 import pandas as pd
 
+from saesweep.config.settings import target
 from saesweep.errors import UsageError
 from saesweep.lm import models
 from saesweep.storage import study_tables
@@ -34,7 +35,7 @@ class Studied:
     def title(self) -> str:
         """`topk 32 (gemma3_270m, resid, layer 9)`"""
         config = self.sae.config
-        sparsity = "fixed coefficient" if config["sparsity"] is None else f"{config['sparsity']:g}"
+        sparsity = "fixed coefficient" if (wanted := target(config)) is None else f"{wanted:g}"
         seed = f", seed {config['seed']}" if config["seed"] else ""
         place = f"{config['model']['name']}, {config['site']['name']}, layer {config['layer']}"
         return f"{config['arch']['name']} {sparsity}{seed} ({place})"

@@ -1,17 +1,19 @@
 """A score against L0: a curve per architecture with its intervals, and the controls; with a table of the same numbers."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from saesweep.report.page.tables import scrolling
 from saesweep.report.style import LABELS, Style, l0_limits, l0_ticks
 from saesweep.study.comparison.sentences import MEANS
+from saesweep.study.comparison.sentences import number as estimate
 from saesweep.study.pages.axes import BOX, Scale, even_ticks, frame, mark, path, scale, span, svg
 from saesweep.study.pages.facts import number
+from saesweep.study.pages.template import link, row, table
 
 DASHES = {"random": "5 3", "residual": "2 3", "pca": "9 3 2 3"}
 Block = Mapping[str, Any]  # a score and a mean at one hook point, of study.json
@@ -30,11 +32,9 @@ class Control(NamedTuple):
 
 def controls(summary: pd.DataFrame, score: str, mean: str) -> list[Control]:
     """summary: of one hook point. An interval is known of the uniform mean alone."""
-    rows = summary.loc[summary["control"].notna() & (summary["score"] == score)]
-    nan = float("nan")
-    return [Control(row["control"], float(row["sparsity"]), float(row[mean]), *(
-        (float(row["low"]), float(row["high"])) if mean == "uniform" else (nan, nan)))
-        for row in rows.to_dict("records") if row[mean] == row[mean] and row["sparsity"] == row["sparsity"]]
+    rows = summary.loc[summary["control"].notna() & (summary["score"] == score)].dropna(subset=[mean, "sparsity"])
+    return [Control(of["control"], float(of["sparsity"]), float(of[mean]), *(
+        float(of[end]) if mean == "uniform" else math.nan for end in ("low", "high"))) for of in rows.to_dict("records")]
 
 
 def title(block: Block) -> str:
@@ -56,7 +56,7 @@ def figure(block: Block, beside: Sequence[Control], styles: Mapping[str, Style],
         "".join(_control(kind, [one for one in beside if one.name == kind], x, y) for kind in _kinds(beside)),
         *(_curve(curve, list(styles).index(curve["arch"]), styles, links, x, y) for curve in block["curves"]),
     )
-    return f"<figure>{drawn}<details><summary>Numbers</summary>{table(block, beside, links)}</details></figure>"
+    return f"<figure>{drawn}<details><summary>Numbers</summary>{_table(block, beside, links)}</details></figure>"
 
 
 def _kinds(beside: Iterable[Control]) -> list[str]:
@@ -96,7 +96,7 @@ def _point(
     arch: str, point: Mapping[str, Any], marker: str, links: Links, x: Scale, y: Scale
 ) -> str:
     """A link to the latents of its SAE, where it is one SAE's."""
-    words = f"{arch} at L0 {point['l0']:.3g}: {_value(point)}"
+    words = f"{arch} at L0 {point['l0']:.3g}: {estimate({**point, 'estimate': point['value']})}"
     drawn = mark(marker, x(point["l0"]), y(point["value"]))
     href = links.get((arch, point["sparsity"]))
     ring = f'<circle class="ring" cx="{x(point["l0"]):.1f}" cy="{y(point["value"]):.1f}" r="9"/>'
@@ -105,31 +105,21 @@ def _point(
     return f'<a href="{escape(href)}" aria-label="{escape(words)}"><title>{escape(words)}</title>{drawn}{ring}</a>'
 
 
-def _value(point: Mapping[str, Any]) -> str:
-    ends = "" if point["low"] is None else f" [{point['low']:z.3f}, {point['high']:z.3f}]"
-    return f"{point['value']:z.3f}{ends}"
-
-
-def table(block: Block, beside: Sequence[Control], links: Links) -> str:
+def _table(block: Block, beside: Sequence[Control], links: Links) -> str:
     """A row per SAE, or per target L0 where it has several seeds."""
     kinds = _kinds(beside)
     head = ("SAEs", "L0", "value", "low", "high", *(f"{kind} control" for kind in kinds))
-    rows = "".join(_row(curve["arch"], point, beside, kinds, links) for curve in block["curves"] for point in curve["points"])
-    return scrolling(escape(title(block)), "".join(f'<th scope="col">{escape(one)}</th>' for one in head), rows)
+    return table(title(block), head, (_row(curve["arch"], point, beside, kinds, links)
+                                      for curve in block["curves"] for point in curve["points"]))
 
 
 def _row(
     arch: str, point: Mapping[str, Any], beside: Sequence[Control], kinds: Sequence[str], links: Links
 ) -> str:
     target = point["sparsity"]
-    name = escape(f"{arch} {target:g}" if target is not None else arch)
+    name = f"{arch} {target:g}" if target is not None else arch
     href = links.get((arch, target)) if target is not None else None
     cells = [f"{point['l0']:.3g}", *(number(point[key]) for key in ("value", "low", "high"))]
-    cells += [number(_mean(one.value for one in beside if one.name == kind and one.sparsity == target)) for kind in kinds]
-    head = f'<a href="{escape(href)}">{name}</a>' if href else name
-    return f'<tr><th scope="row">{head}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-
-
-def _mean(values: Iterator[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else float("nan")
+    same = [[one.value for one in beside if one.name == kind and one.sparsity == target] for kind in kinds]
+    cells += [number(sum(values) / len(values) if values else None) for values in same]
+    return row(link(href, name) if href else escape(name), cells)

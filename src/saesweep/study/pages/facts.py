@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from saesweep.report.page.tables import scrolling
 from saesweep.study.comparison import catalogue
 from saesweep.study.hits import Collected
 from saesweep.study.pages.groups import percent
 from saesweep.study.pages.histogram import histogram, logit_histogram
 from saesweep.study.pages.of_sae import Explanation
-from saesweep.study.pages.template import link
+from saesweep.study.pages.template import link, row, table
 from saesweep.study.pieces import Pieces
 from saesweep.study.scores.logits import Logits
 
@@ -31,14 +30,14 @@ def number(value: Any) -> str:
     return f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:.3f}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def rule(row: Row) -> str:
-    words = row.get("rule_words")
+def rule(of: Row) -> str:
+    words = of.get("rule_words")
     if not isinstance(words, str) or not words:
         return f'<p class="rule">{NO_RULE}</p>'
     names = {"rule": "r", "rule_f1": "F1", "rule_recall": "fires on {} of the tokens where the rule holds"}
     parts = []
     for key, name in names.items():
-        if (found := row.get(key)) is not None and not math.isnan(found):
+        if (found := of.get(key)) is not None and not math.isnan(found):
             parts.append(name.format(percent(found)) if "{}" in name else f"{name} {number(found)}")
     return f'<p class="rule">{escape(words)}</p><p>{"; ".join(parts)}.</p>'
 
@@ -47,21 +46,19 @@ def explanation(found: Explanation | None) -> str:
     return "" if found is None else f"<blockquote>{escape(found.text)}</blockquote><p>Written by {escape(found.model)}.</p>"
 
 
-def scores(row: Row, names: list[str], means: Means) -> str:
+def scores(of: Row, names: list[str], means: Means) -> str:
     """Each score beside the mean of the SAE's latents, that of the control's, and the difference to it."""
-    nan = math.nan, math.nan
-    rows = "".join(
-        f'<tr><th scope="row">{escape(catalogue.score(name).words)}</th><td>{number(row[name])}</td>'
-        f"{''.join(f'<td>{number(mean)}</td>' for mean in means.get(name, nan))}"
-        f"<td>{number(float(row[name]) - means.get(name, nan)[1])}</td></tr>" for name in names)
-    titles = ("score", "latent", "SAE's mean", "control's mean", "latent less that")
-    head = "".join(f'<th scope="col">{name}</th>' for name in titles)
-    return scrolling("Scores", head, rows)
+    rows = []
+    for name in names:
+        own, control = means.get(name, (math.nan, math.nan))
+        cells = map(number, (of[name], own, control, float(of[name]) - control))
+        rows.append(row(escape(catalogue.score(name).words), cells))
+    return table("Scores", ("score", "latent", "SAE's mean", "control's mean", "latent less that"), rows)
 
 
-def density(sae: Collected, latent: int, row: Row) -> str:
-    words = (f"Active on {percent(float(row['frequency']))} of the tokens of the test half: {int(row['fires']):,} tokens in "
-             f"{int(row['documents']):,} of {len(sae.test.text.documents):,} documents.")
+def density(sae: Collected, latent: int, of: Row) -> str:
+    words = (f"Active on {percent(float(of['frequency']))} of the tokens of the test half: {int(of['fires']):,} tokens in "
+             f"{int(of['documents']):,} of {len(sae.test.text.documents):,} documents.")
     return f"<p>{words}</p>{histogram(sae.test.histogram[latent])}"
 
 

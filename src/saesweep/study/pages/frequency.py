@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from saesweep.report.page.tables import scrolling
 from saesweep.report.style import Style
 from saesweep.study.comparison.catalogue import score as about
 from saesweep.study.pages.axes import BOX, Scale, even_ticks, frame, mark, path, scale, span, svg
 from saesweep.study.pages.facts import number
+from saesweep.study.pages.template import row, table
 
 BIN, DOTS, LEAST = 0.5, 1500, 3  # decades; dots drawn of an architecture; latents behind a mean that is drawn
 
@@ -77,8 +77,7 @@ def _means(found: Sequence[Bin], marker: str, x: Scale, y: Scale) -> str:
 
 def _table(found: Mapping[str, Sequence[Bin]], words: str) -> str:
     head = ("architecture", "frequency from", "to", "latents", "mean", "low", "high")
-    rows = "".join(_rows(found))
-    return scrolling(escape(f"{words} by frequency"), "".join(f'<th scope="col">{one}</th>' for one in head), rows)
+    return table(f"{words} by frequency", head, _rows(found))
 
 
 def _rows(found: Mapping[str, Sequence[Bin]]) -> Iterator[str]:
@@ -86,5 +85,4 @@ def _rows(found: Mapping[str, Sequence[Bin]]) -> Iterator[str]:
         for one in each:
             ends = f"{10**one.start:.2g}", f"{10 ** (one.start + BIN):.2g}"
             values = (number(value) for value in (one.mean, one.mean - one.half, one.mean + one.half))
-            cells = "".join(f"<td>{cell}</td>" for cell in (*ends, one.latents, *values))
-            yield f'<tr><th scope="row">{escape(arch)}</th>{cells}</tr>'
+            yield row(escape(arch), (*ends, str(one.latents), *values))

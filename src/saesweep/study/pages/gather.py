@@ -11,7 +11,7 @@ import torch
 
 from saesweep.config.settings import has_lm
 from saesweep.data.resources import Resources
-from saesweep.lm.tokenizer import Tokenizer, byte_tokenizer
+from saesweep.lm.tokenizer import byte_tokenizer
 from saesweep.lm.unembedding import unembedding
 from saesweep.study.hits import Collected
 from saesweep.study.judge.of_sae import EXPLANATIONS
@@ -41,14 +41,11 @@ def _of_sae(
 ) -> OfSAE:
     latents = scores["latent"].to_numpy(np.int64)
     decoder = weights.decoder_array(sae)
+    tokenizer = resources.text(sae.config)[1] if has_lm(sae.config) else byte_tokenizer(bos=False, positions=None)
     return OfSAE(
-        sae, scores, _tokenizer(sae, resources), _logits(sae, latents, weights, resources, device) if logits else None,
+        sae, scores, tokenizer, _logits(sae, latents, weights, resources, device) if logits else None,
         dict(explanations(sae.folder)), None if decoder is None else neighbours(decoder, latents),
         scale=float(weights.loaded(sae).statistics.scale))
-
-
-def _tokenizer(sae: Collected, resources: Resources) -> Tokenizer:
-    return resources.text(sae.config)[1] if has_lm(sae.config) else byte_tokenizer(bos=False, positions=None)
 
 
 def _logits(

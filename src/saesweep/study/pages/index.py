@@ -47,8 +47,7 @@ def of_all(saes: Sequence[OfSAE], names_of: Sequence[str], folders: Sequence[str
 
 def _names(saes: Sequence[OfSAE]) -> list[str]:
     """The scores that one of them has, the main ones first."""
-    every = dict.fromkeys(name for sae in saes for name in study_tables.score_names(sae.scores)
-                          if bool(sae.scores[name].count()))
+    every = dict.fromkeys(name for sae in saes for name in sae.names)
     return sorted(every, key=lambda name: study_tables.MAIN.index(name) if name in study_tables.MAIN else len(every) + 8)
 
 

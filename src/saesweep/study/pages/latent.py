@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from saesweep.storage import files, study_tables
+from saesweep.storage import files
 from saesweep.study.pages import facts
 from saesweep.study.pages.facts import Means
 from saesweep.study.pages.groups import examples
@@ -18,7 +18,7 @@ STYLES = ("common.css", "latent.css")
 
 def latent_pages(sae: OfSAE, title: str, means: Means, windows: Windows, command: str, up: str) -> Iterator[tuple[int, str]]:
     """Each scored latent with its page. up: from the folder of the SAE's pages to that of the study."""
-    latents, names = sae.latents, _scores(sae)
+    latents, names = sae.latents, sae.names
     pages, pieces = {latent: f"{latent}.html" for latent in latents}, Pieces(sae.tokenizer)
     order = sorted(latents)
     same = {"command": escape(command), "trained": escape(files.command(sae.collected.folder))}
@@ -34,11 +34,6 @@ def latent_pages(sae: OfSAE, title: str, means: Means, windows: Windows, command
             explanation=facts.explanation(sae.explanations.get(latent)), scores=facts.scores(found, names, means),
             density=facts.density(sae.collected, latent, found), logits=logits, nearest=nearest,
             examples=examples(sae.collected, latent, active, windows), **same)
-
-
-def _scores(sae: OfSAE) -> list[str]:
-    """Those that the SAE has, without those that are said elsewhere."""
-    return [name for name in study_tables.score_names(sae.scores) if bool(sae.scores[name].count())]
 
 
 def _section(title: str, content: str) -> str:

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from saesweep.config.settings import target
 from saesweep.lm.tokenizer import Tokenizer
+from saesweep.storage import study_tables
 from saesweep.study.hits import Collected
 from saesweep.study.pages.neighbours import Neighbours
 from saesweep.study.scores.logits import Logits
@@ -32,6 +34,11 @@ class OfSAE(NamedTuple):
         return self.scores["latent"].astype(int).tolist()
 
     @property
+    def names(self) -> list[str]:
+        """The scores that it has."""
+        return [name for name in study_tables.score_names(self.scores) if bool(self.scores[name].count())]
+
+    @property
     def arch(self) -> str:
         return self.collected.config["arch"]["name"]
 
@@ -45,17 +52,13 @@ class OfSAE(NamedTuple):
 def titles(saes: Sequence[OfSAE]) -> list[str]:
     """`topk 32, seed 1`: the seed where there are several, the hook point where there are several, the path where nothing else
     tells two apart."""
-    seeds, places = ({one(sae) for sae in saes} for one in (_seed, lambda sae: sae.place))
-    found = [" ".join([sae.arch, _target(sae)]) + f", seed {_seed(sae)}" * (len(seeds) > 1)
+    seeds, places = {sae.collected.config["seed"] for sae in saes}, {sae.place for sae in saes}
+    found = [f"{sae.arch} {_target(sae)}" + f", seed {sae.collected.config['seed']}" * (len(seeds) > 1)
              + f", {sae.place}" * (len(places) > 1) for sae in saes]
     several = {title for title in found if found.count(title) > 1}
     return [f"{title}, {sae.collected.path}" if title in several else title for title, sae in zip(found, saes, strict=True)]
 
 
-def _seed(sae: OfSAE) -> int:
-    return int(sae.collected.config["seed"])
-
-
 def _target(sae: OfSAE) -> str:
-    sparsity = sae.collected.config["sparsity"]
+    sparsity = target(sae.collected.config)
     return "fixed coefficient" if sparsity is None else f"{sparsity:g}"

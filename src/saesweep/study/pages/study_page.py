@@ -8,14 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from saesweep.report.page.tables import scrolling
 from saesweep.report.style import Style, arch_styles
 from saesweep.storage import study_tables
 from saesweep.study.comparison import sentences, summaries
 from saesweep.study.pages import curves, frequency
 from saesweep.study.pages.axes import colours, legend
 from saesweep.study.pages.facts import number
-from saesweep.study.pages.template import fill, link
+from saesweep.study.pages.template import fill, link, row, table
 
 STYLES = ("common.css", "study.css")
 Report = Mapping[str, Any]  # the content of study.json
@@ -35,14 +34,11 @@ def html(
     styles = arch_styles(archs)
     places = "".join(_place(report, place, summary, scores, folders, styles) for place in report["places"])
     scope = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences.scope(report))
+    count = f"{scores['path'].nunique()} SAEs, of which {len(scores):,} latents are scored."
     return fill("study.html", STYLES, None, f"{name}: interpretability", more_css=colours(styles),
-                heading=f"{escape(name)}: interpretability", scope=scope, count=_count(scores),
+                heading=f"{escape(name)}: interpretability", scope=scope, count=count,
                 places=places or "<p>No SAE has a score.</p>", command=escape(command),
                 saes=saes_table(summary, folders, list(report["primary"])))
-
-
-def _count(scores: pd.DataFrame) -> str:
-    return f"{scores['path'].nunique()} SAEs, of which {len(scores):,} latents are scored."
 
 
 def _place(
@@ -117,32 +113,28 @@ def _verdicts(block: Mapping[str, Any]) -> str:
             for row in block["gaps"]] + [("mean", row) for row in block["means"]]
     if not rows:
         return ""
-    head = "".join(f'<th scope="col">{one}</th>' for one in VERDICTS)
-    return scrolling(escape(curves.title(block)), head, "".join(_verdict(where, row) for where, row in rows))
+    return table(curves.title(block), VERDICTS, (_verdict(*one) for one in rows))
 
 
-def _verdict(where: str, row: Mapping[str, Any]) -> str:
-    words = {"open": "not told apart", "none": "no interval", "equal": "equal"}.get(row["verdict"], f"a is {row['verdict']}")
-    cells = [row["b"], where, *(number(row[key]) for key in ("value_a", "value_b", "estimate", "low", "high")),
-             words + "*" * bool(row["holm"])]
-    return f'<tr><th scope="row">{escape(row["a"])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+def _verdict(where: str, of: Mapping[str, Any]) -> str:
+    words = {"open": "not told apart", "none": "no interval", "equal": "equal"}.get(of["verdict"], f"a is {of['verdict']}")
+    numbers = (number(of[key]) for key in ("value_a", "value_b", "estimate", "low", "high"))
+    return row(escape(of["a"]), [of["b"], where, *numbers, words + "*" * bool(of["holm"])])
 
 
 def saes_table(summary: pd.DataFrame, folders: Mapping[str, str], primary: Sequence[str]) -> str:
     """A row per SAE and primary score."""
     columns = [*study_tables.MEANS, "low", "high", *study_tables.OVER, *study_tables.SHARES, "insufficient", "failed"]
     rows = summary.loc[summary["control"].isna() & summary["score"].isin(primary)]
-    body = "".join(_sae(row, columns, folders) for row in rows.to_dict("records"))
-    names = ("SAE", "score", *(_words(key) for key in columns))
-    return scrolling("Primary scores of each SAE", "".join(f'<th scope="col">{escape(one)}</th>' for one in names), body)
+    head = ("SAE", "score", *(_words(key) for key in columns))
+    return table("Primary scores of each SAE", head, (_sae(one, columns, folders) for one in rows.to_dict("records")))
 
 
 def _words(column: str) -> str:
     return {**sentences.MEANS, "baseline": "control"}.get(column, column.replace("_", " "))
 
 
-def _sae(row: Mapping[Any, Any], columns: Sequence[str], folders: Mapping[str, str]) -> str:
-    words = str(row["path"])
+def _sae(of: Mapping[Any, Any], columns: Sequence[str], folders: Mapping[str, str]) -> str:
+    words = str(of["path"])
     head = link(f"{folders[words]}/index.html", words) if words in folders else escape(words)
-    cells = [str(row["score"]), *(number(row[key]) for key in columns)]
-    return f'<tr><th scope="row">{head}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+    return row(head, [str(of["score"]), *(number(of[key]) for key in columns)])

@@ -9,6 +9,8 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from saesweep.report.page.tables import scrolling
+
 
 @cache
 def text(name: str) -> str:
@@ -35,6 +37,17 @@ def _template(body: str, styles: tuple[str, ...], script: str | None) -> Templat
 def fill(body: str, styles: Iterable[str], script: str | None, title: str, more_css: str = "", **parts: str) -> str:
     """body, styles, script: files of this package. parts: HTML, by the names in the body."""
     return _template(body, tuple(styles), script).substitute(title=escape(title), more_css=more_css, **parts)
+
+
+def table(caption: str, head: Iterable[str], rows: Iterable[str]) -> str:
+    """caption, head: as text. rows: of `row`."""
+    names = "".join(f'<th scope="col">{escape(one, quote=False)}</th>' for one in head)
+    return scrolling(escape(caption), names, "".join(rows))
+
+
+def row(head: str, cells: Iterable[str]) -> str:
+    """head: HTML. cells: as text."""
+    return f'<tr><th scope="row">{head}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
 
 
 def link(href: str, words: str) -> str:

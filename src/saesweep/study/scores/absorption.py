@@ -20,7 +20,7 @@ from saesweep.study.comparison import measures
 from saesweep.study.hits import Collected, HalfName
 from saesweep.study.scores.logistic import best_threshold, lbfgs
 from saesweep.study.scores.of_sae import Extra, Grounds, Summed
-from saesweep.study.scores.probes import Dense, Probed, by_label, dense, tested
+from saesweep.study.scores.probes import Dense, Probed, dense, tested
 
 LEAST, CARRIED, POSITIVES = 0.025, 0.4, 10
 
@@ -85,9 +85,9 @@ class RowScores(Extra):
             self.kept = x_fit, dense_probes(x_fit, x_test, dense(grounds[0]), test)
         probes, decoder = self.kept[1], self.decoder(sae)
         counts = [tested(ground, test, label, positive) for label, positive in enumerate(probes.found)]
-        scores = {"probe_x": Summed(measures.f1, by_label(counts, ("tp", "fp", "fn"), ground))}
+        scores = {"probe_x": Summed(measures.f1, ground.by_label(counts))}
         if decoder is not None:
             each = zip(absorbed(x_test, test, probes, probed.split, decoder), probes.right, strict=True)
             parts = [[ground.by_document(ground.half.dense[one]) for one in both] for both in each if len(both[1]) >= POSITIVES]
-            scores["absorption"] = Summed(measures.ratio, by_label(parts, ("part", "whole"), ground))
+            scores["absorption"] = Summed(measures.ratio, ground.by_label(parts, ("part", "whole")))
         return scores

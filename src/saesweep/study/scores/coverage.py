@@ -87,11 +87,8 @@ def measure(chosen: Detectors, fit: Ground, test: Ground) -> dict[str, Float[np.
         positions, values = hits.of(latent)
         found = positions[(values > level / LEVELS * largest[latent]) & test.counted[positions]]
         true = test.half.dense[labels.indices[labels.indptr[label] : labels.indptr[label + 1]]]
-        right = np.intersect1d(found, true, assume_unique=True)
-        tp, active, positive = (test.by_document(one) for one in (right, found, true))
-        rows.append((tp, active - tp, positive - tp))
-    stacked = np.array(rows).reshape(len(rows), 3, test.documents)
-    return dict(zip(("tp", "fp", "fn"), stacked.transpose(1, 0, 2), strict=True))
+        rows.append(test.detected(found, true))
+    return test.by_label(rows)
 
 
 def precise(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ a score can be computed again for any choice of documents (comparison/replicates
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,6 +49,19 @@ class Ground:
     def by_document(self, positions: Int64[np.ndarray, " n"], values: Float[np.ndarray, " n"] | None = None) -> Documents:
         """The number of the positions in each document, or the sum of their values."""
         return np.bincount(self.half.text.document[positions], values, minlength=self.documents).astype(np.float64)
+
+    def detected(self, found: Int64[np.ndarray, " n"], true: Int64[np.ndarray, " m"]) -> tuple[Documents, Documents, Documents]:
+        """tp, fp and fn of the tokens that are found, where `true` ones should be."""
+        each = np.intersect1d(found, true, assume_unique=True), found, true
+        tp, active, positive = map(self.by_document, each)
+        return tp, active - tp, positive - tp
+
+    def by_label(
+        self, parts: Sequence[Sequence[Documents]], names: Sequence[str] = ("tp", "fp", "fn")
+    ) -> dict[str, Float[np.ndarray, "labels documents"]]:
+        """By name the sums of each label by document. parts: of each label those of each name."""
+        columns = np.array(parts).reshape(len(parts), len(names), self.documents).transpose(1, 0, 2)
+        return dict(zip(names, columns, strict=True))
 
     @cached_property
     def tokens(self) -> Documents:

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int64
 
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.study.comparison import measures
 from saesweep.study.labels import name_of
-from saesweep.study.scores import lookup, moments, purity, rule, rule_words
+from saesweep.study.scores import lookup, moments, rule
 from saesweep.study.scores.ground import Ground
 from saesweep.study.scores.lookup import Sums
 
@@ -40,6 +41,15 @@ class LatentScores(NamedTuple):
     words: dict[str, str]
 
 
+class Purity(NamedTuple):
+    """Of the tokens of a latent's strongest activations."""
+
+    top_purity: float  # share of the commonest token
+    single_token: bool  # it is all of them
+    top_entropy: float  # in nats
+    top_perplexity: float  # exp of it: the number of equally frequent tokens that would have this entropy
+
+
 def score(fit: Ground, test: Ground, latent: int, tokenizer: Tokenizer) -> LatentScores:
     """Everything is chosen on fit and measured on test."""
     a_fit, a_test = fit.activity(latent), test.activity(latent)
@@ -47,16 +57,24 @@ def score(fit: Ground, test: Ground, latent: int, tokenizer: Tokenizer) -> Laten
     leaf = rule.leaf_of(grown, test.of)
     sums: dict[str, Sums] = {"lookup_token": lookup.lookup_token(fit, test, a_fit, a_test)}
     sums["rule"], sums["firing"] = rule.measure(grown, leaf, test, a_test)
-    top = purity.top_tokens(test.half, latent)
-    numbers = {key: float(value) for key, value in purity.purity(top)._asdict().items()}
+    strongest = test.half.top.positions[latent]
+    top = test.half.text.tokens[strongest[strongest >= 0]].astype(np.int64)
+    numbers = {key: float(value) for key, value in purity(top)._asdict().items()}
     numbers["score_gap"] = gap(test, latent, (leaf < len(grown.leaves)).astype(np.float64))
-    words = {"rule_words": rule_words.words(grown, fit.of, tokenizer), "top_token": name_of(tokenizer, _commonest(top))}
+    words = {"rule_words": rule.words(grown, fit.of, tokenizer), "top_token": name_of(tokenizer, _commonest(top))}
     if fit.of.labels:
         best, informed = lookup.best_class(fit, a_fit), lookup.best_informed(fit, a_fit)
         sums["lookup_class"] = lookup.lookup_class(best, test, a_test)
         sums["uncertainty"] = lookup.lookup_uncertainty(informed, test, a_test)
         words |= {"lookup_label": fit.of.names[best], "uncertainty_label": fit.of.names[informed]}
     return LatentScores(sums, numbers, words)
+
+
+def purity(ids: Int64[np.ndarray, " top"]) -> Purity:
+    """ids: the tokens of the strongest activations."""
+    p = np.unique(ids, return_counts=True)[1] / len(ids)
+    entropy = float(-(p * np.log(p)).sum()) + 0.0
+    return Purity(float(p.max()), bool(p.max() == 1), entropy, float(np.exp(entropy)))
 
 
 def gap(test: Ground, latent: int, example: np.ndarray) -> float:

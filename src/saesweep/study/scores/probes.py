@@ -39,19 +39,14 @@ def dense(ground: Ground) -> Dense:
     return Dense(values, csr_array(dense_labels(ground).T), counted)
 
 
-class Ranked(NamedTuple):
+def rank(fit: Dense) -> Int64[np.ndarray, "labels most"]:
     """Of each label the latents that differ most between its tokens and the others."""
-
-    latents: Int64[np.ndarray, "labels most"]
-
-
-def rank(fit: Dense) -> Ranked:
     of_label = np.asarray((fit.values @ fit.labels.T.astype(np.float64)).todense())
     positives, n = fit.labels.sum(1), int(fit.counted.sum())
     total = np.asarray(fit.values.sum(1))[:, None]
     difference = of_label / np.maximum(positives, 1) - (total - of_label) / np.maximum(n - positives, 1)
     most = min(MOST, len(difference))
-    return Ranked(np.argsort(-np.abs(difference), axis=0, kind="stable")[:most].T)
+    return np.argsort(-np.abs(difference), axis=0, kind="stable")[:most].T
 
 
 class Columns:
@@ -84,16 +79,15 @@ class Probed(NamedTuple):
 
 def probe(fit_ground: Ground, test_ground: Ground) -> Probed:
     fit, test = dense(fit_ground), dense(test_ground)
-    ranked, rows = rank(fit).latents, {k: [] for k in PROBED}
-    split = list[list[int]]()
-    for label, latents in enumerate(ranked):
+    rows, split = {k: [] for k in PROBED}, list[list[int]]()
+    for label, latents in enumerate(rank(fit)):
         columns = Columns(fit, latents, label)
         probes = [columns.probe(k + 1) for k in range(min(max(PROBED), len(latents)))]
         for k in PROBED:
             found, _ = probes[min(k, len(probes)) - 1]
             rows[k].append(tested(test_ground, test, label, positives(test, latents, found)))
         split.append(latents[: _splits(columns, [f1 for _, f1 in probes], len(latents))].tolist())
-    return Probed({k: by_label(parts, ("tp", "fp", "fn"), test_ground) for k, parts in rows.items()}, split)
+    return Probed({k: test_ground.by_label(parts) for k, parts in rows.items()}, split)
 
 
 def _splits(columns: Columns, f1: Sequence[float], most: int) -> int:
@@ -114,18 +108,7 @@ def positives(test: Dense, latents: Int64[np.ndarray, " most"], found: Probe) ->
 
 def tested(ground: Ground, test: Dense, label: int, found: Int64[np.ndarray, " n"]) -> tuple[np.ndarray, ...]:
     """tp, fp and fn by document."""
-    true = _row(test.labels, label)
-    each = np.intersect1d(found, true, assume_unique=True), found, true
-    tp, active, positive = (ground.by_document(ground.half.dense[one]) for one in each)
-    return tp, active - tp, positive - tp
-
-
-def by_label(
-    parts: Sequence[Sequence[np.ndarray]], names: Sequence[str], ground: Ground
-) -> dict[str, Float[np.ndarray, "labels documents"]]:
-    """By name the sums of each label by document. parts: of each label those of each name."""
-    columns = np.array(parts).reshape(len(parts), len(names), ground.documents).transpose(1, 0, 2)
-    return dict(zip(names, columns, strict=True))
+    return ground.detected(ground.half.dense[found], ground.half.dense[_row(test.labels, label)])
 
 
 def _row(matrix: csr_array, number: int) -> Int64[np.ndarray, " n"]:

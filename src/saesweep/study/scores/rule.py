@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from saesweep.lm.tokenizer import Tokenizer
+from saesweep.study.labels import name_of
 from saesweep.study.scores.conditions import Conditions
 from saesweep.study.scores.ground import Activity, Ground
 from saesweep.study.scores.lookup import Sums, prediction
@@ -23,6 +25,7 @@ from saesweep.study.scores.moments import information
 
 LEAVES, JOINED = 3, 2
 TOUCHED = 3  # tokens on which a condition and firing must coincide to be considered
+PLACES = ("in ", "before ", "after ", "at ", "within ")  # labels that say where, not what
 
 
 class Leaf(NamedTuple):
@@ -118,6 +121,21 @@ def measure(
     fp, fn = test.tokens - tokens[-1] - tp, fires - tp
     accuracy = {"tp": tp, "fp": fp, "tn": tokens[-1] - fn, "fn": fn}
     return prediction(test, a, np.asarray(y), np.asarray(yy), means[leaf[a.positions]]), accuracy
+
+
+def words(rule: Rule, of: Conditions, tokenizer: Tokenizer) -> str:
+    """`fires on `self`, or after `def``; an empty rule has no words."""
+    leaves = (" ".join(_condition(number, of, tokenizer) for number in sorted(leaf.conditions)) for leaf in rule.leaves)
+    return f"fires {', or '.join(leaves)}" if rule.leaves else ""
+
+
+def _condition(number: int, of: Conditions, tokenizer: Tokenizer) -> str:
+    if number < of.labels:
+        name = of.names[number]
+        return name if name.startswith(PLACES) else f"on {name}"
+    number, common = number - of.labels, len(of.common)
+    token = name_of(tokenizer, int(of.ids[of.common[number % common]]))
+    return f"on {token}" if number < common else f"after {token}"
 
 
 def leaf_of(rule: Rule, of: Conditions) -> Int64[np.ndarray, " tokens"]:
