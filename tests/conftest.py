@@ -21,12 +21,12 @@ def pytest_configure(config):
 
 
 def pytest_xdist_auto_num_workers(config):
-    """One process for the tests of one file; for those of several, one per core, and one more for the slow ones, since tests
+    """One process for the tests of one file; for those of several, one per core, and two more for the slow ones, since tests
     of programs wait much (at most 4: about 1 GB each)."""
     files = {argument.split("::")[0] for argument in config.args}
     if len(files) == 1 and next(iter(files)).endswith(".py"):
         return 0
-    return min(len(os.sched_getaffinity(0)) + (config.option.markexpr != "not slow"), 4)
+    return min(len(os.sched_getaffinity(0)) + 2 * (config.option.markexpr != "not slow"), 4)
 
 
 LONGEST = (  # in this order, so that the workers, which take one file after the other, end together

@@ -229,7 +229,7 @@ def test_a_sweep_without_loggers_passes():
 
 def test_the_checked_keys_are_those_of_train_yaml():
     config = yaml.safe_load((ROOT / "conf/train.yaml").read_text())
-    groups = {"model", "site", "text", "cache", "arch", "trainer", "logger", "study", "explainer"}
+    groups = {"model", "site", "text", "cache", "arch", "trainer", "logger", "study", "explainer", "objective"}  # a sweeper's
     assert Train.__dataclass_fields__.keys() == (config.keys() - {"defaults", "hydra"}) | groups
     assert Activations.__dataclass_fields__.keys() == config["activations"].keys()
     assert Evaluation.__dataclass_fields__.keys() == config["evaluation"].keys()

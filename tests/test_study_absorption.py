@@ -37,7 +37,7 @@ def scores():
             if name == "absorbing":
                 a[:, -CHILDREN:] *= 2**0.5
                 a[:, :CHILDREN] *= a[:, -CHILDREN:] == 0
-        config = {"arch": {"name": name}, "sparsity": 3, "seed": 0}
+        config = {"arch": {"name": name, "coefficient": None}, "sparsity": 3, "seed": 0}
         halves = [half(text, latents[key]) for key in ("fit", "test")]
         saes.append(Collected(f"{name}/3", Path(name), config, {}, None, *halves))
     extras = [RowScores(lambda sae, which: x[which], lambda sae: decoders[sae.folder.name]), KnownDictionary(truth)]
