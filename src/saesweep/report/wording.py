@@ -44,14 +44,14 @@ def estimate_parts(found: Mapping[str, Any], measure: str, sign: int = 1) -> tup
 def caveat(gap: Mapping[str, Any], measure: str) -> str:
     """What is interpolated, or how far apart the L0 of the two are, which slopes correct that, and within what bound.
 
-    Empty where their L0 are equal, or less than MATCH apart and corrected by their own slopes within 0.5%.
+    Empty where their L0 differ by less than 0.05%, or by less than MATCH and are corrected by their own slopes within 0.5%.
     """
     if gap["interpolated"]:
         return f"{gap['interpolated']} interpolated"
     low, high = sorted((gap["l0_a"], gap["l0_b"]))
     percent, own = gap["percent"] is not None, {gap["slope_a"], gap["slope_b"]} == {"own"}
     small = own and high / low <= 1 + MATCH and (not percent or gap["error"] <= 0.005 * gap["value_b"])
-    if low == high or small:
+    if round(high / low, 3) == 1 or small:
         return ""
     within = f"{100 * gap['error'] / gap['value_b']:.1f}%" if percent else f"{gap['error']:.4f}{UNITS.get(measure, '')}"
     apart = f"L0 {gap['l0_a']:.4g} and {gap['l0_b']:.4g}, {100 * (high / low - 1):.1f}% apart"
