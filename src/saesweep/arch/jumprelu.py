@@ -35,7 +35,9 @@ from saesweep.arch.running_threshold import RunningThreshold
 from saesweep.config.ranges import Count, NotNegative, Positive, Share
 
 
-class _JumpReLU(torch.autograd.Function):
+class ThresholdedReLU(torch.autograd.Function):
+    """pi H(pi - theta), with a pseudo-derivative in theta; a subclass may define another."""
+
     @staticmethod
     def forward(ctx, pi, theta, eps):
         ctx.save_for_backward(pi, theta)
@@ -65,7 +67,7 @@ class _Heaviside(torch.autograd.Function):
 
 def jumprelu(pi: Float[Tensor, "*n"], theta: Float[Tensor, "*n"], eps: float) -> Float[Tensor, "*n"]:
     """pi where it exceeds theta, else 0; elementwise, with a pseudo-derivative in theta."""
-    return _JumpReLU.apply(pi, theta, eps)
+    return ThresholdedReLU.apply(pi, theta, eps)
 
 
 def heaviside(pi: Float[Tensor, "*n"], theta: Float[Tensor, "*n"], eps: float) -> Float[Tensor, "*n"]:
@@ -87,9 +89,9 @@ class JumpReLU(SparseAutoencoder):
         threshold_tokens: Count, frequency_scale: Positive | None = None,
     ):
         super().__init__(d_in, d_sae, sparsity)
-        unit = 1 / math.sqrt(d_in) if relative else 1.0
-        self.bandwidth, self.warm_start, self.frequency_scale = bandwidth * unit, warm_start, frequency_scale
-        self.threshold = nn.Parameter(torch.full((d_sae,), init_threshold * unit))
+        self.unit = 1 / math.sqrt(d_in) if relative else 1.0
+        self.bandwidth, self.warm_start, self.frequency_scale = bandwidth * self.unit, warm_start, frequency_scale
+        self.threshold = nn.Parameter(torch.full((d_sae,), init_threshold * self.unit))
         self.batch_threshold = RunningThreshold(threshold_tokens)
 
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:

@@ -19,25 +19,17 @@ latents that fire often pay more (tanh-quad, OpenMOSS' Llamascopium).
 eps / 2 exceeds theta, and the window contains negative pi. theta is kept at its initial value or more: at 0 its gradient would
 vanish. (Anthropic train its logarithm.)
 """
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.arch.base import Step
-from saesweep.arch.jumprelu import JumpReLU
+from saesweep.arch.jumprelu import JumpReLU, ThresholdedReLU
 from saesweep.arch.latents import Latents
 from saesweep.config.ranges import Count, NotNegative, Positive, Share
 
 
-class _JumpReLUToAll(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, pi, theta, eps):
-        ctx.save_for_backward(pi, theta)
-        ctx.eps = eps
-        return pi * (pi > theta)
-
+class _JumpReLUToAll(ThresholdedReLU):
     @staticmethod
     def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         pi, theta = ctx.saved_tensors
@@ -62,8 +54,8 @@ class AnthropicJumpReLU(JumpReLU):
     ):
         super().__init__(d_in, d_sae, sparsity, bandwidth=bandwidth, init_threshold=init_threshold, relative=relative,
                          warm_start=warm_start, threshold_tokens=threshold_tokens, frequency_scale=frequency_scale)
-        unit = 1 / math.sqrt(d_in) if relative else 1.0
-        self.slope, self.preactivation, self.lowest = slope / unit, preactivation * unit, init_threshold * unit
+        self.slope, self.preactivation = slope / self.unit, preactivation * self.unit
+        self.lowest = init_threshold * self.unit
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         if progress < self.warm_start:

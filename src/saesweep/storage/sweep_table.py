@@ -50,7 +50,7 @@ def write(
     atomic.write(folder / files.DOCUMENTS, pd.DataFrame(documents).to_csv(index_label="document"))
     atomic.write(folder / files.FREQUENCY, pd.Series(frequency, name="frequency").to_csv(index_label="latent"))
     finite = {key: None if isinstance(value, float) and value != value else value for key, value in numbers.items()}
-    atomic.write(folder / files.NUMBERS, json.dumps(finite | ({"parts": list(parts)} if parts else {}), indent=1))
+    atomic.write(folder / files.NUMBERS, json.dumps(finite | ({files.PARTS: list(parts)} if parts else {}), indent=1))
 
 
 def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:

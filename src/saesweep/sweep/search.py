@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from saesweep.config.schema import NOT_THE_SAES
 from saesweep.errors import UsageError
 from saesweep.runtime import program
-from saesweep.sweep import rollback
+from saesweep.sweep import rollback, studies
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -144,6 +144,6 @@ def refuse(search: Search, config: DictConfig) -> None:
     for key in ("trials", "batch"):
         if not isinstance(count := getattr(search, key), int) or count < 1:
             raise UsageError(f"hydra.sweeper.{key}={count}: must be a whole number of at least 1")
-    if (study := config.get("study")) and study.get("name", "none") != "none":
-        raise UsageError(f"study={study.name}: would be made after each batch; leave it out, and run {program.called('study')} "
+    if (study := studies.name_of(config)) != "none":
+        raise UsageError(f"study={study}: would be made after each batch; leave it out, and run {program.called('study')} "
                          "afterwards")

@@ -51,7 +51,7 @@ def train(cfg: DictConfig) -> dict[str, Any] | None:
 
 def _refuse_study(job: Job, hydra: DictConfig) -> None:
     """Raises UsageError for a study with Hydra's basic launcher, whose jobs know nothing of each other."""
-    study = name_of(job)
+    study = name_of(job.settings)
     if study != "none" and hydra.mode == RunMode.MULTIRUN:
         raise UsageError(f"study={study}: this launcher trains each SAE by itself, so none is the last; leave study out, and "
                          f"run {program.called('study')} {shown(job.sweep)} afterwards")

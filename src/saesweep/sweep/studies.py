@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from saesweep.data.resources import Resources
 from saesweep.errors import UsageError, reason
 from saesweep.runtime import program
@@ -15,9 +17,9 @@ OF_THE_TRAINING = ("plan", "overwrite", "out")
 log = logging.getLogger(__name__)
 
 
-def name_of(job: Job) -> str:
+def name_of(settings: Mapping[str, Any] | DictConfig) -> str:
     """The value of `study`; none in a config that is older than this key."""
-    return (job.settings.get("study") or {"name": "none"})["name"]
+    return (settings.get("study") or {"name": "none"})["name"]
 
 
 def planned(jobs: Sequence[Job], new: Collection[Job], resources: Resources) -> list[str]:
@@ -62,7 +64,7 @@ def _asked(jobs: Sequence[Job]) -> list[tuple[Path, dict[str, Any]]]:
     """The sweeps that are studied, with the settings. Raises UsageError where jobs of one sweep ask for different ones."""
     found: dict[Path, dict[str, Any]] = {}
     for job in jobs:
-        if name_of(job) == "none":
+        if name_of(job.settings) == "none":
             continue
         from saesweep.study.settings import of_training  # pandas
 
