@@ -14,6 +14,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from saesweep import old_names
@@ -22,6 +23,8 @@ from saesweep.config.check import check
 from saesweep.config.instantiate import NOT_ARGUMENTS, instantiate, locate
 from saesweep.config.settings import own_settings
 from saesweep.errors import UsageError
+from saesweep.sweep import per_arch
+from saesweep.sweep.composed import MODE, LoadedOnce
 from saesweep.sweep.jobs import job_of
 
 ROOT = Path(__file__).parents[1]
@@ -140,6 +143,21 @@ def test_the_quickstart_sweep_is_the_command_of_the_readme():
     assert [tuple(words) for words in points("quickstart")] == list(product(*typed))
     plain, swept = ({k: v for k, v in composed(*w).items() if k != "hydra"} for w in ([], ["sweeps=quickstart"]))
     assert plain == swept
+
+
+def test_the_config_of_a_sweep_is_composed_once_and_as_hydra_composes_it():
+    loader, seen = GlobalHydra.instance().config_loader(), []
+    once = LoadedOnce(lambda *words: seen.append(words) or per_arch.load(*words))
+    words = ["arch=topk,jumprelu", "jumprelu.warm_start=0", "sparsity=3"]
+    once.of(loader, "train", words, RunMode.MULTIRUN, True, False)
+    found = once.of(loader, "train", [*words, MODE], RunMode.MULTIRUN)
+    assert len(seen) == 1 and OmegaConf.to_container(found) == OmegaConf.to_container(
+        per_arch.load(loader, "train", [*words, MODE], RunMode.MULTIRUN))
+    once.of(loader, "train", words, RunMode.MULTIRUN, True, False)
+    assert once.of(loader, "train", [*words, "seed=7", MODE], RunMode.MULTIRUN).seed == 7  # of other words
+    once.of(loader, "train", ["hydra.verbose=true,false"], RunMode.MULTIRUN, True, False)
+    with pytest.raises(ConfigCompositionException, match="Sweeping over Hydra's configuration is not supported"):
+        once.of(loader, "train", ["hydra.verbose=true,false", MODE], RunMode.MULTIRUN)
 
 
 def test_overrides_narrow_a_sweep():

@@ -21,6 +21,7 @@ from saesweep.runtime import program
 from saesweep.storage.files import flat, job_name
 from saesweep.storage.variants import folder_name
 from saesweep.sweep import per_arch
+from saesweep.sweep.composed import LoadedOnce
 
 YOURS = "yours"  # the provider of what stands in the working directory
 
@@ -110,7 +111,7 @@ def _settings(root: Any) -> dict[str, Any]:
 def register() -> None:
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("called", program.called, replace=True)
-    setattr(ConfigLoaderImpl, "load_configuration", per_arch.load)  # noqa: B010
+    setattr(ConfigLoaderImpl, "load_configuration", LoadedOnce(per_arch.load))  # noqa: B010
     # Hydra 1.3 copies its sources for every job and, for --help, for every group, and with this one the store of all its
     # own configs, which a source only reads: 40% of the time of --help.
     setattr(StructuredConfigSource, "__deepcopy__", lambda source, memo: copy.copy(source))  # noqa: B010
