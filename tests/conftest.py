@@ -3,6 +3,7 @@ import os
 from collections import Counter
 
 import pytest
+import typechecker  # noqa: F401 before a module of saesweep is imported
 from warm_imports import import_libraries
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared by as many workers; some last bits depend on it
