@@ -4,7 +4,6 @@ import os
 import pty
 import select
 import struct
-import subprocess
 import termios
 import time
 from fcntl import ioctl
@@ -23,12 +22,13 @@ LINES, COLUMNS = 30, 110
 LONG = ("tokens=32_000", "text.repeat=true")  # long enough for several refreshes of the table
 
 
-def watched(words, folder, lines=LINES, env=os.environ):
+def watched(words, folder, lines=LINES, env=ENV):
     """Runs a command on a terminal: all its screens, all lines at the end with the scrollback, and the exit code."""
+    warm.ready()
     inside, outside = pty.openpty()
     ioctl(outside, termios.TIOCSWINSZ, struct.pack("HHHH", lines, COLUMNS, 0, 0))
     environment = env | {"TERM": "xterm", "LINES": str(lines), "COLUMNS": str(COLUMNS)}
-    process = subprocess.Popen(words, cwd=folder, stdout=outside, stderr=outside, stdin=outside, env=environment)
+    process = warm.popen(words, folder, environment, stdout=outside, stderr=outside, stdin=outside)
     os.close(outside)
     screen = pyte.HistoryScreen(COLUMNS, lines, history=10_000)
     stream, screens, end = pyte.ByteStream(screen), [], time.monotonic() + 300
@@ -88,8 +88,8 @@ def test_a_failed_sae_is_shown_as_failed_while_the_others_continue(request, tmp_
     assert any(s.get("faulty") == "failed" and s.get("topk") in ("training", "evaluating") for s in states)
 
 
-def test_without_a_terminal_there_are_plain_lines(sweep, tmp_path):
-    done = warm.run(sweep, tmp_path, ENV)
+def test_without_a_terminal_there_are_plain_lines(tmp_path):
+    done = warm.run(command(write_text(tmp_path), "arch=topk,jumprelu", "sparsity=3,6"), tmp_path, ENV)
     assert done.returncode == 0
     lines = done.stderr.splitlines()
     assert any("tokens" in line and "L0 (FVU):  topk/3" in line for line in lines) and "\x1b[" not in done.stdout + done.stderr

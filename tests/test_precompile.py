@@ -1,18 +1,19 @@
 """The CPU's kernels are compiled in the background while a sweep is prepared."""
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 from omegaconf import OmegaConf
+from standin.cli import ENV, ROOT
 
 from saesweep.sweep import compilation
 from saesweep.sweep.jobs import Job
 
-ROOT = Path(__file__).parents[1]
 STEPS = """
+import sys
 import torch
+sys.path.append(sys.argv[1])
 from benchmarks.step import ours
 x = torch.randn(64, 16)
 for arch in ("jumprelu", "gated", "topk"):
@@ -30,10 +31,13 @@ def job(accelerator):
 @pytest.mark.process
 @pytest.mark.kernels
 def test_after_precompilation_a_training_step_compiles_nothing(tmp_path):
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    """Without optimisation, which takes most of the time, and changes nothing in what is compiled."""
+    environment = ENV | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_OPT": "0"}
+    (tmp_path / "steps.py").write_text(STEPS)
     found = []
-    for command in (["-m", "saesweep.arch.ops.precompile"], ["-c", STEPS]):
-        subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=True)
+    for command in (["-m", "saesweep.arch.ops.precompile"], [str(tmp_path / "steps.py"), str(ROOT)]):
+        done = warm.run([sys.executable, *command], ROOT, environment)
+        assert done.returncode == 0, done.stderr
         found.append({file.name: file.stat().st_mtime_ns for file in tmp_path.rglob("*.nbc")})
     assert len(found[0]) > 10 and found[0] == found[1]
 
