@@ -20,7 +20,7 @@ SECOND_SAE_CHANGES = (
     "os.chmod checkpoint/.draft", "os.rename checkpoint/.draft", "os.rename .eval.json", "os.rmdir checkpoint",
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures", "without_type_checks")]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import saesweep
 from saesweep.errors import UsageError
 from saesweep.storage import study_tables
 from saesweep.study import run, scoring
+from saesweep.study.collect import collect
 from saesweep.study.comparison import replicates
 from saesweep.study.comparison.report import blocks
 from saesweep.study.score_group import Group
@@ -43,6 +44,7 @@ def test_a_study_writes_its_tables_and_says_which_architecture_is_better(studied
     assert len(per_sae) == 4 and (per_sae >= 10).all()  # strata add to the 10 that are asked for
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_scoring_again_writes_the_same_bytes(studied):
     folder, _ = studied
     before = {name: (folder / "study" / name).read_bytes() for name in TABLES}
@@ -77,12 +79,14 @@ def scored_anew(monkeypatch):
     return found
 
 
+@pytest.mark.usefixtures("without_type_checks", "without_figures")
 def test_other_settings_of_scores_redo_what_depends_on_them_and_read_no_text(studied, tmp_path, scored_anew):
-    """Each setting is changed beside those before it, and in the end all are as they were."""
+    """Each setting is changed beside those before it, and in the end all are as they were; only then the pages are made."""
     folder, few, before = shutil.copytree(studied[0], tmp_path / "sweep"), list(FEW), tables(studied[0])
     for word, count in {"delta=0.2": 0, "draws=30": 10, "min_fires=30": 10}.items():
         few = [*(one for one in few if one.split("=")[0] != word.split("=")[0]), word]
-        assert run.run([folder], asked(*few), RESOURCES).failed == {}
+        assert collect([folder], asked(*few), RESOURCES) == {}
+        scoring.run_scores([folder], asked(*few), RESOURCES)
         assert len(scored_anew) == count and tables(folder) != before, word
         before = tables(folder)
         scored_anew.clear()
@@ -150,6 +154,7 @@ def test_the_main_scores_are_columns_of_the_results(studied):
     assert isinstance(found, pd.DataFrame) and len(found) == 4 and found[["rule", "coverage", "probe_1"]].notna().all(axis=None)
 
 
+@pytest.mark.usefixtures("without_type_checks", "without_figures")
 def test_several_sweeps_are_compared_in_a_folder_of_their_own(studied, tmp_path):
     folder, _ = studied
     with pytest.raises(UsageError, match="2 sweeps: name the folder of their study, such as out=outputs/both"):
