@@ -1,9 +1,13 @@
 """Before torch is imported: threads that spin for long while they wait are many times slower beside any other busy process."""
 import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import typechecker  # noqa: F401 before a module of saesweep is imported
+import warm
 from warm_imports import import_libraries
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared by as many workers; some last bits depend on it
@@ -13,12 +17,34 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not os.path.exists("/dev/nvidia0"):
     os.environ.setdefault("TRITON_INTERPRET", "1")  # the GPU's kernels on CPU tensors; read when triton is imported
 
+SRC = Path(__file__).parents[1] / "src"
+compilation = None  # of the CPU's kernels, while the workers start
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
     """Before jaxtyping's hook, which has what a module of saesweep imports first compiled from its source each time."""
+    global compilation
+    if not hasattr(config, "workerinput"):
+        warm.start()  # for all workers
     if not config.getoption("numprocesses"):  # a worker, or the only process
         import_libraries()
+    elif not compiled():
+        command = [sys.executable, "-m", "saesweep.arch.ops.precompile"]
+        compilation = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(SRC)})
+
+
+def compiled():
+    """Whether numba's cache has the kernel that is compiled last."""
+    kernels = SRC / "saesweep/arch/ops/kernels.py"
+    last = (kernels.parent / "__pycache__").glob("kernels.adam_rows-*.nbi")
+    return any(file.stat().st_mtime > kernels.stat().st_mtime for file in last)
+
+
+def pytest_xdist_node_collection_finished():
+    """No test starts before the kernels are compiled: every program would compile all of them."""
+    if compilation is not None:
+        compilation.wait()
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -31,8 +57,9 @@ def pytest_xdist_auto_num_workers(config):
 
 
 LONGEST = (  # in this order, so that the workers, which take one file after the other, end together
-    "ranks", "slurm", "study_scoring", "training", "launcher", "kills", "checkpoints", "cli", "faults", "page", "live_table",
-    "study_of_training", "compare", "l0_controller", "precompile", "study_notebook", "contract", "arch", "model_kinds",
+    "ranks", "slurm", "models", "training", "launcher", "kills", "study_scoring", "checkpoints", "cli", "faults", "page",
+    "live_table", "study_of_training", "compare", "l0_controller", "precompile", "study_notebook", "contract", "arch",
+    "model_kinds",
 )
 SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"], "trained": ["slow"]}
 

@@ -113,7 +113,7 @@ def train_reference(folder):
             "logger.wandb.artifacts=true"]
     environment = ENV | {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}
     words = command(write_text(folder, 200), *more)
-    done = warm.run(words, folder, environment)
+    done = warm.run(words, folder, environment, figures=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -30,7 +30,7 @@ def account(server, tmp_path):
 
 def test_the_server_receives_every_row_and_the_folders_have_the_urls(server, account, tmp_path):
     words = ["arch=topk,relu", "logger=[csv,wandb]", "logger.wandb.live_seconds=0.2", "name=study"]
-    done = warm.run(command(write_text(tmp_path), *words), tmp_path, account)
+    done = warm.run(command(write_text(tmp_path), *words), tmp_path, account, figures=True)
     assert done.returncode == 0 and "wandb sync" not in done.stdout, done.stdout + done.stderr
     sweep = tmp_path / "outputs/study"
     for folder in saes(sweep):

@@ -433,7 +433,7 @@ def test_a_second_write_replaces_the_files_and_leaves_no_others(nine):
 
 def run(*words):
     command = [sys.executable, "-m", "saesweep.report.pareto", *words]
-    return warm.run(command, ROOT, ENV)
+    return warm.run(command, ROOT, ENV, figures=True)
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def test_no_secret_of_the_environment_is_written_or_printed(tmp_path):
     text = write_text(tmp_path)
     settings = [word for word in words(text) if not word.startswith("logger=")]
     command = [sys.executable, str(ROOT / "train.py"), *settings, "arch=topk", "logger.wandb.mode=offline"]
-    ended = warm.run(command, tmp_path, ENV | SECRETS)
+    ended = warm.run(command, tmp_path, ENV | SECRETS, figures=True)
     assert ended.returncode == 0, ended.stderr
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert any(file.suffix == ".wandb" for file in files)

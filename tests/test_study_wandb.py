@@ -26,7 +26,7 @@ def sweep(tmp_path_factory):
     """A sweep of two SAEs, trained with study=rules by the command line; no test changes it."""
     folder = tmp_path_factory.mktemp("trained")
     words = command(write_text(folder, 200), *TRAINED, "study=rules", *(f"study.{word}" for word in FEW))
-    done = warm.run(words, folder, ENV)
+    done = warm.run(words, folder, ENV, figures=True)
     assert done.returncode == 0, done.stderr
     (folder / "stdout").write_text(done.stdout)
     return folder / "outputs/default"

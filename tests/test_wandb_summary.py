@@ -193,7 +193,7 @@ def test_a_single_run_has_a_summary_run(in_an_empty_folder):
 def test_after_a_signal_the_summary_run_is_closed_with_the_current_states(tmp_path, number, code):
     words = ["-m", "logger=[csv,wandb]", "logger.wandb.mode=offline", "arch=flat", "sparsity=16", "text.sleep=60", "name=study"]
     command = [sys.executable, run.__file__, *words]
-    with warm.popen(command, tmp_path, ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with warm.popen(command, tmp_path, ENV, figures=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         while "started" not in process.stdout.readline():
             assert process.poll() is None
         while not list(tmp_path.glob("outputs/study/wandb/offline-run-*/run-*.wandb")):

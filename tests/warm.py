@@ -1,13 +1,13 @@
 """The real command line in a process of its own that starts soon: a fork of one that has imported the libraries already.
 
 Folder, environment, arguments, files, signals and exit status are those of `subprocess`. What the program starts by
-`sys.executable`, such as its ranks, is a fork of the same process (tests/warm_python.py, tests/warm_server.py).
+`sys.executable`, such as its ranks, is a fork of the same process (tests/warm_python.py, tests/warm_server.py). The figures
+of its reports are empty files unless they are asked for: they take a third of the time of a small sweep.
 
-Not for tests of a terminal, of imports, and of variables that libraries read when they are imported. After `kill`,
+Not for tests of imports, and of variables that libraries read when they are imported. After `kill`,
 `communicate` waits for the program's end, `wait` may return a moment before.
 """
 import atexit
-import functools
 import os
 import shutil
 import socket
@@ -19,15 +19,21 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+SERVER = ("WARM_SOCKET", "WARM_PYTHON")  # in the environment of its clients
 
 
-def popen(words: Sequence[str], cwd: Path, env: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
+def popen(
+    words: Sequence[str], cwd: Path, env: Mapping[str, str], *, figures: bool = False, **options: Any
+) -> subprocess.Popen[str]:
     """`words`: as for subprocess; with python and a script, or -m and a module, first."""
-    return subprocess.Popen([HERE / "warm_python.py", *words[1:]], cwd=cwd, env={**env, **_server()}, text=True, **options)
+    known = {name: os.environ[name] for name in SERVER} | {"WARM_FIGURES": "drawn" if figures else ""}
+    return subprocess.Popen([HERE / "warm_python.py", *words[1:]], cwd=cwd, env={**env, **known}, text=True, **options)
 
 
-def run(words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    with popen(words, cwd, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+def run(
+    words: Sequence[str], cwd: Path, env: Mapping[str, str], *, figures: bool = False
+) -> subprocess.CompletedProcess[str]:
+    with popen(words, cwd, env, figures=figures, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         out, err = process.communicate()
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
@@ -37,9 +43,11 @@ def ready() -> None:
     run([sys.executable, "-m", "this"], HERE, os.environ)
 
 
-@functools.cache
-def _server() -> dict[str, str]:
-    """Starts it; the environment of its clients. It imports in the background, and ends with this process."""
+def start() -> None:
+    """Starts the server of this process and all workers, which imports when the first program is asked for.
+
+    It ends with this process; its clients find it by the environment.
+    """
     folder = tempfile.mkdtemp()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder}/socket")
@@ -50,4 +58,4 @@ def _server() -> dict[str, str]:
         )
     atexit.register(shutil.rmtree, folder)
     atexit.register(server.communicate)
-    return {"WARM_SOCKET": f"{folder}/socket", "WARM_PYTHON": sys.executable}
+    os.environ.update(zip(SERVER, (f"{folder}/socket", sys.executable), strict=True))

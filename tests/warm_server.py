@@ -21,9 +21,14 @@ from contextlib import suppress
 from warm_imports import import_libraries
 
 
+def wanted(listener: socket.socket) -> bool:
+    """Wait for a program; false where there will be none."""
+    return sys.stdin not in select.select([listener, sys.stdin], [], [])[0]
+
+
 def serve(listener: socket.socket) -> socket.socket:
     """Returns in the process of each program, with the connection. That process is kept by one of its own."""
-    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+    while wanted(listener):
         connection = listener.accept()[0]
         if os.fork() == 0:
             listener.close()
@@ -67,11 +72,13 @@ def become(connection: socket.socket) -> list[str]:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    sys.stdout.reconfigure(write_through=request["unbuffered"])
+    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty(), write_through=request["unbuffered"])
     sys.executable = WARM_PYTHON
     sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(":"))
     set_threads()
     leave_folders()
+    if not os.environ.get("WARM_FIGURES"):
+        draw_nothing()
     return request["words"]
 
 
@@ -82,6 +89,13 @@ def set_threads() -> None:
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0)))
     numba.config.reload_config()
+
+
+def draw_nothing() -> None:
+    """The figures of reports are empty files."""
+    from matplotlib.figure import Figure
+
+    Figure.savefig = lambda *_, **__: None
 
 
 def leave_folders() -> None:
@@ -104,6 +118,13 @@ def run(words: list[str]) -> None:
         runpy.run_path(words[0], run_name="__main__")
 
 
+def compile_something() -> None:
+    """Numba prepares for its first compilation, and for what it reads from its cache, for a quarter of a second."""
+    import numba
+
+    numba.njit(lambda: None)()
+
+
 def code_of(words: list[str]) -> int:
     """Run the program; its exit code."""
     try:
@@ -121,10 +142,15 @@ def code_of(words: list[str]) -> int:
 
 WARM_PYTHON = os.path.join(sys.path.pop(0), "warm_python.py")
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
-import_libraries()
-gc.collect()
-gc.freeze()  # what a fork does not touch is not copied
-code = code_of(become(serve(socket.socket(fileno=int(sys.argv[1])))))
+with socket.socket(fileno=int(sys.argv[1])) as listener:
+    if not wanted(listener):
+        sys.exit()
+    import_libraries()
+    compile_something()
+    gc.collect()
+    gc.freeze()  # what a fork does not touch is not copied
+    connection = serve(listener)
+code = code_of(become(connection))
 threading._shutdown()
 atexit._run_exitfuncs()
 sys.stdout.flush()
