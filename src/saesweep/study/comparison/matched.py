@@ -23,13 +23,15 @@ from saesweep.report.measured_curve import Curve
 from saesweep.study.comparison.contrasts import Numbers, Terms, contrast
 from saesweep.study.comparison.verdicts import verdict
 
+Seed = int | None  # None: of the means over the seeds
+
 
 class Difference(NamedTuple):
     """At one L0."""
 
-    a: dict[int, Terms]  # by seed: the coefficients of the SAEs in the value
-    b: dict[int, Terms]
-    errors: dict[int, float]  # by seed
+    a: dict[Seed, Terms]  # the coefficients of the SAEs in the value
+    b: dict[Seed, Terms]
+    errors: dict[Seed, float]
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,10 @@ class Curves:
         for seed in paired:
             self._add(found, seed, self.seeds[a, seed], self.seeds[b, seed], l0)
         if not found.errors:
-            self._add(found, 0, self.means[a], self.means[b], l0)
+            self._add(found, None, self.means[a], self.means[b], l0)
         return found
 
-    def _add(self, found: Difference, seed: int, a: Curve, b: Curve, l0: float) -> None:
+    def _add(self, found: Difference, seed: Seed, a: Curve, b: Curve, l0: float) -> None:
         """One seed, where both curves have a value at the L0."""
         value_a, value_b = a.value_at(l0), b.value_at(l0)
         if value_a is None or value_b is None:
@@ -118,7 +120,8 @@ def compare(curves: Curves, numbers: Numbers, better: int, delta: float) -> dict
 def _row(
     differences: Sequence[Difference], weights: Sequence[float], numbers: Numbers, better: int, delta: float
 ) -> dict[str, Any]:
-    """Values, difference, interval and verdict of a weighted sum of differences; empty where they share no seed."""
+    """Values, difference, interval and verdict of a weighted sum of differences; empty where they share no seed. A mean over
+    seeds is none that a difference within a seed shares."""
     seeds = [seed for seed in differences[0].errors if all(seed in one.errors for one in differences)]
     if not seeds:
         return {}
