@@ -1,5 +1,6 @@
 """SAEs of one architecture that differ in a further setting are curves of their own in a study and in an ablation."""
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from saesweep.study.export.neuronpedia import About, Names
 from saesweep.study.pages.curves import Control, _most_alike
 from saesweep.study.pages.of_sae import OfSAE
 from saesweep.study.people.settings import settings as rate_settings
-from saesweep.study.subjects import places_of_controls
+from saesweep.study.subjects import of_folder, places_of_controls
 
 FEW = ("tokens=4000", "dense_tokens=1000", "min_fires=10", "min_documents=3", "draws=20", "label_tokens=50",
        "label_documents=5", "controls=[random]", "dense_probes=false")
@@ -146,6 +147,13 @@ def test_an_export_has_each_variant_once(sweep, tmp_path):
     folders = neuronpedia.write(saes, tmp_path, About(None, "me", "sweep", ""))
     assert {folder.name for folder in folders} == {
         f"1-resid-sweep__{curve.replace(' ', '-').replace('=', '-')}-4" for curve in CURVES.values()}
+
+
+@pytest.mark.slow
+def test_an_sae_by_its_folder_has_its_name_in_its_sweep_alone(sweep, tmp_path):
+    job = sweep / "tiny/resid.1/topk,width=48/4"
+    away = shutil.copytree(job, tmp_path / "away", ignore=shutil.ignore_patterns("study"))
+    assert [of_folder(one).variant for one in (job, away)] == ["width=48", ""]
 
 
 @pytest.mark.slow

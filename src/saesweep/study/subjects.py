@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,9 +88,15 @@ def sweep_of(job: Path) -> Path:
 
 
 def of_folder(job: Path) -> Subject:
-    """A finished SAE by its folder; of the others of its sweep the settings are read. Raises UsageError as `of_job`."""
-    sweep = sweep_of(job)
-    return of_job(sweep, job, sweep_table.variants_of(sweep).get(job, ""))
+    """A finished SAE by its folder; of the others of its sweep, where it is in one, the settings are read.
+
+    Raises UsageError as `of_job`.
+    """
+    found = of_job(sweep_of(job), job, "")
+    place = found.config["model"]["name"], f"{found.config['site']['name']}.{found.config['layer']}"
+    if job.parts[-4:-2] != place:
+        return found
+    return replace(found, variant=sweep_table.variants_of(found.sweep).get(job, ""))
 
 
 def of_job(sweep: Path, job: Path, variant: str) -> Subject:
