@@ -14,11 +14,16 @@ from saesweep.study.hits import Collected
 FEW = ("tokens=640", "activations.max_norm=1.25", "evaluation.lm_tokens=0")  # a tenth of the tokens are sinks
 
 
-def swept(folder: Path, file: str | None, *more: str, archs: tuple[str, ...] = ("jumprelu", "topk"), sites=("resid",)) -> Path:
-    """A finished sweep in this folder, trained on few tokens; without a file, on a known dictionary."""
+def swept(
+    folder: Path, file: str | None, *more: str, archs: tuple[str, ...] = ("jumprelu", "topk"), sites=("resid",), named=""
+) -> Path:
+    """A finished sweep in this folder, trained on few tokens; without a file, on a known dictionary.
+
+    named: what the folders of the SAEs have after the architecture.
+    """
     jobs = [job(file, *FEW, f"arch={arch}", f"site={site}", *more) for site in sites for arch in archs]
-    at = ["{}/{}.{}/{}/{}".format(*(one[key]["name"] for key in ("model", "site")), one["layer"], one["arch"]["name"],
-                                  one["sparsity"]) for one in jobs]
+    at = ["{}/{}.{}/{}/{}".format(*(one[key]["name"] for key in ("model", "site")), one["layer"],
+                                  one["arch"]["name"] + named, one["sparsity"]) for one in jobs]
     for one, place in zip(jobs, at, strict=True):
         (folder / place / ".hydra").mkdir(parents=True)
         (folder / place / files.RESOLVED).write_text(OmegaConf.to_yaml(OmegaConf.create(one)))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import hydra
 import pytest
@@ -19,6 +20,7 @@ from standin.cli import ENV, Seen, train
 
 from hydra_plugins.saesweep import sources
 from saesweep.storage import checkpoints
+from saesweep.sweep import known_folders
 
 pytestmark = pytest.mark.slow
 PLACE = Path("outputs/default/standin/resid.1")
@@ -265,6 +267,15 @@ def test_any_key_is_swept_and_named_by_its_last_part(capsys):
     table = (PLACE.parents[1] / "pareto.csv").read_text().splitlines()
     assert len(table) == 5 and table[0].startswith("model,site,layer,arch,variant,")
     assert ",flat,tokens=1000 lr=0.001," in table[1]
+
+
+def test_the_settings_of_each_folder_are_read_once_for_all_jobs(monkeypatch):
+    found, settings = [], known_folders.files.settings
+    train("-m", "arch=flat", "width=1024,2048")
+    monkeypatch.setattr(known_folders, "files", SimpleNamespace(settings=lambda job: found.append(job) or settings(job)))
+    assert train("-m", "arch=flat", "width=512,3072").code == 0
+    assert sorted(job.parent.name for job in found) == [
+        "flat", "flat,width=1024", "flat,width=2048", "flat,width=3072", "flat,width=512"]
 
 
 def test_an_sae_keeps_its_folder_when_the_sweep_grows_by_a_key():

@@ -68,6 +68,7 @@ def test_batches_share_a_stream_and_the_best_is_found_and_shown(trained, capsys)
     assert train(*SEARCH, "hydra.sweeper.trials=12", "hydra.sweeper.batch=6").code == 0
     out = capsys.readouterr().out
     assert out.count("6 SAEs to train in 1 group") == out.count("training 6 SAEs") == 2
+    assert out.count("\nstandin resid.1\n") == 2 and "Comparison at the same L0" not in out, "the table alone after each batch"
     failed = sum(lr > 2e-2 for lr in trained)
     assert failed > 0 and states().count("FAIL") == failed and len(states()) == 12
     best = min(trained, key=lambda lr: abs(math.log(lr / 3e-3)))

@@ -107,6 +107,16 @@ def test_only_seeds_that_both_have_are_paired_and_one_pair_is_one_seed():
     assert found["one_seed"] and found["estimate"] == pytest.approx(0.2) and varied(found) == "300 features of each SAE"
 
 
+def test_the_mean_over_l0_where_no_seed_is_shared_at_all_of_them_is_of_the_means_over_seeds():
+    saes = [sae(arch, l0, seed=seed, rule=around(value)) for arch, l0, seed, value in (
+        ("jumprelu", 16.0, 0, 0.7), ("jumprelu", 16.0, 1, 0.9), ("jumprelu", 32.0, 0, 0.8), ("jumprelu", 32.0, 1, 0.8),
+        ("topk", 16.0, 0, 0.5), ("topk", 32.0, 2, 0.6))]
+    block = report(made(*saes), delta=0.05, primary=("rule",))["places"][0]["scores"][0]
+    assert [row["estimate"] for row in block["gaps"]] == pytest.approx([0.2, 0.2])  # seed 0; the means
+    (mean,) = block["means"]
+    assert mean["one_seed"] and mean["value_a"] == pytest.approx(0.8) and mean["estimate"] == pytest.approx(0.25)
+
+
 def test_one_seed_has_the_variance_of_the_features_of_both():
     a, b = around(0.6, 300, seed=1), around(0.5, 200, seed=2)
     found = gap(sae("jumprelu", rule=a), sae("topk", rule=b))

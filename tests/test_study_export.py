@@ -99,6 +99,18 @@ def test_every_row_has_the_fields_and_types_of_the_table(rows, table):
         assert not wrong, {key: row[key] for key in wrong}
 
 
+@pytest.mark.parametrize("layout, kind, ending", [(neuronpedia, "activations", ".jsonl.gz"), (saedashboard, ".", ".json")])
+def test_an_export_of_fewer_latents_leaves_no_batch_of_the_one_before(study, tmp_path, monkeypatch, layout, kind, ending):
+    monkeypatch.setattr(neuronpedia, "BATCH", 4)
+    about, sae = About("tiny-model", "me", "my sweep", ""), study.saes[0]
+    (folder,) = layout.write([sae], tmp_path, about)
+    assert len(list((folder / kind).glob(f"batch-*{ending}"))) == -(-len(sae.scores) // 4) > 1
+    (folder / kind / f"batch-mine{ending}").write_text("kept")
+    layout.write([sae._replace(scores=sae.scores.head(4))], tmp_path, about)
+    left = {file.name for file in (folder / kind).iterdir() if file.name.startswith("batch-")}
+    assert left == {f"batch-0{ending}", f"batch-mine{ending}"}
+
+
 def test_a_field_that_the_table_does_not_have_is_refused():
     with pytest.raises(KeyError, match="colour"):
         records.record(records.MODEL, colour="red")

@@ -19,7 +19,7 @@ from saesweep.study.comparison.report import report, write
 @pytest.mark.filterwarnings("error")
 def test_numbers_are_read_back_to_the_last_bit(tmp_path):
     numbers = 10 ** np.random.default_rng(0).uniform(-12, 12, 5000)
-    pd.DataFrame({"score": numbers}).to_csv(tmp_path / "scores.csv", index=False)
+    pd.DataFrame({"arch": "topk", "score": numbers}).to_csv(tmp_path / "scores.csv", index=False)
     assert (study_tables.read(tmp_path / "scores.csv")["score"] == numbers).all()
 
 

@@ -134,3 +134,13 @@ def test_a_fault_of_wandb_is_a_warning(tmp_path, monkeypatch, caplog):
     (tmp_path / "job/wandb/run-20260103_000000-c3").mkdir(parents=True)
     wandb_study.upload(tmp_path, {tmp_path / "job": {"logger": {"wandb": OFFLINE}}}, {}, pd.DataFrame())
     assert sum("has no scores of the study" in record.getMessage() for record in caplog.records) == 2
+
+
+def test_the_run_of_an_sae_keeps_the_name_of_its_variant(tmp_path, monkeypatch):
+    opened, job = [], tmp_path / "job"
+    monkeypatch.setattr(wandb_runs, "open_run", lambda chosen, folder, **about: opened.append(about))
+    (job / "wandb/run-20260103_000000-c3").mkdir(parents=True)
+    config = {"name": "x", "model": {"name": "lm"}, "site": {"name": "resid"}, "layer": 9, "sparsity": 32, "seed": 0,
+              "arch": {"name": "topk", "coefficient": None}, "logger": {"wandb": OFFLINE}}
+    wandb_study.upload(tmp_path, {job: config}, {}, pd.DataFrame(), {job: "width=512"})
+    assert (opened[0]["id"], opened[0]["group"], opened[0]["config"]["variant"]) == ("c3", "x width=512", "width=512")

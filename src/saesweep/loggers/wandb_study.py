@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -41,13 +42,15 @@ def recorded_id(folder: Path) -> str | None:
 
 
 def upload(sweep: Path, saes: Mapping[Path, Mapping[str, Any]], scores: Mapping[Path, Mapping[str, float]],
-           examples: pd.DataFrame) -> None:
-    """saes: the settings of the SAEs, by folder. scores: `study/rule` and so on, by folder. examples: of latents."""
+           examples: pd.DataFrame, variants: Mapping[Path, str] = MappingProxyType({})) -> None:
+    """Of the SAEs by folder: `saes` their settings, `scores` `study/rule` and so on, `variants` what else tells them apart.
+    examples: of latents."""
     logged = {job: chosen for job, config in saes.items() if (chosen := chosen_of(config)) and recorded_id(job)}
     if not logged:
         return
     for job, chosen in logged.items():
-        _submit(f"the run of {job}", lambda job=job, chosen=chosen: _add(job, saes[job], chosen, scores.get(job, {})))
+        _submit(f"the run of {job}", lambda job=job, chosen=chosen: _add(
+            MemberInfo.of(saes[job], job, variants.get(job, "")), chosen, scores.get(job, {})))
     _submit(f"the summary of {sweep}", lambda: _summarise(sweep, next(iter(logged.values())), examples))
     wandb_runs.flush()
 
@@ -62,10 +65,10 @@ def _submit(what: str, work: Callable[[], None]) -> None:
     wandb_runs.submit(or_warn)
 
 
-def _add(job: Path, config: Mapping[str, Any], chosen: Mapping[str, Any], scores: Mapping[str, float]) -> None:
+def _add(sae: MemberInfo, chosen: Mapping[str, Any], scores: Mapping[str, float]) -> None:
     """With the final metrics: an offline run does not know what an earlier one has in its summary."""
-    run = wandb_runs.open_run(chosen, job, **about(MemberInfo.of(config, job)) | {"id": recorded_id(job)})
-    run.summary.update({**final(files.numbers(job)), **scores})
+    run = wandb_runs.open_run(chosen, sae.folder, **about(sae) | {"id": recorded_id(sae.folder)})
+    run.summary.update({**final(files.numbers(sae.folder)), **scores})
     run.finish()
 
 

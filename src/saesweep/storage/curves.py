@@ -7,6 +7,11 @@ import pandas as pd
 VARIANT = "variant"  # the column of `width=4096 lr=0.002`
 
 
+def name(arch: str, variant: str) -> str:
+    """`topk width=4096 lr=0.002`"""
+    return f"{arch} {variant}".strip()
+
+
 def by_curve(df: pd.DataFrame) -> pd.DataFrame:
     """The table of sweep_table.py with `arch` and `variant` together in `arch`: `topk width=4096 lr=0.002`."""
     if VARIANT not in df:

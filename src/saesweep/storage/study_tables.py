@@ -7,7 +7,8 @@
     study.json              the comparison of the architectures
 
 `path` is the folder of the SAE relative to the sweep's, or to the folder that holds the study of several sweeps. `control`
-is empty for a trained SAE, else the name of what is measured in its place: random, residual, pca.
+is empty for a trained SAE, else the name of what is measured in its place: random, residual, pca. In the files the further
+settings that tell curves apart are in `variant`, which is left out where there are none; in memory `arch` names the curve.
 """
 from __future__ import annotations
 
@@ -17,11 +18,12 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from saesweep.runtime import atomic
+from saesweep.storage.curves import VARIANT, by_arch, by_curve
 from saesweep.storage.exact_csv import read_csv
 
 FOLDER, SCORES, SUMMARY, LABELS = "study", "scores.csv", "summary.csv", "labels.csv"
 COMPARISON, REPLICATES = "study.json", "replicates.safetensors"
-SAE = ["path", "arch", "sparsity", "seed"]
+SAE = ["path", "arch", VARIANT, "sparsity", "seed"]
 FEATURE = [*SAE, "latent", "control", "stratum", "weight", "frequency", "fires", "documents", "eligible"]  # before the scores
 WORDS = ["rule_words", "lookup_label", "uncertainty_label", "top_token", "reason",
          "explainer", "judge", "explanation", "judge_reason"]  # of a feature, after its scores
@@ -56,9 +58,11 @@ def sae_keys(df: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def read(file: Path) -> pd.DataFrame:
-    """scores.csv or summary.csv; an empty `control` is None."""
-    df = read_csv(file, dtype={"path": str, "control": object, "reason": object})
-    return with_nones(df)
+    """scores.csv or summary.csv, `arch` by curve; an empty `control` is None."""
+    df = read_csv(file, dtype={"path": str, "control": object, "reason": object, VARIANT: object})
+    if VARIANT not in df:
+        df.insert(df.columns.tolist().index("arch") + 1, VARIANT, "")
+    return with_nones(by_curve(df.fillna({VARIANT: ""})))
 
 
 def with_nones(df: pd.DataFrame) -> pd.DataFrame:
@@ -84,7 +88,9 @@ def write_labels(folder: Path, labels: pd.DataFrame) -> None:
 
 def _write(file: Path, df: pd.DataFrame, columns: Sequence[str]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write(file, df.reindex(columns=columns).to_csv(index=False))
+    df = df.reindex(columns=columns).astype({VARIANT: object}).fillna({VARIANT: ""})
+    df = by_arch(df) if any(df[VARIANT]) else df.drop(columns=VARIANT)
+    atomic.write(file, df.to_csv(index=False))
 
 
 def forget(folder: Path, path: str) -> None:

@@ -109,12 +109,17 @@ def sweep_names(sweeps: Sequence[Path]) -> dict[Path, str]:
     return dict(zip(folders, next(names for names in ends if len(set(names)) == len(names)), strict=True))
 
 
-def _rows(sweep: Path, base: Path) -> Iterator[dict[str, Any]]:
+def variants_of(sweep: Path) -> dict[Path, str]:
+    """What tells each SAE of a sweep apart beside its architecture (variants.py), by its folder: `width=4096 lr=0.002`."""
     folders = jobs(sweep)
     found = variants.of_flat([_settings(job) for job in folders])
-    for job, pairs in zip(folders, found, strict=True):
+    return {job: variants.written(pairs) for job, pairs in zip(folders, found, strict=True)}
+
+
+def _rows(sweep: Path, base: Path) -> Iterator[dict[str, Any]]:
+    for job, variant in variants_of(sweep).items():
         path = Path(os.path.relpath(job.resolve(), base)).as_posix()
-        yield _row(job) | {VARIANT: variants.written(pairs), "path": path}
+        yield _row(job) | {VARIANT: variant, "path": path}
 
 
 def jobs(sweep: Path) -> list[Path]:

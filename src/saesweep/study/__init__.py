@@ -18,6 +18,7 @@ class _Package(ModuleType):
         several sweeps were studied together. An SAE that was not studied has NaN.
 
             model, site, layer, arch, sparsity, seed      as in pareto.csv; `arch` names the sweep too where it is in several
+            variant         as in pareto.csv, where further settings differ
             l0, fvu, delta_loss                           of the evaluation (docs/metrics.md)
             rule            mean over the scored latents: r of activation and what the latent's rule in words predicts
             coverage        mean over the labels of tokens: F1 of the latent that finds the label best

@@ -85,7 +85,7 @@ def collected_sae(job: Path) -> Collected:
     settings, file = written.settings_of(sweep), job / FOLDER / HITS
     if not settings or not file.is_file():
         raise UsageError(f"{job}: this SAE was not studied; run {written.command(sweep)}")
-    return _read(sweep, [(subjects.of_job(sweep, job), arrays.metadata(file))], settings)[0]
+    return _read(sweep, [(subjects.of_folder(job), arrays.metadata(file))], settings)[0]
 
 
 def _read(sweep: Path, pairs: Sequence[tuple[Subject, dict[str, str]]], settings: Mapping[str, Any]) -> list[Collected]:
@@ -99,4 +99,4 @@ def _collected(one: Subject, halves: text.Text, head: Mapping[str, str]) -> Coll
     """head: the metadata of its file."""
     found, seed = hits_file.read(one.file, halves), json.loads(head["settings"])["seed"]
     return Collected(one.path, one.job, one.config, one.metrics, one.control, found["fit"], found["test"], seed, one.number,
-                     one.file, head["text"])
+                     one.file, head["text"], one.variant)

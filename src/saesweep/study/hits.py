@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, UInt32
 
+from saesweep.storage import curves
 from saesweep.study.keys import sampling_order
 
 HalfName = Literal["fit", "test"]
@@ -130,6 +131,12 @@ class Collected:
     sae: int = 0  # the number by which the latents of this SAE are drawn
     file: Path | None = None  # where its activations are kept
     digest: str = ""  # of the text: documents, tokens and blocks of both halves; empty: unknown
+    variant: str = ""  # what else tells it from the SAEs of its architecture: `width=4096 lr=0.002`; of a control, as `path`
+
+    @property
+    def curve(self) -> str:
+        """`topk width=4096 lr=0.002`"""
+        return curves.name(self.config["arch"]["name"], self.variant)
 
     @property
     def order(self) -> np.ndarray:

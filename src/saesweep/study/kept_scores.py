@@ -24,7 +24,7 @@ from saesweep.study.comparison.replicates import Replicates
 from saesweep.study.hits import Collected
 from saesweep.study.scores.of_sae import Extra, Grounds, Summed
 from saesweep.study.scores.probes import Probed
-from saesweep.study.table import Rows
+from saesweep.study.table import Rows, about_sae
 
 FILE = "scores.json"
 OF_EXTRAS = (  # what extras find depends on these
@@ -81,9 +81,9 @@ class KeptScores:
         atomic.write(self.file, json.dumps(content, default=lambda x: x.item()))
 
     def rows(self) -> Rows:
-        """With the path that the SAE has now."""
+        """With the path and the curve that the SAE has now."""
         content, path, control = self.content(), self.sae.path, self.sae.control or ""
-        tables = {name: [{**row, "path": path} for row in content[name]] for name in TABLES}
+        tables = {name: [{**row, **about_sae(self.sae)} for row in content[name]] for name in TABLES}
         means = {(path, control, *key.split("|")): np.array(x) for key, x in content["means"].items()}
         documents = {(path, score): np.array(x) for score, x in content["documents"].items()}
         return Rows(**tables, replicates=Replicates(means, documents, {path: self.sae.digest}))

@@ -58,8 +58,9 @@ def _read_ahead(group: Sequence[Settings], settings: Mapping[str, Any], resource
 
 def controls(saes: Sequence[Settings], names: Sequence[str]) -> int:
     """How many controls these SAEs will have."""
-    places = [(Path(one["model"]["name"], f"{one['site']['name']}.{one['layer']}"), target(one) or one["arch"]["coefficient"],
-               one["width"]) for one in saes]
+    points = [(Path(one["model"]["name"], f"{one['site']['name']}.{one['layer']}"), one) for one in saes]
+    places = [(place, target(one) or one["arch"]["coefficient"], one["width"])
+              for place, (_, one) in zip(subjects.places_of_controls(points), points, strict=True)]
     return len({(name, subjects.folder_of_control(name, *place)) for name in names for place in places})
 
 

@@ -21,7 +21,7 @@ from saesweep.study import pages
 from saesweep.study.collect import collect
 from saesweep.study.comparison.summaries import lines
 from saesweep.study.judging import planned
-from saesweep.study.pages.gather import gather
+from saesweep.study.pages.gather import Completion, gather
 from saesweep.study.pages.of_sae import OfSAE
 from saesweep.study.people.origin import set_aside
 from saesweep.study.scoring import Scored, base_of, run_scores
@@ -58,10 +58,11 @@ def _write_pages(
 ) -> list[Path]:
     show = ProgressLine()
     show("writing the pages of the latents")
-    found = [sae for sae, _ in scored.saes]
-    saes = gather(found, scored.scores, resources, logits=settings["logits"], device=settings["device"])
+    saes = gather([sae for sae, _ in scored.saes], scored.scores, resources)
     command = shlex.join(["saesweep", "study", *map(str, sweeps)])
-    written = pages.write(saes, scored.comparison, scored.summary, scored.base / study_tables.FOLDER, command=command)
+    complete = Completion(resources, logits=settings["logits"], device=settings["device"])
+    written = pages.write(saes, scored.comparison, scored.summary, scored.base / study_tables.FOLDER, command=command,
+                          complete=complete, made_with={"logits": settings["logits"]})
     for folder in dict.fromkeys([*map(Path.resolve, sweeps), scored.base]):
         if (folder / "pareto.csv").is_file():  # with the scores as columns, and links to the latents
             pareto.write(pareto.report(sweeps if folder == scored.base else [folder], folder), folder)
@@ -76,4 +77,5 @@ def _upload(sweeps: Sequence[Path], saes: Sequence[OfSAE], base: Path) -> None:
         configs = {sae.collected.folder: sae.collected.config for sae in mine}
         if any(map(wandb_study.chosen_of, configs.values())):
             scores = {sae.collected.folder: study_tables.wandb_keys(base, sae.collected.path) for sae in mine}
-            wandb_study.upload(sweep, configs, scores, snippets(mine))
+            variants = {sae.collected.folder: sae.collected.variant for sae in mine}
+            wandb_study.upload(sweep, configs, scores, snippets(mine), variants)

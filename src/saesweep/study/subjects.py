@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ class Subject:
     d_sae: int
     weights: str  # SHA-256 of the SAE's file; of a control, of what determines it
     file: Path  # where its activations go
+    variant: str = ""  # what else tells it from the SAEs of its architecture; of a control, of the SAE that it is like
 
     @property
     def path(self) -> str:
@@ -75,7 +77,8 @@ def of_sweeps(sweeps: Iterable[Path], settings: Mapping[str, Any]) -> list[Subje
 
 def finished(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
     """As `of_sweep`, and none where there are none. sweep: resolved."""
-    saes = [of_job(sweep, job) for job in sweep_table.jobs(sweep) if files.state(job) == "finished"]
+    named = sweep_table.variants_of(sweep)
+    saes = [of_job(sweep, job, variant) for job, variant in named.items() if files.state(job) == "finished"]
     return [*saes, *_controls(saes, controls, seed)]
 
 
@@ -84,7 +87,19 @@ def sweep_of(job: Path) -> Path:
     return job.parents[min(3, len(job.parents) - 1)]
 
 
-def of_job(sweep: Path, job: Path) -> Subject:
+def of_folder(job: Path) -> Subject:
+    """A finished SAE by its folder; of the others of its sweep, where it is in one, the settings are read.
+
+    Raises UsageError as `of_job`.
+    """
+    found = of_job(sweep_of(job), job, "")
+    place = found.config["model"]["name"], f"{found.config['site']['name']}.{found.config['layer']}"
+    if job.parts[-4:-2] != place:
+        return found
+    return replace(found, variant=sweep_table.variants_of(found.sweep).get(job, ""))
+
+
+def of_job(sweep: Path, job: Path, variant: str) -> Subject:
     """A finished SAE. Raises UsageError where its files cannot be read."""
     config, metrics = files.settings(job), dict[str, Any](files.numbers(job))
     try:
@@ -94,25 +109,35 @@ def of_job(sweep: Path, job: Path) -> Subject:
         raise UsageError(f"{error.filename or job}: cannot be read ({reason}); train this SAE again") from error
     return Subject(
         sweep, job, None, config, metrics, hook_point(config["model"], config["site"]["name"], config["layer"]),
-        Statistics.restored(saved.tensors, saved.state), int(metrics["d_sae"]), weights, job / FOLDER / HITS,
+        Statistics.restored(saved.tensors, saved.state), int(metrics["d_sae"]), weights, job / FOLDER / HITS, variant,
     )
 
 
 def _controls(saes: Sequence[Subject], names: Sequence[str], seed: int) -> list[Subject]:
     """One for each file, like the first SAE there."""
     found: dict[Path, Subject] = {}
-    for sae in saes:
+    places = places_of_controls([(Path(sae.path).parents[1], sae.config) for sae in saes])
+    for sae, below in zip(saes, places, strict=True):
         d_in = len(sae.statistics.mean)
         for name in names:
             d_sae = {"random": sae.d_sae, "residual": d_in, "pca": 2 * d_in}[name]
-            place = sae.sweep / FOLDER / CONTROL / Path(sae.path).parents[1]
+            place = sae.sweep / FOLDER / CONTROL / below
             file = folder_of_control(name, place, sae.l0, d_sae) / HITS
             model = {key: sae.config["model"][key] for key in ("name", "source")}
             what = [name, seed, model, str(sae.point), sae.l0, d_sae, sae.statistics.scale]
             weights = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
             found.setdefault(file, Subject(
-                sae.sweep, sae.job, name, sae.config, sae.metrics, sae.point, sae.statistics, d_sae, weights, file))
+                sae.sweep, sae.job, name, sae.config, sae.metrics, sae.point, sae.statistics, d_sae, weights, file,
+                sae.variant))
     return list(found.values())
+
+
+def places_of_controls(saes: Sequence[tuple[Path, Settings]]) -> list[Path]:
+    """The folder of the controls of each SAE, of its hook point's folder and its settings: that of the hook point, and below
+    it one for each text where SAEs there read several."""
+    read = [(place, json.dumps(reads(config), sort_keys=True, default=str)) for place, config in saes]
+    several = Counter(place for place, _ in {*read})
+    return [place / hashlib.sha256(what.encode()).hexdigest()[:8] if several[place] > 1 else place for place, what in read]
 
 
 def folder_of_control(name: str, place: Path, l0: object, d_sae: int) -> Path:

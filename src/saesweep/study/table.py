@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from saesweep.config.settings import target
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.storage import study_tables
+from saesweep.storage.curves import VARIANT
 from saesweep.study.comparison.replicates import Replicates
 from saesweep.study.hits import Collected
 from saesweep.study.sampling import eligible, sample
@@ -71,8 +72,9 @@ def score_one(
 
 
 def about_sae(sae: Collected) -> Row:
+    """The columns study_tables.SAE."""
     config = sae.config
-    return {"path": sae.path, "arch": config["arch"]["name"], "sparsity": target(config), "seed": config["seed"]}
+    return {"path": sae.path, "arch": sae.curve, VARIANT: sae.variant, "sparsity": target(config), "seed": config["seed"]}
 
 
 def shares_of(sae: Collected, allowed: np.ndarray) -> dict[str, float]:

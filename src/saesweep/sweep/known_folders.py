@@ -1,6 +1,7 @@
 """Each SAE once in a sweep: in the folder that it has there already, and as one job of a command."""
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,22 @@ from saesweep.storage import files
 from saesweep.sweep.jobs import Job
 
 
-def in_its_folder(job: Job) -> Job:
-    """The job in the folder that the sweep has for this SAE already, where a command with other swept keys has named it."""
+def reader() -> Callable[[Path], dict[str, Any]]:
+    """Of the settings that determine the SAE in a folder; those of each folder are read once."""
+    return cache(lambda folder: own_settings(files.settings(folder)))
+
+
+def in_its_folder(job: Job, read: Callable[[Path], dict[str, Any]]) -> Job:
+    """The job in the folder that the sweep has for this SAE already, where a command with other swept keys has named it.
+
+    read: of `reader`, one for all jobs.
+    """
     with suppress(UsageError, OSError):  # a mistake is refused later, with the others
         settings = own_settings(job.settings)
         arch = job.settings["arch"]["name"]
         others = [job.folder, *sorted(job.folder.parents[1].glob(f"{arch},*/{job.folder.name}")),
                   job.folder.parents[1] / arch / job.folder.name]
-        twin = next((folder for folder in others if own_settings(files.settings(folder)) == settings), job.folder)
+        twin = next((folder for folder in others if read(folder) == settings), job.folder)
         if twin != job.folder:
             _move(job.composed, twin, job.sweep)
             return Job(job.composed, twin, job.sweep)

@@ -24,7 +24,7 @@ from saesweep.sweep.engines.choose import engine_of
 from saesweep.sweep.engines.worker import RanksOutOfMemory
 from saesweep.sweep.hydra_jobs import Result, Setup, enter, run_group
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
-from saesweep.sweep.known_folders import in_its_folder, without_repeated
+from saesweep.sweep.known_folders import in_its_folder, reader, without_repeated
 from saesweep.sweep.live_table import live
 from saesweep.sweep.plan import describe
 
@@ -42,7 +42,8 @@ def launch(hydra: Setup, overrides: Sequence[Sequence[str]], first: int) -> list
     if hydra.run is None:
         return _plain_jobs(hydra, configs)
     with exit_on_usage_error(), signals.exit_codes():
-        jobs = [in_its_folder(job_of(composed, single=False)) for composed in configs]
+        read = reader()
+        jobs = [in_its_folder(job_of(composed, single=False), read) for composed in configs]
         once = without_repeated(jobs, overrides)
         returns = dict(zip([job.folder for job in once], _sweep(hydra, hydra.run, once), strict=True))
     hydra.log_as_hydra()
@@ -168,12 +169,16 @@ def _failures(jobs: Sequence[Job], returns: list[JobReturn], problems: Sequence[
 
 
 def show_pareto(job: Job) -> None:
-    """Write and print the Pareto table of the job's sweep; wandb_summary.py uploads it from the files."""
+    """Write and print the Pareto table of the job's sweep; wandb_summary.py uploads it from the files.
+
+    The comparison of the curves is not printed after each batch of a search.
+    """
     from saesweep.report import pareto  # pandas
 
     found = pareto.report([job.sweep])
     files = pareto.write(found, job.sweep)
-    print(f"\n{pareto.text(found)}\n", *map(shown, files), sep="\n", flush=True)
+    searched = not str(job.composed.hydra.sweeper._target_).endswith("BasicSweeper")
+    print(f"\n{pareto.table(found.df) if searched else pareto.text(found)}\n", *map(shown, files), sep="\n", flush=True)
 
 
 def end_of(jobs: Sequence[Job], resources: Resources) -> list[str]:

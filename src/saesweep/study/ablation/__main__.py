@@ -4,7 +4,7 @@
     saesweep ablate outputs/default/gemma3_270m/resid.9/topk/64 --out outputs/ablated threshold=0.05
 
 reads held-out text once for all SAEs of a hook point, and writes ablation.csv, a row per SAE and ablation, and
-ablation_summary.csv, a row per architecture, target L0 and kind of ablation. Settings are those of conf/ablate.yaml, as
+ablation_summary.csv, a row per curve, target L0 and kind of ablation. Settings are those of conf/ablate.yaml, as
 key=value.
 """
 import argparse

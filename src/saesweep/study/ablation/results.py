@@ -1,4 +1,5 @@
-"""The numbers of ablations as a table: a row per SAE, set of latents and draw.
+"""The numbers of ablations as a table: a row per SAE, set of latents and draw. Its columns OF_SOME are there where an SAE has
+further settings than others (variants.py), and where one has a fixed coefficient.
 
 The differences to the SAE without ablation are of the same tokens, so that their intervals, over documents, are those of
 paired numbers.
@@ -15,11 +16,13 @@ from jaxtyping import Float64
 
 from saesweep.config.settings import target
 from saesweep.report.intervals import Variance, document_variance, interval, seed_variance
+from saesweep.storage.curves import VARIANT
 from saesweep.study.ablation.latents import shares
 from saesweep.study.ablation.measure import Measured, Sums
 from saesweep.study.subjects import Subject
 
 MEASURES = ("fvu", "delta_loss")
+OF_SOME = (VARIANT, "coefficient")
 SHARES = ["latents", "share_of_latents", "share_of_firings", "share_of_energy"]
 
 
@@ -43,8 +46,8 @@ def rows(subject: Subject, found: Measured, sweep: str) -> list[Row]:
     """sweep: the name of the SAE's sweep."""
     config = subject.config
     names = {"sweep": sweep, "model": config["model"]["name"], "site": config["site"]["name"],
-             "layer": config["layer"], "arch": config["arch"]["name"], "sparsity": target(config) or subject.l0,
-             "seed": config["seed"]}
+             "layer": config["layer"], "arch": config["arch"]["name"], VARIANT: subject.variant,
+             "sparsity": target(config) or subject.l0, "coefficient": config["arch"]["coefficient"], "seed": config["seed"]}
     made = []
     for i, one in enumerate(found.ablations):
         what = {"ablated": one.ablated, "set_to": one.set_to, "draw": one.draw}
@@ -66,10 +69,15 @@ def replicates(parts: Sums, weights: Sums) -> Replicates:
 
 def table(found: Sequence[Row]) -> pd.DataFrame:
     """A row per SAE and ablation, with intervals over documents."""
-    return pd.DataFrame([
+    return of_rows([
         {**one.names, **one.shares, **columns(
             {key: float(own.rows[0]) for key, own in one.value.items()}, {key: [own] for key, own in one.difference.items()})}
         for one in found])
+
+
+def of_rows(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Without those of the columns OF_SOME that no row has a value of."""
+    return pd.DataFrame(rows).drop(columns=[key for key in OF_SOME if not any(row[key] for row in rows)])
 
 
 def columns(values: Mapping[str, float], differences: Mapping[str, Sequence[Replicates]]) -> dict[str, float | None]:

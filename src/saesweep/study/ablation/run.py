@@ -69,7 +69,7 @@ def _subjects(folders: Sequence[Path]) -> list[Subject]:
     found = dict[Path, Subject]()
     for folder in map(Path.resolve, folders):
         of_job = (folder / files.NUMBERS).is_file()
-        mine = [subjects.of_job(subjects.sweep_of(folder), folder)] if of_job else subjects.of_sweep(folder, [], 0)
+        mine = [subjects.of_folder(folder)] if of_job else subjects.of_sweep(folder, [], 0)
         found |= {one.job: one for one in mine}
     return list(found.values())
 

@@ -4,25 +4,31 @@ Draws are averaged, and their range is given. Intervals are over documents, and 
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from saesweep.storage.curves import VARIANT
 from saesweep.study.ablation.latents import CONTROLS, FREQUENT, MEAN, ZERO
-from saesweep.study.ablation.results import SHARES, Replicates, Row, columns
+from saesweep.study.ablation.results import SHARES, Replicates, Row, columns, of_rows
 
-GROUP = ["sweep", "model", "site", "layer", "arch", "sparsity"]
+GROUP = ["sweep", "model", "site", "layer", "arch", VARIANT, "sparsity", "coefficient"]
 
 
 def summary(found: Sequence[Row]) -> pd.DataFrame:
     """A row per group of seeds and kind of ablation; `frequent - CONTROL`: what the frequent latents add beyond a control."""
     groups = dict[tuple, list[Row]]()
     for one in found:
-        groups.setdefault(tuple(one.names[key] for key in GROUP), []).append(one)
-    return pd.DataFrame([
-        {**dict(zip(GROUP, group, strict=True)), **row} for group, mine in groups.items() for row in _of_group(mine)])
+        groups.setdefault(_alike(one.names), []).append(one)
+    return of_rows([
+        {**{key: mine[0].names[key] for key in GROUP}, **row} for mine in groups.values() for row in _of_group(mine)])
+
+
+def _alike(names: Mapping[str, Any]) -> tuple:
+    """What the seeds of a group share; the L0 of a fixed coefficient is that of each seed."""
+    return tuple(names[key] for key in GROUP if key != "sparsity" or names["coefficient"] is None)
 
 
 def _of_group(mine: Sequence[Row]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The summary of ablations as aligned text, a block per architecture and target L0."""
+"""The summary of ablations as aligned text, a block per curve and target L0."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from saesweep.storage import curves
 from saesweep.study.ablation.latents import NONE
 from saesweep.study.ablation.results import MEASURES, SHARES
 from saesweep.study.ablation.summary import GROUP
@@ -17,12 +18,14 @@ def text(summary: pd.DataFrame) -> str:
     """Differences are to the SAE without ablation; brackets are 95% intervals over documents, and over seeds where there are
     several."""
     lines = list[str]()
-    for _, mine in summary.groupby(GROUP, sort=False):
+    for _, mine in summary.groupby([key for key in GROUP if key in summary], sort=False, dropna=False):
         rows = [{str(key): value for key, value in row.items()} for row in mine.to_dict("records")]
         first = rows[0]
         seeds = f"{first['seeds']} seeds" if first["seeds"] > 1 else "one seed"
         place = f"{first['model']} {first['site']}.{first['layer']}"
-        lines += ["", f"{place}, {first['arch']} {first['sparsity']:g}, {seeds}", *map(_line, rows)]
+        curve = curves.name(first["arch"], first.get(curves.VARIANT, ""))
+        fixed = f", coefficient {coefficient:g}" if (coefficient := first.get("coefficient")) and coefficient > 0 else ""
+        lines += ["", f"{place}, {curve} {first['sparsity']:g}{fixed}, {seeds}", *map(_line, rows)]
     return "\n".join(lines[1:])
 
 

@@ -4,7 +4,7 @@ An architecture at one hook point is a curve through its SAEs by log L0; where i
 is made of and the bound on its error are the rules of the report (report/matching.py, report/measured_curve.py).
 
     difference   a - b, within each seed that both have; where they share no seed, of the means over their seeds, as one seed
-    mean         of the differences over log L0 (trapezoid rule)
+    mean         of the differences over log L0 (trapezoid rule), within the seeds that both have at all L0, else as one seed
 """
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from saesweep.report.measured_curve import Curve
 from saesweep.study.comparison.contrasts import Numbers, Terms, contrast
 from saesweep.study.comparison.verdicts import verdict
 
+Seed = int | None  # None: of the means over the seeds
+
 
 class Difference(NamedTuple):
     """At one L0."""
 
-    a: dict[int, Terms]  # by seed: the coefficients of the SAEs in the value
-    b: dict[int, Terms]
-    errors: dict[int, float]  # by seed
+    a: dict[Seed, Terms]  # the coefficients of the SAEs in the value
+    b: dict[Seed, Terms]
+    errors: dict[Seed, float]
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,10 @@ class Curves:
         found = Difference({}, {}, {})
         for seed in paired:
             self._add(found, seed, self.seeds[a, seed], self.seeds[b, seed], l0)
-        if not found.errors:
-            self._add(found, 0, self.means[a], self.means[b], l0)
+        self._add(found, None, self.means[a], self.means[b], l0)
         return found
 
-    def _add(self, found: Difference, seed: int, a: Curve, b: Curve, l0: float) -> None:
+    def _add(self, found: Difference, seed: Seed, a: Curve, b: Curve, l0: float) -> None:
         """One seed, where both curves have a value at the L0."""
         value_a, value_b = a.value_at(l0), b.value_at(l0)
         if value_a is None or value_b is None:
@@ -111,17 +112,16 @@ def compare(curves: Curves, numbers: Numbers, better: int, delta: float) -> dict
         if len(found) > 1:
             weights = trapezoid(np.log([l0 for l0, _ in found.values()]))
             row = _row([difference for _, difference in found.values()], weights, numbers, better, delta)
-            means.append({"a": a, "b": b, "over_l0": list(found), **row} if row else {})
-    return {"gaps": gaps, "means": [row for row in means if row]}
+            means.append({"a": a, "b": b, "over_l0": list(found), **row})
+    return {"gaps": gaps, "means": means}
 
 
 def _row(
     differences: Sequence[Difference], weights: Sequence[float], numbers: Numbers, better: int, delta: float
 ) -> dict[str, Any]:
-    """Values, difference, interval and verdict of a weighted sum of differences; empty where they share no seed."""
-    seeds = [seed for seed in differences[0].errors if all(seed in one.errors for one in differences)]
-    if not seeds:
-        return {}
+    """Values, difference, interval and verdict of a weighted sum of differences: within the seeds that all of them have."""
+    shared = [seed for seed in differences[0].errors if seed is not None and all(seed in one.errors for one in differences)]
+    seeds: list[Seed] = [*shared] or [None]
     a = [summed([one.a[seed] for one in differences], weights) for seed in seeds]
     b = [summed([one.b[seed] for one in differences], weights) for seed in seeds]
     both = [summed([one, other], [1, -1]) for one, other in zip(a, b, strict=True)]

@@ -76,7 +76,8 @@ def study(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, repl
     by_sae = {key: rows for key, rows in scores.groupby(["path", scores["control"].astype(object).fillna("")], sort=False)}
     features = [by_sae.get(key, scores.iloc[:0]) for key in keys]
     names = [name for name in study_tables.score_names(scores) if pd.api.types.is_numeric_dtype(scores[name])]
-    found = Study(saes, features, names, {}, _texts([replicates.text(path) for path in saes["path"]]), beside(saes))
+    texts = _texts([replicates.text(path) for path in saes["path"]])
+    found = Study(saes, features, names, {}, texts, beside(saes, texts))
     rows = summary.dropna(subset=["eligible"])
     share = dict(zip(study_tables.sae_keys(rows), rows["eligible"], strict=True))
     for name in names:

@@ -30,7 +30,7 @@ def _row(study: Study, i: int, name: str, shares: Mapping[Any, Mapping[Any, Any]
     ends = contrast([{i: 1.0}], numbers).as_dict()
     own = shares.get((about["path"], about["control"] or ""), {})
     return {
-        **{key: about[key] for key in [*study_tables.SAE, "control"]}, "score": name,
+        **{key: about.get(key) for key in [*study_tables.SAE, "control"]}, "score": name,
         **{mean: _value(study, i, name, mean) for mean in study_tables.MEANS},
         "low": ends["low"], "high": ends["high"], **_over_control(study, i, name),
         **{key: own.get(key) for key in study_tables.SHARES}, **(missing(study.features[i], name) if uniform.features else {}),

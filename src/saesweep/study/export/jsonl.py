@@ -1,6 +1,6 @@
 """latents.jsonl: a line of JSON per scored latent.
 
-    path, arch, sparsity, seed, latent, model, site, layer      which latent
+    path, arch, sparsity, seed, latent, model, site, layer      which latent; `variant` where further settings differ
     frequency, fires, documents, maximum                        on the test half, in training units
     scale                                                       raw units per training unit
     scores                                                      by name; null where there is none
@@ -22,6 +22,7 @@ import numpy as np
 
 from saesweep.runtime import atomic
 from saesweep.storage import study_tables
+from saesweep.storage.curves import VARIANT
 from saesweep.study.export.windows import latents
 from saesweep.study.pages.of_sae import OfSAE
 from saesweep.study.pieces import Pieces
@@ -54,9 +55,10 @@ def rows(sae: OfSAE) -> Iterator[dict[str, Any]]:
 
 def _which(sae: OfSAE, row: Mapping[Any, Any]) -> dict[str, Any]:
     config = sae.collected.config
-    return {"path": row["path"], "arch": row["arch"], "sparsity": _finite(row["sparsity"]), "seed": int(row["seed"]),
-            "latent": int(row["latent"]), "model": config["model"]["name"], "site": config["site"]["name"],
-            "layer": config["layer"]}
+    variant = {VARIANT: sae.collected.variant} if sae.collected.variant else {}
+    return {"path": row["path"], "arch": config["arch"]["name"], **variant, "sparsity": _finite(row["sparsity"]),
+            "seed": int(row["seed"]), "latent": int(row["latent"]), "model": config["model"]["name"],
+            "site": config["site"]["name"], "layer": config["layer"]}
 
 
 def _finite(value: Any) -> float | None:

@@ -31,6 +31,7 @@ from saesweep.study.pages.of_sae import OfSAE
 from saesweep.study.pieces import Pieces
 
 BATCH = 128  # latents of a file
+KINDS = ("features", "activations", "explanations")
 RULES = "saesweep_rules"  # name of the explainer that writes rules
 Row = dict[str, Any]
 
@@ -45,18 +46,29 @@ class About(NamedTuple):
 def write(saes: Sequence[OfSAE], out: Path, about: About) -> list[Path]:
     """The folders of the SAEs."""
     now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
-    return [_write(sae, out, about, now) for sae in saes]
+    return [_write(sae, names, out, about, now) for sae, names in zip(saes, Names.of(saes, about), strict=True)]
 
 
-def _write(sae: OfSAE, out: Path, about: About, now: str) -> Path:
-    names = Names.of(sae, about)
+def _write(sae: OfSAE, names: Names, out: Path, about: About, now: str) -> Path:
     folder, common = out / names.model / names.source, {"creatorId": about.creator, "createdAt": now}
     for file, row in _tables(sae, names, about, common).items():
         atomic.write(folder / f"{file}.jsonl", _lines([row]))
-    for number, rows in enumerate(batches(sae, names, common)):
+    count = 0
+    for rows in batches(sae, names, common):
         for kind, found in rows.items():
-            atomic.write(folder / kind / f"batch-{number}.jsonl.gz", gzip.compress(_lines(found).encode(), mtime=0))
+            atomic.write(folder / kind / f"batch-{count}.jsonl.gz", gzip.compress(_lines(found).encode(), mtime=0))
+        count += 1
+    for kind in KINDS:
+        drop_batches(folder / kind, ".jsonl.gz", count)
     return folder
+
+
+def drop_batches(folder: Path, ending: str, count: int) -> None:
+    """Remove the batches of an earlier export of more latents: the files batch-<n> from `count` on."""
+    for file in folder.glob(f"batch-*{ending}"):
+        number = file.name.removeprefix("batch-").removesuffix(ending)
+        if number.isdecimal() and int(number) >= count:
+            file.unlink()
 
 
 class Names(NamedTuple):
@@ -65,12 +77,19 @@ class Names(NamedTuple):
     source: str
 
     @staticmethod
-    def of(sae: OfSAE, about: About) -> Names:
+    def of(saes: Sequence[OfSAE], about: About) -> list[Names]:
+        """Of each SAE; those that would have the names of another, as of several sweeps, end with a digest of their paths."""
+        found = [Names._of(sae, about) for sae in saes]
+        return [names._replace(source=f"{names.source}-{hashlib.sha256(sae.collected.path.encode()).hexdigest()[:8]}")
+                if found.count(names) > 1 else names for names, sae in zip(found, saes, strict=True)]
+
+    @staticmethod
+    def _of(sae: OfSAE, about: About) -> Names:
         config = sae.collected.config
         model = about.model or config["model"]["name"]
         found = _plain(f"{config['site']['name']}-{about.sweep}")
         coefficient = config["arch"].get("coefficient")
-        name = _plain(f"{sae.arch}-{job_name(config['sparsity'], coefficient, config['seed'])}")
+        name = _plain(f"{sae.collected.curve}-{job_name(config['sparsity'], coefficient, config['seed'])}")
         return Names(_plain(model), found, f"{config['layer']}-{found}__{name}")
 
 
@@ -100,7 +119,7 @@ def batches(sae: OfSAE, names: Names, common: Mapping[str, str]) -> Iterator[dic
     pieces = Pieces(sae.tokenizer)
     found = latents(sae, pieces)
     while batch := list(islice(found, BATCH)):
-        rows: dict[str, list[Row]] = {"features": [], "activations": [], "explanations": []}
+        rows: dict[str, list[Row]] = {kind: [] for kind in KINDS}
         for one in batch:
             about = {"modelId": names.model, "layer": names.source, "index": str(int(one.row["latent"]))}
             rows["features"].append(_feature(sae, one, pieces, {**about, **common}))

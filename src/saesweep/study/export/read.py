@@ -9,7 +9,7 @@ from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.storage import study_tables
 from saesweep.study.collect import collected
-from saesweep.study.pages.gather import gather
+from saesweep.study.pages.gather import Completion, gather
 from saesweep.study.pages.of_sae import OfSAE
 
 
@@ -25,4 +25,5 @@ def finished(folder: Path, *, logits: bool) -> list[OfSAE]:
     jobs = [Path(os.path.normpath(base / path)) for path in dict.fromkeys(scores["path"])]
     found = [one for sweep in dict.fromkeys(job.parents[3] for job in jobs) for one in collected(sweep)]
     named = [replace(one, path=Path(os.path.relpath(one.folder, base)).as_posix()) for one in found]
-    return gather(named, scores, Resources(), logits=logits)
+    resources = Resources()
+    return list(map(Completion(resources, logits=logits), gather(named, scores, resources)))

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from saesweep.runtime import atomic
-from saesweep.study.export.neuronpedia import About, Names, Row, batches
+from saesweep.study.export.neuronpedia import About, Names, Row, batches, drop_batches
 from saesweep.study.pages.of_sae import OfSAE
 
 SHARED = (  # fields of a feature that both layouts have
@@ -30,18 +30,21 @@ ACTIVATION = {"bin_min": "binMin", "bin_max": "binMax", "bin_contains": "binCont
 
 def write(saes: Sequence[OfSAE], out: Path, about: About) -> list[Path]:
     """The folders of the SAEs."""
-    return [_write(sae, out, about) for sae in saes]
+    return [_write(sae, names, out, about) for sae, names in zip(saes, Names.of(saes, about), strict=True)]
 
 
-def _write(sae: OfSAE, out: Path, about: About) -> Path:
-    names, text, config = Names.of(sae, about), sae.collected.test.text, sae.collected.config
+def _write(sae: OfSAE, names: Names, out: Path, about: About) -> Path:
+    text, config = sae.collected.test.text, sae.collected.config
     prompts = {"n_prompts_total": int(text.block.max(initial=-1)) + 1, "n_tokens_in_prompt": config.get("context") or 0,
                "dataset": (config.get("text") or {}).get("name") or "", "decoder_weights_dist": []}
     whole = {"model_id": names.model, "layer": int(config["layer"]), "sae_set": names.set}
     folder = out / f"{names.model}_{names.set}_{names.source}"
-    for number, rows in enumerate(batches(sae, names, {"creatorId": about.creator, "createdAt": ""})):
+    count = 0
+    for rows in batches(sae, names, {"creatorId": about.creator, "createdAt": ""}):
         content = whole | {"features": _features(rows, prompts)}
-        atomic.write(folder / f"batch-{number}.json", json.dumps(content, ensure_ascii=False, allow_nan=False))
+        atomic.write(folder / f"batch-{count}.json", json.dumps(content, ensure_ascii=False, allow_nan=False))
+        count += 1
+    drop_batches(folder, ".json", count)
     return folder
 
 

@@ -33,12 +33,12 @@ class Studied:
 
     @property
     def title(self) -> str:
-        """`topk 32 (gemma3_270m, resid, layer 9)`"""
+        """`topk 32 (gemma3_270m, resid, layer 9)`; in place of topk the name of the curve."""
         config = self.sae.config
         sparsity = "fixed coefficient" if (wanted := target(config)) is None else f"{wanted:g}"
         seed = f", seed {config['seed']}" if config["seed"] else ""
         place = f"{config['model']['name']}, {config['site']['name']}, layer {config['layer']}"
-        return f"{config['arch']['name']} {sparsity}{seed} ({place})"
+        return f"{self.sae.curve} {sparsity}{seed} ({place})"
 
     @property
     def sweep(self) -> Path:

@@ -9,10 +9,9 @@ They are files that need no server and no network; the tables and the latents ne
 """
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -23,6 +22,7 @@ from saesweep.storage import study_tables
 from saesweep.study.hits import TextHalf
 from saesweep.study.pages import index, study_page
 from saesweep.study.pages.facts import Means
+from saesweep.study.pages.kept_pages import is_kept, made_from, remove_others, replaced
 from saesweep.study.pages.latent import latent_pages
 from saesweep.study.pages.of_sae import Explanation, OfSAE, titles
 from saesweep.study.pages.windows import Windows
@@ -32,23 +32,17 @@ FEATURES = "features"
 
 
 def write(
-    saes: Sequence[OfSAE], report: Mapping[str, Any], summary: pd.DataFrame, folder: Path, *, command: str
+    saes: Sequence[OfSAE], report: Mapping[str, Any], summary: pd.DataFrame, folder: Path, *, command: str,
+    complete: Callable[[OfSAE], OfSAE] = lambda sae: sae, made_with: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Path]:
-    """Write all pages in place of those that are there. Returns study.html and the index of all latents.
+    """Write all pages that are not there yet or say what has changed since. Returns study.html and the index of all latents.
 
     saes: trained ones. report, summary: the content of study.json and of summary.csv. folder: <sweep>/study. command: what
-    the user typed.
+    the user typed. complete: adds what takes weights to an SAE whose pages are written, with the settings made_with.
     """
     saes = [sae for sae in saes if sae.collected.control is None and len(sae.scores)]
     folders = study_tables.folders_of_pages(sae.collected.path for sae in saes)
-    names, draft = titles(saes), folder / f".{FEATURES}.{os.getpid()}.tmp"
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        _features(saes, names, summary, folders, draft, command)
-        shutil.rmtree(folder / FEATURES, ignore_errors=True)
-        draft.rename(folder / FEATURES)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    _features(saes, summary, folders, folder / FEATURES, command, complete, made_with)
     scores = pd.concat([sae.scores for sae in saes]) if saes else pd.DataFrame(columns=pd.Index(study_tables.FEATURE))
     return [write_study_page(folder, report, summary, scores, command=command), folder / FEATURES / "index.html"]
 
@@ -66,24 +60,35 @@ def write_study_page(
 
 
 def _features(
-    saes: Sequence[OfSAE], names: Sequence[str], summary: pd.DataFrame, folders: Mapping[str, str], draft: Path, command: str
+    saes: Sequence[OfSAE], summary: pd.DataFrame, folders: Mapping[str, str], features: Path, command: str,
+    complete: Callable[[OfSAE], OfSAE], made_with: Mapping[str, Any],
 ) -> None:
-    """The folder `features`, as `draft`. Windows are made once for each text."""
+    """The folder `features`. Windows are made once for each text."""
     windows: dict[int, tuple[TextHalf, Windows]] = {}
-    below = [folders[sae.collected.path].removeprefix(f"{FEATURES}/") for sae in saes]
+    names, below = titles(saes), [folders[sae.collected.path].removeprefix(f"{FEATURES}/") for sae in saes]
     line, time_left = ProgressLine(), TimeLeft()
+    features.mkdir(parents=True, exist_ok=True)
+    remove_others(features, [features / place for place in [*below, "index.html"]])
     for number, (sae, title, place) in enumerate(zip(saes, names, below, strict=True)):
+        means = means_of(summary, sae.collected.path)
+        digest = made_from(sae, title, means, command, dict(made_with))
+        if is_kept(features / place, sae, digest):
+            continue
         line(f"writing the pages of {title}, {number + 1} of {len(saes)} SAEs{time_left(number, len(saes))}")
         text = sae.collected.test.text
         if id(text) not in windows:
             windows[id(text)] = text, Windows(text, sae.tokenizer)
-        means, up = means_of(summary, sae.collected.path), "/".join([".."] * (place.count("/") + 2))
-        (draft / place).mkdir(parents=True, exist_ok=True)
-        for latent, page in latent_pages(sae, title, means, windows[id(text)][1], command, up):
-            (draft / place / f"{latent}.html").write_text(page, encoding="utf-8")
-        (draft / place / "index.html").write_text(index.of_sae(sae, title, means, up), encoding="utf-8")
-    draft.mkdir(parents=True, exist_ok=True)
-    (draft / "index.html").write_text(index.of_all(saes, names, below), encoding="utf-8")
+        with replaced(features / place, digest) as draft:
+            _of_sae(complete(sae), title, means, windows[id(text)][1], command, place.count("/") + 2, draft)
+    atomic.write(features / "index.html", index.of_all(saes, names, below))
+
+
+def _of_sae(sae: OfSAE, title: str, means: Means, windows: Windows, command: str, depth: int, folder: Path) -> None:
+    """The pages of one SAE. depth: of their folder below that of the study."""
+    up = "/".join([".."] * depth)
+    for latent, page in latent_pages(sae, title, means, windows, command, up):
+        (folder / f"{latent}.html").write_text(page, encoding="utf-8")
+    (folder / "index.html").write_text(index.of_sae(sae, title, means, up), encoding="utf-8")
 
 
 def means_of(summary: pd.DataFrame, path: str) -> Means:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from saesweep.report.style import LABELS, Style, l0_limits, l0_ticks
+from saesweep.storage.curves import split
 from saesweep.study.comparison.sentences import MEANS
 from saesweep.study.comparison.sentences import number as estimate
 from saesweep.study.pages.axes import BOX, Scale, even_ticks, frame, mark, path, scale, span, svg
@@ -23,6 +24,7 @@ Links = Mapping[tuple[str, float], str]  # by architecture and target L0 the ind
 class Control(NamedTuple):
     """At the target L0 of one SAE."""
 
+    curve: str  # of the SAE that it is listed with
     name: str
     sparsity: float
     value: float
@@ -33,7 +35,7 @@ class Control(NamedTuple):
 def controls(summary: pd.DataFrame, score: str, mean: str) -> list[Control]:
     """summary: of one hook point. An interval is known of the uniform mean alone."""
     rows = summary.loc[summary["control"].notna() & (summary["score"] == score)].dropna(subset=[mean, "sparsity"])
-    return [Control(of["control"], float(of["sparsity"]), float(of[mean]), *(
+    return [Control(of["arch"], of["control"], float(of["sparsity"]), float(of[mean]), *(
         float(of[end]) if mean == "uniform" else math.nan for end in ("low", "high"))) for of in rows.to_dict("records")]
 
 
@@ -120,6 +122,13 @@ def _row(
     name = f"{arch} {target:g}" if target is not None else arch
     href = links.get((arch, target)) if target is not None else None
     cells = [f"{point['l0']:.3g}", *(number(point[key]) for key in ("value", "low", "high"))]
-    same = [[one.value for one in beside if one.name == kind and one.sparsity == target] for kind in kinds]
-    cells += [number(sum(values) / len(values) if values else None) for values in same]
+    same = [[one for one in beside if one.name == kind and one.sparsity == target] for kind in kinds]
+    cells += [number(sum(values) / len(values) if (values := _most_alike(arch, some)) else None) for some in same]
     return row(link(href, name) if href else escape(name), cells)
+
+
+def _most_alike(curve: str, beside: Sequence[Control]) -> list[float]:
+    """The values of the controls whose curve has most settings of this one: where widths differ, of its own width."""
+    own = split(curve)[1].items()
+    shared = [len(own & split(one.curve)[1].items()) for one in beside]
+    return [one.value for one, count in zip(beside, shared, strict=True) if count == max(shared)]

@@ -23,40 +23,45 @@ from saesweep.study.scores.logits import logits as logits_of
 from saesweep.study.weights import Weights
 
 
-def gather(
-    saes: Sequence[Collected], scores: pd.DataFrame, resources: Resources, *, logits: bool, device: str = "auto"
-) -> list[OfSAE]:
-    """The trained SAEs among `saes` that have scored latents. scores: of scores.csv, with the same paths.
+def gather(saes: Sequence[Collected], scores: pd.DataFrame, resources: Resources) -> list[OfSAE]:
+    """The trained SAEs among `saes` that have scored latents; no weight is loaded.
 
-    logits: whether the words of the latents are shown, for which the language model is loaded.
+    scores: of scores.csv, with the same paths.
     """
-    weights, trained = Weights(), scores.loc[scores["control"].isna()]
+    trained = scores.loc[scores["control"].isna()]
     by_path = dict(iter(trained.groupby("path", sort=False)))
-    return [_of_sae(sae, by_path[sae.path].reset_index(drop=True), weights, resources, logits, device)
+    return [_of_sae(sae, by_path[sae.path].reset_index(drop=True), resources)
             for sae in saes if sae.control is None and sae.path in by_path]
 
 
-def _of_sae(
-    sae: Collected, scores: pd.DataFrame, weights: Weights, resources: Resources, logits: bool, device: str
-) -> OfSAE:
-    latents = scores["latent"].to_numpy(np.int64)
-    decoder = weights.decoder_array(sae)
+def _of_sae(sae: Collected, scores: pd.DataFrame, resources: Resources) -> OfSAE:
     tokenizer = resources.text(sae.config)[1] if has_lm(sae.config) else byte_tokenizer(bos=False, positions=None)
-    return OfSAE(
-        sae, scores, tokenizer, _logits(sae, latents, weights, resources, device) if logits else None,
-        dict(explanations(sae.folder)), None if decoder is None else neighbours(decoder, latents),
-        scale=float(weights.loaded(sae).statistics.scale))
+    return OfSAE(sae, scores, tokenizer, explanations=dict(explanations(sae.folder)))
 
 
-def _logits(
-    sae: Collected, latents: np.ndarray, weights: Weights, resources: Resources, device: str
-) -> Logits | None:
-    """None where the rows of the decoder are no directions of the residual stream."""
-    rows = weights.decoder_of_resid(sae) if has_lm(sae.config) else None
-    if rows is None:
-        return None
-    model = resources.language_model(on_device(sae.config, device))
-    return logits_of(rows[torch.tensor(latents)], unembedding(model.module), histograms=True)
+class Completion:
+    """Adds what takes the weights of an SAE, and of its language model.
+
+    logits: whether the words of the latents are shown, for which the language model is loaded.
+    """
+
+    def __init__(self, resources: Resources, *, logits: bool, device: str = "auto") -> None:
+        self.resources, self.logits, self.device, self.weights = resources, logits, device, Weights()
+
+    def __call__(self, sae: OfSAE) -> OfSAE:
+        latents, decoder = sae.scores["latent"].to_numpy(np.int64), self.weights.decoder_array(sae.collected)
+        return sae._replace(
+            logits=self._logits(sae.collected, latents) if self.logits else None,
+            nearest=None if decoder is None else neighbours(decoder, latents),
+            scale=float(self.weights.loaded(sae.collected).statistics.scale))
+
+    def _logits(self, sae: Collected, latents: np.ndarray) -> Logits | None:
+        """None where the rows of the decoder are no directions of the residual stream."""
+        rows = self.weights.decoder_of_resid(sae) if has_lm(sae.config) else None
+        if rows is None:
+            return None
+        model = self.resources.language_model(on_device(sae.config, self.device))
+        return logits_of(rows[torch.tensor(latents)], unembedding(model.module), histograms=True)
 
 
 def explanations(job: Path) -> Iterator[tuple[int, Explanation]]:

@@ -26,7 +26,7 @@ class OfSAE(NamedTuple):
     logits: Logits | None = None  # a row per row of `scores`
     explanations: Mapping[int, Explanation] = {}  # by latent
     nearest: Neighbours | None = None  # a row per row of `scores`
-    scale: float = 1.0  # raw units per training unit
+    scale: float = 1.0  # raw units per training unit; logits, nearest and scale: of gather.Completion
 
     @property
     def latents(self) -> list[int]:
@@ -39,10 +39,6 @@ class OfSAE(NamedTuple):
         return [name for name in study_tables.score_names(self.scores) if bool(self.scores[name].count())]
 
     @property
-    def arch(self) -> str:
-        return self.collected.config["arch"]["name"]
-
-    @property
     def place(self) -> str:
         """`gemma3_270m, resid, layer 9`."""
         config = self.collected.config
@@ -50,10 +46,10 @@ class OfSAE(NamedTuple):
 
 
 def titles(saes: Sequence[OfSAE]) -> list[str]:
-    """`topk 32, seed 1`: the seed where there are several, the hook point where there are several, the path where nothing else
-    tells two apart."""
+    """`topk 32, seed 1`, `topk width=4096 32`: the seed where there are several, the hook point where there are several, the
+    path where nothing else tells two apart."""
     seeds, places = {sae.collected.config["seed"] for sae in saes}, {sae.place for sae in saes}
-    found = [f"{sae.arch} {_target(sae)}" + f", seed {sae.collected.config['seed']}" * (len(seeds) > 1)
+    found = [f"{sae.collected.curve} {_target(sae)}" + f", seed {sae.collected.config['seed']}" * (len(seeds) > 1)
              + f", {sae.place}" * (len(places) > 1) for sae in saes]
     several = {title for title in found if found.count(title) > 1}
     return [f"{title}, {sae.collected.path}" if title in several else title for title, sae in zip(found, saes, strict=True)]

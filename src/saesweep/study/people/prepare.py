@@ -33,8 +33,8 @@ class Rateable:
 
     @property
     def archs(self) -> dict[str, str]:
-        """The architecture of each SAE by its path."""
-        return {source.path: one.config["arch"]["name"] for source, one in self.collected.items() if source.control is None}
+        """The curve of each SAE by its path."""
+        return {source.path: one.curve for source, one in self.collected.items() if source.control is None}
 
 
 def rateable(
