@@ -48,4 +48,6 @@ DeferredGradients = list[tuple[Tensor, Sums]]  # parameters, and gradients or pa
 
 def starts_of(counts: Tensor) -> Tensor:
     """[n] -> [n + 1]: where each of n runs starts, and where the last one ends."""
-    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    starts = counts.new_zeros(len(counts) + 1)
+    torch.cumsum(counts, 0, out=starts[1:])
+    return starts

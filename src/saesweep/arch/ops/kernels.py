@@ -76,6 +76,23 @@ def quantisation_error(x, factor, q, scale, error):
         error[r] = np.sqrt(total)
 
 
+@inlined
+def _list(near, columns):
+    """Write where `near`, a flag per byte and whole words of them, is set; returns how many, even if `columns` is too short.
+
+    Eight flags are read at once: few are set.
+    """
+    found, words = 0, near.view(np.uint64)
+    for i in range(len(words)):
+        if words[i]:
+            for j in range(8 * i, 8 * i + 8):
+                if near[j]:
+                    if found < len(columns):
+                        columns[found] = j
+                    found += 1
+    return found
+
+
 @compiled
 def scan_above(score, row_scale, row_error, bound, error, slots, counts):
     """Where (score + error) * row_scale + row_error > bound: the columns, per row, and their number.
@@ -83,47 +100,24 @@ def scan_above(score, row_scale, row_error, bound, error, slots, counts):
     The number is right even where a row's slots do not hold them all.
     """
     batch, d_sae = score.shape
-    room = slots.shape[1]
     for r in prange(batch):
-        found = 0
-        row, out, scale, slack = score[r], slots[r], row_scale[r], row_error[r]
-        for at in range(0, d_sae, 64):
-            z, e, least = row[at : at + 64], error[at : at + 64], bound[at : at + 64]
-            count = ZERO  # a narrow sum is a vector sum
-            for j in range(len(z)):
-                count += ONE if (np.float32(z[j]) + e[j]) * scale + slack > least[j] else ZERO
-            hits = int(count)
-            if hits and found + hits <= room:
-                for j in range(len(z)):
-                    if (np.float32(z[j]) + e[j]) * scale + slack > least[j]:
-                        out[found] = at + j
-                        found += 1
-            else:
-                found += hits
-        counts[r] = found
+        row, scale, slack = score[r], row_scale[r], row_error[r]
+        near = np.zeros((d_sae + 7) // 8 * 8, np.uint8)
+        for j in range(d_sae):
+            near[j] = (np.float32(row[j]) + error[j]) * scale + slack > bound[j]
+        counts[r] = _list(near, slots[r])
 
 
 @compiled
 def scan_near(score, row_scale, row_error, error, scale, bias, least, slots, counts):
     """Where ((score + error) * row_scale + row_error) * scale + bias >= least: the columns, per row, and their number."""
-    room = slots.shape[1]
-    for r in prange(len(score)):
-        found = 0
-        row, out, factor, slack, bound = score[r], slots[r], row_scale[r], row_error[r], least[r]
-        for at in range(0, score.shape[1], 64):
-            z, e, s, b = row[at : at + 64], error[at : at + 64], scale[at : at + 64], bias[at : at + 64]
-            count = ZERO
-            for j in range(len(z)):
-                count += ONE if ((np.float32(z[j]) + e[j]) * factor + slack) * s[j] + b[j] >= bound else ZERO
-            hits = int(count)
-            if hits and found + hits <= room:
-                for j in range(len(z)):
-                    if ((np.float32(z[j]) + e[j]) * factor + slack) * s[j] + b[j] >= bound:
-                        out[found] = at + j
-                        found += 1
-            else:
-                found += hits
-        counts[r] = found
+    batch, d_sae = score.shape
+    for r in prange(batch):
+        row, factor, slack, bound = score[r], row_scale[r], row_error[r], least[r]
+        near = np.zeros((d_sae + 7) // 8 * 8, np.uint8)
+        for j in range(d_sae):
+            near[j] = ((np.float32(row[j]) + error[j]) * factor + slack) * scale[j] + bias[j] >= bound
+        counts[r] = _list(near, slots[r])
 
 
 @inlined
@@ -243,9 +237,9 @@ def keep_largest(slots, values, counts, u, W_enc_T, b_enc, k):
         counts[r] = kept
 
 
-@compiled
+@inlined
 def flatten(slots, values, starts, rows, columns, out):
-    for r in prange(len(starts) - 1):
+    for r in range(len(starts) - 1):
         start = starts[r]
         for i in range(starts[r + 1] - start):
             rows[start + i], columns[start + i], out[start + i] = r, slots[r, i], values[r, i]
@@ -355,15 +349,21 @@ def _adam(w, g, m, v, clip, step_size, beta1, beta2, unbias, eps, unit):
 @compiled
 def row_squares(grad, weight, unit, out):
     """Squared norm of each row of the gradient; where rows have unit norm, of its part tangent to the sphere."""
-    for r in prange(len(out)):
-        out[r] = _squares(grad[r], weight[r], unit)
+    if len(out) == 1:  # a vector: waking the threads would take longer
+        out[0] = _squares(grad[0], weight[0], unit)
+    else:
+        for r in prange(len(out)):
+            out[r] = _squares(grad[r], weight[r], unit)
 
 
 @compiled
 def adam_rows(grad, weight, mean, square, clip, step_size, beta1, beta2, unbias, eps, unit):
     """One Adam step."""
-    for r in prange(len(weight)):
-        _adam(weight[r], grad[r], mean[r], square[r], clip, step_size, beta1, beta2, unbias, eps, unit)
+    if len(weight) == 1:
+        _adam(weight[0], grad[0], mean[0], square[0], clip, step_size, beta1, beta2, unbias, eps, unit)
+    else:
+        for r in prange(len(weight)):
+            _adam(weight[r], grad[r], mean[r], square[r], clip, step_size, beta1, beta2, unbias, eps, unit)
 
 
 @compiled
