@@ -72,6 +72,11 @@ class SparseAutoencoder(nn.Module, ABC):
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         """One training forward; `progress` is the share of the training tokens seen so far."""
 
+    def separable(self, progress: float) -> bool:
+        """Whether the training may take a dense step in pieces, to save memory (training/pieces.py): each loss is a mean over
+        tokens, `step` changes no buffer, and takes from the rest of the batch only what it all-reduces, in one call."""
+        return False
+
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Latents, at least 0; x in training units, or raw once the SAE is folded."""
         return self.activate((x - self.b_dec) @ self.W_enc + self.b_enc)
