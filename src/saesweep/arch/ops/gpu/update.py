@@ -8,7 +8,7 @@ from torch import Tensor
 from saesweep.arch.ops import plain
 from saesweep.arch.ops.entries import Adam, Sums
 from saesweep.arch.ops.gpu.rows import block, compiled, load_row
-from saesweep.arch.ops.gpu.sums import segment_sum
+from saesweep.arch.ops.gpu.sums import segment_sum, with_spans
 
 PIECE = 1024  # of a vector, which has one row
 
@@ -30,11 +30,11 @@ def _row_squares(grad, weight, out, d, UNIT: tl.constexpr, BLOCK: tl.constexpr):
 
 @compiled
 def _sum_columns_and_squares(
-    order, starts, rows, weights, matrix, weight, out, squares, d, UNIT: tl.constexpr, BLOCK: tl.constexpr
+    order, starts, rows, weights, matrix, spans, weight, out, squares, d, UNIT: tl.constexpr, BLOCK: tl.constexpr
 ):
     c = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BLOCK)
-    g = segment_sum(order, starts, rows, weights, matrix, c, d, lanes, BLOCK)
+    g = segment_sum(order, starts, rows, weights, matrix, spans, c, d, lanes, BLOCK)
     tl.store(out + c * d + lanes, g, mask=lanes < d)
     g = _tangent(g, load_row(weight, c, d, lanes), UNIT)
     tl.store(squares + c, tl.sum(g * g))
@@ -43,7 +43,7 @@ def _sum_columns_and_squares(
 def grad_and_norms(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Tensor, Tensor]:
     (count, d), squares = weight.shape, weight.new_empty(len(weight))
     if isinstance(grad, Sums):
-        sums, grad = _contiguous(grad), torch.empty_like(weight)
+        sums, grad = with_spans(grad), torch.empty_like(weight)
         _sum_columns_and_squares[(count,)](*sums, weight, grad, squares, d, UNIT=unit, **block(d))
     elif count == 1:  # a vector would be one program
         return plain.grad_and_norms(grad, weight, unit)
@@ -83,12 +83,12 @@ def _adam(
 
 @compiled
 def _adam_sums(
-    order, starts, rows, weights, matrix, weight, mean, square, d, clip, step_size, beta1, beta2, unbias, eps,
+    order, starts, rows, weights, matrix, spans, weight, mean, square, d, clip, step_size, beta1, beta2, unbias, eps,
     UNIT: tl.constexpr, MEAN: tl.constexpr, BLOCK: tl.constexpr,
 ):
     c = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BLOCK)
-    g = segment_sum(order, starts, rows, weights, matrix, c, d, lanes, BLOCK)
+    g = segment_sum(order, starts, rows, weights, matrix, spans, c, d, lanes, BLOCK)
     _update(g, weight, mean, square, c, d, lanes, clip, step_size, beta1, beta2, unbias, eps, UNIT, MEAN)
 
 
@@ -100,10 +100,6 @@ def adam(weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numb
     rest = (weight, mean, square, d, clip.float(), *numbers[1:])
     how = {"UNIT": unit, "MEAN": numbers.beta1 != 0, **block(d)}
     if isinstance(grad, Sums):
-        _adam_sums[(len(weight),)](*_contiguous(grad), *rest, **how)
+        _adam_sums[(len(weight),)](*with_spans(grad), *rest, **how)
     else:
         _adam[(len(weight),)](grad.contiguous(), *rest, **how)
-
-
-def _contiguous(sums: Sums) -> list[Tensor]:
-    return [tensor.contiguous() for tensor in sums]
