@@ -25,9 +25,10 @@ from torch import Tensor
 from torch import distributed as dist
 
 _ranks_share_saes = True
-_plain_data: dist.ProcessGroup | None = None  # the ranks, over gloo
+_plain_data: Any = None  # the process group for it; None: the default group
 PATIENCE = timedelta(hours=2)  # one evaluation of 2M tokens with reconstructions spliced in takes minutes; torch: 10 minutes
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class RanksTimedOut(RuntimeError):
