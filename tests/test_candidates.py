@@ -19,15 +19,17 @@ def drawn(*shape, seed):
 
 def test_a_matrix_is_rounded_to_bf16_and_has_the_4_norms_of_its_rows():
     x = drawn(7, 48, seed=0) * torch.logspace(-3, 3, 7)[:, None]
-    low, norms = (tensor.cpu() for tensor in candidates.rounded(x.to(TRITON)))
+    factor = drawn(48, seed=1).abs()
+    low, norms = (tensor.cpu() for tensor in candidates.rounded(x.to(TRITON), factor.to(TRITON)))
     assert torch.equal(low, x.bfloat16())
-    torch.testing.assert_close(norms, x.pow(4).sum(1).pow(0.25))
+    torch.testing.assert_close(norms, (x * factor).pow(4).sum(1).pow(0.25))
 
 
 def near(u, W_enc_T, bound):
     """Which entries the kernels list, and which they should, for pi > bound without biases."""
     rough = (u.bfloat16().float() @ W_enc_T.bfloat16().float().T).bfloat16().float()
-    four = [x.pow(4).sum(1).pow(0.25) for x in (u, W_enc_T)]
+    share = entries.coordinate_share(u)
+    four = [x.pow(4).sum(1).pow(0.25) for x in (u / share, W_enc_T * share)]
     error = candidates.ROUNDING.value * rough.abs() + candidates.SLACK * four[0][:, None] * four[1]
     return rough + error > bound, u.double() @ W_enc_T.double().T > bound
 

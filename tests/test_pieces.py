@@ -7,7 +7,7 @@ from test_contract import COEFFICIENT, D_SAE, YAMLS, data, make
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from saesweep.arch.execution import DENSE_COPIES
+from saesweep.arch.execution import DENSE_COPIES, SingleRank
 from saesweep.training.pieces import forward_backward
 
 SEPARABLE = [name for name in YAMLS if make(name).separable(1.0)]
@@ -34,6 +34,29 @@ def test_a_step_in_pieces_has_the_losses_and_gradients_of_the_whole_one(name):
     wanted, found = (outcome(name, x, size) for size in (2**30, ROWS * DENSE_COPIES * 4 * D_SAE))
     assert wanted["fired"].any()
     torch.testing.assert_close(found, wanted)
+
+
+class OtherRank(SingleRank):
+    """A second rank, whose parts of the sums are given."""
+
+    def __init__(self, *parts):
+        self.parts, self.asked = parts, 0
+
+    def all_reduce_(self, tensors):
+        self.asked += 1
+        for tensor, part in zip(tensors, self.parts, strict=True):
+            tensor += part
+
+
+def test_what_a_loss_takes_from_the_batch_is_summed_over_pieces_and_ranks():
+    x = data()
+    found = []
+    for size in (2**30, ROWS * DENSE_COPIES * 4 * D_SAE):
+        other = OtherRank(torch.linspace(0, 9, D_SAE).double(), torch.tensor(40.0).double())
+        found.append(outcome("jumprelu_qf", x, size, other))
+        assert other.asked == 1  # as often as the other rank, whose step may be of another kind
+    torch.testing.assert_close(found[1], found[0])
+    assert not torch.equal(found[0]["threshold"], outcome("jumprelu_qf", x, 2**30)["threshold"])
 
 
 class Peak(TorchDispatchMode):

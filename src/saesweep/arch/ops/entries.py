@@ -25,6 +25,15 @@ class Rough(NamedTuple):
     error_w: float  # by scale_w norm_u; of 3 standard deviations, or the most there can be
 
 
+def coordinate_share(u: Tensor) -> Tensor:
+    """[batch, d] -> [d]: the root of each coordinate's rms, relative to their mean.
+
+    Some coordinates of a language model's activations are far larger than the others; u over it and W_enc times it are even.
+    """
+    rms = u.square().mean(0).sqrt()
+    return (rms / rms.mean()).clamp(1e-4, 1e4).nan_to_num(1.0).sqrt()
+
+
 class Adam(NamedTuple):
     """The scalars of one step: step_size = lr / (1 - beta1^t), unbias = 1 / sqrt(1 - beta2^t); clip multiplies gradients."""
 
