@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from saesweep.arch.execution import DENSE_COPIES, SingleRank
+from saesweep.arch.relu import ReLU
 from saesweep.training.pieces import forward_backward
 
 SEPARABLE = [name for name in YAMLS if make(name).separable(1.0)]
@@ -26,6 +27,14 @@ def outcome(name, x, dense_bytes, ranks=None):
 def test_the_steps_of_thresholded_saes_can_be_taken_in_pieces_once_no_rank_over_the_batch_matters():
     assert {"relu", "gated", "jumprelu_cold", "paper_jumprelu", "jumprelu_qf", "paper_gemma_scope_2"} <= {*SEPARABLE}
     assert not {"topk", "batchtopk", "matryoshka"} & {*SEPARABLE} and not make("jumprelu").separable(0.0)
+
+
+def test_an_architecture_with_a_step_of_its_own_is_not_taken_in_pieces_unless_it_says_so():
+    class Mine(ReLU):
+        def step(self, x, coefficient, progress):
+            return super().step(x, coefficient, progress)
+
+    assert ReLU(4, 8, 2).separable(1.0) and not Mine(4, 8, 2).separable(1.0)
 
 
 @pytest.mark.parametrize("name", SEPARABLE)

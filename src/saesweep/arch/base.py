@@ -42,8 +42,11 @@ class SparseAutoencoder(nn.Module, ABC):
     tokens_since_fired: Tensor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """An architecture that says anew what is active lists it by its dense latents, unless it says that anew too."""
+        """An architecture that says anew what is active lists it by its dense latents, and one with a step of its own takes no
+        step in pieces, unless it says that anew too."""
         super().__init_subclass__(**kwargs)
+        if "step" in vars(cls) and "separable" not in vars(cls):
+            cls.separable = SparseAutoencoder.separable
         if {"activate", "encode"} & vars(cls).keys() and "list_active" not in vars(cls):
             cls.list_active = SparseAutoencoder.list_active
 
