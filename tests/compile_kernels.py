@@ -16,20 +16,21 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from saesweep.arch.ops import gpu
+from saesweep.arch.ops.gpu import candidates, sums, update
+from saesweep.arch.ops.gpu.rows import block
 
-INT64 = {"starts", "columns", "order", "rows", "counts"}
+INT64, HALVES = {"starts", "columns", "order", "rows", "counts", "within"}, {"rough": "*bf16", "bits": "*i16"}
 SCALARS = {"d": "i32", "m": "i32", **dict.fromkeys(("step_size", "beta1", "beta2", "unbias", "eps"), "fp32")}
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
 def spilled(kernel: triton.JITFunction, target: GPUTarget, d: int) -> int:
-    meta = {"UNIT": True, "MEAN": True, **gpu._block(d)}
+    meta = {"UNIT": True, "MEAN": True, **block(d)}
     warps = meta.pop("num_warps")
     if "m" in kernel.arg_names:
-        meta["BLOCK"], warps = gpu.SCAN, 4
+        meta["BLOCK"], warps = candidates.SCAN, 4
     constants = {name: meta[name] for name in kernel.arg_names if name in meta}
-    pointers = {name: "*i64" if name in INT64 else "*bf16" if name == "rough" else "*fp32" for name in kernel.arg_names}
+    pointers = {name: "*i64" if name in INT64 else HALVES.get(name, "*fp32") for name in kernel.arg_names}
     signature = {name: "constexpr" if name in constants else SCALARS.get(name, pointers[name]) for name in kernel.arg_names}
     compiled = triton.compile(ASTSource(kernel, signature, constants), target=target, options={"num_warps": warps})
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -40,8 +41,8 @@ def spilled(kernel: triton.JITFunction, target: GPUTarget, d: int) -> int:
 
 
 if __name__ == "__main__":
-    launched = dict.fromkeys(re.findall(r"(_\w+)\[\(", Path(gpu.__file__).read_text()))
-    for name in launched:
-        for capability in map(int, sys.argv[1:]):
-            for d in (640, 2304, 4096):
-                print(name, d, spilled(getattr(gpu, name), GPUTarget("cuda", capability, 32), d))
+    for module in (candidates, sums, update):
+        for name in dict.fromkeys(re.findall(r"(_\w+)\[\(", Path(module.__file__).read_text())):
+            for capability in map(int, sys.argv[1:]):
+                for d in (640, 2304, 4096):
+                    print(name, d, spilled(getattr(module, name), GPUTarget("cuda", capability, 32), d))

@@ -115,6 +115,7 @@ def test_the_compiled_sparse_step_equals_the_dense_step_with_autograd(name, d_in
     if how == "int16" and not AVX2:
         pytest.skip("needs a processor with AVX2")
     monkeypatch.setattr(entries, "DENSE_BELOW", 0)
+    monkeypatch.setattr(entries, "DENSE_BELOW_ON_GPU", 0)
     monkeypatch.setattr(cpu, "rough_in", lambda: how)
     if how == "gpu":
         pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")

@@ -85,6 +85,7 @@ def test_fired_columns_equal_their_definition(backend, lists):
 @pytest.mark.parametrize("k", [0, 7])
 def test_the_chosen_entries_and_their_order_equal_the_definition(backend, k, monkeypatch):
     monkeypatch.setattr(entries, "DENSE_BELOW", 0)
+    monkeypatch.setattr(entries, "DENSE_BELOW_ON_GPU", 0)
     u, W_enc_T, b_enc = drawn(40, 24), drawn(300, 24, seed=1), drawn(300, seed=2)
     above = None if k else torch.full((300,), 9.0) + drawn(300, seed=3)
     starts, rows, columns, values = backend.choose(u, W_enc_T, b_enc, above, k)
@@ -154,3 +155,27 @@ def test_a_deferred_gradient_gives_the_same_update(backend, lists, beta1, unit):
 
 def test_fp32_on_a_cpu_uses_compiled_kernels_and_fp64_plain_pytorch():
     assert ops.ops_for(torch.zeros(1)) is cpu and ops.ops_for(torch.zeros(1, dtype=torch.float64)) is plain
+
+
+def test_sums_over_columns_of_many_hundred_entries_equal_their_definition(backend):
+    """Longer than the spans that the GPU adds up apart, and beginning within one."""
+    batch, d_in, d_sae = 700, 12, 7
+    mask = torch.zeros(batch, d_sae, dtype=torch.bool)
+    mask[::3, 1] = mask[:, 4] = mask[::9, 6] = True
+    rows, columns = mask.nonzero(as_tuple=True)
+    f, x, weight = drawn(len(rows)), drawn(batch, d_in, seed=1), drawn(d_sae, d_in, seed=2)
+    sums = Sums(*backend.sort_by_column(columns, d_sae), rows, f, x)
+    wanted = torch.zeros(batch, d_sae).index_put((rows, columns), f).T @ x
+    torch.testing.assert_close(backend.sum_columns(*sums), wanted, rtol=1e-4, atol=1e-4)
+    found, squares = backend.grad_and_norms(sums, weight, False)
+    torch.testing.assert_close((found, squares), (wanted, wanted.square().sum(1)), rtol=1e-4, atol=1e-4)
+
+
+def test_merged_sums_are_the_sum_of_those_merged(backend):
+    parts = []
+    for seed, (batch, n) in enumerate([(9, 20), (5, 0), (4, 30)]):
+        draw = torch.Generator().manual_seed(seed)
+        columns, rows = torch.randint(8, (n,), generator=draw), torch.randint(batch, (n,), generator=draw)
+        parts.append(Sums(*backend.sort_by_column(columns, 8), rows, drawn(n, seed=seed), drawn(batch, 6, seed=seed)))
+    wanted = sum(plain.sum_columns(*part) for part in parts)
+    torch.testing.assert_close(backend.sum_columns(*entries.merged(parts)), wanted, rtol=1e-5, atol=1e-5)

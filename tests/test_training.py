@@ -25,7 +25,6 @@ from small import (
 )
 from standin.cli import ENV, ROOT
 
-from saesweep.arch.base import Step
 from saesweep.data.stream import ActivationStream, Position
 from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import dead_share
@@ -570,8 +569,7 @@ def logged(batches, errors):
     """The fvu in one row of metrics.csv over these batches."""
     sums = RunningSums()
     for batch, error in zip(batches, errors, strict=True):
-        step = Step(None, None, {"reconstruction": torch.tensor(error)})
-        sums.add(len(batch), moments_of(batch), torch.tensor(4.0), step, 1.0)
+        sums.add(len(batch), moments_of(batch), torch.tensor(4.0), {"reconstruction": torch.tensor(error)}, 1.0)
     return sums.means()["fvu"]
 
 
@@ -591,8 +589,7 @@ def test_two_ranks_with_half_of_each_batch_log_the_fvu_of_one(monkeypatch):
     for batch in x.split(16):
         for rank, sums in enumerate(ranks):
             monkeypatch.setattr(distributed, "shard", lambda batch, rank=rank: batch.tensor_split(2)[rank])
-            step = Step(None, None, {"reconstruction": torch.tensor(0.5)})
-            sums.add(len(batch), moments_of(batch), torch.tensor(4.0), step, 0.5)
+            sums.add(len(batch), moments_of(batch), torch.tensor(4.0), {"reconstruction": torch.tensor(0.5)}, 0.5)
 
     def sum_(tensors):
         other = torch.stack([ranks[1].error, ranks[1].squares, *ranks[1].losses.values()]), ranks[1].x

@@ -42,8 +42,11 @@ class SparseAutoencoder(nn.Module, ABC):
     tokens_since_fired: Tensor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """An architecture that says anew what is active lists it by its dense latents, unless it says that anew too."""
+        """An architecture that says anew what is active lists it by its dense latents, and one with a step of its own takes no
+        step in pieces, unless it says that anew too."""
         super().__init_subclass__(**kwargs)
+        if "step" in vars(cls) and "separable" not in vars(cls):
+            cls.separable = SparseAutoencoder.separable
         if {"activate", "encode"} & vars(cls).keys() and "list_active" not in vars(cls):
             cls.list_active = SparseAutoencoder.list_active
 
@@ -71,6 +74,11 @@ class SparseAutoencoder(nn.Module, ABC):
     @abstractmethod
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         """One training forward; `progress` is the share of the training tokens seen so far."""
+
+    def separable(self, progress: float) -> bool:
+        """Whether the training may take a dense step in pieces, to save memory (training/pieces.py): each loss is a mean over
+        tokens, `step` changes no buffer, and takes from the rest of the batch only what it all-reduces, in one call."""
+        return False
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Latents, at least 0; x in training units, or raw once the SAE is folded."""

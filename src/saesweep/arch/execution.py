@@ -8,6 +8,9 @@ from torch import Tensor
 
 from saesweep.arch.ops.entries import DeferredGradients
 
+DENSE_BYTES = 4 * 2**30  # of memory for the latents of a dense step, beyond weights and gradients
+DENSE_COPIES = 10  # matrices [batch, d_sae] of 4 bytes that a dense step holds at its peak (tests/test_pieces.py)
+
 
 @runtime_checkable
 class Ranks(Protocol):
@@ -29,6 +32,10 @@ class SingleRank(Ranks):
     """An SAE that is not trained, or by one rank."""
 
 
+class TooManyRows(Exception):
+    """A dense step on this batch would hold more than `dense_bytes`."""
+
+
 @dataclass
 class Execution:
     """Set by the training; the defaults are those of an SAE on its own.
@@ -36,8 +43,16 @@ class Execution:
     dense: every step by dense products and autograd alone, the reference for the step over a list.
     deferred_gradients: a list to which backward appends weight gradients for the optimizer to form; None: form all.
     ranks: who has the other rows of the batch.
+    dense_bytes: of memory for the latents of a dense step.
+    in_pieces: a dense step that would hold more raises TooManyRows, and the training takes it in pieces (training/pieces.py).
     """
 
     dense: bool = False
     deferred_gradients: DeferredGradients | None = None
     ranks: Ranks = field(default_factory=SingleRank)
+    dense_bytes: int = DENSE_BYTES
+    in_pieces: bool = False
+
+    def dense_rows(self, d_sae: int) -> int:
+        """The most rows of a batch whose latents a dense step can hold."""
+        return max(1, self.dense_bytes // (DENSE_COPIES * 4 * d_sae))

@@ -27,6 +27,9 @@ class Gated(SparseAutoencoder):
         self.r_mag = nn.Parameter(torch.zeros(d_sae))
         self.b_mag = nn.Parameter(torch.zeros(d_sae))
 
+    def separable(self, progress: float) -> bool:
+        return True
+
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return torch.relu(self._magnitude(pi)) * (pi > 0)
 

@@ -94,6 +94,9 @@ class JumpReLU(SparseAutoencoder):
         self.threshold = nn.Parameter(torch.full((d_sae,), init_threshold * self.unit))
         self.batch_threshold = RunningThreshold(threshold_tokens)
 
+    def separable(self, progress: float) -> bool:
+        return progress >= self.warm_start
+
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pi * (pi > self.threshold)
 

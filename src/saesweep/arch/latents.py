@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.arch.execution import Execution, Ranks
+from saesweep.arch.execution import Execution, Ranks, TooManyRows
 from saesweep.arch.ops import ops_for
-from saesweep.arch.ops.entries import DeferredGradients, Sums
+from saesweep.arch.ops.entries import Chosen, DeferredGradients, Sums
 from saesweep.arch.ops.plain import kept
 
 
@@ -172,7 +172,7 @@ def encode(
     sure: bool = False,
 ) -> Latents:
     """Pre-activations above their bound, or else the k largest of each token: as a list, or dense if `execution.dense` or if a
-    list would be slower. sure: none is missing from the list.
+    list would be slower; sure: none is missing from the list. Raises TooManyRows where `execution` says so.
 
     Dense values that are not kept are zero and have no gradient, so both layouts give the same numbers.
     """
@@ -180,12 +180,34 @@ def encode(
     ops = ops_for(x)
     u = x - b_dec
     if not execution.dense and (chosen := ops.choose(u.detach(), W_enc_T, b_enc, above, k, sure)) is not None:
-        starts, rows, columns, values = chosen
-        entries = Entries(starts, rows, columns, shape, ops)
-        pi = _Encode.apply(u.detach(), W_enc_T, b_enc, b_dec, values, entries, execution.deferred_gradients)
-        return Latents(pi, shape, entries)
+        return _listed(u, W_enc_T, b_enc, b_dec, chosen, ops, execution)
+    if execution.in_pieces and len(x) > execution.dense_rows(len(W_enc_T)):
+        raise TooManyRows
     pi = F.linear(u, W_enc_T, b_enc)
     return Latents(pi.masked_fill(~kept(pi.detach(), above, k), 0.0), shape)
+
+
+def encode_among(
+    x: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"],
+    b_dec: Float[Tensor, " d_in"], among: Int[Tensor, " some"], k: int, execution: Execution,
+) -> Latents | None:
+    """The k largest pre-activations of each token among some of the latents, as a list; None where that would be slower than
+    dense products with these latents."""
+    ops, u = ops_for(x), x - b_dec
+    chosen = None if execution.dense else ops.choose(u.detach(), W_enc_T.detach()[among], b_enc.detach()[among], None, k)
+    if chosen is None:
+        return None
+    starts, rows, columns, values = chosen
+    return _listed(u, W_enc_T, b_enc, b_dec, (starts, rows, among[columns], values), ops, execution)
+
+
+def _listed(
+    u: Tensor, W_enc_T: Tensor, b_enc: Tensor, b_dec: Tensor, chosen: Chosen, ops: ModuleType, execution: Execution
+) -> Latents:
+    (starts, rows, columns, values), shape = chosen, (len(u), len(W_enc_T))
+    entries = Entries(starts, rows, columns, shape, ops)
+    pi = _Encode.apply(u.detach(), W_enc_T, b_enc, b_dec, values, entries, execution.deferred_gradients)
+    return Latents(pi, shape, entries)
 
 
 def reconstruct(

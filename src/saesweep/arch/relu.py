@@ -14,6 +14,9 @@ from saesweep.arch.latents import Latents
 class ReLU(SparseAutoencoder):
     saved_as = "standard"
 
+    def separable(self, progress: float) -> bool:
+        return True
+
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return torch.relu(pi)
 

@@ -9,10 +9,15 @@ Each rank harvests its share of every window and all gather all of it. Then, by 
 
 Every collective is called by all ranks in the same order. What only one rank knows (a full disk, the time, a request to
 stop) is therefore communicated before any rank acts on it.
+
+Plain data travels over gloo, also where tensors travel over NCCL: a rank that has waited PATIENCE for it raises RanksTimedOut,
+while NCCL would end its process without a word of ours. The longest waits are of this kind, for ranks that evaluate.
 """
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -20,17 +25,44 @@ from torch import Tensor
 from torch import distributed as dist
 
 _ranks_share_saes = True
+_plain_data: Any = None  # the process group for it; None: the default group
+PATIENCE = timedelta(hours=2)  # one evaluation of 2M tokens with reconstructions spliced in takes minutes; torch: 10 minutes
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class RanksTimedOut(RuntimeError):
+    """A rank has waited longer than PATIENCE for the others."""
+
+
+def _patient(collective: Callable[P, T]) -> Callable[P, T]:
+    """The collective, whose error after PATIENCE says so."""
+    @wraps(collective)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return collective(*args, **kwargs)
+        except RuntimeError as error:
+            if "timed out" not in str(error).lower():
+                raise
+            where = f"rank {rank()} has waited {PATIENCE} for the others in {collective.__name__}"
+            raise RanksTimedOut(f"{where}: one of them hangs, or works alone for longer than PATIENCE in "
+                                "saesweep/runtime/distributed.py") from error
+
+    return call
 
 
 def begin(accelerator: str, ranks_share_saes: bool) -> None:
     """Join the ranks that torch.distributed.run has started."""
-    global _ranks_share_saes
+    global _ranks_share_saes, _plain_data
     _ranks_share_saes = ranks_share_saes
     if accelerator in ("gpu", "cuda"):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl", device_id=torch.device("cuda", int(os.environ["LOCAL_RANK"])))
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl", device_id=device, timeout=PATIENCE)
+        _plain_data = dist.new_group(backend="gloo", timeout=PATIENCE)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=PATIENCE)
+        _plain_data = None
 
 
 def end() -> None:
@@ -60,6 +92,7 @@ def shard(batch: Float[Tensor, "batch d"]) -> Float[Tensor, "own d"]:
     return batch.tensor_split(ranks_per_sae())[rank_in_sae()] if ranks_per_sae() > 1 else batch
 
 
+@_patient
 def all_reduce_(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by its sum over the ranks, in one all-reduce; all have one dtype."""
     if ranks_per_sae() == 1 or not tensors:
@@ -70,6 +103,7 @@ def all_reduce_(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(total.view_as(tensor))
 
 
+@_patient
 def all_reduce_sum(value: float) -> float:
     """The sum of a number over the ranks."""
     if ranks_per_sae() == 1:
@@ -79,6 +113,7 @@ def all_reduce_sum(value: float) -> float:
     return counted.item()
 
 
+@_patient
 def all_gather_values(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
     """The values of all ranks, concatenated in rank order."""
     if ranks_per_sae() == 1:
@@ -91,6 +126,7 @@ def all_gather_values(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
     return torch.cat([part[:size] for part, size in zip(parts, sizes.tolist(), strict=True)])
 
 
+@_patient
 def all_gather_rows(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int]) -> dict[Any, Tensor]:
     """Part i of the rows is computed by rank i % world_size, which holds it in `mine`; every rank gets all parts, in order."""
     like = next(iter(mine.values()))
@@ -109,12 +145,13 @@ def any_rank(flag: bool) -> bool:
     return any(all_gather(flag))
 
 
+@_patient
 def broadcast(value: Any) -> Any:
     """The value of rank 0, which must be plain data."""
     if ranks_per_sae() == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, 0)
+    dist.broadcast_object_list(box, 0, group=_plain_data)
     return box[0]
 
 
@@ -123,10 +160,11 @@ def broadcast_from_any(value: Any) -> Any:
     return next((found for found in all_gather(value) if found is not None), None)
 
 
+@_patient
 def all_gather(mine: Any) -> list[Any]:
     """The values of all ranks, in rank order; plain data."""
     if world_size() == 1:
         return [mine]
     found = [None] * world_size()
-    dist.all_gather_object(found, mine)
+    dist.all_gather_object(found, mine, group=_plain_data)
     return found

@@ -16,6 +16,7 @@ from saesweep.runtime import distributed
 from saesweep.runtime.isolate import isolate_failures
 from saesweep.training.contract import changed_keys
 from saesweep.training.l0_controller import Coefficient
+from saesweep.training.pieces import forward_backward
 from saesweep.training.running_sums import Moments, RunningSums, moments_of
 
 log = logging.getLogger(__name__)
@@ -55,22 +56,21 @@ class Member(nn.Module):
         """
         x = distributed.shard(batch)
         self.sae.execution.deferred_gradients = [] if distributed.ranks_per_sae() == 1 else None
-        step = self.sae.step(x, x.new_zeros(()) if self.coefficient is None else self.coefficient.at(progress), progress)
-        if self._stopped_by_its_losses(step.losses, progress):
-            return x.new_zeros(())
+        coefficient = x.new_zeros(()) if self.coefficient is None else self.coefficient.at(progress)
         share = len(x) / len(batch)
-        loss = torch.stack(list(step.losses.values())).sum() * share
-        loss.backward()
-        fired, l0 = step.latents.fired, step.latents.l0 * share
+        losses, l0, fired = forward_backward(self.sae, x, coefficient, progress, share)
+        if self._stopped_by_its_losses(losses, progress):
+            return x.new_zeros(())
+        l0 = l0 * share
         if distributed.ranks_per_sae() > 1:
             votes = fired.to(l0)
             distributed.all_reduce_([l0, votes, *(p.grad for p in self.sae.parameters() if p.grad is not None)])
             fired = votes > 0
-        self.sums.add(len(batch), moments or moments_of(batch), l0, step, share)
+        self.sums.add(len(batch), moments or moments_of(batch), l0, losses, share)
         self.sae.count_fired_(fired, len(batch))
         if self.coefficient is not None:
             self.coefficient.update_(l0, progress)
-        return loss.detach()
+        return torch.stack(list(losses.values())).sum() * share
 
     def _stopped_by_its_losses(self, losses: Mapping[str, Tensor], progress: float) -> bool:
         """Stop this SAE if the keys of its losses are not those of its first step: each has a column in the logs.

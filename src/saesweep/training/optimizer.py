@@ -18,7 +18,7 @@ from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.arch.ops import ops_for
-from saesweep.arch.ops.entries import Adam, DeferredGradients, Sums
+from saesweep.arch.ops.entries import Adam, DeferredGradients, Sums, merged
 
 
 class UnitRowAdam(torch.optim.Optimizer):
@@ -59,8 +59,8 @@ def _gradients(group: Mapping[str, Any], deferred: DeferredGradients) -> tuple[d
     gradients, squares = dict[int, Tensor | Sums](), []
     for i, p in enumerate(group["params"]):
         sums = [s for q, s in deferred if q is p]
-        if p.grad is None and len(sums) == 1:
-            grad = sums[0]
+        if p.grad is None and (len(sums) == 1 or (sums and p.is_cuda)):  # on a CPU the order of the sums is kept
+            grad = sums[0] if len(sums) == 1 else merged(sums)
         elif p.grad is not None or sums:
             formed = [] if p.grad is None else [as_rows(p.grad)]
             grad = reduce(torch.add, formed + [ops_for(p).sum_columns(*s) for s in sums])

@@ -1,5 +1,6 @@
 """The sums behind a row of metrics.csv, in fp64, over the steps since the row before."""
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -7,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saesweep.arch.base import Step
 from saesweep.evaluation.metrics import ROUNDING
 from saesweep.runtime import distributed
 
@@ -37,13 +37,13 @@ class RunningSums:
     losses: dict[str, float | Tensor] = field(default_factory=dict)
     x: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))  # [d_in] after the first step
 
-    def add(self, tokens: int, moments: Moments, l0: Float[Tensor, ""], step: Step, share: float) -> None:
-        """Add a step on a batch of `tokens`; `l0`: of all ranks; `share`: of the tokens on this rank."""
+    def add(self, tokens: int, moments: Moments, l0: Float[Tensor, ""], losses: Mapping[str, Tensor], share: float) -> None:
+        """Add a step on a batch of `tokens`; `l0`: of all ranks; `losses`: of this rank, which has a `share` of the tokens."""
         self.tokens, self.steps = self.tokens + tokens, self.steps + 1
         self.active += l0.double() * tokens
-        self.error += step.losses["reconstruction"].detach().double() * (share * tokens)
+        self.error += losses["reconstruction"].detach().double() * (share * tokens)
         self.x, self.squares = self.x.to(moments.x.device) + moments.x, self.squares + moments.squares
-        for name, loss in step.losses.items():
+        for name, loss in losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + loss.detach().double() * share
 
     def reduce_(self) -> None:

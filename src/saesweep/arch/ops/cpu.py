@@ -146,8 +146,7 @@ def _rough(u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"],
         score = torch.from_numpy(x @ W.T)  # numpy's OpenBLAS: torch's MKL is a quarter slower on AMD processors
         largest = max(1.0, float(W_enc_T.norm(dim=1).max())) if sure else 1.0
         return Rough(score, ones_u, ones_w, tiny * u.norm(dim=1), torch.zeros(len(W_enc_T)), usual, usual * largest)
-    rms = u.square().mean(0).sqrt()
-    share = (rms / rms.mean()).clamp(1e-4, 1e4).nan_to_num(1.0).sqrt()
+    share = entries.coordinate_share(u)
     q_u, scale_u, norm_u = _quantised(u, 1 / share, kind)
     q_w, scale_w, norm_w = _quantised(W_enc_T, share, kind)
     score = _scratch(n * m)[: n * m].view(n, m)

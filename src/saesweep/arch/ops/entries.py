@@ -1,4 +1,5 @@
 """What the operations over a list of entries take and give."""
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor
 # A list costs more per entry than a dense product: with less than this many latents per active latent, dense is faster.
 # Measured on 2 cores without AMX: equal at 7 to 8 for widths of 4,096 and 16,384, for ReLU, Gated and TopK.
 DENSE_BELOW = 8
+# Counted for an H100 at d_in 2,304, with dense products in TF32: equal at about 150. python -m benchmarks.gpu measures it.
+DENSE_BELOW_ON_GPU = 128
 Chosen = tuple[Tensor, Tensor, Tensor, Tensor]  # where rows start; row, column and value of each entry
 
 
@@ -20,6 +23,15 @@ class Rough(NamedTuple):
     norm_w: Tensor
     error_u: float  # of a product by scale_u norm_w, and
     error_w: float  # by scale_w norm_u; of 3 standard deviations, or the most there can be
+
+
+def coordinate_share(u: Tensor) -> Tensor:
+    """[batch, d] -> [d]: the root of each coordinate's rms, relative to their mean.
+
+    Some coordinates of a language model's activations are far larger than the others; u over it and W_enc times it are even.
+    """
+    rms = u.square().mean(0).sqrt()
+    return (rms / rms.mean()).clamp(1e-4, 1e4).nan_to_num(1.0).sqrt()
 
 
 class Adam(NamedTuple):
@@ -41,6 +53,21 @@ class Sums(NamedTuple):
     rows: Tensor
     weights: Tensor
     matrix: Tensor
+
+
+def merged(parts: Sequence[Sums]) -> Sums:
+    """One list for several of the same columns; within a column, the entries of one list come after those of the one before."""
+    orders, columns, rows, entries, height = [], [], [], 0, 0
+    for part in parts:
+        places = torch.arange(len(part.order), device=part.order.device)
+        columns.append(torch.searchsorted(part.starts, places, right=True))
+        orders.append(part.order + entries)
+        rows.append(part.rows + height)
+        entries, height = entries + len(part.order), height + len(part.matrix)
+    order = torch.cat(orders)[torch.cat(columns).argsort(stable=True)]
+    starts = torch.stack([part.starts for part in parts]).sum(0)
+    weights, matrices = torch.cat([part.weights for part in parts]), torch.cat([part.matrix for part in parts])
+    return Sums(order, starts, torch.cat(rows), weights, matrices)
 
 
 DeferredGradients = list[tuple[Tensor, Sums]]  # parameters, and gradients or parts of gradients
