@@ -7,7 +7,7 @@ from torch import Tensor
 
 from saesweep.lm.tokenizer import Tokenizer
 
-SORTED_BELOW = 0.95  # blocks are sorted by length where that leaves less than this share of the positions
+SORTED_BELOW = 0.97  # blocks are sorted by length where that leaves less than this share of the positions
 
 
 def ordinary_positions(tokens: Int[Tensor, "*batch context"], tokenizer: Tokenizer) -> Bool[Tensor, "*batch context"]:
@@ -46,12 +46,6 @@ def by_length(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> Int
 def positions(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> int:
     """The number of positions of all micro-batches, padding included."""
     return sum(part.numel() for part in micro_batches(tokens, forward_tokens))
-
-
-def fill(tokens: Int[Tensor, "blocks context"], tokenizer: Tokenizer, forward_tokens: int) -> float:
-    """Share of the positions that hold ordinary tokens, in micro-batches by length."""
-    read = tokens[by_length(tokens, forward_tokens)]
-    return int(ordinary_positions(tokens, tokenizer).sum()) / positions(read, forward_tokens)
 
 
 def tokens_wanted(rows: int, context: int, window: int, tokenizer: Tokenizer) -> int:

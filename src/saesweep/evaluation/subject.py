@@ -17,6 +17,7 @@ from saesweep.lm.hooks import HookPoint
 from saesweep.runtime.isolate import isolate_failures
 
 log = logging.getLogger(__name__)
+MEASURED_AT_A_TIME = 2048  # tokens, as their latents are dense
 
 
 class Measured(NamedTuple):
@@ -60,7 +61,7 @@ class Subject:
         require_finite(x, self.point)
         ordinary = self.statistics.ordinary(x)
         self.sinks += int((~ordinary).sum())
-        parts = zip(x[ordinary].float().split(2048), documents[ordinary.cpu()].split(2048), strict=True)
+        parts = zip(x[ordinary].float().split(MEASURED_AT_A_TIME), documents[ordinary.cpu()].split(MEASURED_AT_A_TIME), strict=True)
         for part, numbers in parts:
             f = self.sae.encode(part)
             self.fidelity.add(part, f, self.sae.decode(f), numbers)
