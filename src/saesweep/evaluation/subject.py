@@ -61,8 +61,8 @@ class Subject:
         require_finite(x, self.point)
         ordinary = self.statistics.ordinary(x)
         self.sinks += int((~ordinary).sum())
-        parts = zip(x[ordinary].float().split(MEASURED_AT_A_TIME), documents[ordinary.cpu()].split(MEASURED_AT_A_TIME), strict=True)
-        for part, numbers in parts:
+        kept = x[ordinary].float(), documents[ordinary.cpu()]
+        for part, numbers in zip(*(rows.split(MEASURED_AT_A_TIME) for rows in kept), strict=True):
             f = self.sae.encode(part)
             self.fidelity.add(part, f, self.sae.decode(f), numbers)
             self.parts.add(part, f)

@@ -1,7 +1,7 @@
 """The probe behind the plan: what a group would take, and whether its architectures keep their contract."""
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +27,10 @@ DRAWN = 4096  # rows of a cache or a known dictionary
 
 
 def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path()) -> dict[str, Any]:
-    """Sizes, memory, disk and seconds of a group, from a few forwards of the language model and a few steps of each kind of SAE.
+    """Sizes, memory, disk and seconds of a group, from a few forwards of the language model and a few steps of each kind of
+    SAE. folder: of the sweep.
 
-    folder: of the sweep. Raises UsageError for a text, a hook point, a size or an architecture that cannot be trained.
+    Raises UsageError for a text, a hook point, a size or an architecture that cannot be trained.
     """
     job, points = jobs[0], list(map(point_of, jobs))
     inputs.require_device(job)
@@ -57,8 +58,8 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     found = footprint.Measured(
         process, _model_bytes(job, read, resources), read.forward, row, statistics_bytes, [step.step for step in steps],
         12 * max(sizes), logits or job["evaluation"]["tokens"] * read.drawing, max(step.latents for step in steps))
-    return {"d_in": sizes, "params": params, "sae_bytes": saes, "seconds": seconds,
-            "places": [*footprint.places(jobs, saes, tokenizer, found), footprint.disk(jobs, folder, params, saes, row, seconds)]}
+    places = [*footprint.places(jobs, saes, tokenizer, found), footprint.disk(jobs, folder, params, saes, row, seconds)]
+    return {"d_in": sizes, "params": params, "sae_bytes": saes, "seconds": seconds, "places": places}
 
 
 @cache
@@ -93,8 +94,8 @@ def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> f
 
 
 def _evaluation(jobs: Sequence[Settings], harvest_seconds: float, resources: Resources) -> tuple[float, int]:
-    """The language model's part of evaluation: seconds for the activations, and for a pass with logits per SAE, per ablation and
-    one clean; and the bytes that a pass takes."""
+    """The language model's part of evaluation: seconds for the activations, and for a pass with logits per SAE, per ablation
+    and one clean; and the bytes that a pass takes."""
     numbers, context = jobs[0]["evaluation"], jobs[0]["context"]
     seconds = (numbers["tokens"] + numbers["calibration_tokens"]) * harvest_seconds
     if not has_lm(jobs[0]) or numbers["lm_tokens"] == 0:
@@ -144,15 +145,17 @@ def _drawn(job: Settings, points: Sequence[HookPoint]) -> Read:
     return Read(rows, seconds / DRAWN, window * (drawing - 4 * known["d_in"]), drawing)
 
 
-def _require_usable(jobs: Sequence[Settings], rows: Mapping[HookPoint, torch.Tensor]) -> tuple[dict[HookPoint, Statistics], int]:
+def _require_usable(
+    jobs: Sequence[Settings], rows: Mapping[HookPoint, torch.Tensor]
+) -> tuple[dict[HookPoint, Statistics], int]:
     """Raises UsageError, with the keys of the hook point, if its activations are not finite or do not vary. Returns their
     statistics, and the bytes that measuring them takes."""
     found, most = dict[HookPoint, Statistics](), 0
     for point, job in {point_of(job): job for job in jobs}.items():
         numbers, x = job["activations"], rows[point]
-        kept = {"center": numbers["center"], "max_norm": numbers["max_norm"], "point": point}
+        measure = partial(Statistics.of, x, center=numbers["center"], max_norm=numbers["max_norm"], point=point)
         try:
-            held = peak_bytes(lambda x=x, point=point, kept=kept: found.update({point: Statistics.of(x, **kept)}))
+            held, found[point] = peak_bytes(measure), measure()
         except UsageError as error:
             of_the_point = str(error).startswith("the activations")
             key = f"site={job['site']['name']} layer={job['layer']}: " if of_the_point else ""
