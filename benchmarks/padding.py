@@ -40,10 +40,10 @@ def documents(corpus: Corpus, tokenizer: Tokenizer, median: int | None, sigma: f
         yield list(itertools.islice(ids, max(1, round(length))))
 
 
-def windows(found: Iterator[list[int]], tokenizer: Tokenizer, context: int, size: int) -> Iterator[Tensor]:
-    """Blocks [blocks, context] with about `size` ordinary tokens, shuffled over a pool of 256 documents."""
+def windows(found: Iterator[list[int]], tokenizer: Tokenizer, context: int, size: int, pool_size: int) -> Iterator[Tensor]:
+    """Blocks [blocks, context] with about `size` ordinary tokens, shuffled over a pool of documents."""
     random = torch.Generator().manual_seed(0)
-    while pool := [block for ids in itertools.islice(found, 256) for block in pieces(ids, tokenizer, context)]:
+    while pool := [block for ids in itertools.islice(found, pool_size) for block in pieces(ids, tokenizer, context)]:
         blocks = torch.stack(pool)[torch.randperm(len(pool), generator=random)]
         ends = ordinary_positions(blocks, tokenizer).sum(1).cumsum(0) // size
         yield from blocks.split(torch.unique_consecutive(ends, return_counts=True)[1].tolist())
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--median", type=int)
     parser.add_argument("--sigma", type=float, default=1.0)
     parser.add_argument("--window", type=int, default=65_536)
+    parser.add_argument("--pool", type=int, default=256, help="documents")
     parser.add_argument("--windows", type=int, default=8, help="of which padding is counted")
     parser.add_argument("--pairs", type=int, default=3, help="windows that are timed both ways")
     parser.add_argument("--forward-tokens", type=int, default=2048)
@@ -66,7 +67,7 @@ def main() -> None:
                    for kind in (f"model/{args.model}", f"text/{args.text}"))
     tokenizer = models.load_tokenizer(model)
     found = documents(Corpus(text, 0), tokenizer, args.median, args.sigma)
-    read = list(itertools.islice(windows(found, tokenizer, args.context, args.window), args.windows))
+    read = list(itertools.islice(windows(found, tokenizer, args.context, args.window, args.pool), args.windows))
     ordinary = sum(int(ordinary_positions(tokens, tokenizer).sum()) for tokens in read)
     print(common.machine(), f"\ncontext {args.context}, {len(read)} windows, {ordinary:,} tokens")
     for name, order in ORDERS.items():

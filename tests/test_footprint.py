@@ -38,10 +38,10 @@ def test_an_sae_takes_weights_moments_and_counters():
     assert sae_bytes(job(None, "arch=topk", "trainer.precision=64-true"), 16) == (params, 24 * params + 8 * 96 + 8)
 
 
-@pytest.mark.parametrize("arch, units", [("jumprelu", 7.7), ("gated", 8.7), ("relu", 4.5)])
-def test_a_dense_step_takes_as_many_copies_of_the_latents_as_were_seen(arch, units):
+@pytest.mark.parametrize("arch, units", [("jumprelu", 6.5), ("gated", 7.5), ("relu", 4.5)])
+def test_a_dense_step_takes_several_copies_of_the_latents(arch, units):
     words = (f"arch={arch}", "width=4096", *(["arch.warm_start=0"] if arch == "jumprelu" else []))
-    assert _dense_row_bytes(job(None, *words)) == pytest.approx(units * 4 * 4096, rel=0.1)
+    assert _dense_row_bytes(job(None, *words)) == pytest.approx(units * 4 * 4096, rel=0.05)
 
 
 def phases(*words, saes=(100, 200), found=FOUND):
@@ -75,7 +75,7 @@ def test_ranks_on_a_cpu_share_the_memory_and_those_with_own_saes_hold_a_part_of_
     shared = ("trainer=sweep_parallel", "trainer.accelerator=cpu", "trainer.devices=2")
     assert phases(*shared)["in a step"]["SAEs"] == 2 * 100 and phases(*shared)["in a step"]["language model"] == 2 * 1000
     assert phases("trainer=ddp_sim")["in a step"]["SAEs"] == 2 * 300
-    assert assigned([4, 1, 2, 2], 2) == [[0], [1, 2, 3]]
+    assert assigned([4, 1, 2, 2], 2) == [[0, 1], [2, 3]]
 
 
 def place(there, **parts):
@@ -113,8 +113,9 @@ def test_the_plan_shows_the_peak_its_parts_and_the_other_phases():
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_probe_measures_every_architecture(tmp_path, arch):
-    (jobs, (found, disk)) = ([job(write_text(tmp_path), f"arch={arch}")], (None, None))
-    found, disk = estimate(jobs, RESOURCES, tmp_path)["places"]
-    phase, parts = found.peak
-    assert phase in found.phases and all(size >= 0 for size in parts.values())
-    assert found.phases["in a step"]["step"] >= 2 * 4 * 96 * 64 > 0 and disk.phases[""]["results"] > 2 * 4 * 96 * 64
+    found = estimate([job(write_text(tmp_path), f"arch={arch}")], RESOURCES, tmp_path)
+    memory, disk = found["places"]
+    matrices = 2 * 4 * 96 * found["d_in"][0]
+    assert memory.phases["in a step"]["step"] > matrices and disk.phases[""]["results"] > matrices
+    assert memory.phases["in the evaluation"]["dense latents"] > 2048 * 4 * 96
+    assert memory.phases["while a window is read"]["language model"] == memory.phases["in a step"]["language model"] > 0

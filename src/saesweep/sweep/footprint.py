@@ -87,14 +87,13 @@ def sae_bytes(job: Settings, d_in: int) -> tuple[int, int]:
 
 def places(jobs: Sequence[Settings], saes: Sequence[int], tokenizer: Tokenizer | None, found: Measured) -> list[Place]:
     """saes: the bytes of each. Of several devices, the one that holds most."""
-    job, ranks = jobs[0], world_size(jobs[0]["trainer"])
-    mine = assigned([job["width"] for job in jobs], ranks)[0] if _own_saes(job) else list(range(len(jobs)))
-    phases = _phases(job, sum(saes[i] for i in mine), max(found.steps[i] for i in mine), tokenizer, found)
+    job = jobs[0]
+    shares = assigned([one["width"] for one in jobs], world_size(job["trainer"])) if _own_saes(job) else [range(len(jobs))]
+    phases = _phases(job, max(sum(saes[i] for i in share) for share in shares), max(found.steps), tokenizer, found)
     here = devices(job["trainer"])
     if device_of(job).type == "cuda":
-        written = max(saes)
         host = {"while the language model is loaded": {"process": found.process, "language model": found.model},
-                "while a checkpoint is written": {"process": found.process, "SAEs": written}}
+                "while a checkpoint is written": {"process": found.process, "SAEs": max(saes)}}
         return [Place("GPU", phases, memory_there(job)), Place("host", _times(here, host), host_memory())]
     return [Place("memory", _times(here, {name: {"process": found.process} | parts for name, parts in phases.items()}),
                   host_memory())]
