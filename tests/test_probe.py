@@ -145,8 +145,8 @@ def test_the_planned_time_includes_padding(tmp_path, monkeypatch):
 
     def positions_per_token(*words):
         clear_text_caches()
-        found = estimate([job(str(file), "arch=topk", "context=256", "tokens=6400", "evaluation.lm_tokens=0", "text.repeat=true",
-                              "activations.forward_tokens=8192", *words)], RESOURCES)
+        words += ("arch=topk", "context=256", "tokens=6400", "evaluation.lm_tokens=0", "text.repeat=true")
+        found = estimate([job(str(file), "activations.forward_tokens=8192", *words)], RESOURCES)
         return found["seconds"] / (6400 + 512 + 512)
 
     assert positions_per_token("activations.window=65536") == pytest.approx(13 / 12, rel=0.05)  # BOS; blocks of one length

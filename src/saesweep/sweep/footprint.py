@@ -40,7 +40,7 @@ LOWER = {  # what to change where a part does not fit
 class Measured(NamedTuple):
     """Bytes, from the probe."""
 
-    process: int  # of this process without language model
+    process: int  # of this process, without a language model
     model: int  # its parameters
     forward: int  # of a forward pass up to the last hook point; of a known dictionary, what drawing a window takes beside it
     row: int  # of all hook points
@@ -160,6 +160,13 @@ def memory_there(job: Settings) -> int:
 
 def host_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def process_bytes(model: int) -> int:
+    """Memory of this process, with what a training imports, without the `model` bytes of a language model."""
+    import lightning  # noqa: F401
+
+    return resident_bytes() - model
 
 
 def resident_bytes() -> int:

@@ -1,13 +1,15 @@
 """The probe behind the plan: what a group would take, and whether its architectures keep their contract."""
+from __future__ import annotations
+
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from saesweep.config.settings import Settings, has_lm
+from saesweep.config.settings import Settings, device_of, has_lm
 from saesweep.data.disk_cache import CachedSource
 from saesweep.data.forward_size import forward_of, quickest, timed_forward
 from saesweep.data.micro_batches import by_length, ordinary_positions, positions
@@ -38,7 +40,6 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     if has_lm(job):
         say(f"reading the text, {job['text']['name']}")
         _, tokenizer = resources.require_long_enough_text(job)  # before the weights are loaded
-    process = process_bytes()
     say(f"timing a forward of {job['model']['name']}")
     read = _probe_rows(jobs, resources)
     statistics, statistics_bytes = _require_usable(jobs, read.rows)
@@ -55,20 +56,18 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     seconds = job["tokens"] * (harvest_seconds + sum(step.seconds for step in steps)) + evaluation_seconds
     params, saes = zip(*(footprint.sae_bytes(one, d_in) for one, d_in in zip(jobs, sizes, strict=True)), strict=True)
     row = sum(x.shape[1] * x.element_size() for x in read.rows.values())
+    model = _model_bytes(job, read, resources)
     found = footprint.Measured(
-        process, _model_bytes(job, read, resources), read.forward, row, statistics_bytes, [step.step for step in steps],
-        12 * max(sizes), logits or job["evaluation"]["tokens"] * read.drawing, max(step.latents for step in steps))
+        process=footprint.process_bytes(model if device_of(job).type == "cpu" else 0),
+        model=model, forward=read.forward, row=row, statistics=statistics_bytes,
+        steps=[step.step for step in steps], rows_normalised=3 * 4 * max(sizes),
+        logits=logits or job["evaluation"]["tokens"] * read.drawing, dense=max(step.latents for step in steps),
+    )
     places = [*footprint.places(jobs, saes, tokenizer, found), footprint.disk(jobs, folder, params, saes, row, seconds)]
     return {"d_in": sizes, "params": params, "sae_bytes": saes, "seconds": seconds, "places": places}
 
 
-@cache
-def process_bytes() -> int:
-    """Memory of this process as it is before a language model is loaded, for the first of several groups."""
-    return footprint.resident_bytes()
-
-
-def _model_bytes(job: Settings, read: "Read", resources: Resources) -> int:
+def _model_bytes(job: Settings, read: Read, resources: Resources) -> int:
     """Of the language model, which is not loaded where all activations are in the cache and no loss is measured."""
     if not has_lm(job) or (read.seconds == 0 and job["evaluation"]["lm_tokens"] == 0):
         return 0
