@@ -38,7 +38,7 @@ def test_an_sae_takes_weights_moments_and_counters():
     assert sae_bytes(job(None, "arch=topk", "trainer.precision=64-true"), 16) == (params, 24 * params + 8 * 96 + 8)
 
 
-@pytest.mark.parametrize("arch, units", [("jumprelu", 6.5), ("gated", 7.5), ("relu", 4.5)])
+@pytest.mark.parametrize("arch, units", [("jumprelu", 7.5), ("gated", 8.5), ("relu", 4.5)])
 def test_a_dense_step_takes_several_copies_of_the_latents(arch, units):
     words = (f"arch={arch}", "width=4096", *(["arch.warm_start=0"] if arch == "jumprelu" else []))
     assert _dense_row_bytes(job(None, *words)) == pytest.approx(units * 4 * 4096, rel=0.05)

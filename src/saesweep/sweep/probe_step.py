@@ -31,7 +31,7 @@ class Probed(NamedTuple):
 def probe_step(job: Settings, x: Float[Tensor, "rows d_in"], statistics: Statistics, point: HookPoint) -> Probed:
     """Steps on raw activations, first of the untrained SAE, then at its target L0."""
     compilation.wait()
-    u = (x.float() - x.float().mean(0))
+    u = x.float() - x.float().mean(0)
     u /= u.square().sum(1).mean().sqrt()
     try:
         sae = build(job, x.shape[1]).to(x.device)
@@ -59,10 +59,10 @@ class _Steps:
     def __init__(self, sae: SparseAutoencoder, numbers: Mapping[str, Any]) -> None:
         self.sae, self.optimizer = sae, UnitRowAdam([parameter_group(sae, numbers)])
 
-    def __call__(self, x: Float[Tensor, "batch d_in"], deferred: bool = True) -> None:
-        self.sae.execution.deferred_gradients = [] if deferred else None
-        losses = self.sae.step(x, x.new_zeros(()), 1.0).losses
-        torch.stack(list(losses.values())).sum().backward()
+    def __call__(self, x: Float[Tensor, "batch d_in"]) -> None:
+        self.sae.execution.deferred_gradients = []
+        step = self.sae.step(x, x.new_zeros(()), 1.0)  # its latents are needed after the backward pass, as in a training
+        torch.stack(list(step.losses.values())).sum().backward()
         self.optimizer.step_group(0, self.sae.execution.deferred_gradients)
         self.sae.constrain_()
 
