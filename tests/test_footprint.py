@@ -38,7 +38,7 @@ def test_an_sae_takes_weights_moments_and_counters():
     assert sae_bytes(job(None, "arch=topk", "trainer.precision=64-true"), 16) == (params, 24 * params + 8 * 96 + 8)
 
 
-@pytest.mark.parametrize("arch, units", [("jumprelu", 7.5), ("gated", 8.5), ("relu", 4.5)])
+@pytest.mark.parametrize("arch, units", [("jumprelu", 7.5), ("gated", 8.5), ("relu", 4.25)])
 def test_a_dense_step_takes_several_copies_of_the_latents(arch, units):
     words = (f"arch={arch}", "width=4096", *(["arch.warm_start=0"] if arch == "jumprelu" else []))
     assert _dense_row_bytes(job(None, *words)) == pytest.approx(units * 4 * 4096, rel=0.05)
@@ -73,7 +73,7 @@ def test_the_larger_of_a_second_copy_and_a_forward_pass_is_counted():
 
 def test_ranks_on_a_cpu_share_the_memory_and_those_with_own_saes_hold_a_part_of_them():
     shared = ("trainer=sweep_parallel", "trainer.accelerator=cpu", "trainer.devices=2")
-    assert phases(*shared)["in a step"]["SAEs"] == 2 * 100 and phases(*shared)["in a step"]["language model"] == 2 * 1000
+    assert phases(*shared)["in a step"]["SAEs"] == 2 * 200 and phases(*shared)["in a step"]["language model"] == 2 * 1000
     assert phases("trainer=ddp_sim")["in a step"]["SAEs"] == 2 * 300
     assert assigned([4, 1, 2, 2], 2) == [[0, 1], [2, 3]]
 

@@ -149,5 +149,5 @@ def test_the_planned_time_includes_padding(tmp_path, monkeypatch):
         found = estimate([job(str(file), "activations.forward_tokens=8192", *words)], RESOURCES)
         return found["seconds"] / (6400 + 512 + 512)
 
-    assert positions_per_token("activations.window=65536") == pytest.approx(13 / 12, rel=0.05)  # BOS; blocks of one length
+    assert 13 / 12 <= positions_per_token("activations.window=65536") < 1.25  # BOS; blocks of like length
     assert positions_per_token("activations.window=256") > 2  # short documents beside long ones
