@@ -23,7 +23,7 @@ class _Counting(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.alive = self.peak = 0
-        self._known = WeakIdKeyDictionary(ref_type=weakref.ref)
+        self._known = WeakIdKeyDictionary(ref_type=weakref.ref)  # pyright: ignore[reportArgumentType] - any kind of reference
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for storage in _storages((args, kwargs)):
