@@ -16,7 +16,7 @@ import transformers
 from small import require_enough_tokens, tiny, write_text
 
 from saesweep.data.harvest import LanguageModelSource, harvest
-from saesweep.data.micro_batches import micro_batches, tokens_wanted
+from saesweep.data.micro_batches import by_length, micro_batches, positions, tokens_wanted
 from saesweep.data.normalisation import Statistics
 from saesweep.data.stream import ActivationStream, Position
 from saesweep.data.synthetic import SyntheticSource
@@ -262,6 +262,41 @@ def test_dropping_columns_of_padding_from_a_micro_batch_changes_no_activation(fo
     full = torch.full((10, CONTEXT), 5)
     assert [tuple(part.shape) for part in micro_batches(full, 4 * CONTEXT + 1)] == [(4, CONTEXT), (4, CONTEXT), (2, CONTEXT)]
     assert [tuple(part.shape) for part in micro_batches(full[:2], 1)] == [(1, CONTEXT), (1, CONTEXT)]
+
+
+def blocks_of(lengths, context=CONTEXT):
+    """Random tokens, padded."""
+    draw = torch.Generator().manual_seed(0)
+    tokens = torch.randint(3, VOCABULARY, (len(lengths), context), generator=draw)
+    return tokens.masked_fill(torch.arange(context) >= torch.tensor(lengths)[:, None], PADDING)
+
+
+def test_blocks_are_read_longest_first_where_that_leaves_less_padding():
+    lengths = [3, CONTEXT, 5, CONTEXT, 2, 9, 7, CONTEXT]
+    tokens = blocks_of(lengths)
+    order = by_length(tokens, 64)
+    assert order.tolist() == [1, 3, 7, 5, 6, 2, 0, 4]
+    assert [tuple(part.shape) for part in micro_batches(tokens[order], 64)] == [(2, 32), (2, 32), (4, 7)]
+    assert positions(tokens, 64) == 2 * 64 + 3 * 9 + 32 and positions(tokens[order], 64) == 2 * 64 + 28
+
+
+def test_blocks_keep_their_order_where_another_would_save_little():
+    short = [CONTEXT] * 30 + [CONTEXT - 8, CONTEXT] * 2
+    assert by_length(blocks_of(short), 64).tolist() == list(range(34))  # 2 micro-batches of 17 would be 8 columns shorter
+
+
+def test_harvesting_by_length_changes_no_row_and_not_their_order(folder, lm):
+    lengths = [3, 5, CONTEXT, 9, 7, CONTEXT, 1, 4, 4, CONTEXT] * 3
+    tokens, points = blocks_of(lengths), [HookPoint("model.layers.0.self_attn.o_proj", "output"), EMBEDDING]
+    source = stream(lm, corpus(folder, LENGTHS), 1, points=points).source
+    found, shapes = {}, []
+    with lm.module.register_forward_pre_hook(lambda _, __, given: shapes.append(given["input_ids"].shape), with_kwargs=True):
+        found = source.read(tokens)
+    order = by_length(tokens, 128)
+    assert sum(shape.numel() for shape in shapes) == positions(tokens[order], 128) < 0.6 * positions(tokens, 128)
+    wanted = harvest(lm, points, tokens)
+    assert torch.equal(found[EMBEDDING], wanted[EMBEDDING])
+    torch.testing.assert_close(found[points[0]], wanted[points[0]])
 
 
 @pytest.mark.slow

@@ -192,7 +192,7 @@ def test_a_single_run_that_is_refused_late_changes_no_file(exists, monkeypatch):
         (PLACE / "flat/8/eval.json").unlink()
     before = all_files()
 
-    def estimate(jobs, resources):
+    def estimate(jobs, resources, folder):
         raise UsageError("text.glob=nope: no such file")
 
     monkeypatch.setattr(run, "estimate", estimate)
@@ -212,10 +212,10 @@ def all_files() -> dict[str, bytes]:
 def test_a_sweep_that_is_planned_or_refused_changes_no_file(words, monkeypatch):
     from standin import run
 
-    def estimate(jobs, resources, real=run.estimate):
+    def estimate(jobs, resources, folder, real=run.estimate):
         if jobs[0]["width"] == 77:
             raise UsageError("refused by the probe")
-        return real(jobs, resources)
+        return real(jobs, resources, folder)
 
     monkeypatch.setattr(run, "estimate", estimate)
     train("-m", *words)

@@ -1,7 +1,6 @@
 """The plan's probe: it takes a few steps with each kind of SAE, and refuses architectures and data that cannot be trained."""
 import json
 import random
-import re
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from saesweep.lm import models
 from saesweep.sweep import probe
 from saesweep.sweep.inputs import point_of
 from saesweep.sweep.probe import estimate
+from saesweep.sweep.probe_step import Probed, probe_step
 
 
 class Shrunk(JumpReLU):
@@ -120,8 +120,8 @@ def test_activations_whose_square_leaves_float32_are_refused_by_their_site(size)
 @pytest.mark.parametrize("arch", ARCHS)
 def test_small_and_large_activations_pass(size, arch):
     cfg, x = job(None, f"arch={arch}"), size * torch.randn(64, 16)
-    probe._require_usable([cfg], {point_of(cfg): x})
-    assert probe._probe_step(cfg, x) > 0
+    statistics, _ = probe._require_usable([cfg], {point_of(cfg): x})
+    assert probe_step(cfg, x, statistics[point_of(cfg)], point_of(cfg)).seconds > 0
 
 
 @pytest.mark.parametrize("word", ["width=1000000000000", "model.source.synthetic.features=1000000000000",
@@ -131,39 +131,23 @@ def test_sizes_that_do_not_fit_into_memory_are_refused_before_allocation(word):
         estimate([job(None, "arch=topk", word, "tokens=2000000000000")], RESOURCES)
 
 
-def short_documents(folder, long=0):
-    """A text of documents of 12 tokens, and `long` documents of 1,000."""
-    draw, file = random.Random(0), folder / "short.jsonl"
-    texts = ["".join(draw.choices("etaoinshr", k=12)) for _ in range(3000)]
-    texts += ["".join(draw.choices("etaoinshr", k=1000)) for _ in range(long)]
-    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return str(file)
-
-
 def test_the_planned_time_includes_padding(tmp_path, monkeypatch):
     """A position takes a second, so the time per token is the number of positions per token."""
     def one_second_per_position(lm, points, blocks, context):
         return blocks * context, timed(lm, points, 1, context)[1]
 
     monkeypatch.setattr(probe, "timed_forward", one_second_per_position)
-    monkeypatch.setattr(probe, "_step_seconds", lambda *_: 0.0)
+    monkeypatch.setattr(probe, "probe_step", lambda *_: Probed(0.0, 0, 0))
+    draw, file = random.Random(0), tmp_path / "short.jsonl"
+    texts = ["".join(draw.choices("etaoinshr", k=12)) for _ in range(3000)]
+    texts += ["".join(draw.choices("etaoinshr", k=1000)) for _ in range(100)]
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
-    def seconds(text):
+    def positions_per_token(*words):
         clear_text_caches()
-        found = estimate([job(text, "arch=topk", "context=256", "tokens=6400", "evaluation.lm_tokens=0", "text.repeat=true",
-                              "activations.forward_tokens=8192")], RESOURCES)
+        words += ("arch=topk", "context=256", "tokens=6400", "evaluation.lm_tokens=0", "text.repeat=true")
+        found = estimate([job(str(file), "activations.forward_tokens=8192", *words)], RESOURCES)
         return found["seconds"] / (6400 + 512 + 512)
 
-    assert seconds(short_documents(tmp_path)) == pytest.approx(13 / 12)  # BOS only; blocks are cut to the longest document
-    assert seconds(short_documents(tmp_path, long=100)) > 3  # short documents are padded to the long ones
-
-
-@pytest.mark.slow
-def test_a_smaller_context_is_proposed_if_most_positions_are_padding(tmp_path, caplog):
-    overrides = ("arch=topk", "context=256", "text.repeat=true", "activations.forward_tokens=8192")
-    estimate([job(short_documents(tmp_path), *overrides)], RESOURCES)
-    assert "full" not in caplog.text
-    clear_text_caches()
-    estimate([job(short_documents(tmp_path, long=100), *overrides)], RESOURCES)
-    found = re.search(r"context=256 are (\d+)% full, documents have 12 tokens in the median: context=16 would", caplog.text)
-    assert found and int(found[1]) < 50
+    assert 13 / 12 <= positions_per_token("activations.window=65536") < 1.25  # BOS; blocks of like length
+    assert positions_per_token("activations.window=256") > 2  # short documents beside long ones

@@ -30,8 +30,13 @@ def _timed(call: Callable[[], T]) -> tuple[float, T]:
 
 def timed_forward(lm: LanguageModel, points: Sequence[HookPoint], blocks: int, context: int) -> tuple[float, Rows]:
     """Seconds that a micro-batch of `blocks` blocks of random tokens takes, and its activations."""
+    return quickest(lambda: forward_of(lm, points, blocks, context))
+
+
+def forward_of(lm: LanguageModel, points: Sequence[HookPoint], blocks: int, context: int) -> Rows:
+    """The activations of `blocks` blocks of random tokens."""
     tokens = torch.randint(lm.tokenizer.vocab_size, (blocks, context), generator=torch.Generator().manual_seed(0))
-    return quickest(lambda: harvest(lm, points, tokens))
+    return harvest(lm, points, tokens)
 
 
 def fastest_forward(lm: LanguageModel, points: Sequence[HookPoint], context: int, most: int) -> int:

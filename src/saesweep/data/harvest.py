@@ -1,18 +1,18 @@
 """Harvest activations: run the language model over blocks of tokens and keep the activations at the hook points.
 
 The documents of a pool are tokenised and their blocks shuffled with stream_seed. A window is the next blocks with a given
-number of ordinary tokens. It is harvested micro-batch by micro-batch, without columns that hold only padding, and each
-forward pass stops at the last hook point.
+number of ordinary tokens. It is harvested micro-batch by micro-batch, blocks of like length together and without columns
+that hold only padding; each forward pass stops at the last hook point. Rows are in the order of the text.
 """
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from saesweep.data.micro_batches import micro_batches, ordinary_positions, tokens_wanted
+from saesweep.data.micro_batches import by_length, micro_batches, ordinary_positions, tokens_wanted
 from saesweep.data.prefetch import drain
 from saesweep.data.text import Corpus, TextEnded, blocks
 from saesweep.lm.hooks import HookPoint, Rows, read
@@ -57,14 +57,17 @@ class LanguageModelSource:
         return drain(self._harvest(tokens, self.points if points is None else points), on_progress)
 
     def _harvest(self, tokens: Int[Tensor, "blocks context"], points: Sequence[HookPoint]) -> Generator[int, None, Rows]:
-        parts = micro_batches(tokens, self.forward_tokens)
-        rows = [int(ordinary_positions(part, self.lm.tokenizer).sum()) for part in parts]
+        order = by_length(tokens, self.forward_tokens)
+        parts = micro_batches(tokens[order], self.forward_tokens)
+        of_blocks = [ordinary_positions(part, self.lm.tokenizer).sum(1).tolist() for part in parts]
+        rows = list(map(sum, of_blocks))
         mine = range(distributed.rank(), len(parts), distributed.world_size()) or range(1)  # without a part: one for its shape
         harvested = {}
         for i in mine:
             harvested[i] = harvest(self.lm, points, parts[i])
             yield sum(rows[: i + 1])
-        return distributed.all_gather_rows(harvested, rows)
+        gathered = distributed.all_gather_parts(harvested, rows)
+        return {point: _in_order_of_text(x, of_blocks, order) for point, x in gathered.items()}
 
     def next_blocks(self, wanted: int) -> tuple[Int[Tensor, "taken context"], list[tuple[int, int]]]:
         """The next blocks with `wanted` ordinary tokens, fewer at the end of the text, and for each the (pool, position) of
@@ -121,6 +124,14 @@ class LanguageModelSource:
         self.pool_number, self.position = state["pool"], state["position"]
         self._documents: Iterator[str] | None = None
         self._pool: Int[Tensor, "blocks context"] | None = None
+
+
+def _in_order_of_text(
+    parts: Sequence[Float[Tensor, "_ d_in"]], of_blocks: Sequence[Sequence[int]], order: Int[Tensor, " blocks"]
+) -> Float[Tensor, "rows d_in"]:
+    """The rows of all micro-batches, whose blocks, with so many rows each, were taken in this order."""
+    blocks = [block for part, counts in zip(parts, of_blocks, strict=True) for block in part.split(counts)]
+    return torch.cat([blocks[i] for i in order.argsort().tolist()])
 
 
 def harvest(lm: LanguageModel, points: Sequence[HookPoint], tokens: Int[Tensor, "batch context"]) -> Rows:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from saesweep.lm.tokenizer import Tokenizer
 
+SORTED_BELOW = 0.97  # blocks are sorted by length where that leaves less than this share of the positions
+
 
 def ordinary_positions(tokens: Int[Tensor, "*batch context"], tokenizer: Tokenizer) -> Bool[Tensor, "*batch context"]:
     """Which positions hold ordinary tokens: neither padding (-1) nor special."""
@@ -17,10 +19,8 @@ def ordinary_positions(tokens: Int[Tensor, "*batch context"], tokenizer: Tokeniz
 def micro_batches(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> list[Int[Tensor, "_ _"]]:
     """Whole blocks of at most `forward_tokens` positions together, at least one block, each micro-batch cut to the length of
     its longest block. Attention is causal, so the padding that is cut off changes no other position."""
-    positions = torch.arange(1, tokens.shape[1] + 1)
-    lengths = ((tokens >= 0) * positions).amax(1).clamp(min=1).tolist()  # up to the last token
     parts, first, longest = [], 0, 1
-    for block, length in enumerate([*lengths, tokens.shape[1] * forward_tokens + 1]):
+    for block, length in enumerate([*_lengths(tokens).tolist(), tokens.shape[1] * forward_tokens + 1]):
         if block > first and (block + 1 - first) * max(longest, length) > forward_tokens:
             parts.append(tokens[first:block, :longest])
             first, longest = block, 1
@@ -28,10 +28,24 @@ def micro_batches(tokens: Int[Tensor, "blocks context"], forward_tokens: int) ->
     return parts
 
 
-def fill(tokens: Int[Tensor, "blocks context"], tokenizer: Tokenizer, forward_tokens: int) -> float:
-    """Share of the positions of all micro-batches that hold ordinary tokens."""
-    positions = sum(part.numel() for part in micro_batches(tokens, forward_tokens))
-    return int(ordinary_positions(tokens, tokenizer).sum()) / positions
+def _lengths(tokens: Int[Tensor, "blocks context"]) -> Int[Tensor, " blocks"]:
+    """Positions up to the last token of each block, at least 1."""
+    return ((tokens >= 0) * torch.arange(1, tokens.shape[1] + 1)).amax(1).clamp(min=1)
+
+
+def by_length(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> Int[Tensor, " blocks"]:
+    """The order in which to cut blocks into micro-batches: longest first, or as they are where that saves little.
+
+    Another order may change the last bits of activations. Full blocks keep theirs.
+    """
+    order = _lengths(tokens).argsort(descending=True, stable=True)
+    saves = positions(tokens[order], forward_tokens) < SORTED_BELOW * positions(tokens, forward_tokens)
+    return order if saves else torch.arange(len(tokens))
+
+
+def positions(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> int:
+    """The number of positions of all micro-batches, padding included."""
+    return sum(part.numel() for part in micro_batches(tokens, forward_tokens))
 
 
 def tokens_wanted(rows: int, context: int, window: int, tokenizer: Tokenizer) -> int:

@@ -17,6 +17,7 @@ from saesweep.lm.hooks import HookPoint
 from saesweep.runtime.isolate import isolate_failures
 
 log = logging.getLogger(__name__)
+MEASURED_AT_A_TIME = 2048  # tokens, as their latents are dense
 
 
 class Measured(NamedTuple):
@@ -60,8 +61,8 @@ class Subject:
         require_finite(x, self.point)
         ordinary = self.statistics.ordinary(x)
         self.sinks += int((~ordinary).sum())
-        parts = zip(x[ordinary].float().split(2048), documents[ordinary.cpu()].split(2048), strict=True)
-        for part, numbers in parts:
+        kept = x[ordinary].float(), documents[ordinary.cpu()]
+        for part, numbers in zip(*(rows.split(MEASURED_AT_A_TIME) for rows in kept), strict=True):
             f = self.sae.encode(part)
             self.fidelity.add(part, f, self.sae.decode(f), numbers)
             self.parts.add(part, f)

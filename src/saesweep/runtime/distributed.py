@@ -127,8 +127,8 @@ def all_gather_values(values: Float[Tensor, " own"]) -> Float[Tensor, " all"]:
 
 
 @_patient
-def all_gather_rows(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int]) -> dict[Any, Tensor]:
-    """Part i of the rows is computed by rank i % world_size, which holds it in `mine`; every rank gets all parts, in order."""
+def all_gather_parts(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int]) -> dict[Any, list[Tensor]]:
+    """Part i, of rows[i] rows, is computed by rank i % world_size, which holds it in `mine`; every rank gets all parts."""
     like = next(iter(mine.values()))
     found: dict[Any, list[Tensor]] = {key: [] for key in like}
     for i, count in enumerate(rows):
@@ -137,7 +137,7 @@ def all_gather_rows(mine: Mapping[int, Mapping[Any, Tensor]], rows: Sequence[int
             if world_size() > 1:
                 dist.broadcast(part, i % world_size())
             parts.append(part)
-    return {key: torch.cat(parts) for key, parts in found.items()}
+    return found
 
 
 def any_rank(flag: bool) -> bool:

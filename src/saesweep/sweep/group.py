@@ -11,6 +11,7 @@ from saesweep.runtime import distributed
 from saesweep.runtime.memory import keep_freed_memory, out_of_memory
 from saesweep.storage import checkpoints
 from saesweep.storage.checkpoints import Cohort
+from saesweep.sweep.footprint import assigned
 from saesweep.sweep.group_results import finish
 from saesweep.sweep.group_setup import LocalGroup, logger_of, prepared
 from saesweep.sweep.inputs import Inputs, Numbers, inputs_of, point_of
@@ -59,20 +60,12 @@ def _train(group: LocalGroup, cohort: Cohort) -> list[Numbers | Exception]:
     inputs = inputs_of(group.shared, list(map(point_of, group.jobs)), group.resources)
     mine = range(len(group.jobs))
     if distributed.world_size() > distributed.ranks_per_sae():
-        mine = _assigned(group.jobs)[distributed.rank()]
+        mine = assigned([job["width"] for job in group.jobs], distributed.world_size())[distributed.rank()]
     part = group.of(mine)
     module, stream = prepared(part, inputs, cohort._replace(saves=[cohort.saves[i] for i in mine]))
     found = dict(zip(mine, _trained(part, module, stream, inputs), strict=True))
     all_found = {i: result for one in distributed.all_gather(found) for i, result in one.items()}
     return [all_found[i] for i in range(len(group.jobs))]
-
-
-def _assigned(jobs: Sequence[Settings]) -> list[list[int]]:
-    """The SAEs of each rank: the widest first, each to the rank with the smallest total width."""
-    ranks: list[list[int]] = [[] for _ in range(distributed.world_size())]
-    for i in sorted(range(len(jobs)), key=lambda i: -jobs[i]["width"]):
-        min(ranks, key=lambda rank: sum(jobs[j]["width"] for j in rank)).append(i)
-    return [sorted(rank) for rank in ranks]
 
 
 def _trained(part: LocalGroup, module: SAESweep, stream: ActivationStream, inputs: Inputs) -> list[Numbers | Exception]:

@@ -97,7 +97,7 @@ def planned(jobs: Sequence[Job], engine: Engine, resources: Resources) -> tuple[
 def _estimate(group: Sequence[Job], resources: Resources) -> dict[str, Any]:
     from saesweep.sweep import probe  # torch
 
-    return probe.estimate([job.settings for job in group], resources)
+    return probe.estimate([job.settings for job in group], resources, group[0].sweep)
 
 
 def _kept(job: Job) -> dict[str, Any] | None:

@@ -1,13 +1,18 @@
 """The plan of a launch as text: one table per group."""
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saesweep.config.settings import target
 from saesweep.loggers.identity import curves
 from saesweep.storage import checkpoints
 from saesweep.sweep.jobs import Job, shown
 
-COLUMNS = ("site", "arch", "sparsity", "seed", "d_in", "d_sae", "parameters", "optimizer", "folder")
+if TYPE_CHECKING:
+    from saesweep.sweep.footprint import Place  # torch
+
+COLUMNS = ("site", "arch", "sparsity", "seed", "d_in", "d_sae", "parameters", "memory", "folder")
 LEFT = ("site", "arch", "folder")
 
 
@@ -19,7 +24,8 @@ def describe(done: Sequence[Job], groups: Sequence[Sequence[Job]], estimates: Se
         if estimate is None:
             parts += ["", f"group {number}: {_shared(group)}", *(f"  {shown(job.folder)}" for job in group)]
         else:
-            parts += ["", f"group {number}: {_shared(group)}; {_cost(estimate)}", *_table(group, estimate)]
+            head = f"group {number}: {_shared(group)}; {_cost(estimate)}"
+            parts += ["", head, *_table(group, estimate), *_places(estimate["places"], len(group))]
     if done:
         parts += ["", "finished: trained with the same settings, kept"]
         parts += [f"  {shown(job.folder)}" for job in done]
@@ -36,17 +42,30 @@ def _shared(group: Sequence[Job]) -> str:
 
 
 def _cost(estimate: dict[str, Any]) -> str:
-    params, state = number(sum(estimate["params"])), number(sum(estimate["optimizer_bytes"]))
-    return f"{params} parameters, {state}B of optimizer state, about {duration(estimate['seconds'])}"
+    return f"{number(sum(estimate['params']))} parameters, about {duration(estimate['seconds'])}"
+
+
+def _places(places: Sequence[Place], count: int) -> list[str]:
+    """What a group of `count` SAEs takes of host, device and disk, by phase, and what to change if that is too much."""
+    lines = []
+    for place in places:
+        peak, parts = place.peak
+        held = ", ".join(f"{part} {number(size)}B" for part, size in parts.items() if size)
+        others = ", ".join(f"{number(sum(parts.values()))}B {phase}" for phase, parts in place.phases.items() if phase != peak)
+        head = f"  {place.name}: {number(sum(parts.values()))}B {peak}".rstrip()
+        lines.append(f"{head}, of {number(place.there)}B: {held}" + (f"; {others}" if others else ""))
+        if problem := place.problem(count):
+            lines.append(f"  WARNING: {problem}")
+    return lines
 
 
 def _table(group: Sequence[Job], estimate: dict[str, Any]) -> list[str]:
     rows: list[tuple[str, ...]] = [COLUMNS]
     names = curves([job.settings for job in group], [job.folder for job in group])
-    each = zip(group, names, estimate["d_in"], estimate["params"], estimate["optimizer_bytes"], strict=True)
-    for job, curve, d_in, params, state in each:
+    each = zip(group, names, estimate["d_in"], estimate["params"], estimate["sae_bytes"], strict=True)
+    for job, curve, d_in, params, held in each:
         cfg = job.settings
-        place, size = f"{cfg['site']['name']}.{cfg['layer']}", f"{number(state)}B"
+        place, size = f"{cfg['site']['name']}.{cfg['layer']}", f"{number(held)}B"
         rows.append((place, curve, shown_target(cfg), str(cfg["seed"]), str(d_in), str(cfg["width"]),
                      number(params), size, shown(job.folder)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

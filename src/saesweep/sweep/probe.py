@@ -1,64 +1,78 @@
 """The probe behind the plan: what a group would take, and whether its architectures keep their contract."""
+from __future__ import annotations
+
 import itertools
-import logging
-import os
-import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
-from saesweep.arch.base import SparseAutoencoder
 from saesweep.config.settings import Settings, device_of, has_lm
 from saesweep.data.disk_cache import CachedSource
-from saesweep.data.forward_size import quickest, timed_forward
-from saesweep.data.micro_batches import fill
+from saesweep.data.forward_size import forward_of, quickest, timed_forward
+from saesweep.data.micro_batches import by_length, ordinary_positions, positions
 from saesweep.data.normalisation import Statistics
 from saesweep.data.resources import Resources
 from saesweep.data.text import pieces, tokenized
 from saesweep.errors import UsageError
-from saesweep.lm.hooks import HookPoint
+from saesweep.lm.hooks import HookPoint, Rows
+from saesweep.runtime.allocations import peak_bytes
 from saesweep.runtime.console import ProgressLine
-from saesweep.sweep import compilation, inputs
+from saesweep.sweep import footprint, inputs
 from saesweep.sweep.inputs import KnownDictionary, ReadText, point_of
-from saesweep.training.build import build
-from saesweep.training.calibration import meet_l0_
-from saesweep.training.contract import require_contract
-from saesweep.training.optimizer import UnitRowAdam, parameter_group
+from saesweep.sweep.probe_step import Probed, probe_step
 
-log = logging.getLogger(__name__)
 SAMPLE = 1000  # documents from which the share of padding is estimated
+DRAWN = 4096  # rows of a cache or a known dictionary
 
 
-def estimate(jobs: Sequence[Settings], resources: Resources) -> dict[str, Any]:
-    """Sizes, memory and seconds of a group, from a few forwards of the language model and a few steps of each kind of SAE.
+def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path()) -> dict[str, Any]:
+    """Sizes, memory, disk and seconds of a group, from a few forwards of the language model and a few steps of each kind of
+    SAE. folder: of the sweep.
 
     Raises UsageError for a text, a hook point, a size or an architecture that cannot be trained.
     """
-    inputs.require_device(jobs[0])
-    say = ProgressLine(every=0.0)
-    if has_lm(jobs[0]):
-        say(f"reading the text, {jobs[0]['text']['name']}")
-        resources.require_long_enough_text(jobs[0])  # before the weights are loaded
-    say(f"timing a forward of {jobs[0]['model']['name']}")
-    rows, position_seconds = _probe_rows(jobs, resources)
-    _require_usable(jobs, rows)
-    for job in jobs:
-        _require_memory(job, rows[point_of(job)].shape[1])
-    share = _fill(jobs[0], list(map(point_of, jobs)), resources) if has_lm(jobs[0]) else 1.0
-    harvest_seconds = position_seconds / share
+    job, points = jobs[0], list(map(point_of, jobs))
+    inputs.require_device(job)
+    say, tokenizer = ProgressLine(every=0.0), None
+    if has_lm(job):
+        say(f"reading the text, {job['text']['name']}")
+        _, tokenizer = resources.require_long_enough_text(job)  # before the weights are loaded
+    say(f"timing a forward of {job['model']['name']}")
+    read = _probe_rows(jobs, resources)
+    statistics, statistics_bytes = _require_usable(jobs, read.rows)
+    for one in jobs:
+        _require_memory(one, read.rows[point_of(one)].shape[1])
+    harvest_seconds = read.seconds / (_fill(job, points, resources) if has_lm(job) else 1.0)
     say("timing a step of each kind of SAE")
-    sizes = [rows[point_of(job)].shape[1] for job in jobs]
-    seconds: dict[tuple, float] = {}
-    for job, d_in in zip(jobs, sizes, strict=True):
-        if _kind(job, d_in) not in seconds:
-            seconds[_kind(job, d_in)] = _probe_step(job, rows[point_of(job)])
-    per_token = harvest_seconds + sum(seconds[_kind(job, d_in)] for job, d_in in zip(jobs, sizes, strict=True))
-    params = [_count(job, d_in) for job, d_in in zip(jobs, sizes, strict=True)]
-    return {
-        "d_in": sizes, "params": params, "optimizer_bytes": [8 * count for count in params],
-        "seconds": jobs[0]["tokens"] * per_token + _evaluation_seconds(jobs, harvest_seconds, share, resources),
-    }
+    sizes, probed = [read.rows[point].shape[1] for point in points], dict[tuple, Probed]()
+    for one, point, d_in in zip(jobs, points, sizes, strict=True):
+        if _kind(one, d_in) not in probed:
+            probed[_kind(one, d_in)] = probe_step(one, read.rows[point], statistics[point], point)
+    steps = [probed[_kind(one, d_in)] for one, d_in in zip(jobs, sizes, strict=True)]
+    evaluation_seconds, logits = _evaluation(jobs, harvest_seconds, resources)
+    seconds = job["tokens"] * (harvest_seconds + sum(step.seconds for step in steps)) + evaluation_seconds
+    params, saes = zip(*(footprint.sae_bytes(one, d_in) for one, d_in in zip(jobs, sizes, strict=True)), strict=True)
+    row = sum(x.shape[1] * x.element_size() for x in read.rows.values())
+    model = _model_bytes(job, read, resources)
+    found = footprint.Measured(
+        process=footprint.process_bytes(model if device_of(job).type == "cpu" else 0),
+        model=model, forward=read.forward, row=row, statistics=statistics_bytes,
+        steps=[step.step for step in steps], rows_normalised=3 * 4 * max(sizes),
+        logits=logits or job["evaluation"]["tokens"] * read.drawing, dense=max(step.latents for step in steps),
+    )
+    places = [*footprint.places(jobs, saes, tokenizer, found), footprint.disk(jobs, folder, params, saes, row, seconds)]
+    return {"d_in": sizes, "params": params, "sae_bytes": saes, "seconds": seconds, "places": places}
+
+
+def _model_bytes(job: Settings, read: Read, resources: Resources) -> int:
+    """Of the language model, which is not loaded where all activations are in the cache and no loss is measured."""
+    if not has_lm(job) or (read.seconds == 0 and job["evaluation"]["lm_tokens"] == 0):
+        return 0
+    module = resources.language_model(job).module
+    return sum(tensor.nbytes for tensor in itertools.chain(module.parameters(), module.buffers()))
 
 
 def _kind(job: Settings, d_in: int) -> tuple:
@@ -67,65 +81,86 @@ def _kind(job: Settings, d_in: int) -> tuple:
 
 
 def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> float:
-    """The share of the language model's positions that hold ordinary tokens, on a sample of the text."""
+    """The share of the language model's positions that hold ordinary tokens, in windows of a sample of the text."""
     corpus, tokenizer = resources.require_long_enough_text(job)
     sample = itertools.islice(filter(None, corpus.one_pass("held_out")), SAMPLE)
-    documents, forward_tokens = list(tokenized(sample, tokenizer)), resources.forward_tokens(job, points)
-
-    def of(context: int) -> float:
-        read = torch.stack([block for ids in documents for block in pieces(ids, tokenizer, context)])
-        order = torch.randperm(len(read), generator=torch.Generator().manual_seed(0))
-        return fill(read[order], tokenizer, forward_tokens)
-
-    share, median = of(job["context"]), statistics.median_low(map(len, documents))
-    shorter = 1 << median.bit_length()  # room for BOS
-    if share < 0.5 and shorter < job["context"] and (time := share / of(shorter)) < 0.8:
-        log.warning("text=%s: blocks of context=%d are %.0f%% full, documents have %d tokens in the median: context=%d would "
-                    "read as much in %.0f%% of the time", corpus.name, job["context"], 100 * share, median, shorter, 100 * time)
-    return share
+    documents, forward_tokens = tokenized(sample, tokenizer), resources.forward_tokens(job, points)
+    read = torch.stack([block for ids in documents for block in pieces(ids, tokenizer, job["context"])])
+    read = read[torch.randperm(len(read), generator=torch.Generator().manual_seed(0))]
+    ordinary = int(ordinary_positions(read, tokenizer).sum())
+    windows = read.split(max(1, len(read) * job["activations"]["window"] // ordinary))
+    return ordinary / sum(positions(window[by_length(window, forward_tokens)], forward_tokens) for window in windows)
 
 
-def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float, share: float, resources: Resources) -> float:
-    """The language model's part of evaluation: the activations, and a pass with logits per SAE, per ablation and one clean."""
-    numbers = jobs[0]["evaluation"]
+def _evaluation(jobs: Sequence[Settings], harvest_seconds: float, resources: Resources) -> tuple[float, int]:
+    """The language model's part of evaluation: seconds for the activations, and for a pass with logits per SAE, per ablation
+    and one clean; and the bytes that a pass takes."""
+    numbers, context = jobs[0]["evaluation"], jobs[0]["context"]
     seconds = (numbers["tokens"] + numbers["calibration_tokens"]) * harvest_seconds
     if not has_lm(jobs[0]) or numbers["lm_tokens"] == 0:
-        return seconds
+        return seconds, 0
     lm = resources.language_model(jobs[0])
-    tokens = torch.zeros(1, jobs[0]["context"], dtype=torch.long, device=next(lm.module.parameters()).device)
-    with torch.no_grad():
-        a_pass, _ = quickest(lambda: lm.module(input_ids=tokens, use_cache=False).logits)
+    tokens = torch.zeros(1, context, dtype=torch.long, device=next(lm.module.parameters()).device)
+
+    @torch.no_grad()
+    def a_pass() -> torch.Tensor:
+        return lm.module(input_ids=tokens, use_cache=False).logits
+
+    held = peak_bytes(a_pass) * max(1, numbers["forward_tokens"] // context)
     passes = 1 + 2 * len(set(map(point_of, jobs))) + len(jobs)
-    return seconds + passes * a_pass * numbers["lm_tokens"] / share / tokens.numel()
+    return seconds + passes * quickest(a_pass)[0] * numbers["lm_tokens"] / context, held
 
 
-def _probe_rows(jobs: Sequence[Settings], resources: Resources) -> tuple[dict[HookPoint, torch.Tensor], float]:
-    """A few activation rows [tokens, d_in] per hook point, and the seconds of harvest per position."""
+class Read(NamedTuple):
+    """A few activation rows [tokens, d_in] per hook point, and what they cost."""
+
+    rows: Rows
+    seconds: float  # per position of the language model
+    forward: int  # bytes: see footprint.Measured
+    drawing: int = 0  # bytes per row of a known dictionary
+
+
+def _probe_rows(jobs: Sequence[Settings], resources: Resources) -> Read:
     job, points = jobs[0], list(dict.fromkeys(map(point_of, jobs)))
     if not has_lm(job):
-        known = job["model"]["source"]["synthetic"]
-        _require_room(f"model.source.synthetic.features={known['features']}", 4 * known["features"] * known["d_in"], job)
-        source = KnownDictionary(job, points).source
-        seconds, rows = quickest(lambda: source.window(4096))
-        return rows, seconds / 4096
+        return _drawn(job, points)
     source = ReadText(job, points, resources).source
     if isinstance(source, CachedSource) and source.holds_next():
-        return source.window(4096), 0.0
-    blocks = max(1, resources.forward_tokens(job, points) // 2 // job["context"])
-    seconds, rows = timed_forward(resources.language_model(job), points, blocks, job["context"])
-    return rows, seconds / (blocks * job["context"])
+        return Read(source.window(DRAWN), 0.0, 0)
+    lm, most, context = resources.language_model(job), resources.forward_tokens(job, points), job["context"]
+    blocks = max(1, most // 2 // context)
+    forward = peak_bytes(lambda: forward_of(lm, points, 1, context)) * max(1, most // context)
+    seconds, rows = timed_forward(lm, points, blocks, context)
+    return Read(rows, seconds / (blocks * context), forward)
 
 
-def _require_usable(jobs: Sequence[Settings], rows: Mapping[HookPoint, torch.Tensor]) -> None:
-    """Raises UsageError, with the keys of the hook point, if its activations are not finite or do not vary."""
+def _drawn(job: Settings, points: Sequence[HookPoint]) -> Read:
+    known = job["model"]["source"]["synthetic"]
+    _require_room(f"model.source.synthetic.features={known['features']}", 4 * known["features"] * known["d_in"], job)
+    source = KnownDictionary(job, points).source
+    seconds, rows = quickest(lambda: source.window(DRAWN))
+    drawing = peak_bytes(lambda: source.window(DRAWN)) // DRAWN
+    window = min(job["tokens"], job["activations"]["window"])
+    return Read(rows, seconds / DRAWN, window * (drawing - 4 * known["d_in"]), drawing)
+
+
+def _require_usable(
+    jobs: Sequence[Settings], rows: Mapping[HookPoint, torch.Tensor]
+) -> tuple[dict[HookPoint, Statistics], int]:
+    """Raises UsageError, with the keys of the hook point, if its activations are not finite or do not vary. Returns their
+    statistics, and the bytes that measuring them takes."""
+    found, most = dict[HookPoint, Statistics](), 0
     for point, job in {point_of(job): job for job in jobs}.items():
-        numbers = job["activations"]
+        numbers, x = job["activations"], rows[point]
+        measure = partial(Statistics.of, x, center=numbers["center"], max_norm=numbers["max_norm"], point=point)
         try:
-            Statistics.of(rows[point], center=numbers["center"], max_norm=numbers["max_norm"], point=point)
+            held, found[point] = peak_bytes(measure), measure()
         except UsageError as error:
             of_the_point = str(error).startswith("the activations")
             key = f"site={job['site']['name']} layer={job['layer']}: " if of_the_point else ""
             raise UsageError(f"{key}{error}") from error
+        most = max(most, held * numbers["statistics"] // len(x))
+    return found, most
 
 
 def _require_memory(job: Settings, d_in: int) -> None:
@@ -135,41 +170,6 @@ def _require_memory(job: Settings, d_in: int) -> None:
 
 
 def _require_room(what: str, needed: int, job: Settings) -> None:
-    device = device_of(job)
-    there = torch.cuda.mem_get_info()[1] if device.type == "cuda" else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    there = footprint.memory_there(job)
     if needed > there:
         raise UsageError(f"{what}: takes {needed / 1e9:,.0f} GB, and there are {there / 1e9:,.0f} GB of memory here; lower it")
-
-
-def _probe_step(job: Settings, x: torch.Tensor) -> float:
-    """Seconds per token of forward, backward and update of one SAE, at its target L0."""
-    compilation.wait()
-    x = (x.float() - x.float().mean(0))[: job["batch_tokens"]]
-    x /= x.square().sum(1).mean().sqrt()
-    try:
-        sae = build(job, x.shape[1]).to(x.device)
-        require_contract(sae, x[:64], job["arch"])
-        return _step_seconds(sae, x, job["arch"]["optimizer"])
-    except Exception as error:
-        error.add_note(f"in a step of arch={job['arch']['name']} that the plan takes to measure its time")
-        raise
-
-
-def _step_seconds(sae: SparseAutoencoder, x: torch.Tensor, numbers: Mapping[str, Any]) -> float:
-    if sae.thresholded:
-        meet_l0_(sae, x)
-    optimizer = UnitRowAdam([parameter_group(sae, numbers)])
-
-    def step() -> None:
-        sae.execution.deferred_gradients = []
-        losses = sae.step(x, torch.tensor(0.0, device=x.device), 1.0).losses
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step_group(0, sae.execution.deferred_gradients)
-        sae.constrain_()
-
-    return quickest(step)[0] / len(x)
-
-
-def _count(job: Settings, d_in: int) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in build(job, d_in).parameters())

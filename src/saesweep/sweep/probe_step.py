@@ -1,0 +1,85 @@
+"""A few steps of one kind of SAE: whether its architecture keeps its contract, the time of a step, and its memory."""
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.config.settings import Settings
+from saesweep.data.forward_size import quickest
+from saesweep.data.normalisation import Statistics
+from saesweep.evaluation.subject import MEASURED_AT_A_TIME, Subject
+from saesweep.lm.hooks import HookPoint
+from saesweep.runtime.allocations import peak_bytes
+from saesweep.sweep import compilation
+from saesweep.training.build import build
+from saesweep.training.calibration import meet_l0_
+from saesweep.training.contract import require_contract
+from saesweep.training.optimizer import UnitRowAdam, parameter_group
+
+ROWS = 64  # of which memory in proportion to rows is measured
+
+
+class Probed(NamedTuple):
+    seconds: float  # per token
+    step: int  # bytes that a step takes beside the weights and moments
+    latents: int  # bytes of the latents in the evaluation
+
+
+def probe_step(job: Settings, x: Float[Tensor, "rows d_in"], statistics: Statistics, point: HookPoint) -> Probed:
+    """Steps on raw activations, first of the untrained SAE, then at its target L0."""
+    compilation.wait()
+    u = x.float() - x.float().mean(0)
+    u /= u.square().sum(1).mean().sqrt()
+    try:
+        sae = build(job, x.shape[1]).to(x.device)
+        require_contract(sae, u[:ROWS], job["arch"])
+        dense = job["dense"] or sae.step(u[:ROWS], u.new_zeros(()), 0.0).latents.entries is None
+        if sae.thresholded:
+            meet_l0_(sae, u[: job["batch_tokens"]])
+        call = _Steps(sae, job["arch"]["optimizer"])
+        call(u[:ROWS])  # makes the moments
+        batch = u.repeat(-(-job["batch_tokens"] // len(u)), 1)[: job["batch_tokens"]]
+        step = peak_bytes(lambda: call(batch))
+        if dense:
+            gradients = sum(p.nbytes for p in sae.parameters())
+            step = max(step, gradients + job["batch_tokens"] * _dense_row_bytes(job))
+        u = u[: job["batch_tokens"]]
+        return Probed(quickest(lambda: call(u))[0] / len(u), step, _latent_bytes(sae, x[:ROWS], statistics, point))
+    except Exception as error:
+        error.add_note(f"in a step of arch={job['arch']['name']} that the plan takes to measure its time")
+        raise
+
+
+class _Steps:
+    """Forward, backward and update."""
+
+    def __init__(self, sae: SparseAutoencoder, numbers: Mapping[str, Any]) -> None:
+        self.sae, self.optimizer = sae, UnitRowAdam([parameter_group(sae, numbers)])
+
+    def __call__(self, x: Float[Tensor, "batch d_in"]) -> None:
+        self.sae.execution.deferred_gradients = []
+        step = self.sae.step(x, x.new_zeros(()), 1.0)  # its latents are needed after the backward pass, as in a training
+        torch.stack(list(step.losses.values())).sum().backward()
+        self.optimizer.step_group(0, self.sae.execution.deferred_gradients)
+        self.sae.constrain_()
+
+
+def _dense_row_bytes(job: Settings) -> int:
+    """Memory of a dense step per row of the batch: of a copy with two inputs, whose weights take next to none."""
+    call = _Steps(build({**job, "dense": True}, 2), job["arch"]["optimizer"])
+    x = torch.randn(2 * ROWS, 2, generator=torch.Generator().manual_seed(0))
+    call(x)
+    few, many = (peak_bytes(lambda rows=rows: call(x[:rows])) for rows in (ROWS, 2 * ROWS))
+    return (many - few) // ROWS
+
+
+@torch.no_grad()
+def _latent_bytes(sae: SparseAutoencoder, x: Float[Tensor, "rows d_in"], statistics: Statistics, point: HookPoint) -> int:
+    """Memory of the evaluation's dense latents."""
+    subject = Subject(sae, point, statistics)
+    subject.start(1)
+    documents = torch.zeros(len(x), dtype=torch.long)
+    return peak_bytes(lambda: subject.measure(x, documents)) * MEASURED_AT_A_TIME // len(x)
