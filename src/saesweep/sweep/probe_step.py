@@ -44,8 +44,8 @@ def probe_step(job: Settings, x: Float[Tensor, "rows d_in"], statistics: Statist
         batch = u.repeat(-(-job["batch_tokens"] // len(u)), 1)[: job["batch_tokens"]]
         step = peak_bytes(lambda: call(batch))
         if dense:
-            gradients = sum(p.nbytes for p in sae.parameters())
-            step = max(step, gradients + job["batch_tokens"] * _dense_row_bytes(job))
+            gradients, latents = sum(p.nbytes for p in sae.parameters()), job["batch_tokens"] * _dense_row_bytes(job)
+            step = max(step, gradients + (min(latents, sae.execution.dense_bytes) if sae.separable(0.0) else latents))
         u = u[: job["batch_tokens"]]
         return Probed(quickest(lambda: call(u))[0] / len(u), step, _latent_bytes(sae, x[:ROWS], statistics, point))
     except Exception as error:
