@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from saesweep.arch.base import SparseAutoencoder
-from saesweep.config.settings import Settings, device_of, has_lm
+from saesweep.config.settings import Settings, device_of, has_lm, passes
 from saesweep.data.disk_cache import CachedSource
 from saesweep.data.forward_size import quickest, timed_forward
 from saesweep.data.micro_batches import fill
@@ -53,7 +53,7 @@ def estimate(jobs: Sequence[Settings], resources: Resources) -> dict[str, Any]:
     for job, d_in in zip(jobs, sizes, strict=True):
         if _kind(job, d_in) not in seconds:
             seconds[_kind(job, d_in)] = _probe_step(job, rows[point_of(job)])
-    per_token = harvest_seconds + sum(seconds[_kind(job, d_in)] for job, d_in in zip(jobs, sizes, strict=True))
+    per_token = harvest_seconds / passes(jobs[0]) + sum(seconds[_kind(job, d_in)] for job, d_in in zip(jobs, sizes, strict=True))
     params = [_count(job, d_in) for job, d_in in zip(jobs, sizes, strict=True)]
     return {
         "d_in": sizes, "params": params, "optimizer_bytes": [8 * count for count in params],
