@@ -2,19 +2,21 @@
 import json
 import math
 from collections import Counter
-from itertools import islice
-from types import SimpleNamespace
+from itertools import chain, islice
+from unittest.mock import Mock
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small import RESOURCES, inputs_of, job, trained, untrained, write_text
+from small import RESOURCES, job, train_group, trained, untrained, write_text
 
 from saesweep import old_names
 from saesweep.config.check import check
 from saesweep.config.settings import unique_tokens
 from saesweep.data import text_length
 from saesweep.data.disk_cache import CachedSource
+from saesweep.data.prefetch import ReadAhead, drain
 from saesweep.data.stream import ActivationStream, Position
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
@@ -23,15 +25,17 @@ from saesweep.runtime.rng import WINDOW, generator
 from saesweep.storage import files, sweep_table
 from saesweep.storage.checkpoints import cohorts
 from saesweep.study import plan as study_plan
+from saesweep.study.passes import Pass
 from saesweep.sweep import plan, probe
 from saesweep.sweep.inputs import point_of
+from saesweep.sweep.jobs import Job
 
 POINT = HookPoint("numbers", "output")
 BATCH, SEED = 16, 3
 
 
 class Numbered:
-    """Windows of `size` rows, each with its number; it keeps how many rows each window was to have."""
+    """Windows of `size` rows, each with its number; it keeps how many rows were asked for."""
 
     def __init__(self, size):
         self.size, self.next, self.asked = size, 0, []
@@ -40,6 +44,10 @@ class Numbered:
         self.asked.append(rows)
         self.next += min(self.size, rows)
         return {POINT: torch.arange(self.next - min(self.size, rows), self.next)[:, None].float()}
+
+    def window_by_micro_batch(self, rows):
+        yield self.size
+        return self.window(rows)
 
     def state_dict(self):
         return {"next": self.next}
@@ -91,7 +99,7 @@ def test_each_pass_over_a_window_has_an_order_of_its_own_and_the_first_is_that_o
     assert passes[0] == once
     for one, other in ((0, 1), (0, 2), (1, 2)):
         same = [a == b for x, y in zip(passes[one], passes[other], strict=True) for a, b in zip(x, y, strict=True)]
-        assert sum(same) < 8 and sorted(sum(passes[one], [])) == sorted(sum(passes[other], []))
+        assert sum(same) < 8 and {*chain(*passes[one])} == {*chain(*passes[other])}
 
 
 @pytest.mark.parametrize("steps, size, passes", SIZES)
@@ -106,8 +114,8 @@ def test_a_stream_continues_from_the_position_after_any_batch(steps, size, passe
         assert numbers(other) == whole[step:], step
 
 
-class Ahead:
-    """Stands for ReadAhead: the rows of the next window that should be there after each batch."""
+class Ahead(ReadAhead):
+    """Keeps how many rows of the next window should be there after each batch."""
 
     def __init__(self):
         self.rows, self.steps = [], None
@@ -120,15 +128,11 @@ class Ahead:
 
     def window(self):
         steps, self.steps = self.steps, None
-        try:
-            return steps and next(steps)
-        except StopIteration as end:
-            return end.value
+        return steps and drain(steps)
 
 
 def test_reading_ahead_is_spread_over_all_passes_of_a_window():
     ahead = Ahead()
-    Numbered.window_by_micro_batch = lambda self, rows: (yield from ()) or self.window(rows)
     s = stream(24, 100, 3, ahead=ahead)
     assert numbers(s) == numbers(stream(24, 100, 3))
     assert ahead.rows[:18] == [math.ceil(BATCH * batch / 3) for batch in range(1, 19)]
@@ -212,8 +216,6 @@ def test_other_numbers_of_passes_are_refused(value):
 
 
 def test_tokens_are_counted_as_trained_and_as_harvested(tmp_path):
-    from small import train_group
-
     folder = tmp_path / "synthetic/resid.0/topk/4"
     folder.mkdir(parents=True)
     cfg = job(None, "arch=topk", "tokens=3200", "activations.passes=3")
@@ -245,9 +247,9 @@ def test_the_page_shows_the_harvested_tokens_where_they_are_fewer(tmp_path):
     assert "unique_tokens" in tables.table(pd.concat([old, new], ignore_index=True))
 
 
-def test_the_plan_says_how_often_each_token_is_read():
+def test_the_plan_says_how_often_each_token_is_read(tmp_path):
     def said(*more):
-        return plan._shared([SimpleNamespace(settings=job(None, *more), folder=files.Path("none"))])
+        return plan._shared([Mock(spec=Job, settings=job(None, *more), folder=tmp_path)])
 
     assert said().endswith("1 SAE, 3,200 tokens in batches of 64")
     assert said(TWICE).endswith("1 SAE, 3,200 tokens, each read 2 times: 1,600 harvested, in batches of 64")
@@ -259,16 +261,17 @@ def test_the_plans_time_has_less_harvest_with_more_passes(text, monkeypatch):
     monkeypatch.setattr(probe, "_fill", lambda *_: 1.0)
     rows = {point_of(job(text)): torch.randn(64, 8)}
     monkeypatch.setattr(probe, "_probe_rows", lambda *_: (rows, 6.0))
-    once, thrice = (probe.estimate([job(text, "arch=topk", *more)], RESOURCES)["seconds"] for more in ([], ["activations.passes=3"]))
+    once, thrice = (probe.estimate([job(text, "arch=topk", f"activations.passes={passes}")], RESOURCES)["seconds"]
+                    for passes in (1, 3))
     assert once == 3200 * 7.0 and thrice == 3200 * 3.0
 
 
-def test_the_time_of_a_study_is_by_what_the_training_harvested(tmp_path, monkeypatch):
+def test_the_time_of_a_study_is_by_what_the_training_harvested(tmp_path):
     (tmp_path / files.CURVE).write_text("tokens,tokens_per_second\n3200,600.0\n")
-    half = SimpleNamespace(ordinary=torch.ones(30_000))
-    text = dict.fromkeys(study_plan.HALVES, half)
-    one = SimpleNamespace(subjects=[SimpleNamespace(job=tmp_path, config=job(None, TWICE))], text=text)
-    assert study_plan._time(one) == ["time: about 3.3 min, at the 300 tokens per second of the training"]
+    text = dict.fromkeys(study_plan.HALVES, Mock(ordinary=np.ones(30_000)))
+    subjects = [Mock(job=tmp_path, config=job(None, TWICE))]
+    said = study_plan._time(Mock(spec=Pass, subjects=subjects, text=text))
+    assert said == ["time: about 3.3 min, at the 300 tokens per second of the training"]
 
 
 def test_a_text_suffices_for_more_tokens_in_more_passes(text):
@@ -281,7 +284,7 @@ def test_a_text_suffices_for_more_tokens_in_more_passes(text):
 
     require(found // 2, 1)
     require(found, 2)
-    with pytest.raises(UsageError, match=rf"tokens={2 * found:,} are asked for: set tokens=\d+ at most, activations\.passes=3, "):
+    with pytest.raises(UsageError, match=r"are asked for: set tokens=\d+ at most, activations\.passes=3, "):
         require(2 * found, 1)
     require(2 * found, 3)
     with pytest.raises(UsageError, match=r"with activations\.passes=2 are asked for.*set tokens=(\d+) at most") as refused:

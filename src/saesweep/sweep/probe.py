@@ -53,7 +53,8 @@ def estimate(jobs: Sequence[Settings], resources: Resources) -> dict[str, Any]:
     for job, d_in in zip(jobs, sizes, strict=True):
         if _kind(job, d_in) not in seconds:
             seconds[_kind(job, d_in)] = _probe_step(job, rows[point_of(job)])
-    per_token = harvest_seconds / passes(jobs[0]) + sum(seconds[_kind(job, d_in)] for job, d_in in zip(jobs, sizes, strict=True))
+    stepping = sum(seconds[_kind(job, d_in)] for job, d_in in zip(jobs, sizes, strict=True))
+    per_token = harvest_seconds / passes(jobs[0]) + stepping
     params = [_count(job, d_in) for job, d_in in zip(jobs, sizes, strict=True)]
     return {
         "d_in": sizes, "params": params, "optimizer_bytes": [8 * count for count in params],
