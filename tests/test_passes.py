@@ -22,7 +22,7 @@ from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
 from saesweep.report.page import tables
 from saesweep.runtime.rng import WINDOW, generator
-from saesweep.storage import files, sweep_table
+from saesweep.storage import files, sweep_table, variants
 from saesweep.storage.checkpoints import cohorts
 from saesweep.study import plan as study_plan
 from saesweep.study.passes import Pass
@@ -240,6 +240,12 @@ def test_the_table_has_both_counts_and_an_older_result_has_harvested_what_it_tra
     assert (old["tokens"], old["unique_tokens"]) == (3200, 3200)
 
 
+def test_saes_of_several_numbers_of_passes_are_curves_named_by_it():
+    jobs = [old_names.renewed(job(None, "arch=topk", f"activations.passes={passes}")) for passes in (1, 2)]
+    assert variants.variants(jobs) == [{"passes": "1"}, {"passes": "2"}]
+    assert variants.variants(jobs[:1]) == [{}]
+
+
 def test_the_page_shows_the_harvested_tokens_where_they_are_fewer(tmp_path):
     new, old = table(tmp_path, tokens=3200, unique_tokens=1600), table(tmp_path, tokens=3200)
     assert "<th scope=\"col\">unique_tokens</th>" in tables.table(new) and "<td>1600</td>" in tables.table(new)
@@ -271,7 +277,7 @@ def test_the_time_of_a_study_is_by_what_the_training_harvested(tmp_path):
     text = dict.fromkeys(study_plan.HALVES, Mock(ordinary=np.ones(30_000)))
     subjects = [Mock(job=tmp_path, config=job(None, TWICE))]
     said = study_plan._time(Mock(spec=Pass, subjects=subjects, text=text))
-    assert said == ["time: about 3.3 min, at the 300 tokens per second of the training"]
+    assert said == ["time: about 3.3 min, at the 300 tokens per second that the training read"]
 
 
 def test_a_text_suffices_for_more_tokens_in_more_passes(text):
