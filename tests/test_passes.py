@@ -20,6 +20,8 @@ from saesweep.data.prefetch import ReadAhead, drain
 from saesweep.data.stream import ActivationStream, Position
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
+from saesweep.loggers.identity import MemberInfo
+from saesweep.loggers.wandb_sae import about
 from saesweep.report.page import tables
 from saesweep.runtime.rng import WINDOW, generator
 from saesweep.storage import files, sweep_table, variants
@@ -240,6 +242,14 @@ def test_the_table_has_both_counts_and_an_older_result_has_harvested_what_it_tra
     assert (old["tokens"], old["unique_tokens"]) == (3200, 3200)
 
 
+def test_wandb_knows_both_counts_from_the_start(tmp_path):
+    def config(*more):
+        return about(MemberInfo.of(old_names.renewed(job(None, "arch=topk", *more)), tmp_path / "a/b/c/d"))["config"]
+
+    assert (config(TWICE)["tokens"], config(TWICE)["unique_tokens"]) == (3200, 1600)
+    assert config()["tokens"] == 3200 and "unique_tokens" not in config()
+
+
 def test_saes_of_several_numbers_of_passes_are_curves_named_by_it():
     jobs = [old_names.renewed(job(None, "arch=topk", f"activations.passes={passes}")) for passes in (1, 2)]
     assert variants.variants(jobs) == [{"passes": "1"}, {"passes": "2"}]
@@ -277,7 +287,7 @@ def test_the_time_of_a_study_is_by_what_the_training_harvested(tmp_path):
     text = dict.fromkeys(study_plan.HALVES, Mock(ordinary=np.ones(30_000)))
     subjects = [Mock(job=tmp_path, config=job(None, TWICE))]
     said = study_plan._time(Mock(spec=Pass, subjects=subjects, text=text))
-    assert said == ["time: about 3.3 min, at the 300 tokens per second that the training read"]
+    assert said == ["time: about 3.3 min, at the 300 tokens per second read in training"]
 
 
 def test_a_text_suffices_for_more_tokens_in_more_passes(text):

@@ -101,7 +101,7 @@ def renewed(node: Any) -> Any:
 def _without(node: Any, later: Mapping[str, Any]) -> Any:
     if not isinstance(node, Mapping):
         return node
-    return {key: value for key, value in node.items() if key not in later or value != later[key]}
+    return {key: value for key, value in node.items() if key not in later or value is True or value != later[key]}
 
 
 def current(target: Any) -> Any:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # The metrics of eval.json by which SAEs are filtered and compared: at most 25 with those of the curve.
 FINAL = ("l0", "fvu", "delta_loss", "loss_recovered", "mse", "cosine", "relative_reconstruction_bias", "dead",
          "frequency_over_1pct", "frequency_over_10pct", "firings_over_10pct", "frequency_max", "frequency_of_firings",
-         "coefficient", "unique_tokens")
+         "coefficient")
 WITHOUT_LM = ("recovery", "parent_silent_with_child", "parent_silent_alone",
               *(key for key in FINAL if key not in ("delta_loss", "loss_recovered")))  # on model=synthetic
 

@@ -108,4 +108,4 @@ def _time(one: passes.Pass) -> list[str]:
     if not known:
         return []
     tokens = sum(int(one.text[half].ordinary.sum()) for half in HALVES)
-    return [f"time: about {tokens / max(known) / 60:.1f} min, at the {max(known):,.0f} tokens per second that the training read"]
+    return [f"time: about {tokens / max(known) / 60:.1f} min, at the {max(known):,.0f} tokens per second read in training"]

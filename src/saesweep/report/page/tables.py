@@ -57,7 +57,7 @@ def _without_results(i: int, row: Mapping[str, Any], reason: str | None) -> str:
 
 
 def table(df: pd.DataFrame) -> str:
-    """One row per SAE; without unique_tokens where no token was trained on twice."""
+    """One row per SAE; without unique_tokens if no SAE was trained on a token twice."""
     repeated = df["unique_tokens"].lt(df["tokens"]).any()
     columns = [*FIRST, *(key for key in df.columns if key not in FIRST and (repeated or key != "unique_tokens"))]
     head = "".join(f'<th scope="col">{key}</th>' for key in columns)
