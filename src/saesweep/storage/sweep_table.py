@@ -146,9 +146,9 @@ def _row(job: Path) -> dict[str, Any]:
     if (fixed := cfg.get("arch.coefficient")) is not None:
         names |= {"sparsity": None, "coefficient": fixed}
     state = files.state(job)
-    found = dict(files.numbers(job)) if state == "finished" else {"tokens": int(files.latest(job).get("tokens", 0))}
-    if state == "finished":
-        found.setdefault("unique_tokens", found.get("tokens"))  # absent in older results
+    found = files.numbers(job) if state == "finished" else {"tokens": int(files.latest(job).get("tokens", 0))}
+    if state == "finished" and "unique_tokens" not in found:  # an older result
+        found = {**found, "unique_tokens": found.get("tokens")}
     return {**{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, **names, "state": state}
 
 

@@ -58,7 +58,7 @@ def _without_results(i: int, row: Mapping[str, Any], reason: str | None) -> str:
 
 def table(df: pd.DataFrame) -> str:
     """One row per SAE; without unique_tokens if no SAE was trained on a token twice."""
-    repeated = df["unique_tokens"].lt(df["tokens"]).any()
+    repeated = bool((df["unique_tokens"] < df["tokens"]).to_numpy().any())
     columns = [*FIRST, *(key for key in df.columns if key not in FIRST and (repeated or key != "unique_tokens"))]
     head = "".join(f'<th scope="col">{key}</th>' for key in columns)
     rows = [_row(i, {key: row[key] for key in columns}) for i, row in enumerate(df.to_dict("records"))]
