@@ -68,7 +68,8 @@ class Sweep:
         path = f"{model}/{site}.{layer}/{arch}/{job_name(sparsity, target.get('coefficient'), seed)}"
         names = {"model": model, "site": site, "layer": layer, "arch": arch, "sparsity": sparsity, "seed": seed}
         empty = dict.fromkeys([*sweep_table.METRICS, "coefficient"], math.nan)
-        sizes = {"d_in": 640, "d_sae": self.latents, "tokens": tokens, "sinks": 12 if numbers else math.nan}
+        sizes = {"d_in": 640, "d_sae": self.latents, "tokens": tokens, "unique_tokens": tokens if numbers else math.nan,
+                 "sinks": 12 if numbers else math.nan}
         return {
             **names,
             **sizes,

@@ -123,9 +123,11 @@ def test_a_training_on_a_gpu_resumes_from_its_checkpoint(text, tmp_path, quick):
 WINDOWS = "activations={window: 256, statistics: 128, documents_per_pool: 8, forward_tokens: 64}"
 
 
-def test_prefetching_does_not_change_the_saes_also_after_a_resume(text, tmp_path, quick):
+@pytest.mark.parametrize("passes", [1, 2])
+def test_prefetching_does_not_change_the_saes_also_after_a_resume(text, tmp_path, quick, passes):
     """Prefetching uses a stream of its own; the mock GPU raises at a missing wait."""
-    jobs = [job(text, f"arch={arch}", *SHORT, "save_tokens=192", WINDOWS) | {"tokens": 1280} for arch in ("jumprelu", "topk")]
+    more = (*SHORT, "save_tokens=192", WINDOWS, f"activations.passes={passes}")
+    jobs = [job(text, f"arch={arch}", *more) | {"tokens": 1280} for arch in ("jumprelu", "topk")]
     ahead = [one | {"read_ahead": True} for one in jobs]
 
     def killed(module):

@@ -82,7 +82,7 @@ def test_tags_are_balanced_and_headings_descend_one_level_at_a_time(sweep):
 def test_the_table_has_every_number_of_every_sae_without_a_script():
     sweep = Sweep(failed=1)
     header, *rows = Parsed(html(sweep)).tables["One row per SAE"]
-    assert set(header) == set(sweep.df.columns) and len(rows) == len(sweep.df) == 9
+    assert set(header) == set(sweep.df.columns) - {"unique_tokens"} and len(rows) == len(sweep.df) == 9
     for cells, row in zip(rows, sweep.df.to_dict("records"), strict=True):
         for key, cell in zip(header, cells, strict=True):
             expected = {True: "yes", False: "no"}[row[key]] if key == "on_front" else row[key]

@@ -62,8 +62,8 @@ def test_the_csv_has_exactly_these_columns_in_this_order(nine):
     written(nine)
     header = (nine / "pareto.csv").read_text().splitlines()[0]
     assert header == (
-        "model,site,layer,arch,sparsity,seed,d_in,d_sae,tokens,coefficient,l0,fvu,mse,cosine,relative_reconstruction_bias,"
-        "ce_clean,ce_sae,ce_zero,ce_mean,delta_loss,loss_recovered,dead,frequency_over_1pct,frequency_over_10pct,"
+        "model,site,layer,arch,sparsity,seed,d_in,d_sae,tokens,unique_tokens,coefficient,l0,fvu,mse,cosine,"
+        "relative_reconstruction_bias,ce_clean,ce_sae,ce_zero,ce_mean,delta_loss,loss_recovered,dead,frequency_over_1pct,frequency_over_10pct,"
         "firings_over_10pct,frequency_max,frequency_of_firings,recovery,parent_silent_with_child,"
         "parent_silent_alone,sinks,state,on_front,path"
     )
@@ -75,8 +75,8 @@ def test_a_row_has_the_values_of_eval_json_and_the_config(tmp_path):
     for key in ("recovery", "parent_silent_with_child", "parent_silent_alone"):
         assert math.isnan(row.pop(key))  # only model=synthetic has a known dictionary
     expected = {**NUMBERS, "l0": 16.0, "fvu": 0.123456789012345, "model": "lm", "site": "mlp", "layer": 4,
-                "arch": "gated", "sparsity": 16, "seed": 3, "state": "finished", "on_front": True,
-                "path": "lm/mlp.4/gated/16.3"}
+                "arch": "gated", "sparsity": 16, "seed": 3, "unique_tokens": NUMBERS["tokens"], "state": "finished",
+                "on_front": True, "path": "lm/mlp.4/gated/16.3"}
     assert row == expected
 
 

@@ -168,7 +168,7 @@ def test_ctrl_c_writes_checkpoints_from_which_any_number_of_ranks_resumes(text, 
 
 
 def test_ctrl_c_ends_ranks_with_different_saes_and_one_process_resumes_bitwise(text, tmp_path):
-    words = command(text, "arch=jumprelu,batchtopk", *LONG[:3])
+    words = command(text, "arch=jumprelu,batchtopk", *LONG[:3], "activations.passes=3")
     swept(tmp_path / "whole", words)
     (tmp_path / "interrupted").mkdir()
     process = started(tmp_path / "interrupted", [*words, *SWEEP_PARALLEL])

@@ -403,17 +403,19 @@ def test_a_latent_is_dead_if_it_has_not_fired_for_dead_after_tokens():
     assert dead_share(torch.tensor([0, 299, 300, 300]), torch.tensor(300), 10_000) == 0.5  # in a shorter run: never fired
 
 
-def test_the_remaining_time_includes_harvest_and_training(monkeypatch):
+@pytest.mark.parametrize("passes", [1, 2])
+def test_the_remaining_time_includes_harvest_and_training(monkeypatch, passes):
     now = [0.0]
     monkeypatch.setattr(fit.time, "monotonic", lambda: now[0])
     stream = ActivationStream.__new__(ActivationStream)
     stream.position, stream.seconds_reading, stream.rows_read, stream.ahead = Position(10, 0, 0, {}), 0.0, 0, None
+    stream.passes, stream._rows_per_pass = passes, 3200 // passes
     progress, module = fit.Progress(stream), SAESweep([], steps=110, batch_tokens=64, log_tokens=64, dead_after=1)
-    stream.seconds_reading, stream.rows_read, now[0] = 60.0, 3200, 60.0  # the first of two windows takes 60 s, then a step 2 s
+    stream.seconds_reading, stream.rows_read, now[0] = 60.0, 3200 // passes, 60.0  # the first of two windows; then a step 2 s
     for steps, left in ((11, 3136), (30, 1920), (60, 0)):
         now[0], module.steps_done = 60.0 + 2 * (steps - 10), steps
         stream.position = Position(steps, 0, 3200 - left, {})
-        stream._rows = {point_of(job(None)): torch.empty(3200, 1)} if left else {}
+        stream._rows = {point_of(job(None)): torch.empty(3200 // passes, 1)} if left else {}
         assert progress.seconds_left(module) == pytest.approx(2 * (110 - steps) + 60)
 
 

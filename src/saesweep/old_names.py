@@ -85,7 +85,8 @@ def attributes(package: str) -> Callable[[str], Any]:
 
 
 # Keys that came later, with the value that says what was done before they came.
-LATER = {"synthetic": {"parents": 0.0}, "arch": {"frequency_scale": None, "frequency_limit": None, "handicap_step": 0.01}}
+LATER = {"synthetic": {"parents": 0.0}, "arch": {"frequency_scale": None, "frequency_limit": None, "handicap_step": 0.01},
+         "activations": {"passes": 1}}
 
 
 def renewed(node: Any) -> Any:
@@ -100,7 +101,7 @@ def renewed(node: Any) -> Any:
 def _without(node: Any, later: Mapping[str, Any]) -> Any:
     if not isinstance(node, Mapping):
         return node
-    return {key: value for key, value in node.items() if key not in later or value != later[key]}
+    return {key: value for key, value in node.items() if key not in later or value is True or value != later[key]}
 
 
 def current(target: Any) -> Any:

@@ -15,6 +15,7 @@ class Activations(Keys):
     center: bool
     max_norm: Positive | None
     statistics: Several
+    passes: Count = 1  # absent in older configs
 
 
 class Cache(Keys):

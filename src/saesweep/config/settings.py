@@ -1,6 +1,7 @@
 """What the program reads off a job's settings: its composed config, checked, as plain containers."""
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,16 @@ def has_lm(job: Settings) -> bool:
 def target(job: Settings) -> int | None:
     """The target L0; None where the coefficient is fixed, and L0 is what that leads to."""
     return job["sparsity"] if job["arch"]["coefficient"] is None else None
+
+
+def passes(job: Settings) -> int:
+    """How often each harvested token is trained on."""
+    return job["activations"].get("passes", 1)
+
+
+def unique_tokens(job: Settings) -> int:
+    """Tokens that are harvested for training, in whole batches; `tokens` counts each once per pass."""
+    return math.ceil(job["tokens"] / (job["batch_tokens"] * passes(job))) * job["batch_tokens"]
 
 
 def device_of(job: Settings) -> torch.device:

@@ -1,12 +1,14 @@
 """Shuffled, normalised batches of activations.
 
     pool    documents_per_pool documents, tokenised; their blocks shuffled with stream_seed (harvest.py)
-    window  activations.window tokens of those blocks, harvested; their rows shuffled with stream_seed
-    batch   the next batch_tokens rows of the window
+    window  activations.window tokens of those blocks, harvested
+    pass    the rows of the window, shuffled with stream_seed: activations.passes times, each time in another order
+    batch   the next batch_tokens rows of the pass
 
-Rows left over at the end of a window, fewer than a batch, are not used. Each order depends only on stream_seed and the
-number of the pool or window, so a position in the stream is a few numbers and all SAEs of a sweep see the same tokens.
+Rows left over at the end of a window, fewer than a batch, are not used. Each order depends only on stream_seed and the number
+of the pool, window or pass, so a position in the stream is a few numbers and all SAEs of a sweep see the same tokens.
 """
+import math
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -34,7 +36,8 @@ class Source(Protocol):
 
 
 class Position(NamedTuple):
-    """After `step` batches: at row `offset` of window number `window`, which begins at the source's state `source`."""
+    """After `step` batches, with `offset` rows of window number `window` handed out, those of each pass counted; the window
+    begins at the source's state `source`."""
 
     step: int
     window: int
@@ -49,16 +52,18 @@ class ActivationStream:
     """
 
     def __init__(
-        self, source: Source, *, steps: int, batch_tokens: int, stream_seed: int,
+        self, source: Source, *, steps: int, batch_tokens: int, stream_seed: int, passes: int = 1,
         center: bool, max_norm: float | None, statistics: int, ahead: ReadAhead | None = None,
     ):
-        """`statistics`: number of rows they are measured on. `ahead`: for a source that supports read-ahead."""
-        self.ahead = ahead
+        """`passes`: how often each row is handed out. `statistics`: number of rows they are measured on. `ahead`: for a source
+        that supports read-ahead."""
+        self.ahead, self.passes = ahead, passes
         self.source, self.steps, self.batch_tokens, self.seed = source, steps, batch_tokens, stream_seed
         self.position = self._previous = Position(0, 0, 0, source.state_dict())
         self.seconds_reading, self.rows_read = 0.0, 0  # harvested by this process
         self._rows: Rows = {}
-        self._measure = lambda x, point: Statistics.of(x[:statistics], center=center, max_norm=max_norm, point=point)
+        self._measured_rows = statistics
+        self._measure = lambda x, point: Statistics.of(x, center=center, max_norm=max_norm, point=point)
         self._statistics: dict[HookPoint, Statistics] | None = None
 
     def __len__(self) -> int:
@@ -67,7 +72,7 @@ class ActivationStream:
 
     def __iter__(self) -> Iterator[dict[HookPoint, Float[Tensor, "_ _"]]]:
         while self.position.step < self.steps:
-            yield {point: self._normalised(point, x) for point, x in self._next_rows().items() if point in self.statistics}
+            yield {point: self._normalised(point, x) for point, x in self._next_rows().items()}
 
     @property
     def statistics(self) -> dict[HookPoint, Statistics]:
@@ -79,8 +84,8 @@ class ActivationStream:
 
     @property
     def rows_at_hand(self) -> int:
-        """Rows harvested and not yet handed out."""
-        return len(next(iter(self._rows.values()))) - self.position.offset if self._rows else 0
+        """Rows harvested and yet to be handed out, counted once for each pass."""
+        return self.passes * self._rows_per_pass - self.position.offset if self._rows else 0
 
     def only(self, points: Collection[HookPoint]) -> None:
         """Hand out only these hook points: other ranks train the SAEs of the rest."""
@@ -94,34 +99,49 @@ class ActivationStream:
         if not self._rows:
             self._begin_window()
         at = self._previous = self.position
-        end = at.offset + self.batch_tokens
-        rows = {point: x[at.offset : end] for point, x in self._rows.items()}
-        if end + self.batch_tokens <= len(next(iter(self._rows.values()))):
+        number, begin = divmod(at.offset, self._rows_per_pass)
+        if number != self._pass:
+            self._begin_pass(number)
+        batch, end = self._order[begin : begin + self.batch_tokens], at.offset + self.batch_tokens
+        rows = {point: self._rows[point][batch] for point in self.statistics}
+        if end < self.passes * self._rows_per_pass:
             self.position = Position(at.step + 1, at.window, end, at.source)
         else:
             self.position = Position(at.step + 1, at.window + 1, 0, self._next_source)
             self._rows = {}  # before the next window is harvested
         if self.ahead:
-            self.ahead.until(end)
+            self.ahead.until(math.ceil(end / self.passes))
         return rows
 
     def _begin_window(self) -> None:
-        """Harvest and shuffle the window at the position, no larger than the remaining steps need."""
+        """Harvest the window at the position, no larger than the remaining steps need."""
         at = self.position
         left = self.steps - at.step + at.offset // self.batch_tokens
         start, rows = time.monotonic(), self.ahead and self.ahead.window()
         if rows is None:
-            rows = drain(self._harvest(left * self.batch_tokens))
-        self._next_source = self.source.state_dict()
+            rows = drain(self._harvest(self._rows_of(left)))
+        self._rows, self._next_source = rows, self.source.state_dict()
         count = len(next(iter(rows.values())))
-        order = torch.randperm(count, generator=generator(self.seed, WINDOW, at.window))
-        self._rows = {point: x[order.to(x.device)] for point, x in rows.items()}
         self.seconds_reading, self.rows_read = self.seconds_reading + time.monotonic() - start, self.rows_read + count
+        self._shuffled = torch.randperm(count, generator=generator(self.seed, WINDOW, at.window))
         if self._statistics is None:
-            self._statistics = {point: self._measure(x, point) for point, x in self._rows.items()}
-        left -= count // self.batch_tokens
+            first = self._shuffled[: self._measured_rows]
+            self._statistics = {point: self._measure(x[first.to(x.device)], point) for point, x in rows.items()}
+        self._rows_per_pass, self._pass = min(count - count % self.batch_tokens, self._rows_of(left)), -1
+        left -= self.passes * (self._rows_per_pass // self.batch_tokens)
         if self.ahead and left > 0:
-            self.ahead.begin(self._harvest(left * self.batch_tokens))
+            self.ahead.begin(self._harvest(self._rows_of(left)))
+
+    def _rows_of(self, steps: int) -> int:
+        """Rows that suffice for these steps."""
+        return math.ceil(steps / self.passes) * self.batch_tokens
+
+    def _begin_pass(self, number: int) -> None:
+        """All passes hand out the same rows of the window, those of whole batches of the first."""
+        order = self._shuffled[: self._rows_per_pass]
+        if number > 0:
+            order = order[torch.randperm(len(order), generator=generator(self.seed, WINDOW, self.position.window, number))]
+        self._pass, self._order = number, order.to(next(iter(self._rows.values())).device)
 
     def _harvest(self, wanted: int) -> Generator[int, None, Rows]:
         """A window of at least one batch: several of the source's where blocks are mostly padding or its window is small."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from saesweep.config.settings import passes, unique_tokens
 from saesweep.data.held_out import CALIBRATION, EVALUATION, HeldOut
 from saesweep.data.micro_batches import tokens_wanted
 from saesweep.data.text import Corpus, tokenized
@@ -27,7 +28,7 @@ def require_enough_tokens(
         raise UsageError(f"context={context}: {job['model']['name']} was made for {tokenizer.positions} positions; write "
                          f"context={tokenizer.positions}")
     if corpus.finite:
-        _require_training(corpus, tokenizer, job["tokens"], job["batch_tokens"], context, job["activations"]["window"])
+        _require_training(corpus, tokenizer, job)
     try:
         held_out(EVALUATION, job["evaluation"]["tokens"])
         held_out(CALIBRATION, job["evaluation"]["calibration_tokens"])
@@ -35,27 +36,31 @@ def require_enough_tokens(
         raise UsageError(f"text={corpus.name}: its held-out documents cannot be read: {error}") from error
 
 
-def _require_training(corpus: Corpus, tokenizer: Tokenizer, tokens: int, batch_tokens: int, context: int, window: int) -> None:
+def _require_training(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, Any]) -> None:
     """Counts training tokens until there are enough; with text.repeat=true any text is long enough."""
-    def need(steps: int) -> int:
-        return tokens_needed(steps, batch_tokens, context, window, tokenizer)
+    tokens, batch_tokens, window, times = job["tokens"], job["batch_tokens"], job["activations"]["window"], passes(job)
 
-    steps, found = math.ceil(tokens / batch_tokens), 0
-    wanted = need(steps)
+    def need(steps: int) -> int:
+        return tokens_needed(steps, batch_tokens, job["context"], window, tokenizer)
+
+    asked, found = unique_tokens(job) // batch_tokens, 0
+    wanted = need(asked)
     for ids in tokenized(corpus.one_pass("train"), tokenizer):
         found += sum(token not in tokenizer.special for token in ids)
         if found >= wanted:
             return
-    has = f"text={corpus.name} has {found:,} training tokens"
+    each = f" with activations.passes={times}" if times > 1 else ""
+    has = f"text={corpus.name} has {found:,} training tokens, tokens={tokens:,}{each} are asked for"
     if found and corpus.repeat:
-        log.warning(f"{has}, tokens={tokens:,} are asked for: it is read {tokens / found:.1f} times")
+        log.warning(f"{has}: it is read {tokens / times / found:.1f} times")
         return
     steps = found // batch_tokens
     while steps > 0 and (short := need(steps) - found) > 0:
         steps -= max(1, short // (2 * batch_tokens))  # a step fewer needs at most two batches fewer
-    left_over = f", and each window of {window:,} leaves less than a batch unused" if found >= tokens else ""
-    fix = f"set tokens={steps * batch_tokens} at most, " if steps > 0 else ""
-    raise UsageError(f"{has}, tokens={tokens:,} are asked for{left_over}: {fix}text.repeat=true, or use more text")
+    left_over = f", and each window of {window:,} leaves less than a batch unused" if found * times >= tokens else ""
+    fix = (f"set tokens={steps * times * batch_tokens} at most, activations.passes={math.ceil(asked * times / steps)}, "
+           if steps > 0 else "")
+    raise UsageError(f"{has}{left_over}: {fix}text.repeat=true, or use more text")
 
 
 def tokens_needed(steps: int, batch_tokens: int, context: int, window: int, tokenizer: Tokenizer) -> int:

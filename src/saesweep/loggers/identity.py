@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from saesweep.config.settings import own_settings, target
+from saesweep.config.settings import own_settings, target, unique_tokens
 from saesweep.storage import files, variants
 
 
@@ -65,6 +65,7 @@ class MemberInfo:
         named = {key: group["name"] for key, group in groups.items() if "name" in group}
         facts = {key: getattr(self, key) for key in ("model", "site", "layer", "arch", "sparsity", "seed", "aim", "path")}
         facts |= {"variant": self.variant} if self.variant else {}
+        facts |= {"unique_tokens": unique_tokens(self.config)} if "passes" in groups.get("activations", ()) else {}
         return {**plain, **named, **facts, "settings": groups}
 
 

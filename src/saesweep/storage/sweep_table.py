@@ -19,7 +19,7 @@ from saesweep.storage.curves import VARIANT, natural
 from saesweep.storage.exact_csv import read_csv
 
 NAMES = ["model", "site", "layer", "arch", "sparsity", "seed"]
-SIZES = ["d_in", "d_sae", "tokens", "coefficient"]
+SIZES = ["d_in", "d_sae", "tokens", "unique_tokens", "coefficient"]
 METRICS = ["l0", "fvu", "mse", "cosine", "relative_reconstruction_bias",
            "ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered",
            "dead", "frequency_over_1pct", "frequency_over_10pct", "firings_over_10pct", "frequency_max", "frequency_of_firings",
@@ -152,6 +152,8 @@ def _row(job: Path) -> dict[str, Any]:
         names |= {"sparsity": None, "coefficient": fixed}
     state = files.state(job)
     found = files.numbers(job) if state == "finished" else {"tokens": int(files.latest(job).get("tokens", 0))}
+    if state == "finished" and "unique_tokens" not in found:  # an older result
+        found = {**found, "unique_tokens": found.get("tokens")}
     return {**{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, **names, "state": state}
 
 

@@ -14,6 +14,7 @@ from saesweep.config.ranges import whole
 from saesweep.config.schema import NOT_THE_SAES, Control, Optimizer
 from saesweep.config.settings import own_settings
 from saesweep.errors import as_typed
+from saesweep.old_names import LATER
 from saesweep.storage import files
 
 NAMED = ("model.name", "model.layer", "site.name", "layer", "arch.name", "arch.coefficient", "sparsity", "seed")  # by columns
@@ -30,8 +31,8 @@ def variants(jobs: Sequence[Mapping[str, Any]]) -> list[Pairs]:
 
 
 def flat_settings(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that determine an SAE, by dotted key."""
-    return dict(files.flat(own_settings(job)))
+    """The settings that determine an SAE, by dotted key; also those of the stream that `renewed` leaves out."""
+    return {f"activations.{key}": value for key, value in LATER["activations"].items()} | dict(files.flat(own_settings(job)))
 
 
 def of_flat(jobs: Sequence[Mapping[str, Any]]) -> list[Pairs]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.config.settings import Settings, has_lm, target
+from saesweep.config.settings import passes as training_passes
 from saesweep.data.resources import Resources
 from saesweep.lm.hooks import hook_point
 from saesweep.storage import files
@@ -102,10 +103,10 @@ def _memory(one: passes.Pass) -> int:
 
 
 def _time(one: passes.Pass) -> list[str]:
-    """By the rate of the training, which read the same text and did more for each token."""
-    rates = [files.latest(subject.job).get("tokens_per_second") for subject in one.subjects]
-    known = [rate for rate in rates if rate]
+    """By the rate at which the training read the same text; it did more for each token."""
+    rates = [(files.latest(subject.job).get("tokens_per_second"), subject.config) for subject in one.subjects]
+    known = [rate / training_passes(config) for rate, config in rates if rate]
     if not known:
         return []
     tokens = sum(int(one.text[half].ordinary.sum()) for half in HALVES)
-    return [f"time: about {tokens / max(known) / 60:.1f} min, at the {max(known):,.0f} tokens per second of the training"]
+    return [f"time: about {tokens / max(known) / 60:.1f} min, at the {max(known):,.0f} tokens per second read in training"]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from saesweep.config.instantiate import locate
-from saesweep.config.settings import Settings, device_of
+from saesweep.config.settings import Settings, device_of, unique_tokens
 from saesweep.data.micro_batches import tokens_wanted
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.storage import checkpoints
@@ -100,7 +100,7 @@ def places(jobs: Sequence[Settings], saes: Sequence[int], tokenizer: Tokenizer |
 
 
 def _phases(job: Settings, saes: int, step: int, tokenizer: Tokenizer | None, found: Measured) -> dict[str, Parts]:
-    tokens, activations = job["tokens"], job["activations"]
+    tokens, activations = unique_tokens(job), job["activations"]
     rows = min(tokens, activations["window"])
     if tokenizer is not None:
         rows = tokens_wanted(tokens, job["context"], activations["window"], tokenizer)
@@ -145,7 +145,7 @@ def disk(jobs: Sequence[Settings], folder: Path, params: Sequence[int], saes: Se
     written = max(job["tokens"] / job["save_tokens"], seconds / 60 / job["save_minutes"])
     parts = {"results": 4 * sum(params), "checkpoints": min(checkpoints.KEPT, max(1, int(written))) * sum(saes) + max(saes)}
     if job["cache"]["folder"]:
-        tokens = job["tokens"] + job["evaluation"]["tokens"] + job["evaluation"]["calibration_tokens"]
+        tokens = unique_tokens(job) + job["evaluation"]["tokens"] + job["evaluation"]["calibration_tokens"]
         parts["activations"] = tokens * row
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     return Place("disk", {"": parts}, shutil.disk_usage(existing).free)

@@ -3,7 +3,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from saesweep.config.settings import Settings, device_of, target
+from saesweep.config.settings import Settings, device_of, target, unique_tokens
 from saesweep.data.normalisation import Statistics, require_finite
 from saesweep.data.stream import ActivationStream
 from saesweep.errors import TrainingFailed
@@ -38,7 +38,7 @@ def finish(part: LocalGroup, module: SAESweep, stream: ActivationStream, inputs:
         ended = TrainingFailed if member.declared else RuntimeError
         found = ended(member.failed) if member.failed else measured[index]
         if not isinstance(found, Exception):
-            found.numbers.update(_known_from_training(module, member))
+            found.numbers.update(_known_from_training(job, module, member))
             _warn_if_missed(job, member, found.numbers["l0"])
             found = _write_outputs(job, folder, member, found, stream.statistics[member.point])
         ends.append(found.numbers if isinstance(found, Measured) else found)
@@ -59,11 +59,11 @@ def _measured(inputs: Inputs, subjects: Sequence[Subject]) -> list[Measured | Ex
     return [found[i] for i in range(len(subjects))]
 
 
-def _known_from_training(module: SAESweep, member: Member) -> Numbers:
+def _known_from_training(job: Settings, module: SAESweep, member: Member) -> Numbers:
     return {
         "dead": member.dead_share(module.dead_after),
         "coefficient": None if member.coefficient is None else float(member.coefficient.value),
-        "d_in": member.sae.d_in, "d_sae": member.sae.d_sae, "tokens": module.tokens,
+        "d_in": member.sae.d_in, "d_sae": member.sae.d_sae, "tokens": module.tokens, "unique_tokens": unique_tokens(job),
     }
 
 

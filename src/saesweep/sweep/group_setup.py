@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from saesweep.config.settings import Settings, device_of
+from saesweep.config.settings import Settings, device_of, passes
 from saesweep.data.normalisation import Statistics
 from saesweep.data.prefetch import ReadAhead
 from saesweep.data.resources import Resources
@@ -70,7 +70,7 @@ def _statistics(save: Checkpoint) -> Statistics:
 def _stream(job: Settings, source: Any, steps: int) -> ActivationStream:
     numbers = job["activations"]
     return ActivationStream(
-        source, steps=steps, batch_tokens=job["batch_tokens"], stream_seed=job["stream_seed"],
+        source, steps=steps, batch_tokens=job["batch_tokens"], stream_seed=job["stream_seed"], passes=passes(job),
         center=numbers["center"], max_norm=numbers["max_norm"], statistics=numbers["statistics"],
         ahead=ReadAhead(device_of(job)) if job["read_ahead"] else None,
     )

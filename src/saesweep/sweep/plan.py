@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from saesweep.config.settings import target
+from saesweep.config.settings import passes, target, unique_tokens
 from saesweep.loggers.identity import curves
 from saesweep.storage import checkpoints
 from saesweep.sweep.jobs import Job, shown
@@ -38,7 +38,10 @@ def _shared(group: Sequence[Job]) -> str:
     why = f" ({min(known)} at a time: more run out of memory)" if known else ""
     name = cfg["model"]["name"]
     once = f"{name}: drawn once" if "synthetic" in cfg["model"]["source"] else f"{name} reads {cfg['text']['name']} once"
-    return f"{once} for {_many(len(group), 'SAE')}{why}, {cfg['tokens']:,} tokens in batches of {cfg['batch_tokens']:,}"
+    tokens = f"{cfg['tokens']:,} tokens"
+    if passes(cfg) > 1:
+        tokens += f", each read {passes(cfg)} times: {unique_tokens(cfg):,} harvested,"
+    return f"{once} for {_many(len(group), 'SAE')}{why}, {tokens} in batches of {cfg['batch_tokens']:,}"
 
 
 def _cost(estimate: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from saesweep.config.settings import Settings, device_of, has_lm
+from saesweep.config.settings import Settings, device_of, has_lm, passes, unique_tokens
 from saesweep.data.disk_cache import CachedSource
 from saesweep.data.forward_size import forward_of, quickest, timed_forward
 from saesweep.data.micro_batches import by_length, ordinary_positions, positions
@@ -53,7 +53,7 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
             probed[_kind(one, d_in)] = probe_step(one, read.rows[point], statistics[point], point)
     steps = [probed[_kind(one, d_in)] for one, d_in in zip(jobs, sizes, strict=True)]
     evaluation_seconds, logits = _evaluation(jobs, harvest_seconds, resources)
-    seconds = job["tokens"] * (harvest_seconds + sum(step.seconds for step in steps)) + evaluation_seconds
+    seconds = job["tokens"] * (harvest_seconds / passes(job) + sum(step.seconds for step in steps)) + evaluation_seconds
     params, saes = zip(*(footprint.sae_bytes(one, d_in) for one, d_in in zip(jobs, sizes, strict=True)), strict=True)
     row = sum(x.shape[1] * x.element_size() for x in read.rows.values())
     model = _model_bytes(job, read, resources)
@@ -140,7 +140,7 @@ def _drawn(job: Settings, points: Sequence[HookPoint]) -> Read:
     source = KnownDictionary(job, points).source
     seconds, rows = quickest(lambda: source.window(DRAWN))
     drawing = peak_bytes(lambda: source.window(DRAWN)) // DRAWN
-    window = min(job["tokens"], job["activations"]["window"])
+    window = min(unique_tokens(job), job["activations"]["window"])
     return Read(rows, seconds / DRAWN, window * (drawing - 4 * known["d_in"]), drawing)
 
 

@@ -145,7 +145,7 @@ class Progress:
         """Estimated from harvest time and step time separately, since a window is harvested at once or between the steps."""
         stream, steps_left = self.stream, module.total_steps - module.steps_done
         stepping = (time.monotonic() - self.began - stream.seconds_reading) / (module.steps_done - self.first_step)
-        unread = 0 if stream.ahead else max(0, steps_left * module.batch_tokens - stream.rows_at_hand)
+        unread = 0 if stream.ahead else max(0, steps_left * module.batch_tokens - stream.rows_at_hand) / stream.passes
         return steps_left * stepping + unread * stream.seconds_reading / max(1, stream.rows_read)
 
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-INTEGERS = {"layer", "sparsity", "seed", "d_in", "d_sae", "tokens", "sinks"}
+INTEGERS = {"layer", "sparsity", "seed", "d_in", "d_sae", "tokens", "unique_tokens", "sinks"}
 FIRST = ["arch", "sparsity", "seed"]  # columns of the table: they name the row
 Place = tuple[str, str, int]  # a hook point: model, site, layer
 
@@ -57,7 +57,9 @@ def _without_results(i: int, row: Mapping[str, Any], reason: str | None) -> str:
 
 
 def table(df: pd.DataFrame) -> str:
-    columns = [*FIRST, *(key for key in df.columns if key not in FIRST)]
+    """One row per SAE; without unique_tokens if no SAE was trained on a token twice."""
+    repeated = bool((df["unique_tokens"] < df["tokens"]).to_numpy().any())
+    columns = [*FIRST, *(key for key in df.columns if key not in FIRST and (repeated or key != "unique_tokens"))]
     head = "".join(f'<th scope="col">{key}</th>' for key in columns)
     rows = [_row(i, {key: row[key] for key in columns}) for i, row in enumerate(df.to_dict("records"))]
     return scrolling("One row per SAE", head, "".join(rows))
