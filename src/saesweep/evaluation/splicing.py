@@ -28,14 +28,20 @@ def replaced(
 
 
 class Batch(NamedTuple):
-    """Tokens of a forward pass, and those whose predictions are scored."""
+    """Tokens of a forward pass, and those whose predictions are scored, on the device of the language model."""
 
     tokens: Int[Tensor, "batch pos"]
-    at: Bool[Tensor, "batch pos"]
+    at: Bool[Tensor, "batch pos"]  # none of them is the first of a block
+
+    @classmethod
+    def of(cls, tokens: Int[Tensor, "batch pos"], at: Bool[Tensor, "batch pos"], lm: LanguageModel) -> "Batch":
+        """tokens: padded with negative ones."""
+        device = next(lm.module.parameters()).device
+        return cls(tokens.clamp(min=0).to(device), at.to(device))
 
     def score(self, lm: LanguageModel, loss: CrossEntropy) -> None:
         """Run the language model as it is at the time, and add its losses."""
-        logits = logits_at(lm.module, self.tokens, self.at.roll(-1, 1))  # `at` has no first token of a block
+        logits = logits_at(lm.module, self.tokens, self.at.roll(-1, 1))
         loss.add(logits, self.tokens[self.at], self.at.sum(1).tolist())
 
 
@@ -54,9 +60,8 @@ class SplicedPasses:
 
     def add(self, tokens: Int[Tensor, "batch context"], at: Bool[Tensor, "batch context"]) -> None:
         """Run all passes on a micro-batch. at: the tokens whose predictions are scored."""
-        device = next(self.lm.module.parameters()).device
-        ordinary = ordinary_positions(tokens, self.lm.tokenizer).to(device)
-        batch = Batch(tokens.clamp(min=0).to(device), at.to(device))
+        batch = Batch.of(tokens, at, self.lm)
+        ordinary = ordinary_positions(tokens, self.lm.tokenizer).to(batch.at.device)
         with recorded(max(self.unchanged.values(), key=len)) as self.outputs:
             batch.score(self.lm, self.clean)
         for point, mean in self.means.items():

@@ -12,11 +12,15 @@ from saesweep.arch.base import SparseAutoencoder
 from saesweep.config.settings import Settings, device_of, has_lm
 from saesweep.data.disk_cache import CachedSource
 from saesweep.data.forward_size import quickest, timed_forward
+from saesweep.data.held_out import EVALUATION
 from saesweep.data.micro_batches import fill
 from saesweep.data.normalisation import Statistics
 from saesweep.data.resources import Resources
+from saesweep.data.scored import scored
 from saesweep.data.text import pieces, tokenized
 from saesweep.errors import UsageError
+from saesweep.evaluation.metrics import CrossEntropy
+from saesweep.evaluation.splicing import Batch
 from saesweep.lm.hooks import HookPoint
 from saesweep.runtime.console import ProgressLine
 from saesweep.sweep import compilation, inputs
@@ -45,8 +49,7 @@ def estimate(jobs: Sequence[Settings], resources: Resources) -> dict[str, Any]:
     _require_usable(jobs, rows)
     for job in jobs:
         _require_memory(job, rows[point_of(job)].shape[1])
-    share = _fill(jobs[0], list(map(point_of, jobs)), resources) if has_lm(jobs[0]) else 1.0
-    harvest_seconds = position_seconds / share
+    harvest_seconds = position_seconds / (_fill(jobs[0], list(map(point_of, jobs)), resources) if has_lm(jobs[0]) else 1.0)
     say("timing a step of each kind of SAE")
     sizes = [rows[point_of(job)].shape[1] for job in jobs]
     seconds: dict[tuple, float] = {}
@@ -57,7 +60,7 @@ def estimate(jobs: Sequence[Settings], resources: Resources) -> dict[str, Any]:
     params = [_count(job, d_in) for job, d_in in zip(jobs, sizes, strict=True)]
     return {
         "d_in": sizes, "params": params, "optimizer_bytes": [8 * count for count in params],
-        "seconds": jobs[0]["tokens"] * per_token + _evaluation_seconds(jobs, harvest_seconds, share, resources),
+        "seconds": jobs[0]["tokens"] * per_token + _evaluation_seconds(jobs, harvest_seconds, resources),
     }
 
 
@@ -85,18 +88,20 @@ def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> f
     return share
 
 
-def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float, share: float, resources: Resources) -> float:
+def _evaluation_seconds(jobs: Sequence[Settings], harvest_seconds: float, resources: Resources) -> float:
     """The language model's part of evaluation: the activations, and a pass with logits per SAE, per ablation and one clean."""
     numbers = jobs[0]["evaluation"]
     seconds = (numbers["tokens"] + numbers["calibration_tokens"]) * harvest_seconds
     if not has_lm(jobs[0]) or numbers["lm_tokens"] == 0:
         return seconds
-    lm = resources.language_model(jobs[0])
-    tokens = torch.zeros(1, jobs[0]["context"], dtype=torch.long, device=next(lm.module.parameters()).device)
-    with torch.no_grad():
-        a_pass, _ = quickest(lambda: lm.module(input_ids=tokens, use_cache=False).logits)
+    lm, (_, tokenizer) = resources.language_model(jobs[0]), resources.text(jobs[0])
+    wanted = scored(resources.held_out(jobs[0], EVALUATION, numbers["tokens"]), tokenizer, jobs[0])
+    assert wanted is not None, "lm_tokens is above 0"
+    parts = list(wanted.parts(numbers["forward_tokens"]))
+    tokens, at = parts[len(parts) // 2]
+    a_part, _ = quickest(lambda: Batch.of(tokens, at, lm).score(lm, CrossEntropy()))
     passes = 1 + 2 * len(set(map(point_of, jobs))) + len(jobs)
-    return seconds + passes * a_pass * numbers["lm_tokens"] / share / tokens.numel()
+    return seconds + passes * a_part * len(parts)
 
 
 def _probe_rows(jobs: Sequence[Settings], resources: Resources) -> tuple[dict[HookPoint, torch.Tensor], float]:

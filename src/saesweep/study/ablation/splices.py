@@ -67,9 +67,8 @@ class Splices:
 
     @torch.no_grad()
     def _clean(self, tokens: Int64[Tensor, "batch pos"], at: Bool[Tensor, "batch pos"]) -> CleanPart:
-        device = next(self.lm.module.parameters()).device
-        ordinary = ordinary_positions(tokens, self.lm.tokenizer).to(device)
-        batch, seen = Batch(tokens.clamp(min=0).to(device), at.to(device)), list[Tensor]()
+        batch, seen = Batch.of(tokens, at, self.lm), list[Tensor]()
+        ordinary = ordinary_positions(tokens, self.lm.tokenizer).to(batch.at.device)
 
         def keep(x: Tensor) -> Tensor:
             seen.append(x)
