@@ -22,7 +22,7 @@ from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import CrossEntropy
 from saesweep.evaluation.splicing import Batch
 from saesweep.lm.hooks import HookPoint
-from saesweep.runtime.console import ProgressLine
+from saesweep.runtime.console import working
 from saesweep.sweep import compilation, inputs
 from saesweep.sweep.inputs import KnownDictionary, ReadText, point_of
 from saesweep.training.build import build
@@ -40,22 +40,25 @@ def estimate(jobs: Sequence[Settings], resources: Resources) -> dict[str, Any]:
     Raises UsageError for a text, a hook point, a size or an architecture that cannot be trained.
     """
     inputs.require_device(jobs[0])
-    say = ProgressLine(every=0.0)
+    name = jobs[0]["model"]["name"]
     if has_lm(jobs[0]):
-        say(f"reading the text, {jobs[0]['text']['name']}")
-        resources.require_long_enough_text(jobs[0])  # before the weights are loaded
-    say(f"timing a forward of {jobs[0]['model']['name']}")
-    rows, position_seconds = _probe_rows(jobs, resources)
+        with working(f"reading the text, {jobs[0]['text']['name']}"):
+            resources.require_long_enough_text(jobs[0])  # before the weights are loaded
+    with working(f"loading {name}, and timing a forward of it"):
+        rows, position_seconds = _probe_rows(jobs, resources)
     _require_usable(jobs, rows)
     for job in jobs:
         _require_memory(job, rows[point_of(job)].shape[1])
     harvest_seconds = position_seconds / (_fill(jobs[0], list(map(point_of, jobs)), resources) if has_lm(jobs[0]) else 1.0)
-    say("timing a step of each kind of SAE")
+    if compilation.is_running():
+        with working("compiling the CPU kernels, once"):
+            compilation.wait()
     sizes = [rows[point_of(job)].shape[1] for job in jobs]
     seconds: dict[tuple, float] = {}
-    for job, d_in in zip(jobs, sizes, strict=True):
-        if _kind(job, d_in) not in seconds:
-            seconds[_kind(job, d_in)] = _probe_step(job, rows[point_of(job)])
+    with working("timing a step of each kind of SAE"):
+        for job, d_in in zip(jobs, sizes, strict=True):
+            if _kind(job, d_in) not in seconds:
+                seconds[_kind(job, d_in)] = _probe_step(job, rows[point_of(job)])
     per_token = harvest_seconds + sum(seconds[_kind(job, d_in)] for job, d_in in zip(jobs, sizes, strict=True))
     params = [_count(job, d_in) for job, d_in in zip(jobs, sizes, strict=True)]
     return {
@@ -148,7 +151,6 @@ def _require_room(what: str, needed: int, job: Settings) -> None:
 
 def _probe_step(job: Settings, x: torch.Tensor) -> float:
     """Seconds per token of forward, backward and update of one SAE, at its target L0."""
-    compilation.wait()
     x = (x.float() - x.float().mean(0))[: job["batch_tokens"]]
     x /= x.square().sum(1).mean().sqrt()
     try:
