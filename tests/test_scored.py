@@ -9,6 +9,7 @@ from saesweep.data.held_out import HeldOut, Read
 from saesweep.data.scored import scored
 from saesweep.lm.tokenizer import byte_tokenizer
 from saesweep.lm.unembedding import logits_at
+from saesweep.old_names import renewed
 
 CONTEXT = 32
 TOKENIZER = byte_tokenizer(True, None)
@@ -79,6 +80,13 @@ def test_without_a_number_of_blocks_all_tokens_of_the_first_ones_are_scored():
     found = drawn(of, 8, None)
     assert torch.equal(found.tokens, of.tokens[:1]) and found.documents.tolist() == [1] and int(found.at.sum()) == 8
     assert len(drawn(of, 9, None).tokens) == 2 and drawn(of, 0, None) is None
+
+
+def test_an_older_config_is_one_that_scores_whole_blocks():
+    older = {"evaluation": {"lm_tokens": 8}}
+    assert renewed({"evaluation": {"lm_tokens": 8, "lm_blocks": None}}) == older == renewed(older)
+    assert renewed({"evaluation": {"lm_tokens": 8, "lm_blocks": 4}}) != older
+    assert len(scored(held_out([20, 70]), TOKENIZER, older | {"stream_seed": 0}).tokens) == 1
 
 
 # Logits at some positions
