@@ -39,15 +39,15 @@ def test_every_token_has_the_same_chance_and_so_many_are_drawn_from_many_documen
     of, times = held_out(MANY), 200
     by_document, by_position = torch.zeros(len(MANY)), torch.zeros(CONTEXT)
     for seed in range(times):
-        found = drawn(of, 300, 40, seed)
+        found = drawn(of, 150, 40, seed)
         documents = found.tokens[found.at].sub(3).bincount(minlength=len(MANY))
-        assert 200 < int(documents.sum()) < 400 and 30 < len(found.tokens) <= 40 and int((documents > 0).sum()) > 25
+        assert 100 < int(documents.sum()) < 200 and 30 < len(found.tokens) <= 40 and int((documents > 0).sum()) > 25
         by_document, by_position = by_document + documents, by_position + found.at.sum(0)
-    rate = by_document / torch.tensor(MANY) / times / (300 / sum(MANY))
+    rate = by_document / torch.tensor(MANY) / times / (150 / sum(MANY))
     groups = [rate[0], rate[1], rate[2:12].mean(), rate[12:52].mean(), rate[52:].mean()]
-    assert groups == pytest.approx([1] * 5, abs=0.12)
+    assert groups == pytest.approx([1] * 5, abs=0.2)
     full = by_position[1:] / (of.read.tokens[:, 1:] > 0).sum(0)
-    assert float(full.max() / full.min()) < 1.3 and by_position[0] == 0
+    assert float(full.max() / full.min()) < 1.5 and by_position[0] == 0
 
 
 def test_the_draw_is_of_the_seed_of_the_data_and_of_nothing_else():
