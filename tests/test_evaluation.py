@@ -199,16 +199,19 @@ def test_the_metrics_do_not_depend_on_how_tokens_are_batched():
         assert result == pytest.approx(results[0], rel=1e-12)
 
 
-def test_the_metrics_are_ratios_of_the_sums_by_document(held_out):
+@pytest.mark.parametrize("lm_blocks", [None, 30])
+def test_the_metrics_are_ratios_of_the_sums_by_document(held_out, lm_blocks):
     s = subject(held_out, noise)
-    (found,) = measured(held_out, s, lm_tokens=60)
+    (found,) = measured(held_out, s, lm_tokens=60, lm_blocks=lm_blocks)
     d, n = {key: torch.tensor(values, dtype=torch.float64) for key, values in found.documents.items()}, found.numbers
-    assert len(d["tokens"]) == held_out.count > 5 and len(found.frequency) == D_IN
+    assert int((d["tokens"] > 0).sum()) == held_out.count > 5 and len(found.frequency) == D_IN
     assert float(d["active"].sum() / d["tokens"].sum()) == pytest.approx(n["l0"], rel=1e-12)
     assert float(d["error"].sum() / d["variance"].sum()) == pytest.approx(n["fvu"], rel=1e-12)
     delta_loss = float((d["nats_sae"] - d["nats_clean"]).sum() / d["scored"].sum())
     assert delta_loss == pytest.approx(n["delta_loss"], rel=1e-9)
-    assert 0 < (d["scored"] > 0).sum() < held_out.count
+    first = measured(held_out, subject(held_out, noise), lm_tokens=60)[0].documents["scored"]
+    several, few = int((d["scored"] > 0).sum()), sum(count > 0 for count in first)
+    assert 0 < few < held_out.count and (several == few if lm_blocks is None else several > few)
 
 
 def test_the_sums_of_a_document_are_over_its_own_tokens(held_out):
