@@ -344,6 +344,12 @@ def test_delta_loss_resamples_only_documents_with_a_loss():
     assert gap["varied"] == "12 documents" and gap["verdict"] == "better" and 0.03 < gap["low"] < gap["high"] < 0.07
 
 
+def test_fvu_compares_saes_that_score_predictions_of_other_documents():
+    sums = [noisy(texts(), 32, 0.1, 0), noisy(texts(), 32, 0.11, 1)]
+    df, others = table(("a", 32, 0.1), ("b", 32, 0.11)), pd.DataFrame(0.0, range(7), sums[1].columns)
+    assert found(df, [sums[0], pd.concat([sums[1], others])]) == found(df, sums)
+
+
 def test_saes_measured_on_different_text_are_not_compared():
     one, other = texts(40, 0), texts(40, 1)
     sums = [noisy(one, 32, 0.1, 0), noisy(one, 32, 0.11, 1), noisy(other, 32, 0.12, 2)]

@@ -9,18 +9,20 @@ import torch
 from small import ARCHS, job, tiny, trained, write_text
 from test_activations import corpus, traced_lm
 
+from saesweep import data
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.data.harvest import harvest
 from saesweep.data.held_out import CALIBRATION, EVALUATION, held_out_blocks
 from saesweep.data.micro_batches import ordinary_positions
 from saesweep.data.normalisation import Statistics
+from saesweep.data.scored import scored
 from saesweep.data.text import Corpus, blocks
 from saesweep.errors import UsageError
 from saesweep.evaluation import evaluate, splicing
 from saesweep.evaluation.metrics import Fidelity, frequency_metrics, spliced
-from saesweep.evaluation.splicing import SplicedPasses
 from saesweep.evaluation.subject import Subject
 from saesweep.lm.hooks import HookPoint, edit
+from saesweep.lm.unembedding import logits_at
 
 RESID, MLP = HookPoint("model.layers.1", "output"), HookPoint("model.layers.0.post_feedforward_layernorm", "output")
 AFTER_RESID = HookPoint("model.layers.2", "input")
@@ -69,10 +71,16 @@ def statistics(held_out, max_norm=None, point=RESID):
     return Statistics.of(rows(held_out, point), center=True, max_norm=max_norm)
 
 
-def measured(held_out, *subjects, lm_tokens=300, forward_tokens=128):
+def predictions(held_out, lm_tokens, lm_blocks=None, seed=0):
+    numbers = {"lm_tokens": lm_tokens, "lm_blocks": lm_blocks}
+    return scored(held_out, tiny().tokenizer, {"evaluation": numbers, "stream_seed": seed})
+
+
+def measured(held_out, *subjects, lm_tokens=300, lm_blocks=None, forward_tokens=128):
     points = list(dict.fromkeys(s.point for s in subjects))
     read = partial(harvest, tiny(), points)
-    return evaluate.evaluate(tiny, read, held_out, subjects, lm_tokens=lm_tokens, forward_tokens=forward_tokens)
+    wanted = predictions(held_out, lm_tokens, lm_blocks)
+    return evaluate.evaluate(tiny, read, held_out, wanted, subjects, forward_tokens=forward_tokens)
 
 
 def evaluated(held_out, *subjects, **more):
@@ -191,16 +199,19 @@ def test_the_metrics_do_not_depend_on_how_tokens_are_batched():
         assert result == pytest.approx(results[0], rel=1e-12)
 
 
-def test_the_metrics_are_ratios_of_the_sums_by_document(held_out):
+@pytest.mark.parametrize("lm_blocks", [None, 30])
+def test_the_metrics_are_ratios_of_the_sums_by_document(held_out, lm_blocks):
     s = subject(held_out, noise)
-    (found,) = measured(held_out, s, lm_tokens=60)
+    (found,) = measured(held_out, s, lm_tokens=60, lm_blocks=lm_blocks)
     d, n = {key: torch.tensor(values, dtype=torch.float64) for key, values in found.documents.items()}, found.numbers
-    assert len(d["tokens"]) == held_out.count > 5 and len(found.frequency) == D_IN
+    assert int((d["tokens"] > 0).sum()) == held_out.count > 5 and len(found.frequency) == D_IN
     assert float(d["active"].sum() / d["tokens"].sum()) == pytest.approx(n["l0"], rel=1e-12)
     assert float(d["error"].sum() / d["variance"].sum()) == pytest.approx(n["fvu"], rel=1e-12)
     delta_loss = float((d["nats_sae"] - d["nats_clean"]).sum() / d["scored"].sum())
     assert delta_loss == pytest.approx(n["delta_loss"], rel=1e-9)
-    assert 0 < (d["scored"] > 0).sum() < held_out.count
+    first = measured(held_out, subject(held_out, noise), lm_tokens=60)[0].documents["scored"]
+    several, few = int((d["scored"] > 0).sum()), sum(count > 0 for count in first)
+    assert 0 < few < held_out.count and (several == few if lm_blocks is None else several > few)
 
 
 def test_the_sums_of_a_document_are_over_its_own_tokens(held_out):
@@ -389,7 +400,7 @@ def test_activations_that_are_not_finite_fail_only_the_saes_of_their_hook_point(
         return found
 
     broken, fine = (Subject(Known(lambda x: x), at, statistics(held_out, point=at)) for at in (MLP, RESID))
-    failed, found = evaluate.evaluate(tiny, read, held_out, [broken, fine], lm_tokens=0, forward_tokens=128)
+    failed, found = evaluate.evaluate(tiny, read, held_out, None, [broken, fine], forward_tokens=128)
     assert isinstance(failed, UsageError) and f"the activations at {MLP} are not finite on 1 of " in str(failed)
     assert found.numbers["fvu"] == 0
 
@@ -404,11 +415,10 @@ def test_without_a_finite_loss_the_cross_entropy_is_missing_with_a_warning(
     held_out, broken, monkeypatch, caplog
 ):
     if broken:
-        forward = SplicedPasses._logits
-        monkeypatch.setattr(SplicedPasses, "_logits", lambda self, tokens: forward(self, tokens) * float("nan"))
+        monkeypatch.setattr(splicing, "logits_at", lambda *of: logits_at(*of) * float("nan"))
     else:
         nowhere = partial(torch.zeros_like, dtype=torch.bool)
-        monkeypatch.setattr(splicing, "ordinary_positions", lambda tokens, tokenizer: nowhere(tokens))
+        monkeypatch.setattr(data.scored, "ordinary_positions", lambda tokens, tokenizer: nowhere(tokens))
     (found,) = measured(held_out, subject(held_out, lambda x: x))
     assert found.numbers["fvu"] == 0
     assert all(found.numbers[key] is None for key in ("ce_clean", "ce_sae", "delta_loss", "loss_recovered"))

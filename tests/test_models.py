@@ -217,6 +217,12 @@ def test_a_gguf_in_parts_is_dequantised(packaged: dict[str, Any], small_gguf: An
     assert len(ids) == len(CODE.encode()) - 2 and language_model.tokenizer.bos == 0
 
 
+def test_a_conversion_says_what_it_does_and_draws_no_bars(packaged: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+    load(packaged)
+    said = [line.partition(", into ")[0] for line in capfd.readouterr().err.splitlines()]
+    assert said == ["converting the tokenizer of fake, once", "converting the weights of fake, once"]
+
+
 def test_the_tokenizer_loads_without_weights(packaged: dict[str, Any], tmp_path: Path) -> None:
     assert load_tokenizer(packaged).positions == 64 == load_tokenizer(packaged).positions  # converted, then cached
     assert [path.name for path in cached(packaged, tmp_path).iterdir()] == ["tokenizer"]

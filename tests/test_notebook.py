@@ -13,10 +13,11 @@ from small import ARCHS, RESOURCES, job
 
 import saesweep
 from saesweep.data.harvest import harvest
-from saesweep.data.held_out import EVALUATION, blocks_of
-from saesweep.data.micro_batches import ordinary_positions
+from saesweep.data.held_out import EVALUATION
+from saesweep.data.scored import scored
 from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import CrossEntropy
+from saesweep.evaluation.splicing import Batch
 from saesweep.evaluation.subject import Subject
 from saesweep.lm import models
 from saesweep.lm.hooks import edit
@@ -51,11 +52,10 @@ def test_a_loaded_sae_reproduces_the_metrics_of_its_evaluation(reference_sweep, 
 def test_splice_reproduces_the_loss_of_the_evaluation(reference_sweep, held_out, arch):
     sae = saesweep.load(reference_sweep / "tiny" / "mlp.0" / arch / "4")
     lm = saesweep.language_model(sae)
-    tokens = held_out.tokens[: blocks_of(held_out, 256)]
-    ordinary = ordinary_positions(tokens, lm.tokenizer)
     ce = CrossEntropy()
     with saesweep.splice(lm, sae):
-        ce.add(lm.module(input_ids=tokens.clamp(min=0)).logits, tokens, ordinary)
+        for part in scored(held_out, lm.tokenizer, sae.config).parts(256):
+            Batch.of(*part, lm).score(lm, ce)
     assert ce.result() == pytest.approx(sae.metrics["ce_sae"], rel=1e-5) and ce.result() != sae.metrics["ce_clean"]
 
 

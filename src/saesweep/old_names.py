@@ -85,8 +85,10 @@ def attributes(package: str) -> Callable[[str], Any]:
 
 
 # Keys that came later, with the value that says what was done before they came.
-LATER = {"synthetic": {"parents": 0.0}, "arch": {"frequency_scale": None, "frequency_limit": None, "handicap_step": 0.01},
-         "activations": {"passes": 1}}
+LATER = {
+    "activations": {"passes": 1}, "evaluation": {"lm_blocks": None}, "synthetic": {"parents": 0.0},
+    "arch": {"frequency_scale": None, "frequency_limit": None, "handicap_step": 0.01},
+}
 
 
 def renewed(node: Any) -> Any:

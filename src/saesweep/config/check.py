@@ -65,7 +65,7 @@ def _numbers(cfg: dict) -> None:
                          f"activations.window={window}; write activations.statistics={window}, or raise the window")
     has_lm = "synthetic" not in cfg["model"].get("source", {})
     if has_lm and (wanted := cfg["evaluation"]["lm_tokens"]) > (held_out := cfg["evaluation"]["tokens"]):
-        raise UsageError(f"evaluation.lm_tokens={wanted}: is a part of evaluation.tokens={held_out}, so cannot be above it; "
+        raise UsageError(f"evaluation.lm_tokens={wanted}: cannot be above evaluation.tokens={held_out}, which are read; "
                          f"write evaluation.lm_tokens={held_out}, or raise evaluation.tokens")
 
 

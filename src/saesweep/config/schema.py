@@ -29,6 +29,7 @@ class Evaluation(Keys):
     calibration_tokens: Count
     forward_tokens: Count
     dead_after: Count
+    lm_blocks: Count | None = None  # absent in older configs
 
 
 class Train(Keys):

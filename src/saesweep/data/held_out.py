@@ -15,17 +15,26 @@ from saesweep.runtime.rng import HELD_OUT, generator
 EVALUATION, CALIBRATION = 0, 1  # purposes: each takes every other held-out document
 
 
+class Read(NamedTuple):
+    """All blocks of the documents that were read, in order, and the number of each block's document."""
+
+    tokens: Int[Tensor, "all_blocks context"]
+    documents: Int[Tensor, " all_blocks"]
+
+
 class HeldOut(NamedTuple):
     """Blocks of tokens; for each block the number of its document, and how many ordinary tokens it has."""
 
     tokens: Int[Tensor, "blocks context"]
     documents: Int[Tensor, " blocks"]
     ordinary: Int[Tensor, " blocks"]
+    read: Read  # what they were drawn from
+    sources: Int[Tensor, " documents"]  # the numbers of the documents in it
 
     @property
     def count(self) -> int:
         """Number of documents."""
-        return int(self.documents.max()) + 1
+        return len(self.sources)
 
 
 def held_out_blocks(
@@ -33,6 +42,15 @@ def held_out_blocks(
 ) -> HeldOut:
     """Blocks with at least `tokens` ordinary tokens, drawn at random from the held-out documents of a purpose.
     Raises UsageError where those documents have fewer."""
+    read = _read(corpus, tokenizer, purpose, tokens, context)
+    order = torch.randperm(len(read.tokens), generator=generator(stream_seed, HELD_OUT, purpose))
+    ordinary = ordinary_positions(read.tokens[order], tokenizer).sum(1)
+    order, ordinary = (part[: blocks_of(ordinary, tokens)] for part in (order, ordinary))
+    sources, documents = read.documents[order].unique(return_inverse=True)
+    return HeldOut(read.tokens[order], documents, ordinary, read, sources)
+
+
+def _read(corpus: Corpus, tokenizer: Tokenizer, purpose: int, tokens: int, context: int) -> Read:
     documents = enumerate(tokenized(itertools.islice(corpus.documents("held_out"), purpose, None, 2), tokenizer))
     found, numbers = torch.empty(0, context, dtype=torch.long), list[int]()
     while (available := int(ordinary_positions(found, tokenizer).sum())) < tokens:
@@ -45,12 +63,9 @@ def held_out_blocks(
                              "text.held_out")
         found = torch.cat([found, *(block[None] for _, block in more)])
         numbers += [number for number, _ in more]
-    order = torch.randperm(len(found), generator=generator(stream_seed, HELD_OUT, purpose))
-    drawn = HeldOut(found[order], torch.tensor(numbers)[order], ordinary_positions(found[order], tokenizer).sum(1))
-    blocks, sources, ordinary = (part[: blocks_of(drawn, tokens)] for part in drawn)
-    return HeldOut(blocks, sources.unique(return_inverse=True)[1], ordinary)
+    return Read(found, torch.tensor(numbers))
 
 
-def blocks_of(held_out: HeldOut, tokens: int) -> int:
+def blocks_of(ordinary: Int[Tensor, " blocks"], tokens: int) -> int:
     """The smallest number of first blocks that hold `tokens` ordinary tokens."""
-    return int((held_out.ordinary.cumsum(0) < tokens).sum()) + 1
+    return int((ordinary.cumsum(0) < tokens).sum()) + 1

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from saesweep.data.held_out import HeldOut, blocks_of
-from saesweep.data.micro_batches import micro_batches
+from saesweep.data.held_out import HeldOut
+from saesweep.data.scored import Scored
 from saesweep.evaluation.splicing import SplicedPasses
 from saesweep.evaluation.subject import Measured, Subject
 from saesweep.lm.hooks import Rows
@@ -22,33 +22,33 @@ BLOCKS = 16  # whose activations are in memory at a time
 
 @torch.no_grad()
 def evaluate(
-    lm: Callable[[], LanguageModel], rows: Callable[[Tensor], Rows], held_out: HeldOut,
-    subjects: Sequence[Subject], *, lm_tokens: int, forward_tokens: int, progress: Progress = lambda line: None,
+    lm: Callable[[], LanguageModel], rows: Callable[[Tensor], Rows], held_out: HeldOut, scored: Scored | None,
+    subjects: Sequence[Subject], *, forward_tokens: int, progress: Progress = lambda line: None,
 ) -> list[Measured | Exception]:
     """The metrics of each SAE except those of its training, or the exception that isolated it.
 
-    rows: the activations of some blocks. lm: called only with lm_tokens > 0, the ordinary tokens of the spliced passes.
+    rows: the activations of some blocks. scored: what the spliced passes predict; None: there are none, and lm is not called.
     """
     for subject in subjects:
         subject.start(held_out.count)
     _measure_fidelity(rows, held_out, subjects, progress)
     able = [subject for subject in subjects if subject.failed is None]
-    if lm_tokens == 0 or not able:
+    if scored is None or not able:
         return [subject.result({}) for subject in subjects]
     passes = SplicedPasses(lm(), able)
-    _run_passes(passes, held_out.tokens[: blocks_of(held_out, lm_tokens)], forward_tokens, progress)
+    _run_passes(passes, scored, forward_tokens, progress)
     if passes.clean.result() is None:
         why = "the language model's own loss is not finite" if sum(passes.clean.tokens) else "no prediction is of ordinary text"
-        log.warning("evaluation.lm_tokens=%d: %s, so the loss with an SAE spliced in is left out", lm_tokens, why)
+        log.warning("evaluation.lm_tokens: %s, so the loss with an SAE spliced in is left out", why)
         return [subject.result({}) for subject in subjects]
-    return [s.failed or s.result(passes.result(s), passes.by_document(s, held_out)) for s in subjects]
+    return [s.failed or s.result(passes.result(s), passes.by_document(s, scored.documents)) for s in subjects]
 
 
 def _measure_fidelity(
     rows: Callable[[Tensor], Rows], held_out: HeldOut, subjects: Sequence[Subject], progress: Progress
 ) -> None:
     tokens = held_out.tokens
-    for i, (part, documents, ordinary) in enumerate(zip(*(x.split(BLOCKS) for x in held_out), strict=True)):
+    for i, (part, documents, ordinary) in enumerate(zip(*(x.split(BLOCKS) for x in held_out[:3]), strict=True)):
         progress(f"fidelity: {i * BLOCKS * tokens.shape[1]:,} of {tokens.numel():,} held-out tokens")
         of_tokens = torch.repeat_interleave(documents, ordinary)
         for point, x in rows(part).items():
@@ -60,9 +60,9 @@ def _measure_fidelity(
             subject.require_measured()
 
 
-def _run_passes(passes: SplicedPasses, tokens: Tensor, forward_tokens: int, progress: Progress) -> None:
-    done = 0
-    for part in micro_batches(tokens, forward_tokens):
-        progress(f"language model's loss: {done:,} of {tokens.numel():,} tokens")
-        passes.add(part)
-        done += part.numel()
+def _run_passes(passes: SplicedPasses, scored: Scored, forward_tokens: int, progress: Progress) -> None:
+    done, all_of_them = 0, int(scored.at.sum())
+    for tokens, at in scored.parts(forward_tokens):
+        progress(f"language model's loss: {done:,} of {all_of_them:,} predictions")
+        passes.add(tokens, at)
+        done += int(at.sum())

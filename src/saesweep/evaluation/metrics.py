@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-IGNORED = -100  # target whose prediction is not scored
 ROUNDING = 1e-12  # a variance below this share of the mean square is rounding
 NOT_SPLICED = dict.fromkeys(("ce_clean", "ce_sae", "ce_zero", "ce_mean", "delta_loss", "loss_recovered"))  # without an LM
 
@@ -103,15 +102,12 @@ class CrossEntropy:
         self.nats, self.tokens = list[float](), list[int]()
 
     @torch.no_grad()
-    def add(self, logits: Float[Tensor, "batch pos vocab"], tokens: Int[Tensor, "batch pos"], counted: Tensor) -> None:
-        """`counted` [batch, pos]: the tokens whose prediction is scored."""
-        counted = counted[:, 1:]
-        targets = tokens[:, 1:].masked_fill(~counted, IGNORED)
-        for predicted, target in zip(logits[:, :-1], targets, strict=True):  # views: logits are too large to copy
+    def add(self, logits: Float[Tensor, "scored vocab"], tokens: Int[Tensor, " scored"], counts: Sequence[int]) -> None:
+        """logits: the predictions of these tokens, of which each block has as many as `counts` says."""
+        for predicted, target in zip(logits.split(counts), tokens.split(counts), strict=True):
             parts = zip(predicted.split(32), target.split(32), strict=True)  # so that fp32 logits fit in the CPU cache
-            sums = (F.cross_entropy(part.float(), wanted, ignore_index=IGNORED, reduction="sum") for part, wanted in parts)
-            self.nats.append(sum(map(float, sums)))
-        self.tokens += counted.sum(1).tolist()
+            self.nats.append(sum(float(F.cross_entropy(part.float(), wanted, reduction="sum")) for part, wanted in parts))
+        self.tokens += counts
 
     def result(self) -> float | None:
         """None where no token was scored or the loss is not finite."""
@@ -128,10 +124,10 @@ def spliced(clean: float | None, sae: float | None, zero: float | None, mean: fl
     }
 
 
-def by_document(values: Sequence[float], documents: Int[Tensor, " blocks"], count: int) -> list[float]:
-    """Sum per document of values[i], the value of block i; values may end before the blocks do."""
-    sums = torch.zeros(count, dtype=torch.float64)
-    return sums.index_add_(0, documents[: len(values)], torch.tensor(values, dtype=torch.float64)).tolist()
+def by_document(values: Sequence[float], documents: Int[Tensor, " blocks"]) -> list[float]:
+    """Sum per document of values[i], the value of block i."""
+    sums = torch.zeros(int(documents.max()) + 1, dtype=torch.float64)
+    return sums.index_add_(0, documents, torch.tensor(values, dtype=torch.float64)).tolist()
 
 
 def dead_share(tokens_since_fired: Int[Tensor, " d_sae"], tokens_seen: Int[Tensor, ""], dead_after: int) -> float:

@@ -4,17 +4,18 @@ The clean pass, and the ablated ones of each hook point, are computed once for a
 """
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.data.held_out import HeldOut
 from saesweep.data.micro_batches import ordinary_positions
 from saesweep.evaluation.metrics import CrossEntropy, by_document, spliced
 from saesweep.evaluation.subject import Subject
 from saesweep.lm.hooks import HookPoint, blocks_before, edit, recorded, replayed
 from saesweep.lm.models import LanguageModel
+from saesweep.lm.unembedding import logits_at
 
 
 def replaced(
@@ -24,6 +25,24 @@ def replaced(
     x = x.clone()
     x[at] = fn(x[at].float()).to(x.dtype)
     return x
+
+
+class Batch(NamedTuple):
+    """Tokens of a forward pass, and those whose predictions are scored, on the device of the language model."""
+
+    tokens: Int[Tensor, "batch pos"]
+    at: Bool[Tensor, "batch pos"]  # none of them is the first of a block
+
+    @classmethod
+    def of(cls, tokens: Int[Tensor, "batch pos"], at: Bool[Tensor, "batch pos"], lm: LanguageModel) -> "Batch":
+        """tokens: padded with negative ones."""
+        device = next(lm.module.parameters()).device
+        return cls(tokens.clamp(min=0).to(device), at.to(device))
+
+    def score(self, lm: LanguageModel, loss: CrossEntropy) -> None:
+        """Run the language model as it is at the time, and add its losses."""
+        logits = logits_at(lm.module, self.tokens, self.at.roll(-1, 1))
+        loss.add(logits, self.tokens[self.at], self.at.sum(1).tolist())
 
 
 class SplicedPasses:
@@ -39,24 +58,20 @@ class SplicedPasses:
         self.zero = {point: CrossEntropy() for point in points}
         self.mean = {point: CrossEntropy() for point in points}
 
-    def add(self, tokens: Int[Tensor, "batch context"]) -> None:
-        """Run all passes on a micro-batch."""
-        device = next(self.lm.module.parameters()).device
-        ordinary = ordinary_positions(tokens, self.lm.tokenizer).to(device)
-        tokens = tokens.clamp(min=0).to(device)
+    def add(self, tokens: Int[Tensor, "batch context"], at: Bool[Tensor, "batch context"]) -> None:
+        """Run all passes on a micro-batch. at: the tokens whose predictions are scored."""
+        batch = Batch.of(tokens, at, self.lm)
+        ordinary = ordinary_positions(tokens, self.lm.tokenizer).to(batch.at.device)
         with recorded(max(self.unchanged.values(), key=len)) as self.outputs:
-            self.clean.add(self._logits(tokens), tokens, ordinary)
+            batch.score(self.lm, self.clean)
         for point, mean in self.means.items():
             with self._replaced(point, ordinary, torch.zeros_like):
-                self.zero[point].add(self._logits(tokens), tokens, ordinary)
+                batch.score(self.lm, self.zero[point])
             with self._replaced(point, ordinary, lambda x, mean=mean: mean.expand_as(x)):
-                self.mean[point].add(self._logits(tokens), tokens, ordinary)
+                batch.score(self.lm, self.mean[point])
         for subject in (s for s in self.subjects if s.failed is None):
             with subject.isolate_failures(), self._replaced(subject.point, ordinary, subject.sae):
-                subject.ce.add(self._logits(tokens), tokens, ordinary)
-
-    def _logits(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
-        return self.lm.module(input_ids=tokens, use_cache=False).logits
+                batch.score(self.lm, subject.ce)
 
     @contextmanager
     def _replaced(
@@ -75,12 +90,12 @@ class SplicedPasses:
         zero, mean = self.zero[subject.point].result(), self.mean[subject.point].result()
         return spliced(self.clean.result(), subject.ce.result(), zero, mean)
 
-    def by_document(self, subject: Subject, held_out: HeldOut) -> dict[str, list[float]]:
+    def by_document(self, subject: Subject, documents: Int[Tensor, " blocks"]) -> dict[str, list[float]]:
         """Sums per document: delta_loss = (sum nats_sae - sum nats_clean) / sum scored; empty if the loss is not finite."""
         if subject.ce.result() is None:
             return {}
         values = {"scored": self.clean.tokens, "nats_clean": self.clean.nats, "nats_sae": subject.ce.nats}
-        return {key: by_document(found, held_out.documents, held_out.count) for key, found in values.items()}
+        return {key: by_document(found, documents) for key, found in values.items()}
 
 
 def _raw_mean(subject: Subject) -> Float[Tensor, " d_in"]:

@@ -82,4 +82,6 @@ class Subject:
         numbers = {**self.fidelity.result(), **NOT_SPLICED, **more, "sinks": self.sinks}
         variance = None if numbers["fvu"] is None else float(self.fidelity.variance.sum()) * self.statistics.scale**2
         documents = {**self.fidelity.documents(), **(by or {})}
+        count = max(map(len, documents.values()))  # documents of which predictions alone are scored come last
+        documents = {key: [*sums, *[0.0] * (count - len(sums))] for key, sums in documents.items()}
         return Measured(numbers, documents, self.fidelity.frequency.tolist(), self.parts.result(variance))

@@ -27,6 +27,7 @@ from tokenizers import Tokenizer
 
 from saesweep.errors import UsageError
 from saesweep.lm.checks import max_positions
+from saesweep.runtime.console import working
 from saesweep.runtime.digests import sha256
 
 log = logging.getLogger(__name__)
@@ -55,11 +56,10 @@ def _cached(model: Mapping[str, Any], part: str, save: Callable[[Path, Path], No
         if (home / part).exists():
             log.warning("%s is damaged: converting it again", home / part)
         chunks = _chunks(model)
-        log.info("converting the %s of %s, once, into %s", part, model["name"], home)
         with _writing():
             home.mkdir(parents=True, exist_ok=True)
             unfinished = tempfile.TemporaryDirectory(prefix=".unfinished-", dir=home)
-        with unfinished as temporary:
+        with working(f"converting the {part} of {model['name']}, once, into {home}"), unfinished as temporary:
             new = Path(temporary) / part
             save(_assemble(model, chunks, Path(temporary)), new)
             _publish(new, home / part)
@@ -104,7 +104,7 @@ def _reinstall(model: Mapping[str, Any]) -> str:
 
 
 def _save_tokenizer(gguf: Path, folder: Path) -> None:
-    with _metadata_parsed_once():
+    with _once_and_quietly():
         loaded = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         limit = max_positions(transformers.AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name))
     with _writing():
@@ -118,7 +118,7 @@ def _save_weights(gguf: Path, folder: Path) -> None:
     options: dict[str, Any] = {"dtype": torch.bfloat16}
     if hasattr(transformers, "GgufConfig"):  # newer versions of transformers keep the weights quantised by default
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    with _metadata_parsed_once():
+    with _once_and_quietly():
         module = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **options)
     module.config.__dict__.pop("quantization_config", None)  # the saved weights are plain bf16
     with _writing():
@@ -127,15 +127,16 @@ def _save_weights(gguf: Path, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _metadata_parsed_once() -> Iterator[None]:
-    """transformers parses the metadata for the config and again for the weights, 8 s each with 262k tokens."""
+def _once_and_quietly() -> Iterator[None]:
+    """transformers parses the metadata for the config and again for the weights, 8 s each with 262k tokens, and draws bars."""
     package: Any = importlib.import_module("gguf")
-    reader = package.GGUFReader
-    package.GGUFReader = functools.cache(reader)
+    loading: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    reader, bar = package.GGUFReader, loading.tqdm
+    package.GGUFReader, loading.tqdm = functools.cache(reader), lambda tensors, **_: tensors
     try:
         yield
     finally:
-        package.GGUFReader = reader
+        package.GGUFReader, loading.tqdm = reader, bar
 
 
 def _intact(folder: Path) -> bool:

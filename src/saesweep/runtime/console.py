@@ -1,12 +1,13 @@
 """Progress on the terminal: plain lines on stderr, or one status line below the live table while there is one."""
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from saesweep.runtime import distributed
-
+PATIENCE = 2.5  # seconds without a word on a terminal
 _status: Callable[[str], None] | None = None  # writes the status line of the live table; None: there is no table
+_working = list[threading.Event]()  # the `working` blocks that have not ended, the innermost last
 
 
 @contextmanager
@@ -47,10 +48,45 @@ class ProgressLine:
 
     def __call__(self, text: str, final: bool = False) -> None:
         now = time.monotonic()
-        if distributed.rank() > 0:
+        if _rank() > 0:
             return
         if _status is not None:
             _status(text)
         elif final or now - self.last >= self.every:
             self.last = now
             print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def working(text: str, always: bool = True) -> Iterator[None]:
+    """Say what the block does; where somebody looks, again every few seconds, with the seconds that it has taken.
+
+    always: also where stderr is no terminal.
+    """
+    say, over, looks = ProgressLine(0.0), threading.Event(), is_live() or sys.stderr.isatty()
+    if looks or always:
+        say(text)
+    thread = threading.Thread(target=_repeat, args=(text, say, over), daemon=True)
+    _working.append(over)
+    if looks:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        _working.remove(over)
+        if looks:
+            thread.join()
+
+
+def _repeat(text: str, say: ProgressLine, over: threading.Event) -> None:
+    began = time.monotonic()
+    while not over.wait(PATIENCE):
+        if _working[-1:] == [over]:  # the block within it speaks
+            say(f"{text}, {time.monotonic() - began:.0f} s")
+
+
+def _rank() -> int:
+    """Of this process; 0 until torch is imported, which takes seconds and which this file does not do."""
+    distributed = sys.modules.get("saesweep.runtime.distributed")
+    return distributed.rank() if distributed else 0

@@ -29,6 +29,10 @@ def compiling(jobs: Sequence[Job]) -> Iterator[None]:
         _process = None
 
 
+def is_running() -> bool:
+    return _process is not None and _process.poll() is None
+
+
 def wait() -> None:
     """Wait for the compilation: compiling the same twice at once takes longer."""
     if _process is not None:

@@ -9,6 +9,7 @@ from saesweep.data.stream import ActivationStream
 from saesweep.errors import TrainingFailed
 from saesweep.evaluation.subject import Measured, Subject
 from saesweep.runtime import distributed
+from saesweep.runtime.console import working
 from saesweep.runtime.isolate import isolate_failures
 from saesweep.storage import checkpoints, files, sae_format, sweep_table
 from saesweep.storage.checkpoints import Checkpoint
@@ -92,7 +93,8 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
     ]
     if not distributed.any_rank(bool(concerned)):
         return
-    rows = inputs.calibration_rows()
+    with working("reading held-out text for the calibration", always=False):
+        rows = inputs.calibration_rows()
     for member in concerned:
         statistics, x = stream.statistics[member.point], rows[member.point]
         with member.failing_alone("while its L0 was calibrated"):

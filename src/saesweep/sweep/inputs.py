@@ -10,6 +10,7 @@ from saesweep.data.disk_cache import CachedSource
 from saesweep.data.harvest import LanguageModelSource
 from saesweep.data.held_out import CALIBRATION, EVALUATION
 from saesweep.data.resources import Resources
+from saesweep.data.scored import scored
 from saesweep.data.synthetic import SyntheticSource
 from saesweep.errors import UsageError
 from saesweep.evaluation.evaluate import evaluate
@@ -64,8 +65,9 @@ class ReadText:
         numbers = self.job["evaluation"]
         held_out = self.resources.held_out(self.job, EVALUATION, numbers["tokens"])
         return evaluate(
-            lambda: self.resources.language_model(self.job), self.source.read, held_out, subjects,
-            lm_tokens=numbers["lm_tokens"], forward_tokens=numbers["forward_tokens"], progress=ProgressLine(),
+            lambda: self.resources.language_model(self.job), self.source.read, held_out,
+            scored(held_out, self.tokenizer, self.job), subjects,
+            forward_tokens=numbers["forward_tokens"], progress=ProgressLine(),
         )
 
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from saesweep.data.resources import Resources
 from saesweep.errors import UsageError, exit_on_usage_error, reason
 from saesweep.runtime import signals
+from saesweep.runtime.console import working
 from saesweep.storage import checkpoints, files
 from saesweep.sweep import job_record, rollback, studies
 from saesweep.sweep.compilation import compiling
@@ -83,7 +84,8 @@ def _sweep(hydra: Setup, run: str, jobs: Sequence[Job]) -> list[JobReturn]:
 def planned(jobs: Sequence[Job], engine: Engine, resources: Resources) -> tuple[dict[Path, dict[str, Any]], list[list[Job]]]:
     """Check the jobs and print the plan; returns the metrics of the finished jobs, and the groups of the others."""
     with compiling(jobs if engine.is_here else []):
-        refuse(jobs)
+        with working("checking the settings", always=False):  # imports torch
+            refuse(jobs)
         job_record.refuse_others(jobs)
         stale = job_record.stale(jobs, resources)
         done = {job.folder: numbers for job in jobs if job.folder not in stale and (numbers := _kept(job)) is not None}
@@ -95,7 +97,8 @@ def planned(jobs: Sequence[Job], engine: Engine, resources: Resources) -> tuple[
 
 
 def _estimate(group: Sequence[Job], resources: Resources) -> dict[str, Any]:
-    from saesweep.sweep import probe  # torch
+    with working("loading the libraries"):
+        from saesweep.sweep import probe  # Lightning, transformers
 
     return probe.estimate([job.settings for job in group], resources, group[0].sweep)
 

@@ -12,15 +12,19 @@ import torch
 from saesweep.config.settings import Settings, device_of, has_lm, passes, unique_tokens
 from saesweep.data.disk_cache import CachedSource
 from saesweep.data.forward_size import forward_of, quickest, timed_forward
+from saesweep.data.held_out import EVALUATION
 from saesweep.data.micro_batches import by_length, ordinary_positions, positions
 from saesweep.data.normalisation import Statistics
 from saesweep.data.resources import Resources
+from saesweep.data.scored import scored
 from saesweep.data.text import pieces, tokenized
 from saesweep.errors import UsageError
+from saesweep.evaluation.metrics import CrossEntropy
+from saesweep.evaluation.splicing import Batch
 from saesweep.lm.hooks import HookPoint, Rows
 from saesweep.runtime.allocations import peak_bytes
-from saesweep.runtime.console import ProgressLine
-from saesweep.sweep import footprint, inputs
+from saesweep.runtime.console import working
+from saesweep.sweep import compilation, footprint, inputs
 from saesweep.sweep.inputs import KnownDictionary, ReadText, point_of
 from saesweep.sweep.probe_step import Probed, probe_step
 
@@ -36,21 +40,24 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     """
     job, points = jobs[0], list(map(point_of, jobs))
     inputs.require_device(job)
-    say, tokenizer = ProgressLine(every=0.0), None
+    name, tokenizer = job["model"]["name"], None
     if has_lm(job):
-        say(f"reading the text, {job['text']['name']}")
-        _, tokenizer = resources.require_long_enough_text(job)  # before the weights are loaded
-    say(f"timing a forward of {job['model']['name']}")
-    read = _probe_rows(jobs, resources)
+        with working(f"reading the text, {job['text']['name']}"):
+            _, tokenizer = resources.require_long_enough_text(job)  # before the weights are loaded
+    with working(f"loading {name}, and timing a forward of it"):
+        read = _probe_rows(jobs, resources)
     statistics, statistics_bytes = _require_usable(jobs, read.rows)
     for one in jobs:
         _require_memory(one, read.rows[point_of(one)].shape[1])
     harvest_seconds = read.seconds / (_fill(job, points, resources) if has_lm(job) else 1.0)
-    say("timing a step of each kind of SAE")
+    if compilation.is_running():
+        with working("compiling the CPU kernels, once"):
+            compilation.wait()
     sizes, probed = [read.rows[point].shape[1] for point in points], dict[tuple, Probed]()
-    for one, point, d_in in zip(jobs, points, sizes, strict=True):
-        if _kind(one, d_in) not in probed:
-            probed[_kind(one, d_in)] = probe_step(one, read.rows[point], statistics[point], point)
+    with working("timing a step of each kind of SAE"):
+        for one, point, d_in in zip(jobs, points, sizes, strict=True):
+            if _kind(one, d_in) not in probed:
+                probed[_kind(one, d_in)] = probe_step(one, read.rows[point], statistics[point], point)
     steps = [probed[_kind(one, d_in)] for one, d_in in zip(jobs, sizes, strict=True)]
     evaluation_seconds, logits = _evaluation(jobs, harvest_seconds, resources)
     seconds = job["tokens"] * (harvest_seconds / passes(job) + sum(step.seconds for step in steps)) + evaluation_seconds
@@ -95,20 +102,21 @@ def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> f
 def _evaluation(jobs: Sequence[Settings], harvest_seconds: float, resources: Resources) -> tuple[float, int]:
     """The language model's part of evaluation: seconds for the activations, and for a pass with logits per SAE, per ablation
     and one clean; and the bytes that a pass takes."""
-    numbers, context = jobs[0]["evaluation"], jobs[0]["context"]
+    numbers = jobs[0]["evaluation"]
     seconds = (numbers["tokens"] + numbers["calibration_tokens"]) * harvest_seconds
     if not has_lm(jobs[0]) or numbers["lm_tokens"] == 0:
         return seconds, 0
-    lm = resources.language_model(jobs[0])
-    tokens = torch.zeros(1, context, dtype=torch.long, device=next(lm.module.parameters()).device)
+    lm, (_, tokenizer) = resources.language_model(jobs[0]), resources.text(jobs[0])
+    wanted = scored(resources.held_out(jobs[0], EVALUATION, numbers["tokens"]), tokenizer, jobs[0])
+    assert wanted is not None, "lm_tokens is above 0"
+    parts = list(wanted.parts(numbers["forward_tokens"]))
+    batch = Batch.of(*parts[len(parts) // 2], lm)
 
-    @torch.no_grad()
-    def a_pass() -> torch.Tensor:
-        return lm.module(input_ids=tokens, use_cache=False).logits
+    def a_part() -> None:
+        batch.score(lm, CrossEntropy())
 
-    held = peak_bytes(a_pass) * max(1, numbers["forward_tokens"] // context)
-    passes = 1 + 2 * len(set(map(point_of, jobs))) + len(jobs)
-    return seconds + passes * quickest(a_pass)[0] * numbers["lm_tokens"] / context, held
+    ablations = 2 * len(set(map(point_of, jobs)))
+    return seconds + (1 + ablations + len(jobs)) * quickest(a_part)[0] * len(parts), peak_bytes(a_part)
 
 
 class Read(NamedTuple):

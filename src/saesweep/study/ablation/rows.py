@@ -9,10 +9,11 @@ from torch import Tensor
 
 from saesweep.config.settings import Settings, device_of, has_lm
 from saesweep.data.harvest import harvest
-from saesweep.data.held_out import CALIBRATION, EVALUATION, HeldOut, blocks_of
+from saesweep.data.held_out import CALIBRATION, EVALUATION, HeldOut
 from saesweep.data.micro_batches import micro_batches
 from saesweep.data.normalisation import Statistics, require_finite
 from saesweep.data.resources import Resources
+from saesweep.data.scored import scored
 from saesweep.data.synthetic import SyntheticSource
 from saesweep.errors import UsageError
 from saesweep.evaluation.recovery import DOCUMENT
@@ -50,12 +51,11 @@ def read(job: Settings, point: HookPoint, resources: Resources) -> Rows:
     held_out = {purpose: resources.held_out(job, purpose, numbers[key]) for purpose, key in (
         (CALIBRATION, "calibration_tokens"), (EVALUATION, "tokens"))}
     calibration, evaluation = (_of_text(job, point, one, resources, show) for one in held_out.values())
-    if numbers["lm_tokens"] == 0:
+    predictions = scored(held_out[EVALUATION], resources.text(job)[1], job)
+    if predictions is None:
         return Rows(calibration, evaluation, None)
     show(f"{point}: the language model's own loss")
-    scored = held_out[EVALUATION]
-    tokens = scored.tokens[: blocks_of(scored, numbers["lm_tokens"])]
-    splices = Splices(resources.language_model(job), point, tokens, scored, numbers["forward_tokens"])
+    splices = Splices(resources.language_model(job), point, predictions, numbers["forward_tokens"])
     return Rows(calibration, evaluation, splices)
 
 

@@ -15,6 +15,7 @@ FILE = "conf/ablate.yaml"
 class Evaluation(Keys):
     tokens: Count | None
     lm_tokens: Index | None
+    lm_blocks: Count | None
     calibration_tokens: Count | None
 
 

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from saesweep.data.held_out import HeldOut
-from saesweep.data.micro_batches import micro_batches, ordinary_positions
+from saesweep.data.micro_batches import ordinary_positions
+from saesweep.data.scored import Scored
 from saesweep.evaluation.metrics import CrossEntropy, by_document
+from saesweep.evaluation.splicing import Batch
 from saesweep.lm.hooks import HookPoint, blocks_before, edit, recorded, replayed
 from saesweep.lm.models import LanguageModel
 from saesweep.study.ablation.latents import Ablation
@@ -24,7 +25,7 @@ from saesweep.training.loaded import LoadedSAE
 class CleanPart(NamedTuple):
     """A micro-batch of the clean pass."""
 
-    tokens: Int64[Tensor, "batch pos"]
+    batch: Batch
     ordinary: Bool[Tensor, "batch pos"]
     x: Float[Tensor, "batch pos d_in"]
     output: Any  # of the last block before the hook point
@@ -33,18 +34,15 @@ class CleanPart(NamedTuple):
 class Splices:
     """Spliced passes over the same blocks for all SAEs of a hook point."""
 
-    def __init__(
-        self, lm: LanguageModel, point: HookPoint, tokens: Int64[Tensor, "blocks context"], held_out: HeldOut,
-        forward_tokens: int,
-    ) -> None:
-        self.lm, self.point, self.held_out, self.clean = lm, point, held_out, CrossEntropy()
+    def __init__(self, lm: LanguageModel, point: HookPoint, scored: Scored, forward_tokens: int) -> None:
+        self.lm, self.point, self.documents, self.clean = lm, point, scored.documents, CrossEntropy()
         self.blocks = blocks_before(lm.module, point)
-        self.parts = [self._clean(part) for part in micro_batches(tokens, forward_tokens)]
+        self.parts = [self._clean(*part) for part in scored.parts(forward_tokens)]
 
     @property
     def scored(self) -> list[float]:
         """Tokens whose prediction is scored, per document."""
-        return by_document(self.clean.tokens, self.held_out.documents, self.held_out.count)
+        return by_document(self.clean.tokens, self.documents)
 
     @property
     def nats_clean(self) -> list[float]:
@@ -64,27 +62,26 @@ class Splices:
             for one, loss in zip(ablations, losses, strict=True):
                 spliced = part.x.clone()
                 spliced[at] = (x_hat + one.change(f, sae.W_dec)).to(spliced.dtype)
-                loss.add(self._logits(part, spliced), part.tokens, part.ordinary)
+                self._score(part, spliced, loss)
         return [self._nats(loss) for loss in losses]
 
     @torch.no_grad()
-    def _clean(self, tokens: Int64[Tensor, "batch pos"]) -> CleanPart:
-        device = next(self.lm.module.parameters()).device
-        ordinary = ordinary_positions(tokens, self.lm.tokenizer).to(device)
-        tokens, seen = tokens.clamp(min=0).to(device), list[Tensor]()
+    def _clean(self, tokens: Int64[Tensor, "batch pos"], at: Bool[Tensor, "batch pos"]) -> CleanPart:
+        batch, seen = Batch.of(tokens, at, self.lm), list[Tensor]()
+        ordinary = ordinary_positions(tokens, self.lm.tokenizer).to(batch.at.device)
 
         def keep(x: Tensor) -> Tensor:
             seen.append(x)
             return x
 
         with recorded(self.blocks[-1:]) as outputs, edit(self.lm.module, self.point, keep):
-            self.clean.add(self.lm.module(input_ids=tokens, use_cache=False).logits, tokens, ordinary)
-        return CleanPart(tokens, ordinary, seen[0], next(iter(outputs.values()), None))
+            batch.score(self.lm, self.clean)
+        return CleanPart(batch, ordinary, seen[0], next(iter(outputs.values()), None))
 
-    def _logits(self, part: CleanPart, x: Float[Tensor, "batch pos d_in"]) -> Float[Tensor, "batch pos vocab"]:
+    def _score(self, part: CleanPart, x: Float[Tensor, "batch pos d_in"], loss: CrossEntropy) -> None:
         """Every block before the hook point returns the output of the last one, which is all that is read of them."""
         with replayed(self.blocks, dict.fromkeys(self.blocks, part.output)), edit(self.lm.module, self.point, lambda _: x):
-            return self.lm.module(input_ids=part.tokens, use_cache=False).logits
+            part.batch.score(self.lm, loss)
 
     def _nats(self, loss: CrossEntropy) -> list[float]:
-        return by_document(loss.nats, self.held_out.documents, self.held_out.count)
+        return by_document(loss.nats, self.documents)
