@@ -31,8 +31,8 @@ def usage(launch: dict[str, Any], capability: int) -> dict[str, int]:
         file.write(compiled.asm["cubin"])
         file.flush()
         text = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    found = {name: int(number) for name, number in re.findall(r"(REG|STACK|SHARED):(\d+)", text)}
-    return {"registers": found["REG"], "spilled": found["STACK"], "shared": max(found["SHARED"], compiled.metadata.shared)}
+    found = {name: int(number) for name, number in re.findall(r"(REG|STACK):(\d+)", text)}
+    return {"registers": found["REG"], "spilled": found["STACK"], "shared": compiled.metadata.shared}
 
 
 if __name__ == "__main__":

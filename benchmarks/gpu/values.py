@@ -96,24 +96,31 @@ class Check:
         gathered, matrix, ends = len(rows) * self.W.shape[1], self.W.numel(), self._ends(len(self.W))
         call = partial(self.ops.sum_columns, *sums)
         grad = call()
-        self._sum("sum_columns", call, [(grad[a:b], plain.sum_columns(*_columns(sums, a, b))) for a, b in ends],
-                  FLOAT * (gathered + matrix))
-        for name, given, unit, read in (("a list", sums, True, gathered + 2 * matrix), ("a matrix", grad, False, 2 * matrix)):
-            call = partial(self.ops.grad_and_norms, given, self.W, unit)
-            found = call()
-            pairs = [pair for a, b in ends for pair in zip((x[a:b] for x in found), plain.grad_and_norms(
-                _columns(given, a, b), self.W[a:b], unit), strict=True)]
-            self._sum(f"grad_and_norms of {name}", call, pairs, FLOAT * read)
-        mean, square = torch.zeros_like(self.W), torch.zeros_like(self.W)
-        for name, given, unit, read in (("a list", sums, True, gathered + 6 * matrix), ("a matrix", grad, False, 7 * matrix)):
-            state = (self.W, mean, square)
-            wanted = [[x[a:b].clone() for x in state] for a, b in ends]
-            for (a, b), (w, *moments) in zip(ends, wanted, strict=True):
-                plain.adam(w, _columns(given, a, b), *moments, NUMBERS, unit)
-            call = partial(self.ops.adam, self.W, given, mean, square, NUMBERS, unit)
-            call()
-            pairs = [(x[a:b].clone(), y) for (a, b), ys in zip(ends, wanted, strict=True) for x, y in zip(state, ys, strict=True)]
-            self._sum(f"adam with {name}", call, pairs, FLOAT * read)
+        pairs = [(grad[a:b], plain.sum_columns(*_columns(sums, a, b))) for a, b in ends]
+        self._sum("sum_columns", call, pairs, FLOAT * (gathered + matrix))
+        for name, given, unit, read in (("a list", sums, True, gathered), ("a matrix", grad, False, matrix)):
+            self.norms(f"grad_and_norms of {name}", given, unit, FLOAT * (read + matrix))
+            self.update(f"adam with {name}", given, unit, FLOAT * (read + 6 * matrix))
+
+    def norms(self, name: str, grad: Tensor | Sums, unit: bool, read: int) -> None:
+        call, pairs = partial(self.ops.grad_and_norms, grad, self.W, unit), []
+        formed, squares = call()
+        for a, b in self._ends(len(self.W)):
+            wanted = plain.grad_and_norms(_columns(grad, a, b), self.W[a:b], unit)
+            pairs += zip((formed[a:b], squares[a:b]), wanted, strict=True)
+        self._sum(name, call, pairs, read)
+
+    def update(self, name: str, grad: Tensor | Sums, unit: bool, read: int) -> None:
+        """Of W, in place."""
+        state, ends = (self.W, torch.zeros_like(self.W), torch.zeros_like(self.W)), self._ends(len(self.W))
+        wanted = [[x[a:b].clone() for x in state] for a, b in ends]
+        for (a, b), (weight, mean, square) in zip(ends, wanted, strict=True):
+            plain.adam(weight, _columns(grad, a, b), mean, square, NUMBERS, unit)
+        call, pairs = partial(self.ops.adam, self.W, grad, *state[1:], NUMBERS, unit), []
+        call()
+        for (a, b), parts in zip(ends, wanted, strict=True):
+            pairs += [(x[a:b].clone(), part) for x, part in zip(state, parts, strict=True)]
+        self._sum(name, call, pairs, read)
 
     def _ends(self, count: int) -> list[tuple[int, int]]:
         most = self.section.sizes["compared"]
