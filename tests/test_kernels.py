@@ -15,7 +15,7 @@ def launches():
 
 
 def test_every_kernel_that_the_operations_launch_is_recorded(launches):
-    sources = "".join(file.read_text() for file in (ROOT / "src/saesweep/arch/ops").glob("*.py"))
+    sources = "".join(file.read_text() for file in sorted((ROOT / "src/saesweep/arch/ops").rglob("*.py")))
     assert {launch["kernel"] for launch in launches} == set(re.findall(r"(_\w+)\[\(", sources))
 
 

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from itertools import cycle, pairwise
 
 from torch import Tensor
 
-from benchmarks.gpu import timing
+from benchmarks.gpu import lists, timing
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.steps import latents_of
 from benchmarks.step import batches, ours
-from saesweep.arch.ops import entries
 
 Point = tuple[float, float]  # ratio; milliseconds over a list / dense
 
@@ -29,8 +27,8 @@ def run(section: Section) -> None:
     section.each((f"{arch}, width {width:,}", partial(_case, section, data, arch, width, found))
                  for arch in sizes["archs"] for width in sizes["widths"])
     if found:
-        section.note(f"suggested: dense below {geometric_mean(found):.0f} latents per active latent on this device "
-                     f"(now {entries.DENSE_BELOW}; {len(found)} cases, from {min(found):.0f} to {max(found):.0f})")
+        section.note(f"suggested: dense below {geometric_mean(found):.0f} latents per active latent on this device ("
+                     f"{len(found)} cases, from {min(found):.0f} to {max(found):.0f})")
     else:
         section.note("no case has a crossover in this range")
 
@@ -55,20 +53,10 @@ def _milliseconds(section: Section, data: list[Tensor], arch: str, width: int, k
     with section.device:
         member, step = ours(arch, data[0], width, k, dense)
     feed = cycle(data)
-    with always_a_list():
+    with lists.of_any_length():
         times = timing.milliseconds(lambda: step(next(feed)), section.device, section.sizes["rounds"], section.sizes["seconds"])
         assert dense or latents_of(member, data[0]).entries is not None, "the step is dense"
     return statistics.median(times)
-
-
-@contextmanager
-def always_a_list() -> Iterator[None]:
-    """However many entries it has."""
-    before, entries.DENSE_BELOW = entries.DENSE_BELOW, 0
-    try:
-        yield
-    finally:
-        entries.DENSE_BELOW = before
 
 
 def crossover(points: Sequence[Point]) -> float | None:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from triton.runtime.interpreter import GridExecutor
 
-from saesweep.arch.ops import entries, gpu, plain
+from benchmarks.gpu import lists
+from saesweep.arch.ops import gpu, plain
 from saesweep.arch.ops.entries import Adam, Sums
 
-BATCH, D_SAE, K = 4, 64, 4
+BATCH, D_SAE, K = 64, 64, 8
 NUMBERS = Adam(clip=0.5, step_size=0.01, beta1=0.9, beta2=0.999, unbias=2.0, eps=1e-8)
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64", torch.int32: "*i32",
          torch.int16: "*i16", torch.uint8: "*u8", torch.bool: "*i1", torch.float64: "*fp64"}
@@ -34,7 +35,8 @@ def record(d_in: int) -> list[dict[str, Any]]:
 
     GridExecutor.__call__ = recorded
     try:
-        call_all(d_in)
+        with lists.of_any_length():
+            call_all(d_in)
     finally:
         GridExecutor.__call__ = run
     return list(found.values())
@@ -42,7 +44,6 @@ def record(d_in: int) -> list[dict[str, Any]]:
 
 def call_all(d_in: int) -> None:
     """Every operation that launches a kernel, on small tensors."""
-    entries.DENSE_BELOW = 0
     u, W = torch.randn(BATCH, d_in), torch.nn.functional.normalize(torch.randn(D_SAE, d_in))
     b_enc, b_dec, mean, square = torch.zeros(D_SAE), torch.zeros(d_in), torch.zeros_like(W), torch.zeros_like(W)
     gpu.choose(u, W, b_enc, torch.full_like(b_enc, 1.5), 0)

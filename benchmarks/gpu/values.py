@@ -20,7 +20,7 @@ from benchmarks.gpu.section import Section
 from saesweep.arch.ops import ops_for, plain
 from saesweep.arch.ops.entries import Adam, Chosen, Sums
 
-NUMBERS = Adam(clip=0.5, step_size=0.01, beta1=0.9, beta2=0.999, unbias=2.0, eps=1e-8)
+NUMBERS = Adam(clip=0.5, step_size=0.01, beta1=0.875, beta2=1 - 2.0**-10, unbias=2.0, eps=1e-8)  # exact, also 1 - beta2
 FLOAT = 4  # bytes
 
 
