@@ -16,7 +16,7 @@ from benchmarks.gpu import lists
 from saesweep.arch.ops import gpu, plain
 from saesweep.arch.ops.entries import Adam, Sums
 
-BATCH, D_SAE, K = 64, 64, 8
+BATCH, D_SAE, K = 8, 48, 32  # 256 entries: enough for kernels of long lists
 NUMBERS = Adam(clip=0.5, step_size=0.01, beta1=0.9, beta2=0.999, unbias=2.0, eps=1e-8)
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64", torch.int32: "*i32",
          torch.int16: "*i16", torch.uint8: "*u8", torch.bool: "*i1", torch.float64: "*fp64"}

@@ -1,6 +1,6 @@
 """A short sweep, killed (SIGKILL) after its first checkpoint, resumed, and compared with one that was not disturbed.
 
-On a CPU all weights are the same bits; on a GPU sums in another order may change the last ones.
+All weights should be the same bits: on a GPU, torch's deterministic algorithms are on.
 """
 from __future__ import annotations
 
