@@ -45,7 +45,7 @@ def names_and_statuses(found):
 @pytest.mark.process
 @pytest.mark.kernels
 def test_a_dry_run_ends_with_a_report_of_all_sections(tmp_path):
-    words = ["--dry-run", "--out", str(tmp_path), "--seconds", "1000"]
+    words = ["--dry-run", "--out", str(tmp_path), "--seconds", "3000"]
     subprocess.run([sys.executable, "-m", "benchmarks.gpu", *words], cwd=ROOT, check=True)
     found = json.loads((tmp_path / "report.json").read_text())
     assert names_and_statuses(found) == [(name, "done") for name, section in SECTIONS.items() if section["usual"]]
@@ -92,6 +92,8 @@ def test_a_measurement_that_fails_is_noted_and_the_next_one_follows(tmp_path):
     (found,) = report.read(tmp_path, ["steps"])
     assert found["tables"] == {"rows": [{"ms": 2.0}]} and "two: out of memory" in found["notes"]
     assert "one: ZeroDivisionError: division by zero" in found["notes"] and "1 / 0" in found["traceback"]
+    section.end()
+    assert report.read(tmp_path, ["steps"])[0]["status"] == "failed"
 
 
 def test_a_table_shows_three_digits_and_leaves_out_what_is_unknown():

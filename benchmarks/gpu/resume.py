@@ -23,6 +23,7 @@ from benchmarks.gpu.sizes import ROOT
 
 COLUMNS = ("l0", "fvu", "delta_loss")  # of eval.json
 POLL = 0.02  # seconds
+SHOWN = 4000  # characters of the end of the output
 
 
 def run(section: Section) -> None:
@@ -64,8 +65,7 @@ def _train(section: Section, folder: Path, words: list[str], kill: bool) -> bool
     section.row("commands", command="killed" if kill else "resumed" if began else "undisturbed", good=good,
                 seconds=time.monotonic() - start, checkpoints=len(began))
     if not good:
-        section.note(f"the command ended with code {code}" if code is not None else "no time was left")
-        section.found["traceback"] += log.read_text()[-4000:]
+        section.fail(f"the command ended with code {code}" if code is not None else "no time was left", log.read_text()[-SHOWN:])
     return good
 
 

@@ -19,7 +19,7 @@ class Section:
     """sizes: its node of sizes.yaml; device: "cuda" or "cpu"; seconds: what it may take."""
 
     def __init__(self, name: str, title: str, sizes: dict[str, Any], device: str, seconds: float, folder: Path):
-        self.sizes, self.device, self.folder = sizes, torch.device(device), folder
+        self.sizes, self.device, self.folder, self.failed = sizes, torch.device(device), folder, False
         self.found: report.Found = {
             "name": name, "title": title, "status": "running", "seconds": 0.0, "tables": {}, "notes": [], "traceback": "",
             "began": time.time(), "until": time.time() + seconds,
@@ -34,6 +34,12 @@ class Section:
         self.found["notes"].append(text)
         self.say(f"  {text}")
 
+    def fail(self, text: str, trace: str = "") -> None:
+        """Something is wrong, which the section's status says too."""
+        self.failed = True
+        self.found["traceback"] += trace
+        self.note(text)
+
     def time_left(self) -> float:
         return self.found["until"] - time.time()
 
@@ -47,22 +53,21 @@ class Section:
             try:
                 call()
             except Exception as error:
-                self._failed(what, error)
+                self._raised(what, error)
             gc.collect()
             torch.cuda.empty_cache()
 
-    def _failed(self, what: str, error: Exception) -> None:
+    def _raised(self, what: str, error: Exception) -> None:
         if out_of_memory(error):
             self.note(f"{what}: out of memory")
         else:
-            self.note(f"{what}: {type(error).__name__}: {error}")
-            self.found["traceback"] += f"{what}\n{traceback.format_exc()}\n"
+            self.fail(f"{what}: {type(error).__name__}: {error}", f"{what}\n{traceback.format_exc()}\n")
         if not usable(self.device):
             raise error
 
-    def end(self, status: str, trace: str = "") -> None:
-        self.found["status"], self.found["traceback"] = status, self.found["traceback"] + trace
-        self.say(status)
+    def end(self) -> None:
+        self.found["status"] = "failed" if self.failed else "done"
+        self.say(self.found["status"])
 
     def say(self, text: str) -> None:
         """Save all results, and show the line."""

@@ -24,7 +24,7 @@ def run(section: Section) -> None:
     for line in re.findall(r"^(?:FAILED|ERROR) .*", text, re.MULTILINE):
         section.note(line)
     if not ended or results["FAILED"] + results["ERROR"] or not results["PASSED"]:
-        section.found["traceback"] = text[-SHOWN:]
+        section.fail("not all tests passed", text[-SHOWN:])
 
 
 def _pytest(section: Section, output: Path) -> bool:

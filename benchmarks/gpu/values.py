@@ -135,6 +135,8 @@ class Check:
         ms = statistics.median(timing.milliseconds(call, self.section.device, sizes["rounds"], sizes["seconds"]))
         rate = {"TFLOP/s": flop / ms / 1e9 if flop else None, "GB/s": read / ms / 1e6 if read else None}
         self.section.row(self.table, operation=name, ms=ms, **rate, error=error, good=good, **more)
+        if not good:
+            self.section.fail(f"{self.table}: {name} differs from plain PyTorch")
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:

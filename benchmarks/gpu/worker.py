@@ -38,14 +38,14 @@ def main() -> None:
 
 def run(name: str, dry_run: bool, device: str, seconds: float, folder: Path) -> Section:
     """One section; what it raises is in its results."""
-    module, trace = importlib.import_module(f"benchmarks.gpu.{name}"), ""
+    module = importlib.import_module(f"benchmarks.gpu.{name}")
     title = (module.__doc__ or "").split("\n")[0].rstrip(".")
     section = Section(name, title, sizes.of_section(name, dry_run), device, seconds, folder)
     try:
         module.run(section)
-    except Exception:
-        trace = traceback.format_exc()
-    section.end("failed" if trace else "done", trace)
+    except Exception as error:
+        section.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
+    section.end()
     return section
 
 
