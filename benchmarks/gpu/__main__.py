@@ -48,7 +48,8 @@ def supervise(names: list[str], folder: Path, until: float, dry_run: bool, out: 
         done = report.read(folder, left)
         if not done or done[-1]["status"] == "running":
             name = left[len(done) - 1 if done else 0]
-            report.stopped(folder, name, f"the process of the section ended with code {code}")
+            over = time.time() >= until
+            report.stopped(folder, name, "no time was left" if over else f"the process of the section ended with code {code}")
         left = left[len(report.read(folder, left)) :]
     for name in left:
         report.stopped(folder, name, "no time was left", status="not reached")

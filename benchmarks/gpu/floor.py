@@ -16,6 +16,7 @@ import torch
 from benchmarks.gpu import sizes, timing
 
 Rates = dict[str, float]  # bf16: TFLOP/s; memory: TB/s
+PRODUCTS = (("bf16", torch.bfloat16, "highest"), ("tf32", torch.float32, "high"), ("fp32", torch.float32, "highest"))
 
 
 def milliseconds(rates: Rates, *, batch: int, d_in: int, d_sae: int, l0: float, mean: bool = True) -> float:
@@ -36,13 +37,12 @@ def measured(device: torch.device, product: list[int], copy: int, rounds: int, s
     n, d, m = product
     x, w = torch.randn(n, d, device=device), torch.randn(d, m, device=device)
     found, flop = {}, 2 * n * d * m
-    for name, dtype, tf32 in (("bf16", torch.bfloat16, False), ("tf32", torch.float32, True), ("fp32", torch.float32, False)):
-        before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, tf32
-        try:
-            one, other = x.to(dtype), w.to(dtype)
-            found[name] = flop / _median(lambda one=one, other=other: one @ other, device, rounds, seconds) / 1e9
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+    before = torch.get_float32_matmul_precision()
+    for name, dtype, precision in PRODUCTS:
+        torch.set_float32_matmul_precision(precision)
+        one, other = x.to(dtype), w.to(dtype)
+        found[name] = flop / _median(lambda one=one, other=other: one @ other, device, rounds, seconds) / 1e9
+    torch.set_float32_matmul_precision(before)
     one, other = (torch.ones(copy, dtype=torch.uint8, device=device) for _ in range(2))
     return found | {"memory": 2 * copy / _median(lambda: one.copy_(other), device, rounds, seconds) / 1e9}
 

@@ -6,7 +6,6 @@ the blocks that run, and token; attention is not counted.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -25,8 +24,10 @@ from saesweep.lm.models import LanguageModel
 
 
 def run(section: Section) -> None:
-    for model in map(settings, section.sizes["models"]):
-        section.each([(model["name"], partial(_measure, section, model))])
+    for attention in (None, *section.sizes["attention"]):
+        for model in map(settings, section.sizes["models"]):
+            what = f"{model['name']}, {attention or 'as it is loaded'}"
+            section.each([(what, partial(_measure, section, model, attention))])
 
 
 def settings(model: str | dict[str, Any]) -> dict[str, Any]:
@@ -37,32 +38,26 @@ def settings(model: str | dict[str, Any]) -> dict[str, Any]:
     return known | {key: model[key] for key in ("name", "layer", "layers")} | {"source": {"random": model["random"]}}
 
 
-def _measure(section: Section, model: dict[str, Any]) -> None:
+def _measure(section: Section, model: dict[str, Any], attention: str | None) -> None:
     try:
         with section.device if "random" in model["source"] else nullcontext():  # random weights are drawn there
             lm = models.load(model | {"dtype": section.sizes["dtype"]}, str(section.device))
     except UsageError as error:
         section.note(f"{model['name']}: {error}")
         return
-    loaded = str(lm.module.config._attn_implementation)
-    for attention in (loaded, *(other for other in section.sizes["attention"] if other != loaded)):
-        section.each((f"{model['name']}, {attention}, {tokens:,} tokens", _sized(section, model, lm, attention, tokens))
-                     for tokens in section.sizes["tokens"])
-
-
-def _sized(section: Section, model: dict[str, Any], lm: LanguageModel, attention: str, tokens: int) -> Callable[[], None]:
-    sizes, point = section.sizes, hook_point(model, "resid", model["layer"])
-    shape = (tokens // sizes["context"], sizes["context"])
-
-    def measure() -> None:
+    if attention is not None:
         lm.module.set_attn_implementation(attention)
-        first = 1 + max(lm.tokenizer.special)
-        ids = torch.randint(first, lm.tokenizer.vocab_size, shape, generator=torch.Generator().manual_seed(0))
-        timing.forget_peak(section.device)
-        times = timing.milliseconds(lambda: harvest(lm, [point], ids), section.device, sizes["rounds"], sizes["seconds"])
-        ms, weights = statistics.median(times), [p for block in blocks_before(lm.module, point) for p in block.parameters()]
-        rates = {"tokens/s": 1e3 * tokens / ms, "TFLOP/s": 2 * tokens * sum(p.numel() for p in weights) / ms / 1e9}
-        section.row(f"{model['name']}, {sizes['dtype']}, {point}, context {sizes['context']:,}", attention=attention,
-                    tokens=tokens, ms=ms, **rates, **{"peak, GB": timing.peak_gigabytes(section.device)})
+    section.each((f"{tokens:,} tokens", partial(_harvest, section, model, lm, tokens)) for tokens in section.sizes["tokens"])
 
-    return measure
+
+def _harvest(section: Section, model: dict[str, Any], lm: LanguageModel, tokens: int) -> None:
+    sizes, point = section.sizes, hook_point(model, "resid", model["layer"])
+    shape, random = (tokens // sizes["context"], sizes["context"]), torch.Generator().manual_seed(0)
+    ids = torch.randint(1 + max(lm.tokenizer.special), lm.tokenizer.vocab_size, shape, generator=random)
+    timing.forget_peak(section.device)
+    times = timing.milliseconds(lambda: harvest(lm, [point], ids), section.device, sizes["rounds"], sizes["seconds"])
+    ms, weights = statistics.median(times), [p for block in blocks_before(lm.module, point) for p in block.parameters()]
+    rates = {"tokens/s": 1e3 * tokens / ms, "TFLOP/s": 2 * tokens * sum(p.numel() for p in weights) / ms / 1e9}
+    section.row(f"{model['name']}, {sizes['dtype']}, {point}, context {sizes['context']:,}", tokens=tokens,
+                attention=lm.module.config._attn_implementation, ms=ms, **rates,
+                **{"peak, GB": timing.peak_gigabytes(section.device)})

@@ -65,7 +65,8 @@ def _train(section: Section, folder: Path, words: list[str], kill: bool) -> bool
     section.row("commands", command="killed" if kill else "resumed" if began else "undisturbed", good=good,
                 seconds=time.monotonic() - start, checkpoints=len(began))
     if not good:
-        section.fail(f"the command ended with code {code}" if code is not None else "no time was left", log.read_text()[-SHOWN:])
+        why = "no time was left" if code is None else f"the command ended with code {code}"
+        section.fail(why, log.read_text()[-SHOWN:])
     return good
 
 

@@ -15,7 +15,7 @@ def milliseconds(call: Callable[[], object], device: torch.device, rounds: int, 
     Two calls before them, in which kernels are compiled, are not counted.
     """
     call()
-    once = _chain(call, device, 1)[0]
+    once = max(1e-3, _chain(call, device, 1)[0])
     return _chain(call, device, min(rounds, max(3, int(1e3 * seconds / once))))
 
 

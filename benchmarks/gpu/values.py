@@ -149,15 +149,17 @@ def compare_choice(found: Sequence[Tensor], wanted: Chosen | None, above: Tensor
     """Of some rows: missing entries, wanted entries, listed entries, by how much a missing one exceeds its bound at most, and
     the relative error of the values that both have."""
     assert wanted is not None, "plain PyTorch makes a list where the operation does"
-    (_, rows, columns, values), (_, in_rows, in_columns, in_values) = found, wanted
+    (starts, rows, columns, values), (_, in_rows, in_columns, in_values) = found, wanted
     listed, kept = len(rows), values != 0  # an entry whose value is 0 is listed, but not kept
     rows, columns, values = rows[kept], columns[kept], values[kept]
     keys, order = (rows * d_sae + columns).sort()
     wanted_keys = in_rows * d_sae + in_columns
+    if len(keys) == 0:
+        return len(wanted_keys), len(wanted_keys), listed, math.inf, math.inf
     at = torch.searchsorted(keys, wanted_keys).clamp(max=len(keys) - 1)
     there = keys[at] == wanted_keys
     if above is None:
-        smallest = values.new_full((int(rows.max()) + 1,), math.inf).scatter_reduce(0, rows, values, "amin")
+        smallest = values.new_full((len(starts) - 1,), math.inf).scatter_reduce(0, rows, values, "amin")
         excess = in_values - smallest[in_rows]
     else:
         excess = in_values - above[in_columns]
