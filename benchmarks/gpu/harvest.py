@@ -53,7 +53,7 @@ def _measure(section: Section, model: dict[str, Any], attention: str | None) -> 
 def _harvest(section: Section, model: dict[str, Any], lm: LanguageModel, tokens: int) -> None:
     sizes, point = section.sizes, hook_point(model, "resid", model["layer"])
     shape, random = (tokens // sizes["context"], sizes["context"]), torch.Generator().manual_seed(0)
-    ids = torch.randint(1 + max(lm.tokenizer.special), lm.tokenizer.vocab_size, shape, generator=random)
+    ids = torch.randint(lm.tokenizer.vocab_size, shape, generator=random)
     timing.forget_peak(section.device)
     times = timing.milliseconds(lambda: harvest(lm, [point], ids), section.device, sizes["rounds"], sizes["seconds"])
     ms, weights = statistics.median(times), [p for block in blocks_before(lm.module, point) for p in block.parameters()]
