@@ -8,9 +8,11 @@ import time
 import pytest
 import torch
 from benchmarks.gpu import __main__ as supervisor
-from benchmarks.gpu import crossover, floor, report, values
+from benchmarks.gpu import crossover, floor, lists, report, steps, timing, values
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.sizes import ROOT, SECTIONS, known_device
+from benchmarks.step import batches
+from mock_gpu import REAL, gpu
 
 from saesweep.arch.ops import plain
 
@@ -61,6 +63,28 @@ def test_a_dry_run_ends_with_a_report_of_all_sections(tmp_path):
     assert len(same) == 2 and all(row["same bits"] for row in same)
     text = (tmp_path / "report.md").read_text()
     assert all(f"## {name}: " in text for name in sections) and "| topk | 320 |" in text
+
+
+@pytest.mark.slow
+@pytest.mark.kernels
+def test_operations_and_steps_are_measured_on_a_gpu(tmp_path, monkeypatch):
+    """On the mock one without events, and counts of memory."""
+    pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
+    if not REAL:
+        monkeypatch.setattr(timing, "milliseconds", lambda call, *_: [call() is None or 1.0] * 3)
+        monkeypatch.setattr(timing, "forget_peak", lambda device: None)
+        monkeypatch.setattr(timing, "peak_gigabytes", lambda device: 1.0)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    shape = {"batch": 6, "d_in": 8, "d_sae": 48, "k": 2}
+    numbers = {"compared": 2, "tolerance": 1e-5, "missing": 1e-4, "rounds": 3, "seconds": 0.1}
+    measured = Section("values", "", numbers | {"shapes": [shape]}, "cuda", 600.0, tmp_path)
+    trained = Section("steps", "", {"batch": 6, "d_in": 8, "k": 2, "rounds": 3, "seconds": 0.1}, "cuda", 600.0, tmp_path)
+    with gpu(), lists.of_any_length():
+        values.run(measured)
+        steps._measure(trained, batches(8, 6, 4, "cuda"), floor.rates_of(trained.device), "topk", 48)
+    (operations,), (rows,) = measured.found["tables"].values(), trained.found["tables"].values()
+    assert len(operations) == 8 and all(row["good"] for row in operations), operations
+    assert rows[0]["L0"] == 2 and rows[0]["listed"] == 1 and not measured.failed
 
 
 def test_without_a_gpu_it_says_how_to_run_it(monkeypatch, tmp_path):

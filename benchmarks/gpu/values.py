@@ -38,9 +38,9 @@ def _check_shape(section: Section, shape: dict[str, int]) -> None:
     if needed > timing.free_bytes(section.device):
         section.note(f"{_title(shape)}: left out, it takes {needed / 1e9:,.0f} GB")
         return
-    random = torch.Generator(section.device).manual_seed(0)
-    u = torch.randn(batch, d_in, generator=random, device=section.device) / math.sqrt(d_in)
-    W = torch.randn(d_sae, d_in, generator=random, device=section.device)
+    torch.manual_seed(0)
+    u = torch.randn(batch, d_in, device=section.device) / math.sqrt(d_in)
+    W = torch.randn(d_sae, d_in, device=section.device)
     W.div_(W.norm(dim=1, keepdim=True))
     Check(section, _title(shape), u, W).all(k)
 
