@@ -178,5 +178,6 @@ def _columns(grad: Tensor | Sums, start: int, end: int) -> Tensor | Sums:
     """A gradient of rows start to end of a matrix."""
     if isinstance(grad, Tensor):
         return grad[start:end]
-    order = grad.order[int(grad.starts[start]) : int(grad.starts[end])]
-    return grad._replace(order=order, starts=grad.starts[start : end + 1] - grad.starts[start])
+    entries, starts = grad.order[int(grad.starts[start]) : int(grad.starts[end])], grad.starts[start : end + 1]
+    order = torch.arange(len(entries), device=entries.device)
+    return Sums(order, starts - starts[0], grad.rows[entries], grad.weights[entries], grad.matrix)
