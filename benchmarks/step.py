@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from itertools import cycle
+from pathlib import Path
+from typing import Any, cast
 
-import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -17,11 +18,13 @@ from benchmarks import common, peers
 from saesweep.data.synthetic import SyntheticSource
 from saesweep.lm.hooks import HookPoint
 from saesweep.training.build import build
+from saesweep.training.calibration import meet_l0_
 from saesweep.training.l0_controller import Coefficient
 from saesweep.training.member import Member
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
 
 POINT = HookPoint("synthetic", "output")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def batches(d_in: int, batch: int, count: int, device: str) -> list[Tensor]:
@@ -40,19 +43,22 @@ def start_threshold(x: Tensor, W_enc_T: Tensor, k: int) -> float:
     return float(pi.kthvalue(int(pi.numel() * (1 - k / len(W_enc_T)))).values)
 
 
+def settings(arch: str) -> dict[str, Any]:
+    """The node of a file of conf/arch, with the keys of those that it is based on."""
+    node = OmegaConf.load(ROOT / f"conf/arch/{arch}.yaml")
+    based_on = [settings(other) for other in node.pop("defaults", []) if other != "_self_"]
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(*based_on, node)))
+
+
 def ours(
-    arch: str, x: Tensor, d_sae: int, k: int, dense: bool, eps: float = 1e-8
+    arch: str, x: Tensor, d_sae: int, k: int, dense: bool, eps: float = 1e-8, cold: bool = False
 ) -> tuple[Member, Callable[[Tensor], None]]:
-    """A member and its training step; it starts at its target L0, its coefficient is fixed, and Adam's eps is `eps`."""
-    node = OmegaConf.to_container(OmegaConf.load(f"conf/arch/{arch}.yaml"))
+    """A member and its training step after any warm start; it begins at its target L0, or as initialised if `cold`; its
+    coefficient is fixed, and Adam's eps is `eps`."""
+    node = settings(arch)
     sae = build({"arch": node, "seed": 0, "width": d_sae, "sparsity": k, "dense": dense}, x.shape[1]).to(x.device)
-    threshold = start_threshold(x, sae.W_enc_T.detach(), k)
-    with torch.no_grad():
-        if arch == "jumprelu":
-            sae.threshold.fill_(threshold)
-        elif arch == "gated":
-            sae.b_enc.fill_(-threshold)
-            sae.b_mag.fill_(-threshold / 2)
+    if sae.thresholded and not cold:
+        meet_l0_(sae, x)
     coefficient = node["control"] and Coefficient(k, fixed=1e-3, **node["control"])
     member = Member(arch, POINT, sae, coefficient, node["optimizer"]).to(x.device)
     group = parameter_group(sae, node["optimizer"]) | {"lr": 1e-5, "eps": eps}  # an lr too small to change L0

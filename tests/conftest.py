@@ -14,7 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared by as many
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as saesweep.runtime.threads, which would be imported too early here
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-if not os.path.exists("/dev/nvidia0"):
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # products of a GPU have the same bits each time
+if not any(Path("/dev").glob("nvidia[0-9]*")):
     os.environ.setdefault("TRITON_INTERPRET", "1")  # the GPU's kernels on CPU tensors; read when triton is imported
 
 SRC = Path(__file__).parents[1] / "src"

@@ -3,10 +3,11 @@
 It raises where CUDA raises: at an operation on tensors of both devices, and where numpy reads a tensor. It also raises at
 races, which CUDA does not detect: a tensor is read on a stream that has not waited for the stream that wrote it, or without
 `record_stream`. Every synchronisation of the host with the device is recorded. Triton's kernels run in the interpreter, and
-Lightning sees one GPU. If there is a real GPU, the tests use that.
+Lightning sees one GPU. If there is a real GPU, the tests use that: `gpu()` is either.
 """
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from saesweep.sweep import inputs
 
 GPU = torch.device("cuda", 0)
-TRITON = "cuda" if torch.cuda.is_available() else "cpu"  # the device of its kernels' tensors; "cpu" is the interpreter's
+REAL = torch.cuda.is_available()
+TRITON = "cuda" if REAL else "cpu"  # the device of its kernels' tensors; "cpu" is the interpreter's
 aten = torch.ops.aten
 COPIES = {aten.copy_.default, aten._to_copy.default}
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}  # an index may be on the CPU
@@ -186,10 +188,26 @@ class _MockMode(TorchFunctionMode):
 
 
 @contextmanager
+def _real_gpu() -> Iterator[list[Any]]:
+    """Sums are added in a fixed order where torch can, so that the same training has the same bits."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("always", message=".*synchronizing CUDA operation")
+            yield waits
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.use_deterministic_algorithms(False)
+
+
+@contextmanager
 def gpu() -> Iterator[list[str]]:
-    """Makes "cuda" available, and yields the list of synchronisations; with a real GPU, it stays empty."""
-    if torch.cuda.is_available():
-        yield []
+    """The real GPU, or makes "cuda" available; yields the list of the host's synchronisations."""
+    if REAL:
+        with _real_gpu() as waits:
+            yield waits
         return
     executor = pytest.importorskip("triton.runtime.interpreter").GridExecutor
     launch = executor.__call__

@@ -1,14 +1,14 @@
-"""Training and evaluation on a mock or real GPU: every tensor is on its device, and the host rarely synchronises."""
+"""Training and evaluation on a mock or real GPU: every tensor is on its device, and the host rarely synchronises.
+
+What CPU and GPU compute differs in the last bits on a real GPU; the same training twice on one GPU has the same bits.
+"""
 import math
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 from benchmarks.step import ours
-from mock_gpu import Stream, gpu
+from mock_gpu import REAL, gpu
 from small import job, tiny, train_group, trained, untrained, write_text
 
 from saesweep.arch import latents
@@ -34,7 +34,7 @@ def text(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Replaces the Triton kernels, whose interpreter is slow, with PyTorch's operations."""
-    if not torch.cuda.is_available():
+    if not REAL:
         for module in (latents, optimizer):
             monkeypatch.setattr(module, "ops_for", lambda x: plain)
 
@@ -70,13 +70,6 @@ def test_a_step_on_the_gpu_equals_one_on_the_cpu_and_rarely_synchronises(arch, d
     assert waits <= MAX_WAITS[arch]
 
 
-def test_the_kernels_compile_for_a100_and_h100_and_spill_few_registers():
-    script = Path(__file__).with_name("compile_kernels.py")
-    output = subprocess.run([sys.executable, script, "80", "90"], capture_output=True, text=True, check=True).stdout
-    lines = [line.split() for line in output.splitlines()]
-    assert len({name for name, *_ in lines}) == 11 and all(int(spilled) <= 16 for *_, spilled in lines), output
-
-
 def test_a_harvest_synchronises_only_in_transformers_check_for_packed_sequences():
     lm, point = tiny(), HookPoint("model.layers.1", "output")
     tokens = torch.randint(3, 200, (2, 16))
@@ -87,7 +80,8 @@ def test_a_harvest_synchronises_only_in_transformers_check_for_packed_sequences(
         waits.clear()
         found = harvest(lm, [point], tokens)[point]
         assert found.device.type == "cuda" and len(waits) <= 2
-        assert torch.equal(found.cpu(), wanted)
+        error = float((found.cpu() - wanted).norm() / wanted.norm())
+        assert error < 1e-5 if REAL else error == 0, "a real GPU adds in another order"
 
 
 @pytest.mark.parametrize("how", ["harvested", "from disk", "synthetic"])
@@ -149,7 +143,8 @@ def test_prefetching_is_spread_over_the_batches_of_a_window(text, quick):
         one = job(text, "arch=topk", *SHORT, WINDOWS) | {"tokens": 1280, "read_ahead": True}
         _, stream, inputs = untrained([one])
         where = []
-        inputs.source.lm.module.register_forward_pre_hook(lambda *_: where.append(Stream.current is stream.ahead.stream))
+        ahead = stream.ahead.stream
+        inputs.source.lm.module.register_forward_pre_hook(lambda *_: where.append(torch.cuda.current_stream() == ahead))
         read = [0, *(len(where) for _ in zip(range(8), stream, strict=False))]
     # micro-batches per batch; of 64 positions, some of them padding
     assert all(where) and all(1 <= after - before <= 3 for before, after in pairwise(read)), read

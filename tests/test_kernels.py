@@ -1,0 +1,26 @@
+"""The GPU's kernels, compiled for the GPUs of benchmarks/gpu/devices.yaml without one."""
+import re
+
+import pytest
+from benchmarks.gpu import kernels
+from benchmarks.gpu.sizes import CAPABILITIES, ROOT
+
+pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
+pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.kernels]
+
+
+@pytest.fixture(scope="module")
+def launches():
+    return kernels.recorded([640, 2304, 3584])
+
+
+def test_every_kernel_that_the_operations_launch_is_recorded(launches):
+    sources = "".join(file.read_text() for file in sorted((ROOT / "src/saesweep/arch/ops").rglob("*.py")))
+    assert {launch["kernel"] for launch in launches} == set(re.findall(r"(_\w+)\[\(", sources))
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_no_kernel_spills_registers_or_takes_more_shared_memory_than_there_is(launches, capability):
+    for found in kernels.usage(launches, capability):
+        assert 0 < found["registers"] < 256 and found["spilled"] == 0, found
+        assert found["shared"] <= CAPABILITIES[capability]["shared"], found
