@@ -23,7 +23,9 @@ def terminal(monkeypatch):
 
 
 def wait_for(said):
+    end = time.monotonic() + 20
     while not said():
+        assert time.monotonic() < end, "nothing was said"
         time.sleep(0.005)
 
 
