@@ -295,7 +295,7 @@ def test_a_plan_is_printed_and_nothing_is_trained(launcher, capsys):
     out = capsys.readouterr().out
     assert "to train in 1 group" in out and "training" not in out
     row = next(line for line in out.splitlines() if "resid.1/flat/8" in line)
-    assert row.split() == ["resid.1", "flat", "8", "0", "8", "4096", "65.5", "k", "524", "kB", str(PLACE / "flat/8")]
+    assert row.split() == ["resid.1", "flat", "8", "0", "8", "4096", "65.5", "k", "786", "kB", str(PLACE / "flat/8")]
     assert "300,000 tokens" in out and "about 90 s" in out
     assert list(Path.cwd().iterdir()) == []
 

@@ -2,6 +2,7 @@
 import io
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from small import RESOURCES, job, write_text
@@ -18,8 +19,8 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def terminal(monkeypatch):
     monkeypatch.setattr(console, "PATIENCE", 0.01)
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    return sys.stderr
+    monkeypatch.setattr(console, "sys", SimpleNamespace(stderr=Terminal(), modules=sys.modules))  # pytest sets sys.stderr anew
+    return console.sys.stderr
 
 
 def wait_for(said):

@@ -31,6 +31,7 @@ from saesweep.study.passes import Pass
 from saesweep.sweep import plan, probe
 from saesweep.sweep.inputs import point_of
 from saesweep.sweep.jobs import Job
+from saesweep.sweep.probe_step import Probed
 
 POINT = HookPoint("numbers", "output")
 BATCH, SEED = 16, 3
@@ -272,11 +273,11 @@ def test_the_plan_says_how_often_each_token_is_read(tmp_path):
 
 
 def test_the_plans_time_has_less_harvest_with_more_passes(text, monkeypatch):
-    monkeypatch.setattr(probe, "_step_seconds", lambda *_: 1.0)
-    monkeypatch.setattr(probe, "_evaluation_seconds", lambda *_: 0.0)
+    monkeypatch.setattr(probe, "probe_step", lambda *_: Probed(seconds=1.0, step=0, latents=0))
+    monkeypatch.setattr(probe, "_evaluation", lambda *_: (0.0, 0))
     monkeypatch.setattr(probe, "_fill", lambda *_: 1.0)
     rows = {point_of(job(text)): torch.randn(64, 8)}
-    monkeypatch.setattr(probe, "_probe_rows", lambda *_: (rows, 6.0))
+    monkeypatch.setattr(probe, "_probe_rows", lambda *_: probe.Read(rows, seconds=6.0, forward=0))
     once, thrice = (probe.estimate([job(text, "arch=topk", f"activations.passes={passes}")], RESOURCES)["seconds"]
                     for passes in (1, 3))
     assert once == 3200 * 7.0 and thrice == 3200 * 3.0

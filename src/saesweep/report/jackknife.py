@@ -23,7 +23,7 @@ def replicates(points: pd.DataFrame, documents: Sequence[pd.DataFrame | None], m
     texts, found = list[pd.DataFrame](), []
     for (l0, value), own in zip(points[["l0", measure]].to_numpy(float).tolist(), documents, strict=True):
         if measure == "fvu" and own is not None and "tokens" in own:
-            own = own[own["tokens"] > 0]  # of the others predictions alone are scored
+            own = own.loc[own["tokens"] > 0]  # of the others predictions alone are scored
         text = -1 if own is None else _text_index(own, texts, measure)
         left_out = None if own is None else _leave_one_out(own, measure)
         l0s, values, weights = left_out or (np.empty(0), np.empty(0), np.empty(0))

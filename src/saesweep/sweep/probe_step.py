@@ -1,4 +1,5 @@
 """A few steps of one kind of SAE: whether its architecture keeps its contract, the time of a step, and its memory."""
+import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -81,5 +82,7 @@ def _latent_bytes(sae: SparseAutoencoder, x: Float[Tensor, "rows d_in"], statist
     """Memory of the evaluation's dense latents."""
     subject = Subject(sae, point, statistics)
     subject.start(1)
-    documents = torch.zeros(len(x), dtype=torch.long)
-    return peak_bytes(lambda: subject.measure(x, documents)) * MEASURED_AT_A_TIME // len(x)
+    documents, held = torch.zeros(len(x), dtype=torch.long), 0
+    with contextlib.suppress(Exception):  # an SAE that cannot be measured fails in its own evaluation, alone
+        held = peak_bytes(lambda: subject.measure(x, documents))
+    return held * MEASURED_AT_A_TIME // len(x)

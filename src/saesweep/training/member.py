@@ -55,6 +55,8 @@ class Member(nn.Module):
         `moments`: `moments_of(batch)`, if already computed.
         """
         x = distributed.shard(batch)
+        if self.failed:
+            return x.new_zeros(())
         self.sae.execution.deferred_gradients = [] if distributed.ranks_per_sae() == 1 else None
         coefficient = x.new_zeros(()) if self.coefficient is None else self.coefficient.at(progress)
         share = len(x) / len(batch)
