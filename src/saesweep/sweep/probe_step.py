@@ -1,5 +1,5 @@
 """A few steps of one kind of SAE: whether its architecture keeps its contract, the time of a step, and its memory."""
-import contextlib
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,12 +14,14 @@ from saesweep.data.normalisation import Statistics
 from saesweep.evaluation.subject import MEASURED_AT_A_TIME, Subject
 from saesweep.lm.hooks import HookPoint
 from saesweep.runtime.allocations import peak_bytes
+from saesweep.runtime.isolate import isolate_failures
 from saesweep.sweep import compilation
 from saesweep.training.build import build
 from saesweep.training.calibration import meet_l0_
 from saesweep.training.contract import require_contract
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
 
+log = logging.getLogger(__name__)
 ROWS = 64  # of which memory in proportion to rows is measured
 
 
@@ -83,6 +85,7 @@ def _latent_bytes(sae: SparseAutoencoder, x: Float[Tensor, "rows d_in"], statist
     subject = Subject(sae, point, statistics)
     subject.start(1)
     documents, held = torch.zeros(len(x), dtype=torch.long), 0
-    with contextlib.suppress(Exception):  # an SAE that cannot be measured fails in its own evaluation, alone
+    # an SAE that cannot be measured fails in its own evaluation, alone
+    with isolate_failures(lambda error: log.debug("the memory of an evaluation was not measured", exc_info=error)):
         held = peak_bytes(lambda: subject.measure(x, documents))
     return held * MEASURED_AT_A_TIME // len(x)
