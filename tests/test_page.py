@@ -66,7 +66,7 @@ def gap(percent, low, high, verdict, a="jumprelu", b="topk"):
 
 
 def text(markup):
-    return re.sub(r"<br>|&nbsp;|<small>", " ", re.sub(r"<(?!br|small)[^>]*>", "", markup)).strip()
+    return re.sub(r"<br>|&nbsp;|<small[^>]*>", " ", re.sub(r"<(?!br|small)[^>]*>", "", markup)).strip()
 
 
 # Without a browser

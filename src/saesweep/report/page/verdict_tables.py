@@ -115,4 +115,5 @@ def _gap(gap: dict | None, metric: str) -> str:
     tip = escape(f"{gap['a']} {gap['value_a']:.4g}, {gap['b']} {gap['value_b']:.4g}, at L0 {gap['l0']:.4g}{varied}")
     gap = swapped(gap) if gap["verdict"] == "worse" else gap
     lines, caveat = _two_lines(gap, metric, before=f"<b>{escape(gap['a'])}</b>&nbsp;"), escape(wording.caveat(gap, metric))
-    return f'<span title="{tip}">{lines}{caveat and f"<small>{caveat}</small>"}</span>'
+    below = caveat and f'<small class="caveat">{caveat}</small>'
+    return f'<span title="{tip}">{lines}{below}</span>'
