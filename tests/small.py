@@ -27,7 +27,7 @@ CONF = Path(__file__).parents[1] / "conf"
 SIZES = (
     "context=32", "width=96", "sparsity=4", "tokens=3200", "batch_tokens=64", "log_tokens=640", "logger=csv",
     "activations={window: 1024, statistics: 512, documents_per_pool: 8, forward_tokens: 256}",
-    "evaluation={tokens: 512, lm_tokens: 256, calibration_tokens: 512}",
+    "evaluation={tokens: 512, lm_tokens: 256, lm_blocks: null, calibration_tokens: 512}",
 )
 RESULT_FILES = ("eval.json", "cfg.json", "sae_weights.safetensors", "metrics.csv")
 ARCHS = ("relu", "gated", "jumprelu", "topk", "batchtopk")
