@@ -26,7 +26,7 @@ from saesweep.training.origin import determined_by
 CONF = Path(__file__).parents[1] / "conf"
 SIZES = (
     "context=32", "width=96", "sparsity=4", "tokens=3200", "batch_tokens=64", "log_tokens=640", "logger=csv",
-    "activations={window: 1024, statistics: 512, documents_per_pool: 8, forward_tokens: 256}",
+    "activations={window: 1024, passes: 1, statistics: 512, documents_per_pool: 8, forward_tokens: 256}",
     "evaluation={tokens: 512, lm_tokens: 256, lm_blocks: null, calibration_tokens: 512}",
 )
 RESULT_FILES = ("eval.json", "cfg.json", "sae_weights.safetensors", "metrics.csv")
