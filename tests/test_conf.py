@@ -96,8 +96,8 @@ def test_every_architecture_is_built_from_its_file_whose_keys_are_its_arguments(
     node = OmegaConf.to_container(composed(f"arch={arch}").arch)
     parameters = inspect.signature(locate(node["_target_"])).parameters
     assert set(node) - {"_target_", *NOT_ARGUMENTS} == set(parameters) - {"self", "d_in", "d_sae", "sparsity"}
-    later = old_names.LATER["arch"]  # numbers are in YAML only, but those that a config of an older version does not have
-    assert all(p.default == later.get(name, p.empty) for name, p in parameters.items())
+    later = old_names.LATER  # numbers are in YAML only, but those that a config of an older version does not have
+    assert all(p.default == later.get(f"arch.{name}", p.empty) for name, p in parameters.items())
     with torch.device("meta"):
         sae = instantiate(node, leave=NOT_ARGUMENTS, d_in=8, d_sae=32, sparsity=4)
     assert isinstance(sae, SparseAutoencoder) and sae.W_dec.shape == (32, 8) and sae.sparsity == 4

@@ -257,6 +257,13 @@ def test_saes_of_several_numbers_of_passes_are_curves_named_by_it():
     assert variants.variants(jobs[:1]) == [{}]
 
 
+def test_a_later_key_of_an_architecture_names_the_saes_of_that_architecture():
+    words = [("arch=jumprelu", "arch.frequency_scale=0.1"), ("arch=jumprelu",), ("arch=topk",)]
+    jobs = [old_names.renewed(job(None, *some)) for some in words]
+    assert variants.variants(jobs) == [{"frequency_scale": "0.1"}, {"frequency_scale": "null"}, {}]
+    assert variants.named_keys(["frequency_scale", "passes"], jobs[1]) == ["activations.passes", "arch.frequency_scale"]
+
+
 def test_the_page_shows_the_harvested_tokens_where_they_are_fewer(tmp_path):
     new, old = table(tmp_path, tokens=3200, unique_tokens=1600), table(tmp_path, tokens=3200)
     assert "<th scope=\"col\">unique_tokens</th>" in tables.table(new) and "<td>1600</td>" in tables.table(new)

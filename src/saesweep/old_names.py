@@ -86,24 +86,22 @@ def attributes(package: str) -> Callable[[str], Any]:
 
 # Keys that came later, with the value that says what was done before they came.
 LATER = {
-    "activations": {"passes": 1}, "evaluation": {"lm_blocks": None}, "synthetic": {"parents": 0.0},
-    "arch": {"frequency_scale": None, "frequency_limit": None, "handicap_step": 0.01},
+    "activations.passes": 1, "evaluation.lm_blocks": None, "model.source.synthetic.parents": 0.0,
+    "arch.frequency_scale": None, "arch.frequency_limit": None, "arch.handicap_step": 0.01,
 }
 
 
-def renewed(node: Any) -> Any:
+def renewed(node: Any, path: str = "") -> Any:
     """A config in which every `_target_` has its name of today, without the keys of LATER that change nothing, so that two
-    ways to write one thing are equal."""
+    ways to write one thing are equal. path: of the node, with a dot at its end."""
     if isinstance(node, Mapping):
-        found = {key: current(value) if key == "_target_" else renewed(value) for key, value in node.items()}
-        return {key: _without(value, LATER[key]) if key in LATER else value for key, value in found.items()}
-    return [renewed(value) for value in node] if isinstance(node, list) else node
+        found = {key: current(value) if key == "_target_" else renewed(value, f"{path}{key}.") for key, value in node.items()}
+        return {key: value for key, value in found.items() if not _as_before(f"{path}{key}", value)}
+    return [renewed(value, path) for value in node] if isinstance(node, list) else node
 
 
-def _without(node: Any, later: Mapping[str, Any]) -> Any:
-    if not isinstance(node, Mapping):
-        return node
-    return {key: value for key, value in node.items() if key not in later or value is True or value != later[key]}
+def _as_before(key: str, value: Any) -> bool:
+    return key in LATER and value is not True and value == LATER[key]  # True == 1
 
 
 def current(target: Any) -> Any:

@@ -31,12 +31,13 @@ def variants(jobs: Sequence[Mapping[str, Any]]) -> list[Pairs]:
 
 
 def flat_settings(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that determine an SAE, by dotted key; also those of the stream that `renewed` leaves out."""
-    return {f"activations.{key}": value for key, value in LATER["activations"].items()} | dict(files.flat(own_settings(job)))
+    """The settings that determine an SAE, by dotted key."""
+    return dict(files.flat(own_settings(job)))
 
 
 def of_flat(jobs: Sequence[Mapping[str, Any]]) -> list[Pairs]:
     """As `variants`, of flat_settings."""
+    jobs = _with_later_keys(jobs)
     every = {key for job in jobs for key in job}
     places = [tuple(job.get(key) for key in ("model.name", "site.name", "layer")) for job in jobs]
     differing: dict[tuple, set[str]] = {}
@@ -44,6 +45,15 @@ def of_flat(jobs: Sequence[Mapping[str, Any]]) -> list[Pairs]:
         alike = [job for job, at in zip(jobs, places, strict=True) if at == place and job.get("arch.name") == arch]
         differing.setdefault(place, set()).update(_differing(alike))
     return [_pairs(job, differing[place], every) for job, place in zip(jobs, places, strict=True)]
+
+
+def _with_later_keys(jobs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """With the keys of LATER that another of the SAEs has, of arch another of its architecture."""
+    def of(job: Mapping[str, Any], key: str) -> tuple[str, str | None]:
+        return key, job.get("arch.name") if key.startswith("arch.") else None
+
+    known = {of(job, key) for job in jobs for key in LATER if key in job}
+    return [{key: value for key, value in LATER.items() if of(job, key) in known} | job for job in jobs]
 
 
 def _differing(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -124,7 +134,7 @@ def of_folder(folder: Path, arch: str) -> Pairs:
 
 def named_keys(names: Iterable[str], job: Mapping[str, Any]) -> list[str]:
     """The dotted keys with these short names; of a choice, such as text, all its keys."""
-    settings = flat_settings(job)
+    settings = LATER | flat_settings(job)
     return [key for key in settings for name in names if short(key, settings) == name or key.startswith(f"{name}.")]
 
 
