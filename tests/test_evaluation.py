@@ -217,7 +217,7 @@ def test_the_metrics_are_ratios_of_the_sums_by_document(held_out, lm_blocks):
 def test_the_sums_of_a_document_are_over_its_own_tokens(held_out):
     (found,) = measured(held_out, subject(held_out, noise))
     x = rows(held_out).double()
-    number = torch.repeat_interleave(held_out.documents, held_out.ordinary)
+    number = held_out.of_tokens
     scale, mean = statistics(held_out).scale, x.mean(0)
     for document in (0, held_out.count - 1):
         own = x[number == document]

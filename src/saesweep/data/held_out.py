@@ -1,5 +1,6 @@
 """Held-out blocks: the tokens of held-out documents on which SAEs are evaluated or calibrated."""
 import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,17 @@ class HeldOut(NamedTuple):
     def count(self) -> int:
         """Number of documents."""
         return len(self.sources)
+
+    @property
+    def of_tokens(self) -> Int[Tensor, " tokens"]:
+        """The number of the document of each ordinary token."""
+        return torch.repeat_interleave(self.documents, self.ordinary)
+
+    def split(self, blocks: int) -> "Iterator[HeldOut]":
+        """So many blocks at a time."""
+        each = (part.split(blocks) for part in (self.tokens, self.documents, self.ordinary))
+        for tokens, documents, ordinary in zip(*each, strict=True):
+            yield self._replace(tokens=tokens, documents=documents, ordinary=ordinary)
 
 
 def held_out_blocks(

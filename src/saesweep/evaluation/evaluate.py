@@ -47,14 +47,14 @@ def evaluate(
 def _measure_fidelity(
     rows: Callable[[Tensor], Rows], held_out: HeldOut, subjects: Sequence[Subject], progress: Progress
 ) -> None:
-    tokens = held_out.tokens
-    for i, (part, documents, ordinary) in enumerate(zip(*(x.split(BLOCKS) for x in held_out[:3]), strict=True)):
-        progress(f"fidelity: {i * BLOCKS * tokens.shape[1]:,} of {tokens.numel():,} held-out tokens")
-        of_tokens = torch.repeat_interleave(documents, ordinary)
-        for point, x in rows(part).items():
+    done = 0
+    for part in held_out.split(BLOCKS):
+        progress(f"fidelity: {done:,} of {held_out.tokens.numel():,} held-out tokens")
+        done += part.tokens.numel()
+        for point, x in rows(part.tokens).items():
             for subject in (s for s in subjects if s.point == point and s.failed is None):
                 with subject.isolate_failures():
-                    subject.measure(x, of_tokens)
+                    subject.measure(x, part.of_tokens)
     for subject in (s for s in subjects if s.failed is None):
         with subject.isolate_failures():
             subject.require_measured()

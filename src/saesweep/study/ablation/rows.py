@@ -68,7 +68,7 @@ def _of_text(job: Settings, point: HookPoint, held_out: HeldOut, resources: Reso
         done += part.numel()
     x = torch.cat(found)
     require_finite(x, point)
-    return Part(x, torch.repeat_interleave(held_out.documents, held_out.ordinary))
+    return Part(x, held_out.of_tokens)
 
 
 def _of_dictionary(job: Settings, point: HookPoint) -> Rows:
