@@ -3,7 +3,7 @@ import pytest
 import torch
 from small import ARCHS, RESOURCES, job, tiny, write_text
 
-from saesweep.runtime.allocations import peak_bytes
+from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.sweep import footprint, plan
 from saesweep.sweep.footprint import Measured, Place, assigned, places, sae_bytes
 from saesweep.sweep.probe import estimate
@@ -23,7 +23,8 @@ def test_the_bytes_of_the_tensors_that_are_alive_together_are_counted():
         del x
         return y.double().exp_()  # 800
 
-    assert peak_bytes(work) == 4400
+    found, held = with_peak_bytes(work)
+    assert found.shape == (100,) and held == peak_bytes(work) == 4400
     assert peak_bytes(lambda: before.add_(1)) == 0
 
 

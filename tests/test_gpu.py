@@ -154,5 +154,6 @@ def test_prefetching_is_spread_over_the_batches_of_a_window(text, quick):
 def test_a_plan_of_a_training_on_a_gpu_has_a_time(text, quick, monkeypatch):
     for module in (probe, probe_step):  # the mock and the count of memory are both modes that see every operation
         monkeypatch.setattr(module, "peak_bytes", lambda call: [call(), 0][1])
+    monkeypatch.setattr(probe, "with_peak_bytes", lambda call: (call(), 0))
     with gpu():
         assert estimate([job(text, "arch=jumprelu", *SHORT)], Resources())["seconds"] > 0

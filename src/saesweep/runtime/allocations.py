@@ -1,12 +1,14 @@
 """How much memory a piece of code takes: the bytes of the tensors that it makes and that are alive at the same time."""
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
+
+T = TypeVar("T")
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
@@ -14,9 +16,14 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
     What operators and other libraries allocate inside themselves is not counted.
     """
+    return with_peak_bytes(call)[1]
+
+
+def with_peak_bytes(call: Callable[[], T]) -> tuple[T, int]:
+    """What `call` returns, and its `peak_bytes`."""
     with _Counting() as counting:
-        call()
-    return counting.peak
+        found = call()
+    return found, counting.peak
 
 
 class _Counting(TorchDispatchMode):

@@ -22,7 +22,7 @@ from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import CrossEntropy
 from saesweep.evaluation.splicing import Batch
 from saesweep.lm.hooks import HookPoint, Rows
-from saesweep.runtime.allocations import peak_bytes
+from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.runtime.console import working
 from saesweep.sweep import compilation, footprint, inputs
 from saesweep.sweep.inputs import KnownDictionary, ReadText, point_of
@@ -162,7 +162,7 @@ def _require_usable(
         numbers, x = job["activations"], rows[point]
         measure = partial(Statistics.of, x, center=numbers["center"], max_norm=numbers["max_norm"], point=point)
         try:
-            held, found[point] = peak_bytes(measure), measure()
+            found[point], held = with_peak_bytes(measure)
         except UsageError as error:
             of_the_point = str(error).startswith("the activations")
             key = f"site={job['site']['name']} layer={job['layer']}: " if of_the_point else ""
