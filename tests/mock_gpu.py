@@ -144,6 +144,8 @@ class _MockMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = dict(kwargs or {})
+        if isinstance(func, torch._ops.OpOverload):  # from a mode that sees every operation: where it takes place is decided
+            return func(*args, **kwargs)
         first = args[0] if args else None
         if func is torch.Tensor.backward:  # the operations of the backward pass go through this mode too
             with self:

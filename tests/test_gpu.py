@@ -18,7 +18,6 @@ from saesweep.data.resources import Resources
 from saesweep.lm import models
 from saesweep.lm.hooks import HookPoint
 from saesweep.storage.checkpoints import cohorts
-from saesweep.sweep import probe, probe_step
 from saesweep.sweep.probe import estimate
 from saesweep.training import optimizer
 
@@ -151,9 +150,10 @@ def test_prefetching_is_spread_over_the_batches_of_a_window(text, quick):
     assert all(where) and all(1 <= after - before <= 3 for before, after in pairwise(read)), read
 
 
-def test_a_plan_of_a_training_on_a_gpu_has_a_time(text, quick, monkeypatch):
-    for module in (probe, probe_step):  # the mock and the count of memory are both modes that see every operation
-        monkeypatch.setattr(module, "peak_bytes", lambda call: [call(), 0][1])
-    monkeypatch.setattr(probe, "with_peak_bytes", lambda call: (call(), 0))
+def test_a_plan_of_a_training_on_a_gpu_has_its_time_and_memory(text, quick):
     with gpu():
-        assert estimate([job(text, "arch=jumprelu", *SHORT)], Resources())["seconds"] > 0
+        found = estimate([job(text, "arch=jumprelu", *SHORT)], Resources())
+    on_gpu, host, _ = found["places"]
+    gradients = 4 * found["params"][0]
+    assert found["seconds"] > 0 and (on_gpu.name, host.name) == ("GPU", "host")
+    assert on_gpu.phases["in a step"]["step"] > gradients and on_gpu.phases["in the evaluation"]["dense latents"] > 2048 * 4 * 96
