@@ -1,7 +1,7 @@
 """The memory and disk of a group as the plan counts them."""
 import pytest
 import torch
-from small import ARCHS, RESOURCES, job, tiny, write_text
+from small import ARCHS, RESOURCES, job, tiny, untrained, write_text
 
 from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.sweep import footprint, plan
@@ -31,6 +31,17 @@ def test_the_bytes_of_the_tensors_that_are_alive_together_are_counted():
 def test_gradients_and_what_autograd_keeps_are_counted():
     w = torch.ones(1000, requires_grad=True)
     assert 3 * 4000 <= peak_bytes(lambda: (w.exp() * w).sum().backward()) <= 5 * 4000
+
+
+@pytest.mark.parametrize("arch", ["topk", "jumprelu"])
+def test_a_step_of_several_saes_holds_what_a_step_of_one_does(arch):
+    def held(count):
+        module, stream, _ = untrained([job(None, f"arch={arch}", "width=1024", "log_tokens=3200")] * count)
+        first, second, *_ = stream
+        module.training_step(first, 0)  # makes the moments
+        return peak_bytes(lambda: module.training_step(second, 1))
+
+    assert held(4) < 1.05 * held(1)
 
 
 def test_an_sae_takes_weights_moments_and_counters():

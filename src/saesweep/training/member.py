@@ -100,6 +100,7 @@ class Member(nn.Module):
     def stop_(self, reason: str) -> None:
         """Stop training this SAE; the others of the group continue."""
         self.failed = reason
+        self.sae.execution.deferred_gradients = None
         for parameter in self.sae.parameters():
             parameter.grad = None
             parameter.requires_grad_(False)

@@ -38,7 +38,7 @@ class UnitRowAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step_group(self, index: int, deferred: DeferredGradients | None = None) -> None:
-        """One step of one group, which frees its gradients, so that those of all groups are never held at once."""
+        """One step of one group. It frees its gradients and empties `deferred`, so that those of all groups are never held at once."""
         group = self.param_groups[index]
         gradients, clip = _gradients(group, deferred or [])
         for i, grad in gradients.items():
@@ -51,6 +51,8 @@ class UnitRowAdam(torch.optim.Optimizer):
             weight, *moments = (as_rows(tensor) for tensor in (p.detach(), state["exp_avg"], state["exp_avg_sq"]))
             ops_for(p).adam(weight, grad, *moments, _numbers(group, state["step"], factor), i in group["unit"])
             p.grad = None
+        if deferred:
+            deferred.clear()
 
 
 def _gradients(group: Mapping[str, Any], deferred: DeferredGradients) -> tuple[dict[int, Tensor | Sums], float | Tensor]:
