@@ -3,11 +3,14 @@ import pytest
 import torch
 from small import ARCHS, RESOURCES, job, tiny, untrained, write_text
 
+from saesweep.arch.execution import DENSE_COPIES
 from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.sweep import footprint, plan
 from saesweep.sweep.footprint import Measured, Place, assigned, places, sae_bytes
-from saesweep.sweep.probe import estimate
-from saesweep.sweep.probe_step import _dense_row_bytes
+from saesweep.sweep.inputs import point_of
+from saesweep.sweep.probe import _require_usable, estimate
+from saesweep.sweep.probe_step import _dense_row_bytes, probe_step
+from saesweep.training.build import build
 
 GB = 10**9
 FOUND = Measured(
@@ -54,6 +57,23 @@ def test_an_sae_takes_weights_moments_and_counters():
 def test_a_dense_step_takes_several_copies_of_the_latents(arch, units):
     words = (f"arch={arch}", "width=4096", *(["arch.warm_start=0"] if arch == "jumprelu" else []))
     assert _dense_row_bytes(job(None, *words)) == pytest.approx(units * 4 * 4096, rel=0.05)
+
+
+@pytest.mark.parametrize("dense", ["true", "false"])
+def test_of_a_dense_step_in_pieces_a_piece_is_counted(monkeypatch, dense):
+    cfg, x = job(None, "arch=relu", "width=4096", f"dense={dense}"), torch.randn(64, 4)
+    point = point_of(cfg)
+    statistics, _ = _require_usable([cfg], {point: x})
+    whole = probe_step(cfg, x, statistics[point], point).step
+
+    def small(*args):
+        sae = build(*args)
+        sae.execution.dense_bytes = 8 * DENSE_COPIES * 4 * 4096
+        return sae
+
+    monkeypatch.setattr("saesweep.sweep.probe_step.build", small)
+    piece = probe_step(cfg, x, statistics[point], point).step
+    assert whole - piece == pytest.approx(56 * _dense_row_bytes(cfg), rel=0.15)  # a listed step is a little more than a piece
 
 
 def phases(*words, saes=(100, 200), found=FOUND):

@@ -1,5 +1,6 @@
 """A few steps of one kind of SAE: whether its architecture keeps its contract, the time of a step, and its memory."""
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from saesweep.training.build import build
 from saesweep.training.calibration import meet_l0_
 from saesweep.training.contract import require_contract
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
+from saesweep.training.pieces import forward_backward
 
 log = logging.getLogger(__name__)
 ROWS = 64  # of which memory in proportion to rows is measured
@@ -47,8 +49,8 @@ def probe_step(job: Settings, x: Float[Tensor, "rows d_in"], statistics: Statist
         batch = u.repeat(-(-job["batch_tokens"] // len(u)), 1)[: job["batch_tokens"]]
         step = peak_bytes(lambda: call(batch))
         if dense:
-            gradients, latents = sum(p.nbytes for p in sae.parameters()), job["batch_tokens"] * _dense_row_bytes(job)
-            step = max(step, gradients + (min(latents, sae.execution.dense_bytes) if sae.separable(0.0) else latents))
+            rows = min(len(batch), sae.execution.dense_rows(sae.d_sae)) if sae.separable(0.0) else len(batch)
+            step = max(step, sum(p.nbytes for p in sae.parameters()) + rows * _dense_row_bytes(job))
         u = u[: job["batch_tokens"]]
         return Probed(quickest(lambda: call(u))[0] / len(u), step, _latent_bytes(sae, x[:ROWS], statistics, point))
     except Exception as error:
@@ -64,8 +66,7 @@ class _Steps:
 
     def __call__(self, x: Float[Tensor, "batch d_in"]) -> None:
         self.sae.execution.deferred_gradients = []
-        step = self.sae.step(x, x.new_zeros(()), 1.0)  # its latents are needed after the backward pass, as in a training
-        torch.stack(list(step.losses.values())).sum().backward()
+        forward_backward(self.sae, x, x.new_zeros(()), progress=1.0, share=1.0)
         self.optimizer.step_group(0, self.sae.execution.deferred_gradients)
         self.sae.constrain_()
 
@@ -73,6 +74,7 @@ class _Steps:
 def _dense_row_bytes(job: Settings) -> int:
     """Memory of a dense step per row of the batch: of a copy with two inputs, whose weights take next to none."""
     call = _Steps(build({**job, "dense": True}, 2), job["arch"]["optimizer"])
+    call.sae.execution.dense_bytes = sys.maxsize  # none is taken in pieces
     x = torch.randn(2 * ROWS, 2, generator=torch.Generator().manual_seed(0))
     call(x)
     few, many = (peak_bytes(lambda rows=rows: call(x[:rows])) for rows in (ROWS, 2 * ROWS))

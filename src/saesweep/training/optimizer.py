@@ -38,7 +38,7 @@ class UnitRowAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step_group(self, index: int, deferred: DeferredGradients | None = None) -> None:
-        """One step of one group. It frees its gradients and empties `deferred`, so that those of all groups are never held at once."""
+        """One step of one group. It frees its gradients and empties `deferred`, so that never those of all groups are held."""
         group = self.param_groups[index]
         gradients, clip = _gradients(group, deferred or [])
         for i, grad in gradients.items():
