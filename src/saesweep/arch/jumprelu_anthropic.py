@@ -57,7 +57,8 @@ class AnthropicJumpReLU(JumpReLU):
         self.slope, self.preactivation = slope / self.unit, preactivation * self.unit
         self.lowest = init_threshold * self.unit
 
-    separable = JumpReLU.separable
+    def separable(self, progress: float) -> bool:
+        return progress >= self.warm_start
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         if progress < self.warm_start:

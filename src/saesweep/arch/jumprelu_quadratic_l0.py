@@ -45,7 +45,8 @@ class QuadraticL0JumpReLU(JumpReLU):
         self.weight, self.ramp = weight, ramp
         self.prefixes = tuple(parts_of(d_sae, prefixes or []))
 
-    separable = JumpReLU.separable
+    def separable(self, progress: float) -> bool:
+        return progress >= self.warm_start
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         weight = self.weight * (min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0)
