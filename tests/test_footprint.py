@@ -4,6 +4,7 @@ import torch
 from small import ARCHS, RESOURCES, job, tiny, untrained, write_text
 
 from saesweep.arch.execution import DENSE_COPIES
+from saesweep.arch.topk import TopK
 from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.sweep import footprint, plan
 from saesweep.sweep.footprint import Measured, Place, assigned, places, sae_bytes
@@ -151,3 +152,20 @@ def test_the_probe_measures_every_architecture(tmp_path, arch):
     assert memory.phases["in a step"]["step"] > matrices and disk.phases[""]["results"] > matrices
     assert memory.phases["in the evaluation"]["dense latents"] > 2048 * 4 * 96
     assert memory.phases["while a window is read"]["language model"] == memory.phases["in a step"]["language model"] > 0
+
+
+class Failing(TopK):
+    """It can be trained, and not evaluated."""
+
+    def encode(self, x):
+        raise ZeroDivisionError
+
+
+def test_the_plan_says_that_latents_are_not_counted_of_an_sae_whose_evaluation_fails(monkeypatch):
+    monkeypatch.setenv("SAESWEEP_PACKAGES", "test_footprint")
+    jobs = [job(None, "arch=topk", "name=a"), job(None, "arch=topk", "name=b", "sparsity=5")]
+    jobs[1]["arch"]["_target_"] = "test_footprint.Failing"
+    found = estimate(jobs, RESOURCES)
+    assert found["places"][0].phases["in the evaluation"]["dense latents"] > 0
+    assert plan._not_counted(found) == ["  not counted: the dense latents of 1 SAE whose evaluation fails"]
+    assert plan._not_counted(estimate(jobs[:1], RESOURCES)) == []

@@ -25,7 +25,7 @@ def describe(done: Sequence[Job], groups: Sequence[Sequence[Job]], estimates: Se
             parts += ["", f"group {number}: {_shared(group)}", *(f"  {shown(job.folder)}" for job in group)]
         else:
             head = f"group {number}: {_shared(group)}; {_cost(estimate)}"
-            parts += ["", head, *_table(group, estimate), *_places(estimate["places"], len(group))]
+            parts += ["", head, *_table(group, estimate), *_places(estimate["places"], len(group)), *_not_counted(estimate)]
     if done:
         parts += ["", "finished: trained with the same settings, kept"]
         parts += [f"  {shown(job.folder)}" for job in done]
@@ -60,6 +60,11 @@ def _places(places: Sequence[Place], count: int) -> list[str]:
         if problem := place.problem(count):
             lines.append(f"  WARNING: {problem}")
     return lines
+
+
+def _not_counted(estimate: Mapping[str, Any]) -> list[str]:
+    count = estimate["unmeasured"]
+    return [f"  not counted: the dense latents of {_many(count, 'SAE')} whose evaluation fails"] if count else []
 
 
 def _table(group: Sequence[Job], estimate: dict[str, Any]) -> list[str]:

@@ -62,16 +62,18 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     evaluation_seconds, logits = _evaluation(jobs, harvest_seconds, resources)
     seconds = job["tokens"] * (harvest_seconds / passes(job) + sum(step.seconds for step in steps)) + evaluation_seconds
     params, saes = zip(*(footprint.sae_bytes(one, d_in) for one, d_in in zip(jobs, sizes, strict=True)), strict=True)
+    latents = [step.latents for step in steps if step.latents is not None]
     row = sum(x.shape[1] * x.element_size() for x in read.rows.values())
     model = _model_bytes(job, read, resources)
     found = footprint.Measured(
         process=footprint.process_bytes(model if device_of(job).type == "cpu" else 0),
         model=model, forward=read.forward, row=row, statistics=statistics_bytes,
         steps=[step.step for step in steps], rows_normalised=3 * 4 * max(sizes),
-        logits=logits or job["evaluation"]["tokens"] * read.drawing, dense=max(step.latents for step in steps),
+        logits=logits or job["evaluation"]["tokens"] * read.drawing, dense=max(latents, default=0),
     )
     places = [*footprint.places(jobs, saes, tokenizer, found), footprint.disk(jobs, folder, params, saes, row, seconds)]
-    return {"d_in": sizes, "params": params, "sae_bytes": saes, "seconds": seconds, "places": places}
+    return {"d_in": sizes, "params": params, "sae_bytes": saes, "seconds": seconds, "places": places,
+            "unmeasured": len(steps) - len(latents)}
 
 
 def _model_bytes(job: Settings, read: Read, resources: Resources) -> int:

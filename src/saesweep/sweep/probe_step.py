@@ -30,7 +30,7 @@ ROWS = 64  # of which memory in proportion to rows is measured
 class Probed(NamedTuple):
     seconds: float  # per token
     step: int  # bytes that a step takes beside the weights and moments
-    latents: int  # bytes of the latents in the evaluation
+    latents: int | None  # bytes of the latents in the evaluation; None where that fails
 
 
 def probe_step(job: Settings, x: Float[Tensor, "rows d_in"], statistics: Statistics, point: HookPoint) -> Probed:
@@ -82,12 +82,13 @@ def _dense_row_bytes(job: Settings) -> int:
 
 
 @torch.no_grad()
-def _latent_bytes(sae: SparseAutoencoder, x: Float[Tensor, "rows d_in"], statistics: Statistics, point: HookPoint) -> int:
-    """Memory of the evaluation's dense latents."""
+def _latent_bytes(
+    sae: SparseAutoencoder, x: Float[Tensor, "rows d_in"], statistics: Statistics, point: HookPoint
+) -> int | None:
+    """Memory of the evaluation's dense latents; None for an SAE that cannot be measured, and will fail there, alone."""
     subject = Subject(sae, point, statistics)
     subject.start(1)
-    documents, held = torch.zeros(len(x), dtype=torch.long), 0
-    # an SAE that cannot be measured fails in its own evaluation, alone
+    documents = torch.zeros(len(x), dtype=torch.long)
     with isolate_failures(lambda error: log.debug("the memory of an evaluation was not measured", exc_info=error)):
-        held = peak_bytes(lambda: subject.measure(x, documents))
-    return held * MEASURED_AT_A_TIME // len(x)
+        return peak_bytes(lambda: subject.measure(x, documents)) * MEASURED_AT_A_TIME // len(x)
+    return None
