@@ -269,13 +269,16 @@ def test_any_key_is_swept_and_named_by_its_last_part(capsys):
     assert ",flat,tokens=1000 lr=0.001," in table[1]
 
 
-def test_the_settings_of_each_folder_are_read_once_for_all_jobs(monkeypatch):
-    found, settings = [], known_folders.files.settings
+def test_the_settings_of_each_folder_are_read_once_for_all_jobs_and_all_batches_of_a_search(monkeypatch):
+    found, known = [], known_folders.files
+    counting = SimpleNamespace(
+        settings=lambda job: found.append(job.parent.name) or known.settings(job), settings_file=known.settings_file)
+    monkeypatch.setattr(known_folders, "files", counting)
     train("-m", "arch=flat", "width=1024,2048")
-    monkeypatch.setattr(known_folders, "files", SimpleNamespace(settings=lambda job: found.append(job) or settings(job)))
     assert train("-m", "arch=flat", "width=512,3072").code == 0
-    assert sorted(job.parent.name for job in found) == [
-        "flat", "flat,width=1024", "flat,width=2048", "flat,width=3072", "flat,width=512"]
+    assert sorted(found) == ["flat,width=1024", "flat,width=2048"]
+    assert train("-m", "arch=flat", "width=128,256").code == 0
+    assert sorted(found) == ["flat,width=1024", "flat,width=2048", "flat,width=3072", "flat,width=512"]
 
 
 def test_an_sae_keeps_its_folder_when_the_sweep_grows_by_a_key():

@@ -96,8 +96,13 @@ def write_failed(folder: Path, reason: str) -> None:
 
 def settings(job: Path) -> dict[str, Any]:
     """The settings of the SAE, as composed; empty if they are not there."""
-    file = next((job / name for name in (RESOLVED, COMPOSED) if (job / name).is_file()), None)
-    return renewed(OmegaConf.to_container(OmegaConf.load(file), resolve=True)) if file else {}
+    file = settings_file(job)
+    return renewed(OmegaConf.to_container(OmegaConf.load(file), resolve=True)) if file.is_file() else {}
+
+
+def settings_file(job: Path) -> Path:
+    """Which need not be there. Where both are, the resolved one, in which 1e6 is 1000000."""
+    return job / (RESOLVED if (job / RESOLVED).is_file() else COMPOSED)
 
 
 def at_home(node: Any) -> Any:

@@ -134,8 +134,7 @@ def _has_numbers_and_config(job: Path) -> bool:
 
 def _settings(job: Path) -> dict[str, Any]:
     """Those that determine the SAE, by dotted key."""
-    config = job / (files.RESOLVED if (job / files.RESOLVED).is_file() else files.COMPOSED)  # resolved: 1e6 is 1000000
-    return _read(job, config.stat().st_mtime_ns)
+    return _read(job, files.settings_file(job).stat().st_mtime_ns)
 
 
 @cache

@@ -53,7 +53,7 @@ def _with_later_keys(jobs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
         return key, job.get("arch.name") if key.startswith("arch.") else None
 
     known = {of(job, key) for job in jobs for key in LATER if key in job}
-    return [{key: value for key, value in LATER.items() if of(job, key) in known} | job for job in jobs]
+    return [{key: value for key, value in LATER.items() if of(job, key) in known} | dict(job) for job in jobs]
 
 
 def _differing(jobs: Sequence[Mapping[str, Any]]) -> list[str]:

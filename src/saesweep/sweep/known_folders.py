@@ -1,5 +1,5 @@
 """Each SAE once in a sweep: in the folder that it has there already, and as one job of a command."""
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -13,26 +13,30 @@ from saesweep.storage import files
 from saesweep.sweep.jobs import Job
 
 
-def reader() -> Callable[[Path], dict[str, Any]]:
-    """Of the settings that determine the SAE in a folder; those of each folder are read once."""
-    return cache(lambda folder: own_settings(files.settings(folder)))
-
-
-def in_its_folder(job: Job, read: Callable[[Path], dict[str, Any]]) -> Job:
-    """The job in the folder that the sweep has for this SAE already, where a command with other swept keys has named it.
-
-    read: of `reader`, one for all jobs.
-    """
+def in_its_folder(job: Job) -> Job:
+    """The job in the folder that the sweep has for this SAE already, where a command with other swept keys has named it."""
     with suppress(UsageError, OSError):  # a mistake is refused later, with the others
         settings = own_settings(job.settings)
         arch = job.settings["arch"]["name"]
         others = [job.folder, *sorted(job.folder.parents[1].glob(f"{arch},*/{job.folder.name}")),
                   job.folder.parents[1] / arch / job.folder.name]
-        twin = next((folder for folder in others if read(folder) == settings), job.folder)
+        twin = next((folder for folder in others if _settings(folder) == settings), job.folder)
         if twin != job.folder:
             _move(job.composed, twin, job.sweep)
             return Job(job.composed, twin, job.sweep)
     return job
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    """Those that determine the SAE in a folder."""
+    file = files.settings_file(folder)
+    return _read(folder, file.stat().st_mtime_ns) if file.is_file() else None
+
+
+@cache
+def _read(folder: Path, _mtime: int) -> dict[str, Any]:
+    """Cached until the file changes: each new job of a sweep, and each batch of a search, looks at all folders."""
+    return own_settings(files.settings(folder))
 
 
 def _move(composed: DictConfig, folder: Path, sweep: Path) -> None:

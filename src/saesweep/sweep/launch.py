@@ -25,7 +25,7 @@ from saesweep.sweep.engines.choose import engine_of
 from saesweep.sweep.engines.worker import RanksOutOfMemory
 from saesweep.sweep.hydra_jobs import Result, Setup, enter, run_group
 from saesweep.sweep.jobs import Job, compose, groups, job_of, refuse, shown
-from saesweep.sweep.known_folders import in_its_folder, reader, without_repeated
+from saesweep.sweep.known_folders import in_its_folder, without_repeated
 from saesweep.sweep.live_table import live
 from saesweep.sweep.plan import describe
 
@@ -43,8 +43,7 @@ def launch(hydra: Setup, overrides: Sequence[Sequence[str]], first: int) -> list
     if hydra.run is None:
         return _plain_jobs(hydra, configs)
     with exit_on_usage_error(), signals.exit_codes():
-        read = reader()
-        jobs = [in_its_folder(job_of(composed, single=False), read) for composed in configs]
+        jobs = [in_its_folder(job_of(composed, single=False)) for composed in configs]
         once = without_repeated(jobs, overrides)
         returns = dict(zip([job.folder for job in once], _sweep(hydra, hydra.run, once), strict=True))
     hydra.log_as_hydra()

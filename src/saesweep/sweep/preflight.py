@@ -23,7 +23,7 @@ from saesweep.sweep import per_arch, rollback, swept
 from saesweep.sweep.hydra_errors import REFUSED, is_of_a_sweep, message, not_swept
 from saesweep.sweep.job_record import refuse_others
 from saesweep.sweep.jobs import Job, folder_at_home, job_of, refuse, require_place, resolving
-from saesweep.sweep.known_folders import in_its_folder, reader
+from saesweep.sweep.known_folders import in_its_folder
 
 
 @contextmanager
@@ -45,7 +45,7 @@ class Refuse(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with exit_on_error():
-            job = in_its_folder(_named_as_others(job_of(config, single=True)), reader())
+            job = in_its_folder(_named_as_others(job_of(config, single=True)))
             refuse([job])
             refuse_others([job])
             if job.settings["plan"]:
