@@ -111,6 +111,7 @@ def _settings(root: Any) -> dict[str, Any]:
 def register() -> None:
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("called", program.called, replace=True)
+    # Hydra documents no way to give it another loader: this is private in all of hydra-core>=1.3.8,<1.5, the pinned range.
     setattr(ConfigLoaderImpl, "load_configuration", LoadedOnce(per_arch.load))  # noqa: B010
     # Hydra 1.3 copies its sources for every job and, for --help, for every group, and with this one the store of all its
     # own configs, which a source only reads: 40% of the time of --help.
