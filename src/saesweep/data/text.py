@@ -14,6 +14,7 @@ the passages of the default evaluation text also occur in training, with it 0.3%
 import hashlib
 import itertools
 import logging
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -171,11 +172,11 @@ def blocks(documents: Iterable[str], tokenizer: Tokenizer, context: int) -> Iter
 
 def pieces(tokens: list[int], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, " context"]]:
     """The blocks of one document's tokens."""
-    first = [] if tokenizer.bos is None else [tokenizer.bos]
-    size = context - len(first)
-    for start in range(0, len(tokens), size):
-        block = first + tokens[start : start + size]
-        yield torch.tensor(block + [PADDING] * (context - len(block)))
+    own = context - (tokenizer.bos is not None)
+    found = torch.full((math.ceil(len(tokens) / own), context), PADDING if tokenizer.bos is None else tokenizer.bos)
+    padded = tokens + [PADDING] * (len(found) * own - len(tokens))
+    found[:, context - own :] = torch.tensor(padded, dtype=torch.long).view(-1, own)
+    yield from found
 
 
 def tokenized(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
