@@ -1,4 +1,4 @@
-"""The metrics: sums over held-out tokens in fp64, divided once at the end (README, "Metrics")."""
+"""The metrics: sums over held-out tokens in fp64, divided once at the end (docs/metrics.md)."""
 import math
 from collections.abc import Sequence
 

@@ -23,7 +23,7 @@ MEASURED_AT_A_TIME = 2048  # tokens, as their latents are dense
 class Measured(NamedTuple):
     """The evaluation of one SAE."""
 
-    numbers: dict[str, float | None]  # section "Metrics" of the README
+    numbers: dict[str, float | None]  # docs/metrics.md
     documents: dict[str, list[float]]  # the sums behind them, by document
     frequency: list[float]  # share of tokens on which each latent is active
     parts: list[Part]  # of a Matryoshka and the like
