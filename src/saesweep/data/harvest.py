@@ -41,8 +41,12 @@ class LanguageModelSource:
         return drain(self.window_by_micro_batch(rows), self.progress_callback(min(rows, self.window_tokens)))
 
     def progress_callback(self, wanted: int) -> Callable[[int], None]:
-        """Shows how many of the wanted tokens are harvested."""
-        return lambda rows: self.line(f"reading the text: {min(rows, wanted):,} of {wanted:,} tokens")
+        """Shows how many of the wanted tokens are harvested: at once that it is none, since a pool is tokenised first."""
+        def show(rows: int) -> None:
+            self.line(f"reading the text: {min(rows, wanted):,} of {wanted:,} tokens")
+
+        show(0)
+        return show
 
     def window_by_micro_batch(self, rows: int) -> Generator[int, None, Rows]:
         """`window` as a generator: yields the number of rows harvested so far after each micro-batch."""
