@@ -15,7 +15,8 @@ from saesweep.training.build import build
 
 GB = 10**9
 FOUND = Measured(
-    process=7, model=1000, forward=300, row=2, statistics=500, steps=[40, 60], rows_normalised=12, logits=900, dense=700)
+    process=7, model=1000, pool=10, forward=300, row=2, statistics=500, steps=[40, 60], rows_normalised=12, logits=900,
+    dense=700)
 
 
 def test_the_bytes_of_the_tensors_that_are_alive_together_are_counted():
@@ -87,11 +88,11 @@ def phases(*words, saes=(100, 200), found=FOUND):
 def test_every_phase_holds_the_model_and_what_it_works_on():
     rows = 32 * 31  # of 32 blocks, without BOS
     assert phases() == {
-        "while the first window is read": {"language model": 1000, "window": 2 * 2 * rows, "statistics": 500},
-        "while a window is read": {"language model": 1000, "SAEs": 300, "window": 2 * 2 * rows},
-        "in a step": {"language model": 1000, "SAEs": 300, "window": 2 * rows, "step": 60},
-        "at calibration": {"language model": 1000, "SAEs": 300, "held-out rows": 512 * (2 * 2 + 12)},
-        "in the evaluation": {"language model": 1000, "SAEs": 300, "logits": 900},
+        "while the first window is read": {"language model": 1000, "text": 20, "window": 2 * 2 * rows, "statistics": 500},
+        "while a window is read": {"language model": 1000, "text": 20, "SAEs": 300, "window": 2 * 2 * rows},
+        "in a step": {"language model": 1000, "text": 10, "SAEs": 300, "window": 2 * rows, "step": 60},
+        "at calibration": {"language model": 1000, "text": 10, "SAEs": 300, "held-out rows": 512 * (2 * 2 + 12)},
+        "in the evaluation": {"language model": 1000, "text": 10, "SAEs": 300, "logits": 900},
     }
 
 
@@ -101,7 +102,7 @@ def test_a_single_window_is_read_before_there_are_saes():
 
 def test_the_larger_of_a_second_copy_and_a_forward_pass_is_counted():
     found = phases(found=FOUND._replace(forward=5000))["while a window is read"]
-    assert found == {"language model": 1000, "SAEs": 300, "window": 2 * 32 * 31, "forward pass": 5000}
+    assert found == {"language model": 1000, "text": 20, "SAEs": 300, "window": 2 * 32 * 31, "forward pass": 5000}
 
 
 def test_ranks_on_a_cpu_share_the_memory_and_those_with_own_saes_hold_a_part_of_them():

@@ -5,8 +5,9 @@
     at calibration           the SAEs, and the held-out rows of all hook points
     in the evaluation        the SAEs, and logits or dense latents
 
-each beside the language model and, on a CPU, the process itself. An SAE is its weights, both moments of Adam, in fp32, and its
-counters. On a GPU the host holds the language model while it is loaded, and an SAE while its checkpoint is written.
+each beside the language model and, on a CPU, the process itself and the blocks of a pool of text, twice while they are
+shuffled. An SAE is its weights, both moments of Adam, in fp32, and its counters. On a GPU the host holds the language model
+while it is loaded, and the text and an SAE while its checkpoint is written.
 """
 import os
 import shutil
@@ -27,6 +28,7 @@ from saesweep.training.build import build
 
 Parts = dict[str, int]  # bytes by what holds them
 LOWER = {  # what to change where a part does not fit
+    "text": "lower activations.documents_per_pool",
     "language model": "write model.dtype=bfloat16, or a smaller model", "window": "lower activations.window",
     "forward pass": "lower activations.forward_tokens", "statistics": "lower activations.statistics",
     "drawing": "lower activations.window", "step": "lower batch_tokens or width",
@@ -42,6 +44,7 @@ class Measured(NamedTuple):
 
     process: int  # of this process, without a language model
     model: int  # its parameters
+    pool: int  # the blocks of a pool of documents
     forward: int  # of a forward pass up to the last hook point; of a known dictionary, what drawing a window takes beside it
     row: int  # of all hook points
     statistics: int
@@ -89,11 +92,12 @@ def places(jobs: Sequence[Settings], saes: Sequence[int], tokenizer: Tokenizer |
     """saes: the bytes of each. Of several devices, the one that holds most."""
     job = jobs[0]
     shares = assigned([one["width"] for one in jobs], world_size(job["trainer"])) if _own_saes(job) else [range(len(jobs))]
-    phases = _phases(job, max(sum(saes[i] for i in share) for share in shares), max(found.steps), tokenizer, found)
-    here = devices(job["trainer"])
-    if device_of(job).type == "cuda":
+    on_gpu, here = device_of(job).type == "cuda", devices(job["trainer"])
+    held = found._replace(pool=0) if on_gpu else found
+    phases = _phases(job, max(sum(saes[i] for i in share) for share in shares), max(found.steps), tokenizer, held)
+    if on_gpu:
         host = {"while the language model is loaded": {"process": found.process, "language model": found.model},
-                "while a checkpoint is written": {"process": found.process, "SAEs": max(saes)}}
+                "while a checkpoint is written": {"process": found.process, "text": found.pool, "SAEs": max(saes)}}
         return [Place("GPU", phases, memory_there(job)), Place("host", _times(here, host), host_memory())]
     return [Place("memory", _times(here, {name: {"process": found.process} | parts for name, parts in phases.items()}),
                   host_memory())]
@@ -104,8 +108,9 @@ def _phases(job: Settings, saes: int, step: int, tokenizer: Tokenizer | None, fo
     rows = min(tokens, activations["window"])
     if tokenizer is not None:
         rows = tokens_wanted(tokens, job["context"], activations["window"], tokenizer)
+    shuffled = {"text": 2 * found.pool}
     window, ahead = rows * found.row, rows * found.row if job["read_ahead"] else 0
-    model, several = {"language model": found.model}, {"SAEs": saes} if rows < tokens else {}
+    model, several = {"language model": found.model, "text": found.pool}, {"SAEs": saes} if rows < tokens else {}
     reading = {"window": 2 * window + ahead}
     if found.forward > window:
         reading = {"window": window + ahead, "forward pass" if tokenizer else "drawing": found.forward}
@@ -114,8 +119,8 @@ def _phases(job: Settings, saes: int, step: int, tokenizer: Tokenizer | None, fo
     if found.dense > found.logits or not tokenizer:
         evaluation = {"dense latents": found.dense} | ({} if tokenizer else evaluation)
     return {
-        "while the first window is read": {**model, "window": 2 * window, "statistics": found.statistics},
-        "while a window is read": {**model, **several, **reading},
+        "while the first window is read": {**model, **shuffled, "window": 2 * window, "statistics": found.statistics},
+        "while a window is read": {**model, **shuffled, **several, **reading},
         "in a step": {**model, "SAEs": saes, "window": window + 2 * ahead, "step": step},
         "at calibration": {**model, "SAEs": saes, "held-out rows": held_out},
         "in the evaluation": {**model, "SAEs": saes, **evaluation},
@@ -163,9 +168,7 @@ def host_memory() -> int:
 
 
 def process_bytes(model: int) -> int:
-    """Memory of this process, with what a training imports, without the `model` bytes of a language model."""
-    import lightning  # noqa: F401
-
+    """Memory of this process without the `model` bytes of a language model."""
     return resident_bytes() - model
 
 

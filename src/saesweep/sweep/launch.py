@@ -97,7 +97,7 @@ def planned(jobs: Sequence[Job], engine: Engine, resources: Resources) -> tuple[
 
 def _estimate(group: Sequence[Job], resources: Resources) -> dict[str, Any]:
     with working("loading the libraries"):
-        from saesweep.sweep import probe  # Lightning, transformers
+        from saesweep.sweep import probe  # Lightning, transformers, pandas
 
     return probe.estimate([job.settings for job in group], resources, group[0].sweep)
 

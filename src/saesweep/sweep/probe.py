@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning  # noqa: F401 a training has it in memory
 import torch
 
+import saesweep.sweep.wandb_summary  # noqa: F401 likewise, with pandas
 from saesweep.config.settings import Settings, device_of, has_lm, passes, unique_tokens
 from saesweep.data.disk_cache import CachedSource
 from saesweep.data.forward_size import forward_of, quickest, timed_forward
@@ -49,7 +51,8 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     statistics, statistics_bytes = _require_usable(jobs, read.rows)
     for one in jobs:
         _require_memory(one, read.rows[point_of(one)].shape[1])
-    harvest_seconds = read.seconds / (_fill(job, points, resources) if has_lm(job) else 1.0)
+    fill, pool = _fill(job, points, resources) if has_lm(job) else (1.0, 0)
+    harvest_seconds = read.seconds / fill
     if compilation.is_running():
         with working("compiling the CPU kernels, once"):
             compilation.wait()
@@ -67,7 +70,7 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     model = _model_bytes(job, read, resources)
     found = footprint.Measured(
         process=footprint.process_bytes(model if device_of(job).type == "cpu" else 0),
-        model=model, forward=read.forward, row=row, statistics=statistics_bytes,
+        model=model, pool=pool if read.seconds else 0, forward=read.forward, row=row, statistics=statistics_bytes,
         steps=[step.step for step in steps], rows_normalised=3 * 4 * max(sizes),
         logits=logits or job["evaluation"]["tokens"] * read.drawing, dense=max(latents, default=0),
     )
@@ -89,16 +92,19 @@ def _kind(job: Settings, d_in: int) -> tuple:
     return job["arch"]["name"], job["width"], job["sparsity"], job["dense"], d_in
 
 
-def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> float:
-    """The share of the language model's positions that hold ordinary tokens, in windows of a sample of the text."""
+def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> tuple[float, int]:
+    """The share of the language model's positions that hold ordinary tokens, in windows of a sample of the text; and the bytes
+    of a pool's blocks."""
     corpus, tokenizer = resources.require_long_enough_text(job)
     sample = itertools.islice(filter(None, corpus.one_pass("held_out")), SAMPLE)
     documents, forward_tokens = tokenized(sample, tokenizer), resources.forward_tokens(job, points)
-    read = torch.stack([block for ids in documents for block in pieces(ids, tokenizer, job["context"])])
+    found = [list(pieces(ids, tokenizer, job["context"])) for ids in documents]
+    read = torch.stack(list(itertools.chain(*found)))
+    pool = read.nbytes * job["activations"]["documents_per_pool"] // len(found)
     read = read[torch.randperm(len(read), generator=torch.Generator().manual_seed(0))]
     ordinary = int(ordinary_positions(read, tokenizer).sum())
     windows = read.split(max(1, len(read) * job["activations"]["window"] // ordinary))
-    return ordinary / sum(positions(window[by_length(window, forward_tokens)], forward_tokens) for window in windows)
+    return ordinary / sum(positions(window[by_length(window, forward_tokens)], forward_tokens) for window in windows), pool
 
 
 def _evaluation(jobs: Sequence[Settings], harvest_seconds: float, resources: Resources) -> tuple[float, int]:
