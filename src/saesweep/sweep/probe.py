@@ -175,7 +175,7 @@ def _require_usable(
             of_the_point = str(error).startswith("the activations")
             key = f"site={job['site']['name']} layer={job['layer']}: " if of_the_point else ""
             raise UsageError(f"{key}{error}") from error
-        most = max(most, held * numbers["statistics"] // len(x))
+        most = max(most, held * min(numbers["statistics"], numbers["window"], unique_tokens(job)) // len(x))
     return found, most
 
 
