@@ -88,6 +88,7 @@ def attributes(package: str) -> Callable[[str], Any]:
 LATER = {
     "activations": {"passes": 1}, "evaluation": {"lm_blocks": None}, "synthetic": {"parents": 0.0},
     "arch": {"frequency_scale": None, "frequency_limit": None, "handicap_step": 0.01},
+    "optimizer": {"clip_by_previous": False},
 }
 
 

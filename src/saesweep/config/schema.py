@@ -91,6 +91,7 @@ class Optimizer(Keys):
     warmup: Share
     decay: Share
     clip: Positive | None
+    clip_by_previous: bool = False  # absent in older configs
 
 
 class Arch(Keys):

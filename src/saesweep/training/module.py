@@ -25,7 +25,7 @@ from saesweep.training.member import Member, Members
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
 from saesweep.training.running_sums import Moments, RunningSums, moments_of
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq", "squares")  # of an SAE's state in the optimizer, those that there are
 
 
 class SAESweep(L.LightningModule):
@@ -171,7 +171,7 @@ class SAESweep(L.LightningModule):
         for name, p in member.sae.named_parameters():
             if state := self.optimizer.state.get(p):
                 steps[name] = state["step"]
-                tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
+                tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS if moment in state}
         tensors["sums.x"] = member.sums.x
         return tensors, {"steps": steps, "sums": member.sums.plain()}
 
@@ -179,7 +179,7 @@ class SAESweep(L.LightningModule):
         member.load_state_dict({key.removeprefix("member."): t for key, t in tensors.items() if key.startswith("member.")})
         for name, p in member.sae.named_parameters():
             if name in state["steps"]:
-                moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
+                moments = {moment: t for moment in MOMENTS if (t := tensors.get(f"{moment}.{name}")) is not None}
                 self.optimizer.state[p] = {"step": state["steps"][name], **moments}
         member.sums = RunningSums(**state["sums"], x=tensors["sums.x"])
         member.sums.only_on_rank_0_()

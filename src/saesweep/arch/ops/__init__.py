@@ -18,8 +18,10 @@ Each module has
     fired(columns, values, d_sae)                        which columns have a value above 0
     grad_and_norms(grad, weight, unit)                   the gradient as a tensor, and its rows' squared norms; `unit`: the
                                                          weight's rows have norm one, and only the tangent part counts
-    adam(weight, grad, mean, square, numbers, unit)      one Adam step in place (training/optimizer.py); with beta1 = 0 the
-                                                         mean is the gradient, and `mean` is not written
+    adam(weight, grad, mean, square, numbers, unit, norms)
+                                                         one Adam step in place (training/optimizer.py); with beta1 = 0 the
+                                                         mean is the gradient, and `mean` is not written; norms: return the
+                                                         squared norms that `grad_and_norms` would, of any cut into rows
 
 A gradient is a tensor, or a `Sums` if its rows are to be formed one at a time without holding all of them.
 

@@ -100,13 +100,19 @@ def grad_and_norms(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Ten
     return grad, squares
 
 
-def adam(weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
+def adam(
+    weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool, norms: bool = False
+) -> Tensor | None:
     assert weight.is_contiguous() and mean.is_contiguous() and square.is_contiguous(), "these are written in place"
     state, scalars = _arrays(weight, mean, square), map(np.float32, numbers)
+    squares = torch.empty(len(weight) if norms else 0)
     if isinstance(grad, Sums):
-        kernels.adam_sums(*_arrays(*grad), *state, *scalars, unit)
+        kernels.adam_sums(*_arrays(*grad), *state, *scalars, unit, squares.numpy())
     else:
+        if norms:
+            kernels.row_squares(*_arrays(grad, weight), unit, squares.numpy())
         kernels.adam_rows(*_arrays(grad), *state, *scalars, unit)
+    return squares if norms else None
 
 
 def _arrays(*tensors: Tensor) -> tuple:

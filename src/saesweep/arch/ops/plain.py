@@ -71,12 +71,13 @@ def grad_and_norms(
 
 def adam(
     weight: Float[Tensor, "*shape"], grad: Float[Tensor, "*shape"] | Sums, mean: Float[Tensor, "*shape"],
-    square: Float[Tensor, "*shape"], numbers: Adam, unit: bool,
-) -> None:
-    grad = formed(grad)
+    square: Float[Tensor, "*shape"], numbers: Adam, unit: bool, norms: bool = False,
+) -> Float[Tensor, " rows"] | None:
+    grad, squares = grad_and_norms(grad, weight, unit) if norms else (formed(grad), None)
     grad = (tangent(grad, weight) if unit else grad) * numbers.clip
     mean = mean.lerp_(grad, 1 - numbers.beta1) if numbers.beta1 else grad
     square.mul_(numbers.beta2).addcmul_(grad, grad, value=1 - numbers.beta2)
     weight.addcdiv_(mean, square.sqrt() * numbers.unbias + numbers.eps, value=-numbers.step_size)
     if unit:
         weight /= weight.norm(dim=1, keepdim=True)
+    return squares

@@ -54,11 +54,15 @@ def grad_and_norms(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Ten
 
 @compiled
 def _update(
-    g, weight, mean, square, r, d, lanes, clip, step_size, beta1, beta2, unbias, eps, UNIT: tl.constexpr, MEAN: tl.constexpr
+    g, weight, mean, square, squares, r, d, lanes, clip, step_size, beta1, beta2, unbias, eps,
+    UNIT: tl.constexpr, MEAN: tl.constexpr,
 ):
     at = r * d + lanes
     w = load_row(weight, r, d, lanes)
-    g = _tangent(g, w, UNIT) * tl.load(clip)
+    g = _tangent(g, w, UNIT)
+    if squares is not None:
+        tl.store(squares + r, tl.sum(g * g))
+    g = g * tl.load(clip)
     v = beta2 * load_row(square, r, d, lanes) + (1 - beta2) * g * g
     tl.store(square + at, v, mask=lanes < d)
     if MEAN:
@@ -72,34 +76,38 @@ def _update(
 
 @compiled
 def _adam(
-    grad, weight, mean, square, d, clip, step_size, beta1, beta2, unbias, eps,
+    grad, weight, mean, square, squares, d, clip, step_size, beta1, beta2, unbias, eps,
     UNIT: tl.constexpr, MEAN: tl.constexpr, BLOCK: tl.constexpr,
 ):
     r = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BLOCK)
     g = load_row(grad, r, d, lanes)
-    _update(g, weight, mean, square, r, d, lanes, clip, step_size, beta1, beta2, unbias, eps, UNIT, MEAN)
+    _update(g, weight, mean, square, squares, r, d, lanes, clip, step_size, beta1, beta2, unbias, eps, UNIT, MEAN)
 
 
 @compiled
 def _adam_sums(
-    order, starts, rows, weights, matrix, spans, weight, mean, square, d, clip, step_size, beta1, beta2, unbias, eps,
+    order, starts, rows, weights, matrix, spans, weight, mean, square, squares, d, clip, step_size, beta1, beta2, unbias, eps,
     UNIT: tl.constexpr, MEAN: tl.constexpr, BLOCK: tl.constexpr,
 ):
     c = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BLOCK)
     g = segment_sum(order, starts, rows, weights, matrix, spans, c, d, lanes, BLOCK)
-    _update(g, weight, mean, square, c, d, lanes, clip, step_size, beta1, beta2, unbias, eps, UNIT, MEAN)
+    _update(g, weight, mean, square, squares, c, d, lanes, clip, step_size, beta1, beta2, unbias, eps, UNIT, MEAN)
 
 
-def adam(weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
+def adam(
+    weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool, norms: bool = False
+) -> Tensor | None:
     if len(weight) == 1 and isinstance(grad, Tensor) and not unit:  # a vector, cut into rows
         weight, grad, mean, square = (x.view(-1, math.gcd(x.shape[1], PIECE)) for x in (weight, grad, mean, square))
     d = weight.shape[1]
     clip = numbers.clip if isinstance(numbers.clip, Tensor) else weight.new_full((), numbers.clip)
-    rest = (weight, mean, square, d, clip.float(), *numbers[1:])
+    squares = weight.new_empty(len(weight)) if norms else None
+    rest = (weight, mean, square, squares, d, clip.float(), *numbers[1:])
     how = {"UNIT": unit, "MEAN": numbers.beta1 != 0, **block(d)}
     if isinstance(grad, Sums):
         _adam_sums[(len(weight),)](*with_spans(grad), *rest, **how)
     else:
         _adam[(len(weight),)](grad.contiguous(), *rest, **how)
+    return squares
