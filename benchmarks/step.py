@@ -66,8 +66,7 @@ def ours(
 
     def step(x: Tensor) -> None:
         member.step_(x, 1.0)
-        optimizer.step_group(0, sae.execution.deferred_gradients)
-        sae.constrain_()
+        optimizer.step_sae(0, sae)
 
     return member, step
 

@@ -46,6 +46,9 @@ class OnGpu(torch.Tensor):
     is_cuda = property(lambda self: True)
     is_cpu = property(lambda self: False)
 
+    def data_ptr(self) -> int:
+        return self.values_.data_ptr()
+
     def record_stream(self, stream: Stream) -> None:
         Stream.writes[memory(self)][2].add(stream)
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.arch.ops.entries import DeferredGradients
+from saesweep.arch.ops.rounded import Rounded
 
 DENSE_BYTES = 4 * 2**30  # of memory for the latents of a dense step, beyond weights and gradients
 DENSE_COPIES = 10  # matrices [batch, d_sae] of 4 bytes that a dense step holds at its peak (tests/test_pieces.py)
@@ -44,6 +45,7 @@ class Execution:
     deferred_gradients: a list to which backward appends weight gradients for the optimizer to form; None: form all.
     ranks: who has the other rows of the batch.
     dense_bytes: of memory for the latents of a dense step.
+    rounded_W: W_enc in bf16, on a GPU.
     in_pieces: a dense step that would hold more raises TooManyRows, and the training takes it in pieces (training/pieces.py).
     """
 
@@ -51,6 +53,7 @@ class Execution:
     deferred_gradients: DeferredGradients | None = None
     ranks: Ranks = field(default_factory=SingleRank)
     dense_bytes: int = DENSE_BYTES
+    rounded_W: Rounded = field(default_factory=Rounded)
     in_pieces: bool = False
 
     def dense_rows(self, d_sae: int) -> int:

@@ -179,8 +179,10 @@ def encode(
     shape = (len(x), len(W_enc_T))
     ops = ops_for(x)
     u = x - b_dec
-    if not execution.dense and (chosen := ops.choose(u.detach(), W_enc_T, b_enc, above, k, sure)) is not None:
-        return _listed(u, W_enc_T, b_enc, b_dec, chosen, ops, execution)
+    if not execution.dense:
+        chosen = ops.choose(u.detach(), W_enc_T, b_enc, above, k, sure, execution.rounded_W)
+        if chosen is not None:
+            return _listed(u, W_enc_T, b_enc, b_dec, chosen, ops, execution)
     if execution.in_pieces and len(x) > execution.dense_rows(len(W_enc_T)):
         raise TooManyRows
     pi = F.linear(u, W_enc_T, b_enc)

@@ -66,8 +66,7 @@ class _Steps:
         self.sae.execution.deferred_gradients = []
         step = self.sae.step(x, x.new_zeros(()), 1.0)  # its latents are needed after the backward pass, as in a training
         torch.stack(list(step.losses.values())).sum().backward()
-        self.optimizer.step_group(0, self.sae.execution.deferred_gradients)
-        self.sae.constrain_()
+        self.optimizer.step_sae(0, self.sae)
 
 
 def _dense_row_bytes(job: Settings) -> int:

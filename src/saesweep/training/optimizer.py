@@ -21,6 +21,7 @@ from torch import Tensor
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.arch.ops import ops_for
 from saesweep.arch.ops.entries import Adam, DeferredGradients, Sums, merged
+from saesweep.arch.ops.rounded import Rounded
 
 
 class UnitRowAdam(torch.optim.Optimizer):
@@ -40,9 +41,19 @@ class UnitRowAdam(torch.optim.Optimizer):
             self.step_group(index)
         return loss
 
+    def step_sae(self, index: int, sae: SparseAutoencoder) -> None:
+        """One step of an SAE's group, and the projection of its parameters onto their range."""
+        self.step_group(index, sae.execution.deferred_gradients, {sae.W_enc_T: sae.execution.rounded_W})
+        sae.constrain_()
+
     @torch.no_grad()
-    def step_group(self, index: int, deferred: DeferredGradients | None = None) -> None:
-        """One step of one group, which frees its gradients, so that those of all groups are never held at once."""
+    def step_group(
+        self, index: int, deferred: DeferredGradients | None = None, rounded: Mapping[Tensor, Rounded] | None = None
+    ) -> None:
+        """One step of one group, which frees its gradients, so that those of all groups are never held at once.
+
+        rounded: of a parameter, the copy that is written with it.
+        """
         group = self.param_groups[index]
         gradients = _gradients(group, deferred or [])
         clipped = [] if group["clip"] is None else [i for i in gradients if i not in group["unclipped"]]
@@ -56,7 +67,8 @@ class UnitRowAdam(torch.optim.Optimizer):
             numbers = _numbers(group, state["step"], clip if i in clipped else 1.0)
             weight, *moments = (as_rows(tensor) for tensor in (p.detach(), state["exp_avg"], state["exp_avg_sq"]))
             norms = group["clip_by_previous"] and i in clipped
-            squares = ops_for(p).adam(weight, grad, *moments, numbers, i in group["unit"], norms)
+            copy = (rounded or {}).get(p)
+            squares = ops_for(p).adam(weight, grad, *moments, numbers, i in group["unit"], norms, copy)
             if norms:
                 state["squares"] = squares.sum(dtype=torch.float64).to(p)
             p.grad = None

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from saesweep.arch.ops import entries, int16, kernels
 from saesweep.arch.ops.entries import Adam, Chosen, Rough, Sums, starts_of
+from saesweep.arch.ops.rounded import Rounded
 
 SIGMA = 1 / math.sqrt(12)  # of a number that is rounded to an integer
 
@@ -32,7 +33,7 @@ SIGMA = 1 / math.sqrt(12)  # of a number that is rounded to an integer
 @torch.no_grad()
 def choose(
     u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"],
-    above: Float[Tensor, " d_sae"] | None, k: int, sure: bool = False,
+    above: Float[Tensor, " d_sae"] | None, k: int, sure: bool = False, rounded_W: Rounded | None = None,
 ) -> Chosen | None:
     batch, d_sae = len(u), len(W_enc_T)
     if above is None and entries.DENSE_BELOW * k > d_sae:
@@ -101,7 +102,8 @@ def grad_and_norms(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Ten
 
 
 def adam(
-    weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool, norms: bool = False
+    weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool, norms: bool = False,
+    rounded_W: Rounded | None = None,
 ) -> Tensor | None:
     assert weight.is_contiguous() and mean.is_contiguous() and square.is_contiguous(), "these are written in place"
     state, scalars = _arrays(weight, mean, square), map(np.float32, numbers)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from saesweep.arch.ops import entries
 from saesweep.arch.ops.entries import Adam, Chosen, Sums, starts_of
+from saesweep.arch.ops.rounded import Rounded
 
 
 def kept(pi: Float[Tensor, "batch d_sae"], above: Float[Tensor, " d_sae"] | None, k: int) -> Bool[Tensor, "batch d_sae"]:
@@ -18,7 +19,7 @@ def kept(pi: Float[Tensor, "batch d_sae"], above: Float[Tensor, " d_sae"] | None
 @torch.no_grad()
 def choose(
     u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"],
-    above: Float[Tensor, " d_sae"] | None, k: int, sure: bool = True,
+    above: Float[Tensor, " d_sae"] | None, k: int, sure: bool = True, rounded_W: Rounded | None = None,
 ) -> Chosen | None:
     pi = F.linear(u, W_enc_T, b_enc)
     mask = kept(pi, above, k)
@@ -72,6 +73,7 @@ def grad_and_norms(
 def adam(
     weight: Float[Tensor, "*shape"], grad: Float[Tensor, "*shape"] | Sums, mean: Float[Tensor, "*shape"],
     square: Float[Tensor, "*shape"], numbers: Adam, unit: bool, norms: bool = False,
+    rounded_W: Rounded | None = None,
 ) -> Float[Tensor, " rows"] | None:
     grad, squares = grad_and_norms(grad, weight, unit) if norms else (formed(grad), None)
     grad = (tangent(grad, weight) if unit else grad) * numbers.clip
