@@ -57,7 +57,10 @@ def two_steps(arch, dense, device):
         return {name: tensor.cpu() for name, tensor in member.sae.state_dict().items()}, count
 
 
-MAX_WAITS = {"relu": 1, "gated": 1, "jumprelu": 1, "topk": 1, "batchtopk": 3}
+MAX_WAITS = {  # list lengths; dead latents; of a selection over the batch, how many are positive
+    "relu": 1, "gated": 1, "jumprelu": 1, "topk": 1, "batchtopk": 3,
+    "jumprelu_qf": 1, "paper_gemma_scope_2": 1, "matryoshka": 3, "hierarchical_topk": 1,
+}
 
 
 @pytest.mark.parametrize(("arch", "dense"), [*((arch, False) for arch in MAX_WAITS), ("jumprelu", True)])
@@ -137,6 +140,20 @@ def test_prefetching_does_not_change_the_saes_also_after_a_resume(text, tmp_path
         resumed = trained(ahead, tmp_path / "killed").state_dict()
         for name, tensor in wanted.items():
             assert torch.equal(found[name], tensor) and torch.equal(resumed[name], tensor), name
+
+
+def test_batches_of_a_window_are_handed_out_without_a_synchronisation(text, quick):
+    """Also where the statistics are from a checkpoint, on the CPU."""
+    with gpu() as waits:
+        one = job(text, "arch=topk", *SHORT, WINDOWS) | {"tokens": 1280}
+        _, stream, _ = untrained([one])
+        stream.resume(stream.position, {point: x.on(torch.device("cpu")) for point, x in stream.statistics.items()})
+        batches = iter(stream)
+        first = next(batches)
+        waits.clear()
+        second, third = next(batches), next(batches)
+        assert not waits
+        assert all(x.is_cuda and 0 < len(x) <= 64 for batch in (first, second, third) for x in batch.values())
 
 
 def test_prefetching_is_spread_over_the_batches_of_a_window(text, quick):

@@ -1,11 +1,13 @@
 """The copy of W_enc in bf16 that the update on a GPU writes: as a pass of its own would, and never one of other weights."""
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from test_contract import COEFFICIENT, make, settings
 
 from saesweep.arch import latents
+from saesweep.arch.execution import SingleRank
 from saesweep.arch.ops import entries, ops_for, plain
 from saesweep.arch.ops.entries import Adam, Sums
 from saesweep.arch.ops.rounded import Rounded
@@ -175,7 +177,7 @@ def test_the_copy_is_dropped_when_the_training_ends(on_gpu):
 
 def test_the_first_latents_of_a_matryoshka_have_a_copy_of_their_own(on_gpu):
     sae, x = trained("matryoshka").members[0].sae, drawn(ROWS, D_IN, seed=5)
-    sae.execution.deferred_gradients = None  # of the last step
+    sae.execution = replace(sae.execution, deferred_gradients=None, ranks=SingleRank())  # as after the training
     part = sae.prefix(sae.prefixes[2])
     assert part.execution.rounded_W.of(part.W_enc_T) is None
     found = part.preactivations(x, above=0.1)

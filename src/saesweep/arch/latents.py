@@ -104,7 +104,7 @@ class Latents:
             sums = values.sum(0)
         else:
             sums = values.new_zeros(self.shape[1]).index_add_(0, self.entries.columns, values)
-        ranks.all_reduce_([sums, tokens := sums.new_tensor(self.shape[0])])
+        ranks.all_reduce_([sums, tokens := sums.new_full((), self.shape[0])])
         return sums / tokens
 
     @property
