@@ -111,6 +111,16 @@ def memory(x: OnGpu) -> int:
     return x.values_.untyped_storage().data_ptr()
 
 
+class Event:
+    """Of the mock's only order of operations: what was recorded is computed."""
+
+    def record(self) -> None:
+        self.recorded = True
+
+    def synchronize(self) -> None:
+        assert self.recorded
+
+
 class _Moved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, to: str) -> torch.Tensor:
@@ -226,7 +236,8 @@ def gpu() -> Iterator[list[str]]:
         one = {"is_available": True, "auto_device_count": 1, "parse_devices": [0], "get_parallel_devices": [GPU]}
         for name, value in {**one, **dict.fromkeys(("setup_device", "setup", "teardown"))}.items():
             patch.setattr(CUDAAccelerator, name, staticmethod(lambda *_, value=value: value))
-        for name, value in {"Stream": Stream, "stream": Stream.used, "current_stream": lambda *_: Stream.current}.items():
+        for name, value in {"Stream": Stream, "stream": Stream.used, "current_stream": lambda *_: Stream.current,
+                            "Event": Event}.items():
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch.cuda, "mem_get_info", lambda *_: (8 * 10**9, 16 * 10**9))
         patch.setattr(inputs, "require_device", lambda job: None)

@@ -13,6 +13,7 @@ from small import job, tiny, train_group, trained, untrained, write_text
 
 from saesweep.arch import latents
 from saesweep.arch.ops import entries, plain, precision
+from saesweep.arch.ops.room import Room
 from saesweep.data.harvest import harvest
 from saesweep.data.resources import Resources
 from saesweep.lm import models
@@ -40,8 +41,8 @@ def quick(monkeypatch):
             monkeypatch.setattr(module, "ops_for", lambda x: plain)
 
 
-def two_steps(arch, dense, device):
-    """The SAE's weights after two steps, and the number of synchronisations in the second.
+def two_steps(arch, how, device):
+    """The SAE's weights after two steps, and the number of synchronisations in the second; how: list, dense or room.
 
     Where a gradient cancels to its rounding error, Adam's usual eps would make that error a step of full length.
     """
@@ -49,7 +50,8 @@ def two_steps(arch, dense, device):
     x /= x.square().sum(1).mean().sqrt()
     with gpu() as waits:
         x = x.to(device)
-        member, step = ours(arch, x, 64, 3, dense, eps=1e-4)
+        member, step = ours(arch, x, 64, 3, how == "dense", eps=1e-4)
+        member.sae.execution.room = Room() if how == "room" else None
         step(x)
         waits.clear()
         step(x)
@@ -63,15 +65,18 @@ MAX_WAITS = {  # list lengths; dead latents; of a selection over the batch, how 
 }
 
 
-@pytest.mark.parametrize(("arch", "dense"), [*((arch, False) for arch in MAX_WAITS), ("jumprelu", True)])
-def test_a_step_on_the_gpu_equals_one_on_the_cpu_and_rarely_synchronises(arch, dense, monkeypatch):
+CASES = [*((arch, "list") for arch in MAX_WAITS), ("jumprelu", "dense"), ("jumprelu", "room"), ("gated", "room")]
+
+
+@pytest.mark.parametrize(("arch", "how"), CASES)
+def test_a_step_on_the_gpu_equals_one_on_the_cpu_and_rarely_synchronises(arch, how, monkeypatch):
     monkeypatch.setattr(entries, "DENSE_BELOW_ON_GPU", 8)
     monkeypatch.setattr(precision, "DENSE", "highest")  # TF32 is not as close
-    found, waits = two_steps(arch, dense, "cuda")
-    wanted, _ = two_steps(arch, dense, "cpu")
+    found, waits = two_steps(arch, how, "cuda")
+    wanted, _ = two_steps(arch, how, "cpu")
     for name, tensor in wanted.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
-    assert waits <= MAX_WAITS[arch]
+    assert waits <= (0 if how == "room" else MAX_WAITS[arch])
 
 
 def test_a_harvest_synchronises_only_in_transformers_check_for_packed_sequences():

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.arch.ops.entries import DeferredGradients
+from saesweep.arch.ops.room import Room
 from saesweep.arch.ops.rounded import Rounded
 
 DENSE_BYTES = 4 * 2**30  # of memory for the latents of a dense step, beyond weights and gradients
@@ -46,7 +47,9 @@ class Execution:
     ranks: who has the other rows of the batch.
     dense_bytes: of memory for the latents of a dense step.
     rounded_W: W_enc in bf16, on a GPU.
-    in_pieces: a dense step that would hold more raises TooManyRows, and the training takes it in pieces (training/pieces.py).
+    room: for lists whose length the host does not wait for, on a GPU; None: it waits.
+    in_pieces: the training takes a dense step that would hold more in pieces, for which it raises TooManyRows, and repeats one
+        whose list has overflowed its room (training/pieces.py).
     """
 
     dense: bool = False
@@ -54,6 +57,7 @@ class Execution:
     ranks: Ranks = field(default_factory=SingleRank)
     dense_bytes: int = DENSE_BYTES
     rounded_W: Rounded = field(default_factory=Rounded)
+    room: Room | None = None
     in_pieces: bool = False
 
     def dense_rows(self, d_sae: int) -> int:

@@ -180,7 +180,8 @@ def encode(
     ops = ops_for(x)
     u = x - b_dec
     if not execution.dense:
-        chosen = ops.choose(u.detach(), W_enc_T, b_enc, above, k, sure, execution.rounded_W)
+        room = execution.room if execution.in_pieces else None
+        chosen = ops.choose(u.detach(), W_enc_T, b_enc, above, k, sure, execution.rounded_W, room)
         if chosen is not None:
             return _listed(u, W_enc_T, b_enc, b_dec, chosen, ops, execution)
     if execution.in_pieces and len(x) > execution.dense_rows(len(W_enc_T)):

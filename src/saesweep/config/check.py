@@ -39,6 +39,7 @@ def check(cfg: dict[str, Any]) -> None:
     _text(cfg["text"])
     _world(cfg["trainer"])
     _read_ahead(cfg)
+    _list_room(cfg)
     _disk_cache(cfg)
     check_study(cfg.get("study"), cfg.get("explainer"))
     _arch(cfg["arch"])  # imports torch
@@ -115,6 +116,12 @@ def _read_ahead(cfg: dict) -> None:
     if cfg["read_ahead"] and (kept or not on_gpu or "synthetic" in cfg["model"]["source"]):
         raise UsageError("read_ahead=true: needs a language model on a GPU and cache=none; leave it out, or write "
                          "trainer=gpu cache=none")
+
+
+def _list_room(cfg: dict) -> None:
+    if cfg.get("list_room") and cfg["trainer"].get("accelerator") not in ("gpu", "cuda"):
+        raise UsageError("list_room=true: is for a GPU, whose host would wait for the length of a list; leave it out, or write "
+                         "trainer=gpu")
 
 
 def _disk_cache(cfg: dict) -> None:

@@ -6,13 +6,14 @@
 
 Each module has
 
-    choose(u, W_enc_T, b_enc, above, k, sure, rounded_W)
+    choose(u, W_enc_T, b_enc, above, k, sure, rounded_W, room)
                                                          the entries of pi = u W_enc + b_enc above their bound, or else the
                                                          k largest of each row: (starts, rows, columns, values), or None
                                                          if there are so many that dense products are faster; an entry
                                                          whose value is 0 is listed, but not kept; sure: none is missing;
                                                          rounded_W: of an SAE that is trained, what `gpu` keeps of W_enc
-                                                         (rounded.py)
+                                                         (rounded.py); room: for its list, so that the host does not
+                                                         wait for its length (room.py)
     sort_by_column(columns, d_sae)                       (order, starts) that sort the list by column
     reconstruct(starts, rows, columns, f, W_dec, b_dec, x)
                                                          the residual f W_dec + b_dec - x, its rows' squared norms, and
@@ -29,7 +30,8 @@ Each module has
 
 A gradient is a tensor, or a `Sums` if its rows are to be formed one at a time without holding all of them.
 
-A list is in row-major order; entry e belongs to row r where starts[r] <= e < starts[r + 1].
+A list is in row-major order; entry e belongs to row r where starts[r] <= e < starts[r + 1]. Entries from starts[-1] on belong
+to no row, and have the value 0.
 """
 from types import ModuleType
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from saesweep.arch.ops import entries, int16, kernels
 from saesweep.arch.ops.entries import Adam, Chosen, Rough, Sums, starts_of
+from saesweep.arch.ops.room import Room
 from saesweep.arch.ops.rounded import Rounded
 
 SIGMA = 1 / math.sqrt(12)  # of a number that is rounded to an integer
@@ -34,6 +35,7 @@ SIGMA = 1 / math.sqrt(12)  # of a number that is rounded to an integer
 def choose(
     u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"],
     above: Float[Tensor, " d_sae"] | None, k: int, sure: bool = False, rounded_W: Rounded | None = None,
+    room: Room | None = None,
 ) -> Chosen | None:
     batch, d_sae = len(u), len(W_enc_T)
     if above is None and entries.DENSE_BELOW * k > d_sae:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from saesweep.arch.ops import entries
 from saesweep.arch.ops.entries import Adam, Chosen, Sums, starts_of
+from saesweep.arch.ops.room import Room
 from saesweep.arch.ops.rounded import Rounded
 
 
@@ -20,6 +21,7 @@ def kept(pi: Float[Tensor, "batch d_sae"], above: Float[Tensor, " d_sae"] | None
 def choose(
     u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"],
     above: Float[Tensor, " d_sae"] | None, k: int, sure: bool = True, rounded_W: Rounded | None = None,
+    room: Room | None = None,
 ) -> Chosen | None:
     pi = F.linear(u, W_enc_T, b_enc)
     mask = kept(pi, above, k)

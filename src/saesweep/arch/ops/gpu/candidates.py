@@ -1,9 +1,10 @@
 """Entries chosen in two stages.
 
 A product in bf16 ranks all d_sae latents. Every latent this close to being chosen is a candidate, whose pre-activation is then
-computed in fp32. Candidates for a bound are counted, for which the host waits, and all of them are listed; those that are below
-the bound have the value 0. The k largest are taken from k + k / 4 + 8 candidates per token, so that no size depends on the data
-and the host never waits. A list that is `sure` is not made: dense products are fast here.
+computed in fp32. Candidates for a bound are counted, for which the host waits unless there is room for them (room.py), and all
+of them are listed; those that are below the bound have the value 0. The k largest are taken from k + k / 4 + 8 candidates per
+token, so that no size depends on the data and the host never waits. A list that is `sure` is not made: dense products are fast
+here.
 
 How close follows from what bf16, which has 8 bits, rounds in s = sum over j of u_j w_j; the sum itself is in fp32:
 
@@ -25,6 +26,7 @@ from saesweep.arch.ops.entries import Chosen, starts_of
 from saesweep.arch.ops.gpu.rounding import rounded
 from saesweep.arch.ops.gpu.rows import compiled
 from saesweep.arch.ops.gpu.sums import products
+from saesweep.arch.ops.room import Room
 from saesweep.arch.ops.rounded import Copy, Rounded
 
 ROUNDING = tl.constexpr(2.0**-8)
@@ -35,7 +37,7 @@ SCAN = 1024  # latents per block of a scan
 @torch.no_grad()
 def choose(
     u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: int, sure: bool = False,
-    rounded_W: Rounded | None = None,
+    rounded_W: Rounded | None = None, room: Room | None = None,
 ) -> Chosen | None:
     batch, d_sae = len(u), len(W_enc_T)
     if sure or (above is None and entries.DENSE_BELOW_ON_GPU * k > d_sae):
@@ -48,13 +50,16 @@ def choose(
     counts = torch.empty(batch, dtype=torch.int64, device=u.device)
     _count[(batch,)](*near, counts, d_sae, BLOCK=SCAN)
     starts = starts_of(counts)
-    n = int(starts[-1])
-    if entries.DENSE_BELOW_ON_GPU * n > batch * d_sae:
+    most = batch * d_sae // max(1, entries.DENSE_BELOW_ON_GPU)
+    n = int(starts[-1]) if room is None else room.of(starts[-1], most)
+    if n > most:
         return None
-    rows, columns = counts.new_empty(n), counts.new_empty(n)
-    _list[(batch,)](*near, starts, rows, columns, d_sae, BLOCK=SCAN)
+    place = torch.arange(n, device=u.device)
+    rows, columns = place % batch, place % d_sae  # left over: spread over all columns, which are summed one by one
+    _list[(batch,)](*near, starts, rows, columns, n, d_sae, BLOCK=SCAN)
+    starts = starts.clamp(max=n)
     pi = products(starts, columns, u, W_enc_T) + b_enc[columns]
-    return starts, rows, columns, torch.where(pi > above[columns], pi, 0.0)
+    return starts, rows, columns, torch.where((place < starts[-1]) & (pi > above[columns]), pi, 0.0)
 
 
 def _copy(W_enc_T: Tensor, share: Tensor, rounded_W: Rounded) -> Copy:
@@ -98,13 +103,13 @@ def _count(rough, bound, slack, norms, counts, m, BLOCK: tl.constexpr):
 
 
 @compiled
-def _list(rough, bound, slack, norms, starts, rows, columns, m, BLOCK: tl.constexpr):
+def _list(rough, bound, slack, norms, starts, rows, columns, n, m, BLOCK: tl.constexpr):
     r = tl.program_id(0).to(tl.int64)
     at = tl.load(starts + r)
     for first in range(0, m, BLOCK):
         i = first + tl.arange(0, BLOCK)
         near = _is_near(rough + r * m, bound, tl.load(slack + r), norms, i, m)
         place = at + tl.cumsum(near.to(tl.int64)) - 1
-        tl.store(columns + place, i, mask=near)
-        tl.store(rows + place, r, mask=near)
+        tl.store(columns + place, i, mask=near & (place < n))
+        tl.store(rows + place, r, mask=near & (place < n))
         at += tl.sum(near.to(tl.int64))
