@@ -59,9 +59,9 @@ def two_steps(arch, how, device):
         return {name: tensor.cpu() for name, tensor in member.sae.state_dict().items()}, count
 
 
-MAX_WAITS = {  # list lengths; dead latents; of a selection over the batch, how many are positive
-    "relu": 1, "gated": 1, "jumprelu": 1, "topk": 1, "batchtopk": 3,
-    "jumprelu_qf": 1, "paper_gemma_scope_2": 1, "matryoshka": 3, "hierarchical_topk": 1,
+MAX_WAITS = {  # for the length of a list; of a selection over the batch, for how many are positive too
+    "relu": 1, "gated": 1, "jumprelu": 1, "topk": 0, "batchtopk": 2,
+    "jumprelu_qf": 1, "paper_gemma_scope_2": 1, "matryoshka": 2, "hierarchical_topk": 0,
 }
 
 

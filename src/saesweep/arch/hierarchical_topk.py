@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saesweep.arch.auxk import auxk
+from saesweep.arch.auxk import Dead, auxk
 from saesweep.arch.base import Step
 from saesweep.arch.latents import Latents
 from saesweep.arch.nested import reconstruct_nested
@@ -39,12 +39,13 @@ class HierarchicalTopK(TopK):
         self.levels = tuple(chosen or [*doubled, sparsity])
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        dead = Dead(self, self.aux_tokens)
         pi = self.preactivations(x, largest=self.sparsity)
         f = pi.with_values(torch.relu(pi.values))
         count = len(self.numbers)
         levels = torch.bucketize(ranks(f), self.ends, right=True).clamp(max=count - 1)
         x_hat, errors = reconstruct_nested(self, f, x, levels, count)
-        auxiliary = auxk(self, x, x_hat, alpha=self.alpha, k_aux=self.k_aux, aux_tokens=self.aux_tokens)
+        auxiliary = auxk(self, x, x_hat, dead, alpha=self.alpha, k_aux=self.k_aux)
         return Step(f, x_hat, {"reconstruction": errors[-1], "inner": errors.mean() - errors[-1], "auxiliary": auxiliary})
 
 

@@ -40,14 +40,14 @@ def choose(
     batch, d_sae = len(u), len(W_enc_T)
     if above is None and entries.DENSE_BELOW * k > d_sae:
         return None
-    room = d_sae // 2 + 1
-    slots = torch.empty(batch, room, dtype=torch.int32)
+    most = d_sae // 2 + 1
+    slots = torch.empty(batch, most, dtype=torch.int32)
     counts = torch.empty(batch, dtype=torch.int64)
     rough = _rough(u, W_enc_T, sure)
     _scan(rough, b_enc, above, k, slots, counts)
-    if _many(counts, room, d_sae):
+    if _many(counts, most, d_sae):
         return None
-    values = torch.empty(batch, room)
+    values = torch.empty(batch, most)
     exact = (slots, values, counts, u, W_enc_T, b_enc)
     if above is not None:
         kernels.keep_above(*_arrays(*exact, above))
@@ -55,7 +55,7 @@ def choose(
         kernels.keep_largest(*_arrays(*exact), k)
         if sure:
             _scan_near(rough, b_enc, values[:, :k].amin(1), slots, counts)
-            if _many(counts, room, d_sae):
+            if _many(counts, most, d_sae):
                 return None
             kernels.keep_largest(*_arrays(*exact), k)
     starts = starts_of(counts)
@@ -123,9 +123,9 @@ def _arrays(*tensors: Tensor) -> tuple:
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
 
 
-def _many(counts: Tensor, room: int, d_sae: int) -> bool:
+def _many(counts: Tensor, most: int, d_sae: int) -> bool:
     """Whether there are so many candidates that dense products are faster."""
-    return int(counts.max()) > room or entries.DENSE_BELOW * int(counts.sum()) > 2 * len(counts) * d_sae
+    return int(counts.max()) > most or entries.DENSE_BELOW * int(counts.sum()) > 2 * len(counts) * d_sae
 
 
 def _scan(rough: Rough, b_enc: Tensor, above: Tensor | None, k: int, slots: Tensor, counts: Tensor) -> None:
