@@ -1,11 +1,15 @@
 """Lists with room for entries whose number the host does not wait for: equal to counted ones, and never short of an entry."""
 import pytest
 import torch
-from test_contract import COEFFICIENT, make
+from test_contract import COEFFICIENT, make, settings
 
 from saesweep.arch import latents
 from saesweep.arch.ops import entries, ops_for
 from saesweep.arch.ops.room import SPARE, Room
+from saesweep.lm.hooks import HookPoint
+from saesweep.runtime import distributed
+from saesweep.training.build import build
+from saesweep.training.member import Member
 from saesweep.training.pieces import forward_backward
 
 pytest.importorskip("triton", reason="the GPU's kernels need triton: pip install triton")
@@ -80,3 +84,12 @@ def test_a_step_with_room_or_taken_again_is_that_with_a_counted_list(name, room)
     for key, value in wanted.items():
         torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
     assert made.entries > 3
+
+
+def test_list_room_is_off_unless_asked_for_and_where_ranks_share_an_sae(monkeypatch):
+    rooms = []
+    for ranks, more in [(1, {}), (1, {"list_room": True}), (2, {"list_room": True})]:
+        monkeypatch.setattr(distributed, "ranks_per_sae", lambda ranks=ranks: ranks)
+        sae = build(settings("relu") | more, D_IN)
+        rooms.append(Member("", HookPoint("", "output"), sae, None, {}).sae.execution.room)
+    assert rooms == [None, Room(), None]
