@@ -51,12 +51,14 @@ def settings(arch: str) -> dict[str, Any]:
 
 
 def ours(
-    arch: str, x: Tensor, d_sae: int, k: int, dense: bool, eps: float = 1e-8, cold: bool = False
+    arch: str, x: Tensor, d_sae: int, k: int, dense: bool, eps: float = 1e-8, cold: bool = False, option: str = ""
 ) -> tuple[Member, Callable[[Tensor], None]]:
     """A member and its training step after any warm start; it begins at its target L0, or as initialised if `cold`; its
-    coefficient is fixed, and Adam's eps is `eps`."""
+    coefficient is fixed, and Adam's eps is `eps`. option: clip_by_previous or list_room, to be on."""
     node = settings(arch)
-    sae = build({"arch": node, "seed": 0, "width": d_sae, "sparsity": k, "dense": dense}, x.shape[1]).to(x.device)
+    node["optimizer"]["clip_by_previous"] = option == "clip_by_previous"
+    job = {"arch": node, "seed": 0, "width": d_sae, "sparsity": k, "dense": dense, "list_room": option == "list_room"}
+    sae = build(job, x.shape[1]).to(x.device)
     if sae.thresholded and not cold:
         meet_l0_(sae, x)
     coefficient = node["control"] and Coefficient(k, fixed=1e-3, **node["control"])
@@ -66,8 +68,7 @@ def ours(
 
     def step(x: Tensor) -> None:
         member.step_(x, 1.0)
-        optimizer.step_group(0, sae.execution.deferred_gradients)
-        sae.constrain_()
+        optimizer.step_sae(0, sae)
 
     return member, step
 

@@ -46,6 +46,9 @@ class OnGpu(torch.Tensor):
     is_cuda = property(lambda self: True)
     is_cpu = property(lambda self: False)
 
+    def data_ptr(self) -> int:
+        return self.values_.data_ptr()
+
     def record_stream(self, stream: Stream) -> None:
         Stream.writes[memory(self)][2].add(stream)
 
@@ -106,6 +109,16 @@ class Stream:
 
 def memory(x: OnGpu) -> int:
     return x.values_.untyped_storage().data_ptr()
+
+
+class Event:
+    """Of the mock's only order of operations: what was recorded is computed."""
+
+    def record(self) -> None:
+        self.recorded = True
+
+    def synchronize(self) -> None:
+        assert self.recorded
 
 
 class _Moved(torch.autograd.Function):
@@ -225,7 +238,8 @@ def gpu() -> Iterator[list[str]]:
         one = {"is_available": True, "auto_device_count": 1, "parse_devices": [0], "get_parallel_devices": [GPU]}
         for name, value in {**one, **dict.fromkeys(("setup_device", "setup", "teardown"))}.items():
             patch.setattr(CUDAAccelerator, name, staticmethod(lambda *_, value=value: value))
-        for name, value in {"Stream": Stream, "stream": Stream.used, "current_stream": lambda *_: Stream.current}.items():
+        for name, value in {"Stream": Stream, "stream": Stream.used, "current_stream": lambda *_: Stream.current,
+                            "Event": Event}.items():
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch.cuda, "mem_get_info", lambda *_: (8 * 10**9, 16 * 10**9))
         patch.setattr(inputs, "require_device", lambda job: None)

@@ -13,7 +13,7 @@ def loss_and_gradients(device, deferred):
     """Of AuxK alone, with a third of the latents dead."""
     sae, x = make("topk").to(device), data().to(device)
     sae.execution.deferred_gradients = [] if deferred else None
-    loss = auxk.auxk(sae, x, (0.5 * x).detach(), alpha=0.3, k_aux=7, aux_tokens=100)
+    loss = auxk.auxk(sae, x, (0.5 * x).detach(), auxk.Dead(sae, 100), alpha=0.3, k_aux=7)
     loss.backward()
     gradients = {name: p.grad for name, p in sae.named_parameters() if p.grad is not None}
     for p, sums in sae.execution.deferred_gradients or []:

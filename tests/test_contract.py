@@ -326,12 +326,14 @@ class NewLoss(TopK):
 
 
 def members():
-    """A member per YAML, and one that breaks the contract."""
+    """A member per YAML, one clipped by the step before, and one that breaks the contract."""
     saes = {name: make(name) for name in YAMLS} | {"broken": NewLoss(D_IN, D_SAE, K, alpha=0.1, k_aux=4, aux_tokens=5).double()}
     for name, sae in saes.items():
         arch = settings("topk" if name == "broken" else name)["arch"]
         coefficient = arch["control"] and Coefficient(K, fixed=None, **arch["control"]).double()
         yield Member(name, HookPoint("", "output"), sae, coefficient, arch["optimizer"])
+    clip = {**settings("gated")["arch"]["optimizer"], "clip": 0.05, "clip_by_previous": True}
+    yield Member("clipped", HookPoint("", "output"), make("gated"), None, clip)
 
 
 def after_steps(count=8):

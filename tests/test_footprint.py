@@ -53,6 +53,8 @@ def test_an_sae_takes_weights_moments_and_counters():
     params = 2 * 16 * 96 + 96 + 16
     assert sae_bytes(job(None, "arch=topk"), 16) == (params, 12 * params + 8 * 96 + 8)
     assert sae_bytes(job(None, "arch=topk", "trainer.precision=64-true"), 16) == (params, 24 * params + 8 * 96 + 8)
+    on_gpu = 2 * 16 * 96 + 4 * 96  # W_enc in bf16, and norms
+    assert sae_bytes(job(None, "arch=topk", "trainer=gpu"), 16) == (params, 12 * params + on_gpu + 8 * 96 + 8)
 
 
 @pytest.mark.parametrize("arch, units", [("jumprelu", 7.5), ("gated", 8.5), ("relu", 4.25)])

@@ -13,6 +13,7 @@ from small import job, tiny, train_group, trained, untrained, write_text
 
 from saesweep.arch import latents
 from saesweep.arch.ops import entries, plain, precision
+from saesweep.arch.ops.room import Room
 from saesweep.data.harvest import harvest
 from saesweep.data.resources import Resources
 from saesweep.lm import models
@@ -39,8 +40,8 @@ def quick(monkeypatch):
             monkeypatch.setattr(module, "ops_for", lambda x: plain)
 
 
-def two_steps(arch, dense, device):
-    """The SAE's weights after two steps, and the number of synchronisations in the second.
+def two_steps(arch, how, device):
+    """The SAE's weights after two steps, and the number of synchronisations in the second; how: list, dense or room.
 
     Where a gradient cancels to its rounding error, Adam's usual eps would make that error a step of full length.
     """
@@ -48,7 +49,8 @@ def two_steps(arch, dense, device):
     x /= x.square().sum(1).mean().sqrt()
     with gpu() as waits:
         x = x.to(device)
-        member, step = ours(arch, x, 64, 3, dense, eps=1e-4)
+        member, step = ours(arch, x, 64, 3, how == "dense", eps=1e-4)
+        member.sae.execution.room = Room() if how == "room" else None
         step(x)
         waits.clear()
         step(x)
@@ -56,18 +58,24 @@ def two_steps(arch, dense, device):
         return {name: tensor.cpu() for name, tensor in member.sae.state_dict().items()}, count
 
 
-MAX_WAITS = {"relu": 1, "gated": 1, "jumprelu": 1, "topk": 1, "batchtopk": 3}
+MAX_WAITS = {  # for the length of a list; of a selection over the batch, for how many are positive too
+    "relu": 1, "gated": 1, "jumprelu": 1, "topk": 0, "batchtopk": 2,
+    "jumprelu_qf": 1, "paper_gemma_scope_2": 1, "matryoshka": 2, "hierarchical_topk": 0,
+}
 
 
-@pytest.mark.parametrize(("arch", "dense"), [*((arch, False) for arch in MAX_WAITS), ("jumprelu", True)])
-def test_a_step_on_the_gpu_equals_one_on_the_cpu_and_rarely_synchronises(arch, dense, monkeypatch):
+CASES = [*((arch, "list") for arch in MAX_WAITS), ("jumprelu", "dense"), ("jumprelu", "room"), ("gated", "room")]
+
+
+@pytest.mark.parametrize(("arch", "how"), CASES)
+def test_a_step_on_the_gpu_equals_one_on_the_cpu_and_rarely_synchronises(arch, how, monkeypatch):
     monkeypatch.setattr(entries, "DENSE_BELOW_ON_GPU", 8)
     monkeypatch.setattr(precision, "DENSE", "highest")  # TF32 is not as close
-    found, waits = two_steps(arch, dense, "cuda")
-    wanted, _ = two_steps(arch, dense, "cpu")
+    found, waits = two_steps(arch, how, "cuda")
+    wanted, _ = two_steps(arch, how, "cpu")
     for name, tensor in wanted.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
-    assert waits <= MAX_WAITS[arch]
+    assert waits <= (0 if how == "room" else MAX_WAITS[arch])
 
 
 def test_a_harvest_synchronises_only_in_transformers_check_for_packed_sequences():
@@ -136,6 +144,20 @@ def test_prefetching_does_not_change_the_saes_also_after_a_resume(text, tmp_path
         resumed = trained(ahead, tmp_path / "killed").state_dict()
         for name, tensor in wanted.items():
             assert torch.equal(found[name], tensor) and torch.equal(resumed[name], tensor), name
+
+
+def test_batches_of_a_window_are_handed_out_without_a_synchronisation(text, quick):
+    """Also where the statistics are from a checkpoint, on the CPU."""
+    with gpu() as waits:
+        one = job(text, "arch=topk", *SHORT, WINDOWS) | {"tokens": 1280}
+        _, stream, _ = untrained([one])
+        stream.resume(stream.position, {point: x.on(torch.device("cpu")) for point, x in stream.statistics.items()})
+        batches = iter(stream)
+        first = next(batches)
+        waits.clear()
+        second, third = next(batches), next(batches)
+        assert not waits
+        assert all(x.is_cuda and 0 < len(x) <= 64 for batch in (first, second, third) for x in batch.values())
 
 
 def test_prefetching_is_spread_over_the_batches_of_a_window(text, quick):

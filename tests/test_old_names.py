@@ -85,7 +85,7 @@ def test_an_sae_of_the_old_code_is_finished_and_has_the_same_settings(old_folder
     job = job_of(composed(*OmegaConf.load(old_folder / files.OVERRIDES), *then, always=(), whole=True), single=True)
     assert job.folder == Path.cwd() / old_folder
     assert job_record.differences(job) == [] and job_record.finished(job)["fvu"] == pytest.approx(0.4767, abs=1e-4)
-    later = {"study": {"name": "none"}, "explainer": {"name": "none"}}
+    later = {"study": {"name": "none"}, "explainer": {"name": "none"}, "list_room": False}
     assert job.settings == files.settings(old_folder) | later
 
 

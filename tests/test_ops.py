@@ -137,6 +137,23 @@ def test_the_update_of_rows_equals_its_definition(backend, shape, beta1, unit):
     assert not torch.equal(found[0], weight)
 
 
+@pytest.mark.parametrize("unit", [True, False])
+def test_an_update_returns_the_norms_of_the_gradient_before_the_clip(backend, lists, unit):
+    """By row, formed or not; a vector may be cut into several rows."""
+    _, rows, columns, f, x, weight, _ = lists
+    weight /= weight.norm(dim=1, keepdim=True)
+    sums = Sums(*backend.sort_by_column(columns, len(weight)), rows, f, x)
+    formed = plain.sum_columns(*sums)
+    wanted = plain.grad_and_norms(formed, weight, unit)[1]
+    numbers = Adam(clip=0.3, step_size=0.01, beta1=0.9, beta2=0.99, unbias=2.0, eps=1e-8)
+    for module, grad in [(backend, sums), (backend, formed), (plain, sums)]:
+        state = [weight.clone(), torch.zeros_like(weight), torch.zeros_like(weight)]
+        torch.testing.assert_close(module.adam(state[0], grad, *state[1:], numbers, unit, True), wanted, rtol=1e-4, atol=1e-5)
+    vectors = [drawn(1, 2048, seed=seed).square() for seed in range(4)]
+    found = backend.adam(vectors[0], vectors[1], vectors[2], vectors[3], numbers, False, True)
+    torch.testing.assert_close(found.sum(), vectors[1].square().sum())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", [True, False])
 @pytest.mark.parametrize("beta1", [0.9, 0.0])

@@ -8,12 +8,12 @@ from saesweep.training.optimizer import UnitRowAdam, clip_factor
 SHAPES = {"unit": (30, 17), "matrix": (30, 17), "bias": (30,), "threshold": (30,)}
 
 
-def group(dtype=torch.float32, clip=None, lr=0.01, seed=0):
+def group(dtype=torch.float32, clip=None, lr=0.01, seed=0, **more):
     torch.manual_seed(seed)
     params = [torch.nn.Parameter(torch.randn(shape, dtype=torch.float64).to(dtype)) for shape in SHAPES.values()]
     params[0].data /= params[0].data.norm(dim=1, keepdim=True)
     numbers = {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-8, "clip": clip}
-    return {"params": params, "unit": [0], "unclipped": [3], **numbers}
+    return {"params": params, "unit": [0], "unclipped": [3], **numbers, **more}
 
 
 def set_gradients(params, seed):
@@ -39,6 +39,30 @@ def test_the_compiled_update_equals_torchs_adam_on_projected_and_clipped_gradien
         unit.data /= unit.data.norm(dim=1, keepdim=True)
         for p, q in zip(ours["params"], theirs["params"], strict=True):
             torch.testing.assert_close(p.data.double(), q.data, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["compiled", "plain"])
+def test_a_clip_by_the_step_before_divides_by_its_norm_and_the_first_step_by_its_own(dtype):
+    ours, theirs = group(dtype, clip=2.0, clip_by_previous=True), group(torch.float64)
+    optimizer, adam, norms = UnitRowAdam([ours]), torch.optim.Adam(theirs["params"], lr=0.01), []
+    for seed, size in enumerate([1.0, 0.01, 3.0, 0.1]):
+        for params in (ours["params"], theirs["params"]):
+            set_gradients(params, seed)
+            for p in params:
+                p.grad *= size
+        unit, *_, threshold = theirs["params"]
+        unit.grad = tangent(unit.grad, unit.data)
+        clipped = [p for p in theirs["params"] if p is not threshold]
+        norms.append(torch.stack([p.grad.norm() for p in clipped]).norm())
+        for p in clipped:
+            p.grad *= min(1.0, float(2.0 / norms[max(0, seed - 1)]))
+        optimizer.step()
+        adam.step()
+        unit.data /= unit.data.norm(dim=1, keepdim=True)
+        for p, q in zip(ours["params"], theirs["params"], strict=True):
+            torch.testing.assert_close(p.data.double(), q.data, rtol=1e-4, atol=1e-5)
+    assert norms[0] > 2 > norms[1] > 0  # the second step is clipped by the first's, the third is not clipped
+    assert "squares" not in optimizer.state[ours["params"][3]]
 
 
 def test_the_plain_update_equals_the_compiled_one():
@@ -83,8 +107,9 @@ def test_clipping_propagates_a_gradient_that_is_not_finite():
     assert not bad["params"][1].isfinite().all() and bad["params"][3].isfinite().all()
 
 
-def test_the_optimizer_resumes_from_its_state_dict():
-    first, second = group(clip=1.0), group(clip=1.0)
+@pytest.mark.parametrize("previous", [False, True])
+def test_the_optimizer_resumes_from_its_state_dict(previous):
+    first, second = (group(clip=1.0, clip_by_previous=previous) for _ in range(2))
     uninterrupted, resumed = UnitRowAdam([first]), UnitRowAdam([second])
     for seed in range(4):
         set_gradients(first["params"], seed)

@@ -218,6 +218,19 @@ def test_a_killed_training_with_other_settings_resumes_bitwise(case, text, tmp_p
 
 
 @pytest.mark.slow
+def test_a_clip_by_the_step_before_resumes_bitwise_and_is_each_saes_own(text, tmp_path):
+    few = ("tokens=1280", "save_tokens=512", "arch.optimizer.clip=0.01")
+    jobs = [job(text, f"arch={arch}", *few, "arch.optimizer.clip_by_previous=true") for arch in ("jumprelu", "topk")]
+    whole = trained(jobs, tmp_path / "whole")
+    with pytest.raises(Killed):
+        trained(jobs, tmp_path / "killed", progress=KillAfter(640))
+    assert_same(state(trained(jobs, tmp_path / "killed")), state(whole))
+    assert_same(state(trained(jobs[1:], tmp_path / "alone").members[0]), state(whole.members[1]))
+    usual = trained([job(text, "arch=topk", *few)], tmp_path / "usual")
+    assert not torch.equal(usual.members[0].sae.W_enc, whole.members[1].sae.W_enc)
+
+
+@pytest.mark.slow
 def test_a_training_in_float64_resumes_bitwise(text, tmp_path):
     jobs = [job(text, "arch=batchtopk", "trainer.precision=64-true", "save_tokens=1088")]
     whole = trained(jobs, tmp_path / "whole")

@@ -1,7 +1,7 @@
 """The kernels that the operations of a GPU launch, with their arguments, recorded in Triton's interpreter without a GPU.
 
-python -m benchmarks.gpu.launches 640 2304, with TRITON_INTERPRET=1: JSON, a list of launches. Rows of unit norm and a first
-moment take the most registers, and are those recorded.
+python -m benchmarks.gpu.launches 640 2304, with TRITON_INTERPRET=1: JSON, a list of launches. Rows of unit norm, a first
+moment, norms and a copy in bf16 take the most registers, and are those recorded.
 """
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from triton.runtime.interpreter import GridExecutor
 from benchmarks.gpu import lists
 from saesweep.arch.ops import gpu, plain
 from saesweep.arch.ops.entries import Adam, Sums
+from saesweep.arch.ops.rounded import Rounded
 
 BATCH, D_SAE, K = 8, 48, 32  # 256 entries: enough for kernels of long lists
 NUMBERS = Adam(clip=0.5, step_size=0.01, beta1=0.9, beta2=0.999, unbias=2.0, eps=1e-8)
@@ -54,7 +55,7 @@ def call_all(d_in: int) -> None:
     sums = Sums(*plain.sort_by_column(columns, D_SAE), rows, values, residual)
     for grad in (sums, gpu.sum_columns(*sums)):
         gpu.grad_and_norms(grad, W, True)
-        gpu.adam(W, grad, mean, square, NUMBERS, True)
+        gpu.adam(W, grad, mean, square, NUMBERS, True, True, Rounded(torch.ones(d_in)))
 
 
 def described(executor: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Training steps of the architectures: tokens/s, peak memory, share of the counted floor.
 
 Each begins at its target L0, as after calibration; `cold` ones as initialised, with about half of all latents active, which
-takes dense products. `listed`: entries on the list over those that are active; empty where the step is dense. The peak
-includes weights, moments and four batches.
+takes dense products; the last ones with an option that is off by default. `listed`: entries on the list over those that are
+active; empty where the step is dense. The peak includes weights, moments and four batches.
 """
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ def run(section: Section) -> None:
                      for width in sizes["widths"] for arch in group)
     section.each((f"{arch} cold, width {width:,}", partial(_measure, section, data, rates, arch, width, cold=True))
                  for width in sizes["cold"]["widths"] for arch in sizes["cold"]["archs"])
+    of = [(option, arch) for option, archs in sizes["options"]["archs"].items() for arch in archs]
+    section.each((f"{arch} {option}, width {width:,}", partial(_measure, section, data, rates, arch, width, option=option))
+                 for width in sizes["options"]["widths"] for option, arch in of)
 
 
 def architectures(first: list[str], same: list[str]) -> list[list[str]]:
@@ -48,11 +51,11 @@ def _floors(section: Section) -> None:
 
 
 def _measure(
-    section: Section, data: list[Tensor], rates: floor.Rates, arch: str, width: int, cold: bool = False
+    section: Section, data: list[Tensor], rates: floor.Rates, arch: str, width: int, cold: bool = False, option: str = ""
 ) -> None:
     sizes = section.sizes
     with section.device:  # the weights are drawn there
-        member, step = ours(arch, data[0], width, sizes["k"], dense=False, cold=cold)
+        member, step = ours(arch, data[0], width, sizes["k"], dense=False, cold=cold, option=option)
     feed = cycle(data)
     timing.forget_peak(section.device)
     times = timing.milliseconds(lambda: step(next(feed)), section.device, sizes["rounds"], sizes["seconds"])
@@ -62,7 +65,8 @@ def _measure(
     least = floor.milliseconds(rates, batch=sizes["batch"], d_in=sizes["d_in"], d_sae=width, l0=l0, mean=mean)
     rest = {"tokens/s": 1e3 * sizes["batch"] / ms, "peak, GB": timing.peak_gigabytes(section.device), "floor, ms": least,
             "floor / step": least / ms}
-    section.row(f"d_in {sizes['d_in']:,}, batch {sizes['batch']:,}, target L0 {sizes['k']}", arch=f"{arch}{' cold' * cold}",
+    kind = f"{arch}{' cold' * cold} {option}".strip()
+    section.row(f"d_in {sizes['d_in']:,}, batch {sizes['batch']:,}, target L0 {sizes['k']}", arch=kind,
                 width=width, L0=l0, listed=listed, ms=ms, fastest=min(times), slowest=max(times), **rest)
 
 

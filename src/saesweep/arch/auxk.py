@@ -15,21 +15,38 @@ from saesweep.arch.base import SparseAutoencoder
 from saesweep.arch.execution import Ranks
 from saesweep.arch.latents import encode_among, reconstruct
 from saesweep.arch.ops.plain import kept
+from saesweep.arch.ops.room import Late
+
+
+class Dead:
+    """The latents that have not fired for more than `aux_tokens` tokens. Made first in a step: a GPU counts them before it
+    computes the step, for which the host does not wait when it reads their number."""
+
+    def __init__(self, sae: SparseAutoencoder, aux_tokens: int):
+        self._mask = sae.tokens_since_fired > aux_tokens
+        self._count = Late(self._mask.sum()) if self._mask.is_cuda else None
+
+    def latents(self) -> Int[Tensor, " dead"]:
+        if self._count is None:
+            return self._mask.nonzero().squeeze(1)
+        if (count := self._count.read()) == 0:
+            return self._mask.new_empty(0, dtype=torch.long)
+        return self._mask.sort(descending=True, stable=True).indices[:count]
 
 
 def auxk(
-    sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"],
-    *, alpha: float, k_aux: int, aux_tokens: int,
+    sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"], dead: Dead,
+    *, alpha: float, k_aux: int,
 ) -> Float[Tensor, ""]:
-    """The loss on a batch. A latent that has not fired for more than `aux_tokens` tokens is dead."""
-    dead = (sae.tokens_since_fired > aux_tokens).nonzero().squeeze(1)
-    k = min(k_aux, len(dead))
+    """The loss on a batch."""
+    latents = dead.latents()
+    k = min(k_aux, len(latents))
     if k == 0 or alpha == 0:
         return x.new_zeros(())
     residual = x - x_hat
     variance, error = _batch_moments(x, residual, sae.execution.ranks)
-    left = _error_over_a_list(sae, x, residual, dead, k) if x.is_cuda else None
-    left = _dense_error(sae, x, residual, dead, k) if left is None else left
+    left = _error_over_a_list(sae, x, residual, latents, k) if x.is_cuda else None
+    left = _dense_error(sae, x, residual, latents, k) if left is None else left
     return alpha * variance * (left / error)
 
 

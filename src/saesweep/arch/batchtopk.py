@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saesweep.arch.auxk import auxk
+from saesweep.arch.auxk import Dead, auxk
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.handicap import Handicap
 from saesweep.arch.latents import Latents
@@ -60,9 +60,10 @@ class BatchTopK(SparseAutoencoder):
         return f
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        dead = Dead(self, self.aux_tokens)
         f = self.select(x)
         x_hat, error = self.reconstruct(f, x)
-        auxiliary = auxk(self, x, x_hat, alpha=self.alpha, k_aux=self.k_aux, aux_tokens=self.aux_tokens)
+        auxiliary = auxk(self, x, x_hat, dead, alpha=self.alpha, k_aux=self.k_aux)
         return Step(f, x_hat, {"reconstruction": error, "auxiliary": auxiliary})
 
     def margin(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saesweep.arch.ops.entries import DeferredGradients
+from saesweep.arch.ops.room import Room
+from saesweep.arch.ops.rounded import Rounded
 
 DENSE_BYTES = 4 * 2**30  # of memory for the latents of a dense step, beyond weights and gradients
 DENSE_COPIES = 10  # matrices [batch, d_sae] of 4 bytes that a dense step holds at its peak (tests/test_pieces.py)
@@ -44,13 +46,18 @@ class Execution:
     deferred_gradients: a list to which backward appends weight gradients for the optimizer to form; None: form all.
     ranks: who has the other rows of the batch.
     dense_bytes: of memory for the latents of a dense step.
-    in_pieces: a dense step that would hold more raises TooManyRows, and the training takes it in pieces (training/pieces.py).
+    rounded_W: W_enc in bf16, on a GPU.
+    room: for lists whose length the host does not wait for, on a GPU; None: it waits.
+    in_pieces: the training takes a dense step that would hold more in pieces, for which it raises TooManyRows, and repeats one
+        whose list has overflowed its room (training/pieces.py).
     """
 
     dense: bool = False
     deferred_gradients: DeferredGradients | None = None
     ranks: Ranks = field(default_factory=SingleRank)
     dense_bytes: int = DENSE_BYTES
+    rounded_W: Rounded = field(default_factory=Rounded)
+    room: Room | None = None
     in_pieces: bool = False
 
     def dense_rows(self, d_sae: int) -> int:

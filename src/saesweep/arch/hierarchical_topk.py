@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saesweep.arch.auxk import auxk
+from saesweep.arch.auxk import Dead, auxk
 from saesweep.arch.base import Step
 from saesweep.arch.latents import Latents
 from saesweep.arch.nested import reconstruct_nested
@@ -25,6 +25,8 @@ class HierarchicalTopK(TopK):
     all the powers of two.
     """
 
+    ends: Tensor
+
     def __init__(
         self, d_in: int, d_sae: int, sparsity: int, *,
         numbers: Shares | None, alpha: NotNegative, k_aux: Count, aux_tokens: Index,
@@ -33,15 +35,17 @@ class HierarchicalTopK(TopK):
         doubled = [2**i for i in range(sparsity.bit_length()) if 2**i < sparsity]
         chosen = sorted({max(1, number) for number in parts_of(sparsity, numbers or [])})
         self.numbers = chosen or list(range(1, sparsity + 1))
+        self.register_buffer("ends", torch.tensor(self.numbers), persistent=False)  # on the device: the host does not wait
         self.levels = tuple(chosen or [*doubled, sparsity])
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        dead = Dead(self, self.aux_tokens)
         pi = self.preactivations(x, largest=self.sparsity)
         f = pi.with_values(torch.relu(pi.values))
-        numbers = torch.tensor(self.numbers, device=x.device)
-        levels = torch.bucketize(ranks(f), numbers, right=True).clamp(max=len(numbers) - 1)
-        x_hat, errors = reconstruct_nested(self, f, x, levels, len(numbers))
-        auxiliary = auxk(self, x, x_hat, alpha=self.alpha, k_aux=self.k_aux, aux_tokens=self.aux_tokens)
+        count = len(self.numbers)
+        levels = torch.bucketize(ranks(f), self.ends, right=True).clamp(max=count - 1)
+        x_hat, errors = reconstruct_nested(self, f, x, levels, count)
+        auxiliary = auxk(self, x, x_hat, dead, alpha=self.alpha, k_aux=self.k_aux)
         return Step(f, x_hat, {"reconstruction": errors[-1], "inner": errors.mean() - errors[-1], "auxiliary": auxiliary})
 
 

@@ -50,7 +50,7 @@ class QuadraticL0JumpReLU(JumpReLU):
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         weight = self.weight * (min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0)
-        step = super().step(x, x.new_tensor(weight), progress)
+        step = super().step(x, x.new_full((), weight), progress)
         losses = {"reconstruction": step.losses["reconstruction"], "l0": step.losses["sparsity"], "prefixes": x.new_zeros(())}
         if self.prefixes:
             _, errors = reconstruct_nested(self, step.latents, x, prefix_levels(self), len(self.prefixes))

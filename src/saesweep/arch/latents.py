@@ -104,7 +104,7 @@ class Latents:
             sums = values.sum(0)
         else:
             sums = values.new_zeros(self.shape[1]).index_add_(0, self.entries.columns, values)
-        ranks.all_reduce_([sums, tokens := sums.new_tensor(self.shape[0])])
+        ranks.all_reduce_([sums, tokens := sums.new_full((), self.shape[0])])
         return sums / tokens
 
     @property
@@ -179,8 +179,11 @@ def encode(
     shape = (len(x), len(W_enc_T))
     ops = ops_for(x)
     u = x - b_dec
-    if not execution.dense and (chosen := ops.choose(u.detach(), W_enc_T, b_enc, above, k, sure)) is not None:
-        return _listed(u, W_enc_T, b_enc, b_dec, chosen, ops, execution)
+    if not execution.dense:
+        room = execution.room if execution.in_pieces else None
+        chosen = ops.choose(u.detach(), W_enc_T, b_enc, above, k, sure, execution.rounded_W, room)
+        if chosen is not None:
+            return _listed(u, W_enc_T, b_enc, b_dec, chosen, ops, execution)
     if execution.in_pieces and len(x) > execution.dense_rows(len(W_enc_T)):
         raise TooManyRows
     pi = F.linear(u, W_enc_T, b_enc)

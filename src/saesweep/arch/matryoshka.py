@@ -14,7 +14,7 @@ import copy
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saesweep.arch.auxk import auxk
+from saesweep.arch.auxk import Dead, auxk
 from saesweep.arch.base import Step
 from saesweep.arch.batchtopk import BatchTopK
 from saesweep.arch.nested import prefix_levels, reconstruct_nested
@@ -34,9 +34,10 @@ class Matryoshka(BatchTopK):
         self.prefixes = tuple(parts_of(d_sae, prefixes))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        dead = Dead(self, self.aux_tokens)
         f = self.select(x)
         x_hat, errors = reconstruct_nested(self, f, x, prefix_levels(self), len(self.prefixes))
-        auxiliary = auxk(self, x, x_hat, alpha=self.alpha, k_aux=self.k_aux, aux_tokens=self.aux_tokens)
+        auxiliary = auxk(self, x, x_hat, dead, alpha=self.alpha, k_aux=self.k_aux)
         return Step(f, x_hat, {"reconstruction": errors[-1], "prefixes": errors[:-1].sum(), "auxiliary": auxiliary})
 
     def prefix(self, latents: int) -> "Matryoshka":

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.arch.latents import Latents
-from saesweep.arch.ops.entries import starts_of
 
 
 def reconstruct_nested(
@@ -37,8 +36,8 @@ def reconstruct_nested(
 
 def prefix_levels(sae: SparseAutoencoder) -> Int[Tensor, " d_sae"]:
     """The level of every latent where the reconstructions are of the first m latents, m in `prefixes`."""
-    ends = torch.tensor(sae.prefixes, device=sae.W_dec.device)
-    return torch.bucketize(torch.arange(sae.d_sae, device=ends.device), ends, right=True)
+    latents = torch.arange(sae.d_sae, device=sae.W_dec.device)
+    return torch.stack([latents >= end for end in sae.prefixes]).sum(0)  # numbers on the device: the host does not wait
 
 
 def _decoded(
@@ -57,9 +56,9 @@ class _Nested(torch.autograd.Function):
     def forward(ctx: Any, latents, f, W_dec, b_dec, x, levels, count, deferred):
         entries = latents.entries
         rows = entries.rows * count + levels
-        order = rows.argsort(stable=True)
-        starts = starts_of(torch.bincount(rows, minlength=len(x) * count))
-        ctx.where = starts, rows[order], entries.columns[order]
+        found, order = rows.sort(stable=True)
+        starts = torch.searchsorted(found, torch.arange(len(x) * count + 1, device=rows.device))
+        ctx.where = starts, found, entries.columns[order]
         blank = x.new_zeros(len(x) * count, x.shape[1])
         r, _, _ = entries.ops.reconstruct(*ctx.where, f[order], W_dec, torch.zeros_like(b_dec), blank)
         r = r.view(len(x), count, -1)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saesweep.arch.auxk import auxk
+from saesweep.arch.auxk import Dead, auxk
 from saesweep.arch.base import SparseAutoencoder, Step
 from saesweep.arch.latents import Latents
 from saesweep.config.ranges import Count, Index, NotNegative
@@ -33,8 +33,9 @@ class TopK(SparseAutoencoder):
         return pi.with_values(torch.relu(pi.values))
 
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        dead = Dead(self, self.aux_tokens)
         pi = self.preactivations(x, largest=self.sparsity)
         f = pi.with_values(torch.relu(pi.values))
         x_hat, error = self.reconstruct(f, x)
-        auxiliary = auxk(self, x, x_hat, alpha=self.alpha, k_aux=self.k_aux, aux_tokens=self.aux_tokens)
+        auxiliary = auxk(self, x, x_hat, dead, alpha=self.alpha, k_aux=self.k_aux)
         return Step(f, x_hat, {"reconstruction": error, "auxiliary": auxiliary})

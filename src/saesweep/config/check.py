@@ -39,6 +39,7 @@ def check(cfg: dict[str, Any]) -> None:
     _text(cfg["text"])
     _world(cfg["trainer"])
     _read_ahead(cfg)
+    _list_room(cfg)
     _disk_cache(cfg)
     check_study(cfg.get("study"), cfg.get("explainer"))
     _arch(cfg["arch"])  # imports torch
@@ -117,6 +118,12 @@ def _read_ahead(cfg: dict) -> None:
                          "trainer=gpu cache=none")
 
 
+def _list_room(cfg: dict) -> None:
+    if cfg.get("list_room") and cfg["trainer"].get("accelerator") not in ("gpu", "cuda"):
+        raise UsageError("list_room=true: is for a GPU, whose host would wait for the length of a list; leave it out, or write "
+                         "trainer=gpu")
+
+
 def _disk_cache(cfg: dict) -> None:
     if cfg["cache"]["folder"] is not None and cfg["activations"]["forward_tokens"] == "auto":
         raise UsageError("activations.forward_tokens=auto: cache=disk finds stored activations by the settings that determine "
@@ -129,6 +136,9 @@ def _arch(arch: MutableMapping) -> None:
     if (number := arch["coefficient"]) is not None and arch["control"] is None:
         raise UsageError(f"arch.coefficient={number}: {arch['name']} has none (arch.control=null): sparsity alone sets the "
                          "number of active latents; leave it null")
+    if arch["optimizer"]["clip"] is None and arch["optimizer"].get("clip_by_previous"):
+        raise UsageError("arch.optimizer.clip_by_previous=true: nothing is clipped (arch.optimizer.clip=null); set "
+                         "arch.optimizer.clip to a norm, or leave clip_by_previous=false")
     typed_arguments("arch", arch, GIVEN, keys_of(schema.Arch))
 
 

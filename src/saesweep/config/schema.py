@@ -58,6 +58,7 @@ class Train(Keys):
     arch: Mapping
     trainer: Mapping
     logger: Any = None  # absent with logger=[]
+    list_room: bool = False  # absent in older configs
     study: Any = None  # of study_schema.py, as the explainer; absent in older configs
     explainer: Any = None
     objective: Any = None  # of hydra/sweeper=optuna alone
@@ -69,8 +70,8 @@ MAY_DIFFER_IN_A_GROUP = ("arch", "sparsity", "width", "dense", "site", "layer", 
                          "explainer")
 MAY_DIFFER_IN_A_FIGURE = ("arch", "sparsity", "seed")
 NOT_THE_SAES = (  # they do not identify the SAE; of the trainer only the precision does, so that training can resume elsewhere
-    "name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "read_ahead", "logger", "trainer", "cache",
-    "study", "explainer", "objective",
+    "name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "read_ahead", "list_room", "logger", "trainer",
+    "cache", "study", "explainer", "objective",
 )
 
 
@@ -91,6 +92,7 @@ class Optimizer(Keys):
     warmup: Share
     decay: Share
     clip: Positive | None
+    clip_by_previous: bool = False  # absent in older configs
 
 
 class Arch(Keys):

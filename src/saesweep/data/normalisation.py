@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -65,6 +65,11 @@ class Statistics:
     def restored(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Statistics:
         mean, centre = tensors["statistics.mean"], tensors["statistics.centre"]
         return Statistics(**(dict(numbers) | {"mean": mean, "centre": centre, "quantiles": tuple(numbers["quantiles"])}))
+
+    def on(self, device: torch.device) -> Statistics:
+        """The same with its tensors there, so that no batch copies them."""
+        there = self.mean.device == self.centre.device == device
+        return self if there else replace(self, mean=self.mean.to(device), centre=self.centre.to(device))
 
     def ordinary(self, x: Float[Tensor, "*tokens d_in"]) -> Bool[Tensor, "*tokens"]:
         """Which tokens are not sinks. A row that is not finite is not a sink: it must raise an error, not be left out."""

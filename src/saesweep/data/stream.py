@@ -10,11 +10,11 @@ of the pool, window or pass, so a position in the stream is a few numbers and al
 """
 import math
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from saesweep.data.normalisation import Statistics
@@ -72,7 +72,7 @@ class ActivationStream:
 
     def __iter__(self) -> Iterator[dict[HookPoint, Float[Tensor, "_ _"]]]:
         while self.position.step < self.steps:
-            yield {point: self._normalised(point, x) for point, x in self._next_rows().items()}
+            yield {point: self.statistics[point].apply(x) for point, x in self._next_rows().items()}
 
     @property
     def statistics(self) -> dict[HookPoint, Statistics]:
@@ -91,10 +91,6 @@ class ActivationStream:
         """Hand out only these hook points: other ranks train the SAEs of the rest."""
         self._statistics = {point: x for point, x in self.statistics.items() if point in points}
 
-    def _normalised(self, point: HookPoint, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "_ d_in"]:
-        statistics = self.statistics[point]
-        return statistics.apply(x[statistics.ordinary(x)])
-
     def _next_rows(self) -> Rows:
         if not self._rows:
             self._begin_window()
@@ -102,8 +98,8 @@ class ActivationStream:
         number, begin = divmod(at.offset, self._rows_per_pass)
         if number != self._pass:
             self._begin_pass(number)
-        batch, end = self._order[begin : begin + self.batch_tokens], at.offset + self.batch_tokens
-        rows = {point: self._rows[point][batch] for point in self.statistics}
+        end = at.offset + self.batch_tokens
+        rows = {point: self._rows[point][self._batches[point][begin // self.batch_tokens]] for point in self.statistics}
         if end < self.passes * self._rows_per_pass:
             self.position = Position(at.step + 1, at.window, end, at.source)
         else:
@@ -127,6 +123,7 @@ class ActivationStream:
         if self._statistics is None:
             first = self._shuffled[: self._measured_rows]
             self._statistics = {point: self._measure(x[first.to(x.device)], point) for point, x in rows.items()}
+        self._statistics = {point: x.on(rows[point].device) for point, x in self._statistics.items()}
         self._rows_per_pass, self._pass = min(count - count % self.batch_tokens, self._rows_of(left)), -1
         left -= self.passes * (self._rows_per_pass // self.batch_tokens)
         if self.ahead and left > 0:
@@ -141,7 +138,15 @@ class ActivationStream:
         order = self._shuffled[: self._rows_per_pass]
         if number > 0:
             order = order[torch.randperm(len(order), generator=generator(self.seed, WINDOW, self.position.window, number))]
-        self._pass, self._order = number, order.to(next(iter(self._rows.values())).device)
+        self._pass, self._batches = number, {point: self._without_sinks(point, order) for point in self.statistics}
+
+    def _without_sinks(self, point: HookPoint, order: Int[Tensor, " rows"]) -> Sequence[Int[Tensor, " _"]]:
+        """The rows of each batch of a pass. The host waits for a GPU here, once a pass, and not at every batch."""
+        x, statistics = self._rows[point], self.statistics[point]
+        order = order.to(x.device)
+        batches = order.split(self.batch_tokens)
+        keep = torch.cat([statistics.ordinary(x[batch]) for batch in batches])
+        return order[keep].split(keep.view(-1, self.batch_tokens).sum(1).tolist())
 
     def _harvest(self, wanted: int) -> Generator[int, None, Rows]:
         """A window of at least one batch: several of the source's where blocks are mostly padding or its window is small."""

@@ -6,8 +6,9 @@
     in the evaluation        the SAEs, and logits or dense latents
 
 each beside the language model and, on a CPU, the process itself and the blocks of a pool of text, twice while they are
-shuffled. An SAE is its weights, both moments of Adam, in fp32, and its counters. On a GPU the host holds the language model
-while it is loaded, and the text and an SAE while its checkpoint is written.
+shuffled. An SAE is its weights, both moments of Adam, in fp32, and its counters; on a GPU also W_enc in bf16
+(arch/ops/rounded.py). On a GPU the host holds the language model while it is loaded, and the text and an SAE while its
+checkpoint is written.
 """
 import os
 import shutil
@@ -85,7 +86,8 @@ def sae_bytes(job: Settings, d_in: int) -> tuple[int, int]:
         sae = build(job, d_in)
     params = sum(p.numel() for p in sae.parameters())
     width = 8 if job["trainer"]["precision"] == "64-true" else 4
-    return params, 3 * width * params + sum(buffer.nbytes for buffer in sae.buffers())
+    copy = 2 * sae.W_enc_T.numel() + 4 * sae.d_sae if device_of(job).type == "cuda" else 0
+    return params, 3 * width * params + copy + sum(buffer.nbytes for buffer in sae.buffers())
 
 
 def places(jobs: Sequence[Settings], saes: Sequence[int], tokenizer: Tokenizer | None, found: Measured) -> list[Place]:

@@ -67,8 +67,7 @@ class _Steps:
     def __call__(self, x: Float[Tensor, "batch d_in"]) -> None:
         self.sae.execution.deferred_gradients = []
         forward_backward(self.sae, x, x.new_zeros(()), progress=1.0, share=1.0)
-        self.optimizer.step_group(0, self.sae.execution.deferred_gradients)
-        self.sae.constrain_()
+        self.optimizer.step_sae(0, self.sae)
 
 
 def _dense_row_bytes(job: Settings) -> int:

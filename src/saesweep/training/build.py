@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from saesweep.arch.base import SparseAutoencoder
+from saesweep.arch.ops.room import Room
 from saesweep.config.instantiate import NOT_ARGUMENTS, instantiate
 
 
@@ -14,4 +15,5 @@ def build(job: Mapping[str, Any], d_in: int) -> SparseAutoencoder:
         torch.manual_seed(job["seed"])
         sae = instantiate(job["arch"], leave=NOT_ARGUMENTS, d_in=d_in, d_sae=job["width"], sparsity=job["sparsity"])
     sae.execution.dense = job["dense"]
+    sae.execution.room = Room() if job.get("list_room") else None
     return sae

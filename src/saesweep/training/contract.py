@@ -21,8 +21,12 @@ def require_contract(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], arc
     name, keys = arch["name"], list[list[str]]()
     _require_consistent(sae, x, name)
     for progress in PROGRESS:
+        before, version = sae.W_enc_T.detach().clone(), sae.W_enc_T._version
         step = sae.step(x, x.new_ones(()), progress)
         sae.constrain_()
+        if version == sae.W_enc_T._version and not torch.equal(before, sae.W_enc_T):
+            raise UsageError(f"arch={name}: it changes W_enc_T through `.data`, which the copy of it on a GPU does not notice; "
+                             "write to W_enc_T itself, under torch.no_grad()")
         _require_losses(step, x, f"arch={name}: at progress={progress:g}")
         keys.append(list(step.losses))
         if problem := changed_keys(keys[0], keys[-1]):

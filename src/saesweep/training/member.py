@@ -38,6 +38,8 @@ class Member(nn.Module):
         self.sums, self.latest, self.failed = RunningSums(), dict[str, float](), ""
         self.loss_keys: tuple[str, ...] = ()  # of the first step
         self.sae.execution.ranks = distributed
+        if distributed.ranks_per_sae() > 1:  # a step that one of them repeats would wait for the others
+            self.sae.execution.room = None
         self.declared = False  # failed for a reason that the training detected, such as weights that are not finite
 
     def learning_rate(self, progress: float) -> float:

@@ -25,7 +25,7 @@ from saesweep.training.member import Member, Members
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
 from saesweep.training.running_sums import Moments, RunningSums, moments_of
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq", "squares")  # of an SAE's state in the optimizer, those that there are
 
 
 class SAESweep(L.LightningModule):
@@ -65,6 +65,10 @@ class SAESweep(L.LightningModule):
         signals.reinstall_handlers()
         self._last_log = (self.tokens, time.monotonic())
 
+    def on_train_end(self) -> None:
+        for member in self.members:
+            member.sae.execution.rounded_W.drop()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         if not self.running and distributed.ranks_per_sae() == distributed.world_size():  # else other ranks need its harvest
             self.trainer.should_stop = True
@@ -94,8 +98,7 @@ class SAESweep(L.LightningModule):
         with member.failing_alone(f"after {self.tokens:,} tokens") if independent else nullcontext():
             loss = member.step_(x, self.steps_done / self.total_steps, moments)
             if not member.failed:
-                self.optimizer.step_group(index, member.sae.execution.deferred_gradients)
-                member.sae.constrain_()
+                self.optimizer.step_sae(index, member.sae)
             return loss
         return x.new_zeros(())
 
@@ -171,15 +174,18 @@ class SAESweep(L.LightningModule):
         for name, p in member.sae.named_parameters():
             if state := self.optimizer.state.get(p):
                 steps[name] = state["step"]
-                tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
+                tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS if moment in state}
         tensors["sums.x"] = member.sums.x
+        if (share := member.sae.execution.rounded_W.share) is not None:
+            tensors["share"] = share
         return tensors, {"steps": steps, "sums": member.sums.plain()}
 
     def restore_(self, member: Member, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         member.load_state_dict({key.removeprefix("member."): t for key, t in tensors.items() if key.startswith("member.")})
         for name, p in member.sae.named_parameters():
             if name in state["steps"]:
-                moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
+                moments = {moment: t for moment in MOMENTS if (t := tensors.get(f"{moment}.{name}")) is not None}
                 self.optimizer.state[p] = {"step": state["steps"][name], **moments}
+        member.sae.execution.rounded_W.share = tensors.get("share")
         member.sums = RunningSums(**state["sums"], x=tensors["sums.x"])
         member.sums.only_on_rank_0_()

@@ -38,12 +38,22 @@ def forward_backward(
     with training_products(x.device):
         execution.in_pieces = sae.separable(progress)
         try:
-            return _differentiated(sae.step(x, coefficient, progress), share)
+            while True:  # a second time where a list lacks entries: it is then counted
+                outcome = _differentiated(sae.step(x, coefficient, progress), share)
+                if execution.room is None or not execution.room.overflowed():
+                    return outcome
+                _drop_gradients(sae)
         except TooManyRows:
             pass
         finally:
             execution.in_pieces = False
         return _in_pieces(sae, x, coefficient, progress, share)
+
+
+def _drop_gradients(sae: SparseAutoencoder) -> None:
+    sae.zero_grad()
+    if sae.execution.deferred_gradients is not None:
+        sae.execution.deferred_gradients.clear()
 
 
 def _differentiated(step: Step, share: float) -> Outcome:

@@ -25,6 +25,8 @@ from torch import Tensor
 
 from saesweep.arch.ops import entries, int16, kernels
 from saesweep.arch.ops.entries import Adam, Chosen, Rough, Sums, starts_of
+from saesweep.arch.ops.room import Room
+from saesweep.arch.ops.rounded import Rounded
 
 SIGMA = 1 / math.sqrt(12)  # of a number that is rounded to an integer
 
@@ -32,19 +34,20 @@ SIGMA = 1 / math.sqrt(12)  # of a number that is rounded to an integer
 @torch.no_grad()
 def choose(
     u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"],
-    above: Float[Tensor, " d_sae"] | None, k: int, sure: bool = False,
+    above: Float[Tensor, " d_sae"] | None, k: int, sure: bool = False, rounded_W: Rounded | None = None,
+    room: Room | None = None,
 ) -> Chosen | None:
     batch, d_sae = len(u), len(W_enc_T)
     if above is None and entries.DENSE_BELOW * k > d_sae:
         return None
-    room = d_sae // 2 + 1
-    slots = torch.empty(batch, room, dtype=torch.int32)
+    most = d_sae // 2 + 1
+    slots = torch.empty(batch, most, dtype=torch.int32)
     counts = torch.empty(batch, dtype=torch.int64)
     rough = _rough(u, W_enc_T, sure)
     _scan(rough, b_enc, above, k, slots, counts)
-    if _many(counts, room, d_sae):
+    if _many(counts, most, d_sae):
         return None
-    values = torch.empty(batch, room)
+    values = torch.empty(batch, most)
     exact = (slots, values, counts, u, W_enc_T, b_enc)
     if above is not None:
         kernels.keep_above(*_arrays(*exact, above))
@@ -52,7 +55,7 @@ def choose(
         kernels.keep_largest(*_arrays(*exact), k)
         if sure:
             _scan_near(rough, b_enc, values[:, :k].amin(1), slots, counts)
-            if _many(counts, room, d_sae):
+            if _many(counts, most, d_sae):
                 return None
             kernels.keep_largest(*_arrays(*exact), k)
     starts = starts_of(counts)
@@ -100,22 +103,29 @@ def grad_and_norms(grad: Tensor | Sums, weight: Tensor, unit: bool) -> tuple[Ten
     return grad, squares
 
 
-def adam(weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool) -> None:
+def adam(
+    weight: Tensor, grad: Tensor | Sums, mean: Tensor, square: Tensor, numbers: Adam, unit: bool, norms: bool = False,
+    rounded_W: Rounded | None = None,
+) -> Tensor | None:
     assert weight.is_contiguous() and mean.is_contiguous() and square.is_contiguous(), "these are written in place"
     state, scalars = _arrays(weight, mean, square), map(np.float32, numbers)
+    squares = torch.empty(len(weight) if norms else 0)
     if isinstance(grad, Sums):
-        kernels.adam_sums(*_arrays(*grad), *state, *scalars, unit)
+        kernels.adam_sums(*_arrays(*grad), *state, *scalars, unit, squares.numpy())
     else:
+        if norms:
+            kernels.row_squares(*_arrays(grad, weight), unit, squares.numpy())
         kernels.adam_rows(*_arrays(grad), *state, *scalars, unit)
+    return squares if norms else None
 
 
 def _arrays(*tensors: Tensor) -> tuple:
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
 
 
-def _many(counts: Tensor, room: int, d_sae: int) -> bool:
+def _many(counts: Tensor, most: int, d_sae: int) -> bool:
     """Whether there are so many candidates that dense products are faster."""
-    return int(counts.max()) > room or entries.DENSE_BELOW * int(counts.sum()) > 2 * len(counts) * d_sae
+    return int(counts.max()) > most or entries.DENSE_BELOW * int(counts.sum()) > 2 * len(counts) * d_sae
 
 
 def _scan(rough: Rough, b_enc: Tensor, above: Tensor | None, k: int, slots: Tensor, counts: Tensor) -> None:

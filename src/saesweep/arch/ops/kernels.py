@@ -377,9 +377,13 @@ def sum_columns_and_squares(order, starts, rows, weights, matrix, weight, unit, 
 
 
 @compiled
-def adam_sums(order, starts, rows, weights, matrix, weight, mean, square, clip, step_size, beta1, beta2, unbias, eps, unit):
-    """`adam_rows` of `sum_columns`, of which one row at a time is there."""
+def adam_sums(
+    order, starts, rows, weights, matrix, weight, mean, square, clip, step_size, beta1, beta2, unbias, eps, unit, squares
+):
+    """`adam_rows` of `sum_columns`, of which one row at a time is there, and `row_squares` unless `squares` is empty."""
     for c in prange(len(weight)):
         total = np.zeros(matrix.shape[1], np.float32)
         _add_rows(total, matrix, rows, weights, order[starts[c] : starts[c + 1]])
+        if len(squares) > 0:
+            squares[c] = _squares(total, weight[c], unit)
         _adam(weight[c], total, mean[c], square[c], clip, step_size, beta1, beta2, unbias, eps, unit)

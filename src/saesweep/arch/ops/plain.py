@@ -6,6 +6,8 @@ from torch import Tensor
 
 from saesweep.arch.ops import entries
 from saesweep.arch.ops.entries import Adam, Chosen, Sums, starts_of
+from saesweep.arch.ops.room import Room
+from saesweep.arch.ops.rounded import Rounded
 
 
 def kept(pi: Float[Tensor, "batch d_sae"], above: Float[Tensor, " d_sae"] | None, k: int) -> Bool[Tensor, "batch d_sae"]:
@@ -18,7 +20,8 @@ def kept(pi: Float[Tensor, "batch d_sae"], above: Float[Tensor, " d_sae"] | None
 @torch.no_grad()
 def choose(
     u: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"],
-    above: Float[Tensor, " d_sae"] | None, k: int, sure: bool = True,
+    above: Float[Tensor, " d_sae"] | None, k: int, sure: bool = True, rounded_W: Rounded | None = None,
+    room: Room | None = None,
 ) -> Chosen | None:
     pi = F.linear(u, W_enc_T, b_enc)
     mask = kept(pi, above, k)
@@ -71,12 +74,14 @@ def grad_and_norms(
 
 def adam(
     weight: Float[Tensor, "*shape"], grad: Float[Tensor, "*shape"] | Sums, mean: Float[Tensor, "*shape"],
-    square: Float[Tensor, "*shape"], numbers: Adam, unit: bool,
-) -> None:
-    grad = formed(grad)
+    square: Float[Tensor, "*shape"], numbers: Adam, unit: bool, norms: bool = False,
+    rounded_W: Rounded | None = None,
+) -> Float[Tensor, " rows"] | None:
+    grad, squares = grad_and_norms(grad, weight, unit) if norms else (formed(grad), None)
     grad = (tangent(grad, weight) if unit else grad) * numbers.clip
     mean = mean.lerp_(grad, 1 - numbers.beta1) if numbers.beta1 else grad
     square.mul_(numbers.beta2).addcmul_(grad, grad, value=1 - numbers.beta2)
     weight.addcdiv_(mean, square.sqrt() * numbers.unbias + numbers.eps, value=-numbers.step_size)
     if unit:
         weight /= weight.norm(dim=1, keepdim=True)
+    return squares

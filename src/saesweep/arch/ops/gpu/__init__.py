@@ -3,6 +3,7 @@
     candidates   choose: entries chosen in two stages
     sums         products and sums over the entries of a list
     update       norms of gradients, and Adam
+    rounding     rows in bf16
     rows         what the kernels share
 
 TRITON_INTERPRET=1 runs the kernels without a GPU, on CPU tensors: that is how they are tested.

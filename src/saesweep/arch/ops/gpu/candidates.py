@@ -1,9 +1,10 @@
 """Entries chosen in two stages.
 
 A product in bf16 ranks all d_sae latents. Every latent this close to being chosen is a candidate, whose pre-activation is then
-computed in fp32. Candidates for a bound are counted, for which the host waits, and all of them are listed; those that are below
-the bound have the value 0. The k largest are taken from k + k / 4 + 8 candidates per token, so that no size depends on the data
-and the host never waits. A list that is `sure` is not made: dense products are fast here.
+computed in fp32. Candidates for a bound are counted, for which the host waits unless there is room for them (room.py), and all
+of them are listed; those that are below the bound have the value 0. The k largest are taken from k + k / 4 + 8 candidates per
+token, so that no size depends on the data and the host never waits. A list that is `sure` is not made: dense products are fast
+here.
 
 How close follows from what bf16, which has 8 bits, rounds in s = sum over j of u_j w_j; the sum itself is in fp32:
 
@@ -12,8 +13,9 @@ How close follows from what bf16, which has 8 bits, rounds in s = sum over j of 
 
 ||u * w|| is another number for every entry, but at most ||u / a||_4 ||a * w||_4 for any a > 0 (Cauchy and Schwarz): a norm for
 each row. With a_j the root of coordinate j's rms in u, that is 1.5 to 1.8 times ||u * w|| on average, also where a few
-coordinates are far larger than the others. With SLACK = .0096 times it, an entry is missed at 4.1 standard deviations or more,
-mostly 6 to 7. Emulated: docs/benchmarks.md.
+coordinates are far larger than the others. (In a training u is that of the batch before: the update of W_enc writes the norms
+of its rows, see rounded.py.) With SLACK = .0096 times it, an entry is missed at 4.1 standard deviations or more, mostly 6 to 7.
+Emulated: docs/benchmarks.md.
 """
 import torch
 import triton.language as tl
@@ -21,8 +23,11 @@ from torch import Tensor
 
 from saesweep.arch.ops import entries
 from saesweep.arch.ops.entries import Chosen, starts_of
-from saesweep.arch.ops.gpu.rows import block, compiled, load_row
+from saesweep.arch.ops.gpu.rounding import rounded
+from saesweep.arch.ops.gpu.rows import compiled
 from saesweep.arch.ops.gpu.sums import products
+from saesweep.arch.ops.room import Room
+from saesweep.arch.ops.rounded import Copy, Rounded
 
 ROUNDING = tl.constexpr(2.0**-8)
 SLACK = 0.0096
@@ -31,46 +36,40 @@ SCAN = 1024  # latents per block of a scan
 
 @torch.no_grad()
 def choose(
-    u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: int, sure: bool = False
+    u: Tensor, W_enc_T: Tensor, b_enc: Tensor, above: Tensor | None, k: int, sure: bool = False,
+    rounded_W: Rounded | None = None, room: Room | None = None,
 ) -> Chosen | None:
     batch, d_sae = len(u), len(W_enc_T)
     if sure or (above is None and entries.DENSE_BELOW_ON_GPU * k > d_sae):
         return None
-    share = entries.coordinate_share(u)
-    (low_u, norms_u), (low_W, norms_W) = rounded(u, 1 / share), rounded(W_enc_T, share)
+    low_W, norms_W, share = _copy(W_enc_T, entries.coordinate_share(u), rounded_W or Rounded())
+    low_u, norms_u = rounded(u, 1 / share)
     if above is None:
         return _largest(torch.addmm(b_enc.bfloat16(), low_u, low_W.T), u, W_enc_T, b_enc, k)
     near = (low_u @ low_W.T, above - b_enc, SLACK * norms_u, norms_W)
     counts = torch.empty(batch, dtype=torch.int64, device=u.device)
     _count[(batch,)](*near, counts, d_sae, BLOCK=SCAN)
     starts = starts_of(counts)
-    n = int(starts[-1])
-    if entries.DENSE_BELOW_ON_GPU * n > batch * d_sae:
+    most = batch * d_sae // max(1, entries.DENSE_BELOW_ON_GPU)
+    n = int(starts[-1]) if room is None else room.of(starts[-1], most)
+    if n > most:
         return None
-    rows, columns = counts.new_empty(n), counts.new_empty(n)
-    _list[(batch,)](*near, starts, rows, columns, d_sae, BLOCK=SCAN)
+    place = torch.arange(n, device=u.device)
+    rows, columns = place % batch, place % d_sae  # left over: spread over all columns, which are summed one by one
+    _list[(batch,)](*near, starts, rows, columns, n, d_sae, BLOCK=SCAN)
+    starts = starts.clamp(max=n)
     pi = products(starts, columns, u, W_enc_T) + b_enc[columns]
-    return starts, rows, columns, torch.where(pi > above[columns], pi, 0.0)
+    return starts, rows, columns, torch.where((place < starts[-1]) & (pi > above[columns]), pi, 0.0)
 
 
-def rounded(matrix: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """The matrix in bf16, and ||factor * row||_4 of each of its rows, in one pass."""
-    (count, d), bits = matrix.shape, torch.empty_like(matrix, dtype=torch.int16, memory_format=torch.contiguous_format)
-    norms = matrix.new_empty(count)
-    _round[(count,)](matrix.contiguous(), factor, bits, norms, d, **block(d))
-    return bits.view(torch.bfloat16), norms
-
-
-@compiled
-def _round(matrix, factor, bits, norms, d, BLOCK: tl.constexpr):
-    r = tl.program_id(0).to(tl.int64)
-    lanes = tl.arange(0, BLOCK)
-    x = load_row(matrix, r, d, lanes)
-    whole = x.to(tl.uint32, bitcast=True)
-    half = tl.where(x == x, (whole + 0x7FFF + ((whole >> 16) & 1)) >> 16, 0x7FC0)  # to nearest, ties to even
-    tl.store(bits + r * d + lanes, half.to(tl.int16), mask=lanes < d)
-    y = x * load_row(factor, 0, d, lanes)
-    tl.store(norms + r, tl.sqrt(tl.sqrt(tl.sum(y * y * y * y))))
+def _copy(W_enc_T: Tensor, share: Tensor, rounded_W: Rounded) -> Copy:
+    """What the last update has written; else made here, as it would have been."""
+    if (copy := rounded_W.of(W_enc_T)) is None:
+        by = share if rounded_W.share is None else rounded_W.share.to(share)
+        copy = Copy(*rounded(W_enc_T, by), by)
+        rounded_W.keep(W_enc_T, copy)
+    rounded_W.share = share
+    return copy
 
 
 def _largest(rough: Tensor, u: Tensor, W_enc_T: Tensor, b_enc: Tensor, k: int) -> Chosen:
@@ -104,13 +103,13 @@ def _count(rough, bound, slack, norms, counts, m, BLOCK: tl.constexpr):
 
 
 @compiled
-def _list(rough, bound, slack, norms, starts, rows, columns, m, BLOCK: tl.constexpr):
+def _list(rough, bound, slack, norms, starts, rows, columns, n, m, BLOCK: tl.constexpr):
     r = tl.program_id(0).to(tl.int64)
     at = tl.load(starts + r)
     for first in range(0, m, BLOCK):
         i = first + tl.arange(0, BLOCK)
         near = _is_near(rough + r * m, bound, tl.load(slack + r), norms, i, m)
         place = at + tl.cumsum(near.to(tl.int64)) - 1
-        tl.store(columns + place, i, mask=near)
-        tl.store(rows + place, r, mask=near)
+        tl.store(columns + place, i, mask=near & (place < n))
+        tl.store(rows + place, r, mask=near & (place < n))
         at += tl.sum(near.to(tl.int64))

@@ -51,7 +51,7 @@ def reconstruct(
     starts: Tensor, rows: Tensor, columns: Tensor, f: Tensor, W_dec: Tensor, b_dec: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     (batch, d), inputs = x.shape, (starts, columns, f.contiguous(), W_dec, b_dec, x.contiguous())
-    residual, squares, products = torch.empty_like(x), x.new_empty(batch), torch.empty_like(f)
+    residual, squares, products = torch.empty_like(x), x.new_empty(batch), torch.zeros_like(f)  # of no row: 0
     _reconstruct[(batch,)](*inputs, residual, squares, products, d, **block(d))
     return residual, squares, products
 
