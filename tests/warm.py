@@ -9,6 +9,7 @@ Not for tests of imports, and of variables that libraries read when they are imp
 """
 import atexit
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 SERVER = ("WARM_SOCKET", "WARM_PYTHON")  # in the environment of its clients
+WORKER = shlex.join([str(HERE / "warm_python.py"), str(HERE / "warm_worker.py")])  # the Python of pytest-xdist's workers
 
 
 def popen(
@@ -58,4 +60,4 @@ def start() -> None:
         )
     atexit.register(shutil.rmtree, folder)
     atexit.register(server.communicate)
-    os.environ.update(zip(SERVER, (f"{folder}/socket", sys.executable), strict=True))
+    os.environ.update(zip(SERVER, (f"{folder}/socket", sys.executable), strict=True), WARM_FIGURES="drawn")  # by the workers
