@@ -27,7 +27,7 @@ def pytest_configure(config):
     """Before jaxtyping's hook, which has what a module of saesweep imports first compiled from its source each time."""
     global compilation
     if not hasattr(config, "workerinput"):
-        warm.start()
+        warm.start()  # none where this is a program of such a server itself
         config.option.tx = [f"popen//python={warm.WORKER}" for _ in config.option.tx or ()]
     if not config.getoption("numprocesses"):  # a worker, or the only process
         import_libraries()

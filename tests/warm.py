@@ -48,8 +48,10 @@ def ready() -> None:
 def start() -> None:
     """Starts the server of this process and all workers, which imports when the first program is asked for.
 
-    It ends with this process; its clients find it by the environment.
+    It ends with this process; its clients find it by the environment. A pytest that is such a program has its server there.
     """
+    if SERVER[0] in os.environ:
+        return
     folder = tempfile.mkdtemp()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder}/socket")
