@@ -110,13 +110,7 @@ def reference_sweep(tmp_path_factory, worker_id):
 
     It is trained once for all workers, and no test changes it: one that needs a changed sweep copies it.
     """
-    from filelock import FileLock
     from offline import train_reference
+    from small import once_for_all_workers
 
-    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
-    folder = shared / "reference"
-    with FileLock(shared / "reference.lock"):
-        if not (folder / "outputs/default/pareto.csv").is_file():
-            folder.mkdir()
-            train_reference(folder)
-    return folder / "outputs/default"
+    return once_for_all_workers(tmp_path_factory, worker_id, "reference", train_reference) / "outputs/default"
