@@ -27,7 +27,8 @@ def pytest_configure(config):
     """Before jaxtyping's hook, which has what a module of saesweep imports first compiled from its source each time."""
     global compilation
     if not hasattr(config, "workerinput"):
-        warm.start()  # for all workers
+        warm.start()  # none where this is a program of such a server itself
+        config.option.tx = [f"popen//python={warm.WORKER}" for _ in config.option.tx or ()]
     if not config.getoption("numprocesses"):  # a worker, or the only process
         import_libraries()
     elif not compiled():
@@ -109,13 +110,7 @@ def reference_sweep(tmp_path_factory, worker_id):
 
     It is trained once for all workers, and no test changes it: one that needs a changed sweep copies it.
     """
-    from filelock import FileLock
     from offline import train_reference
+    from small import once_for_all_workers
 
-    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
-    folder = shared / "reference"
-    with FileLock(shared / "reference.lock"):
-        if not (folder / "outputs/default/pareto.csv").is_file():
-            folder.mkdir()
-            train_reference(folder)
-    return folder / "outputs/default"
+    return once_for_all_workers(tmp_path_factory, worker_id, "reference", train_reference) / "outputs/default"

@@ -3,9 +3,12 @@
 import json
 import random
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+import pytest
+from filelock import FileLock
 from omegaconf import OmegaConf
 from standin.cli import ROOT, composed
 
@@ -57,6 +60,17 @@ def write_text(folder: Path, documents: int = 60, seed: int = 0) -> str:
     file = folder / "text.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return str(file)
+
+
+def once_for_all_workers(factory: pytest.TempPathFactory, worker: str, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that `make` fills, in the worker that asks for it first."""
+    shared = factory.getbasetemp() if worker == "master" else factory.getbasetemp().parent
+    with FileLock(shared / f"{name}.lock"):
+        if not (shared / f"{name}.made").exists():
+            (shared / name).mkdir()
+            make(shared / name)
+            (shared / f"{name}.made").touch()
+    return shared / name
 
 
 def clear_text_caches() -> None:

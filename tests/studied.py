@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from small import RESOURCES, job, train_group, write_text
+from small import RESOURCES, job, once_for_all_workers, train_group, write_text
 
 from saesweep.storage import files
 from saesweep.study import collect as stage
@@ -32,11 +32,12 @@ def swept(
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, worker_id):
     """Two architectures at two sites; no test changes it."""
-    folder = tmp_path_factory.mktemp("trained")
-    file = write_text(folder, documents=100)
-    return swept(folder / "sweep", file, sites=("resid", "mlp"))
+    def make(folder):
+        swept(folder / "sweep", write_text(folder, documents=100), sites=("resid", "mlp"))
+
+    return once_for_all_workers(tmp_path_factory, worker_id, "trained", make) / "sweep"
 
 
 @pytest.fixture

@@ -1,18 +1,19 @@
 """The report of `python -m benchmarks.gpu`: all of it on the CPU at toy sizes, and what becomes of sections that fail."""
 import json
 import math
-import subprocess
 import sys
 import time
 
 import pytest
 import torch
+import warm
 from benchmarks.gpu import __main__ as supervisor
 from benchmarks.gpu import crossover, floor, lists, report, steps, timing, values
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.sizes import ROOT, SECTIONS, known_device
 from benchmarks.step import batches
 from mock_gpu import REAL, gpu
+from standin.cli import ENV
 
 from saesweep.arch.ops import plain
 
@@ -48,7 +49,8 @@ def names_and_statuses(found):
 @pytest.mark.kernels
 def test_a_dry_run_ends_with_a_report_of_all_sections(tmp_path):
     words = ["--dry-run", "--out", str(tmp_path), "--seconds", "3000"]
-    subprocess.run([sys.executable, "-m", "benchmarks.gpu", *words], cwd=ROOT, check=True)
+    ended = warm.run([sys.executable, "-m", "benchmarks.gpu", *words], ROOT, ENV)
+    assert ended.returncode == 0, ended.stderr
     found = json.loads((tmp_path / "report.json").read_text())
     assert names_and_statuses(found) == [(name, "done") for name, section in SECTIONS.items() if section["usual"]]
     sections = {section["name"]: section for section in found}

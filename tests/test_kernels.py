@@ -19,8 +19,14 @@ def test_every_kernel_that_the_operations_launch_is_recorded(launches):
     assert {launch["kernel"] for launch in launches} == set(re.findall(r"(_\w+)\[\(", sources))
 
 
+@pytest.fixture(scope="module")
+def usage(launches):
+    return kernels.usage(launches, CAPABILITIES)
+
+
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_no_kernel_spills_many_registers_or_takes_more_shared_memory_than_there_is(launches, capability):
-    for found in kernels.usage(launches, capability):
+def test_no_kernel_spills_many_registers_or_takes_more_shared_memory_than_there_is(launches, usage, capability):
+    assert len(usage[capability]) == len(launches)
+    for found in usage[capability]:
         assert 0 < found["registers"] < 256 and found["spilled"] <= 16, found
         assert found["shared"] <= CAPABILITIES[capability]["shared"], found

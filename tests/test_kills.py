@@ -5,13 +5,15 @@ Kills of real processes are in test_checkpoints.py.
 import copy
 import os
 import re
+from enum import Enum
 
 import pytest
 import torch
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from simulated_kill import Killed, simulated_kill
 from small import command, job, results, trained, write_text
 from standin.cli import train_for_real
+
+from saesweep.sweep import per_arch, probe
 
 GROUP = ("arch=jumprelu,topk", "sparsity=4", "tokens=640", "save_tokens=128", "log_tokens=128", "text.repeat=true")
 STEPS = 10
@@ -74,20 +76,26 @@ class OncePerKind:
 
 
 @pytest.fixture
-def composed_once(monkeypatch):
-    """The same command in the same folder has the same config, which only reads files: a run after a kill takes a copy."""
-    load, known = ConfigLoaderImpl.load_configuration, {}
+def prepared_once(monkeypatch):
+    """The same command in the same folder has the same config, and its jobs the same plan; both only read files. A run after
+    a kill takes a copy.
+    """
+    def once(owner, name):
+        call, known = getattr(owner, name), {}
 
-    def load_configuration(self, *args, **more):
-        key = repr((os.getcwd(), args, more))
-        if key not in known:
-            known[key] = load(self, *args, **more)
-        return copy.deepcopy(known[key])
+        def copied(*args, **more):
+            key = repr((os.getcwd(), [arg for arg in args if isinstance(arg, str | list | bool | Enum)], more))
+            if key not in known:
+                known[key] = call(*args, **more)
+            return copy.deepcopy(known[key])
 
-    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", load_configuration)
+        monkeypatch.setattr(owner, name, copied)
+
+    once(per_arch, "LOAD")
+    once(probe, "estimate")
 
 
-@pytest.mark.usefixtures("composed_once")
+@pytest.mark.usefixtures("prepared_once")
 def test_a_sweep_killed_at_each_kind_of_change_ends_like_an_uninterrupted_one(
     text, tmp_path, monkeypatch, hydra_restore_singletons
 ):

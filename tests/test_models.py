@@ -19,6 +19,7 @@ import pytest
 import safetensors
 import torch
 import transformers
+import warm
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -299,11 +300,10 @@ def test_a_full_disk_is_reported_and_leaves_no_partial_file(
         "try: load(json.loads(sys.argv[1]))\n"
         "except UsageError as error: print(error)"
     )
+    (tmp_path / "limited.py").write_text(code)
     paths = os.pathsep.join([str(tmp_path / "site"), *filter(None, sys.path)])
-    run = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(packaged)], env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True, text=True,
-    )
+    words = [sys.executable, str(tmp_path / "limited.py"), json.dumps(packaged)]
+    run = warm.run(words, tmp_path, os.environ | {"PYTHONPATH": paths})
     assert run.stdout.startswith("cannot write the converted model under"), run.stderr
     assert "XDG_CACHE_HOME" in run.stdout
     expected = ["tokenizer"] if kilobytes == 500 else []

@@ -9,6 +9,7 @@ Not for tests of imports, and of variables that libraries read when they are imp
 """
 import atexit
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 SERVER = ("WARM_SOCKET", "WARM_PYTHON")  # in the environment of its clients
+WORKER = shlex.join([str(HERE / "warm_python.py"), str(HERE / "warm_worker.py")])  # the Python of pytest-xdist's workers
 
 
 def popen(
@@ -46,8 +48,10 @@ def ready() -> None:
 def start() -> None:
     """Starts the server of this process and all workers, which imports when the first program is asked for.
 
-    It ends with this process; its clients find it by the environment.
+    It ends with this process; its clients find it by the environment. A pytest that is such a program has its server there.
     """
+    if SERVER[0] in os.environ:
+        return
     folder = tempfile.mkdtemp()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder}/socket")
@@ -58,4 +62,4 @@ def start() -> None:
         )
     atexit.register(shutil.rmtree, folder)
     atexit.register(server.communicate)
-    os.environ.update(zip(SERVER, (f"{folder}/socket", sys.executable), strict=True))
+    os.environ.update(zip(SERVER, (f"{folder}/socket", sys.executable), strict=True), WARM_FIGURES="drawn")  # by the workers

@@ -5,6 +5,8 @@ Below the hook everything that a module of saesweep is the first to import is co
 import importlib
 from contextlib import suppress
 
+import yaml_once
+
 LIBRARIES = (
     "hydra.experimental.callback", "numba.typed", "torch.distributed.run", "lightning", "lightning.pytorch.loggers",
     "transformers.models.gemma3.modeling_gemma3", "datasets", "scipy.stats", "jaxtyping", "rich.live", "matplotlib.pyplot",
@@ -16,3 +18,4 @@ def import_libraries() -> None:
     for name in LIBRARIES:
         with suppress(ImportError):  # of an extra that is not installed
             importlib.import_module(name)
+    yaml_once.install()

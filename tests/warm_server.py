@@ -20,6 +20,10 @@ from contextlib import suppress
 
 from warm_imports import import_libraries
 
+OVERRIDES = ["a=b,c", "a=1,2.5", "+a.b_c={x: 1, y: [2, 3.5, null, true, 'a b']}", "~k", "k=range(1,4)", "a=/t/x.y-z", "t=1_000",
+             "u=[csv,wandb]", "x@y.z=w", "a/b=c", "h=2e-3", "a=", "a=b-c_d/e:f", "s=${oc.env:HOME}"]
+INTERPOLATIONS = {"a": "x", "b": "y/${a}.${oc.select:a,null}", "c": "${oc.env:HOME}/z", "d": {"e": "${..a}", "f": "${d.e}"}}
+
 
 def wanted(listener: socket.socket) -> bool:
     """Wait for a program; false where there will be none."""
@@ -118,11 +122,17 @@ def run(words: list[str]) -> None:
         runpy.run_path(words[0], run_name="__main__")
 
 
-def compile_something() -> None:
-    """Numba prepares for its first compilation, and for what it reads from its cache, for a quarter of a second."""
+def prepare() -> None:
+    """What libraries do when they are first used, and keep: numba compiles or loads a loop, Hydra parses YAML and overrides."""
     import numba
+    import yaml_once
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
 
     numba.njit(lambda: None)()
+    yaml_once.load_all()
+    OverridesParser.create().parse_overrides(OVERRIDES)
+    OmegaConf.to_container(OmegaConf.create(INTERPOLATIONS), resolve=True)
 
 
 def code_of(words: list[str]) -> int:
@@ -146,7 +156,7 @@ with socket.socket(fileno=int(sys.argv[1])) as listener:
     if not wanted(listener):
         sys.exit()
     import_libraries()
-    compile_something()
+    prepare()
     gc.collect()
     gc.freeze()  # what a fork does not touch is not copied
     connection = serve(listener)

@@ -1,7 +1,7 @@
-"""Compiles recorded launches for one compute capability; no GPU is needed: python -m benchmarks.gpu.compiled 90 < launches.
+"""Compiles recorded launches for compute capabilities; no GPU is needed: python -m benchmarks.gpu.compiled 80 90 < launches.
 
-Prints a line of JSON for each: registers of a thread, bytes that it spills, bytes of shared memory of a block. It needs a
-process of its own, without Triton's interpreter.
+Prints, of one capability after the other, a line of JSON for each launch: registers of a thread, bytes that it spills, bytes
+of shared memory of a block. It needs a process of its own, without Triton's interpreter.
 """
 from __future__ import annotations
 
@@ -36,5 +36,7 @@ def usage(launch: dict[str, Any], capability: int) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    for launch in json.load(sys.stdin):
-        print(json.dumps(launch | usage(launch, int(sys.argv[1]))), flush=True)
+    launches = json.load(sys.stdin)
+    for capability in map(int, sys.argv[1:]):
+        for launch in launches:
+            print(json.dumps(launch | usage(launch, capability)), flush=True)

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from benchmarks.gpu.section import Section
@@ -17,7 +17,7 @@ from benchmarks.gpu.sizes import CAPABILITIES, ROOT
 
 def run(section: Section) -> None:
     launches = recorded(section.sizes["d_in"])
-    used = {capability: usage(launches, capability) for capability in CAPABILITIES}
+    used = usage(launches, CAPABILITIES)
     for position, launch in enumerate(launches):
         found = {f"sm_{name}": "{registers}, {spilled}, {shared:,}".format(**of[position]) for name, of in used.items()}
         section.row("registers, spilled, shared", kernel=launch["kernel"], d_in=launch["d_in"], warps=launch["warps"], **found)
@@ -28,10 +28,11 @@ def recorded(d_in: Sequence[int]) -> list[dict[str, Any]]:
     return json.loads(_output("launches", map(str, d_in), "", {"TRITON_INTERPRET": "1"}))
 
 
-def usage(launches: Sequence[dict[str, Any]], capability: int) -> list[dict[str, Any]]:
-    """Each launch with its registers, spilled and shared bytes (compiled.py)."""
-    lines = _output("compiled", [str(capability)], json.dumps(launches), {})
-    return list(map(json.loads, lines.splitlines()))
+def usage(launches: Sequence[dict[str, Any]], capabilities: Iterable[int]) -> dict[int, list[dict[str, Any]]]:
+    """By capability each launch with its registers, spilled and shared bytes (compiled.py)."""
+    names = list(capabilities)
+    lines = iter(_output("compiled", map(str, names), json.dumps(launches), {}).splitlines())
+    return {name: [json.loads(next(lines)) for _ in launches] for name in names}
 
 
 def _output(module: str, words: Any, given: str, more: dict[str, str]) -> str:
