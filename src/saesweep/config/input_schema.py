@@ -22,6 +22,7 @@ class Model(Keys):
     layers: Count
     source: Mapping
     sites: dict[str, HookPoint]
+    hub_name: Text | None = None  # absent in older configs
 
 
 class LanguageModel(Model):
