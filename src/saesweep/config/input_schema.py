@@ -22,12 +22,12 @@ class Model(Keys):
     layers: Count
     source: Mapping
     sites: dict[str, HookPoint]
-    hub_name: Text | None = None  # absent in older configs
 
 
 class LanguageModel(Model):
     dtype: Annotated[str, OneOf("auto", "float32", "bfloat16", "float16")]
     bos: bool
+    hub_name: Text | None = None  # files of conf/model do without
 
 
 class Hub(Keys):

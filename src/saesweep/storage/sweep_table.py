@@ -96,9 +96,9 @@ def with_scores(df: pd.DataFrame, folders: Iterable[Path], base: Path) -> pd.Dat
     return df.join(scores[order], on="path")
 
 
-def imported(df: pd.DataFrame) -> pd.Series:
+def imported(df: pd.DataFrame) -> np.ndarray:
     """Per row, whether others have trained the SAE."""
-    return df[TRAINED_BY].notna() if TRAINED_BY in df else pd.Series(False, df.index)
+    return df[TRAINED_BY].notna().to_numpy(bool) if TRAINED_BY in df else np.zeros(len(df), bool)
 
 
 def targets(df: pd.DataFrame) -> pd.Series:
@@ -200,8 +200,8 @@ def frequency(job: Path) -> np.ndarray | None:
 def details(job: Path) -> Details:
     parts, config = documents(job), dict(files.flat(files.settings(job)))
     return Details(
-        command=config.get("arch.imported.command") or files.command(job), config=config, curve=_curve(job), rates=frequency(job),
-        wandb=_text(job / files.URL), reason=_text(job / files.FAILED),
+        command=config.get("arch.imported.command") or files.command(job), config=config, curve=_curve(job),
+        rates=frequency(job), wandb=_text(job / files.URL), reason=_text(job / files.FAILED),
         counted=None if parts is None else int(parts["tokens"].to_numpy().sum()),
         parts=files.parts(job) if files.state(job) == "finished" else [],
     )
