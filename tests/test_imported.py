@@ -1,316 +1,291 @@
-"""SAEs that others have trained: every format is read and folded as its own library computes it, and measured like ours."""
+"""Measuring SAEs that others have trained: the same numbers as ours get, the folder of an SAE, and how a report shows it."""
 import json
 import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
+import chromium
 import pandas as pd
 import pytest
 import torch
+from imported_files import dictionary, gemma_scope, linear, of, saelens
+from imported_files import numbers as small
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import load_file
 from small import RESOURCES, write_text
 from studied import swept
 
 import saesweep
-from saesweep.config.settings import own_settings
+from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.imported import __main__ as command
-from saesweep.imported import fold, run
-from saesweep.imported.fold import Original, folded
-from saesweep.imported.names import require_same
-from saesweep.imported.readers import READERS
-from saesweep.imported.run import Options, _built
-from saesweep.imported.source import locate
-from saesweep.lm.hooks import HookPoint
-from saesweep.report import pareto
+from saesweep.imported import run
+from saesweep.imported.run import Options
+from saesweep.report import page, pareto
 from saesweep.storage import files, sweep_table
-
-D, F, K = 6, 20, 3
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-
-
-def drawn(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
-    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
-
-
-def numbers(norms: bool = True) -> dict:
-    """W_enc [D, F], W_dec [F, D] with rows of norms other than one unless said, biases, thresholds that are 0 or more."""
-    W_dec = drawn(F, D, seed=1)
-    if not norms:
-        W_dec /= W_dec.norm(dim=1, keepdim=True)
-    return {"W_enc": drawn(D, F, seed=2), "W_dec": W_dec, "b_enc": drawn(F, seed=3, scale=0.3),
-            "b_dec": drawn(D, seed=4, scale=0.5), "threshold": drawn(F, seed=5, scale=0.5).abs()}
-
-
-X = drawn(300, D, seed=9) + 0.7
-
-
-def read(folder: Path, scale: float | None = None):
-    """What the files say, and our SAE."""
-    source = locate(str(folder), list(READERS))
-    pattern = next(name for name in READERS if Path(source.weights).match(name))
-    about, original = READERS[pattern](source, scale)
-    fold.require_shapes(original, str(folder))
-    return about, _built(original)
-
-
-def require_equal(sae, f, x_hat, units: torch.Tensor | float | None = None) -> None:
-    """The same latents are active and the reconstruction is the same. units: f in our units over theirs; of each latent, or
-    None for the norm of its row, as ours have norm one."""
-    ours = sae.encode(X)
-    assert 0.02 < float((f > 0).float().mean()) < 0.98
-    assert torch.equal(ours > 0, f > 0)
-    torch.testing.assert_close(ours, f * units, **CLOSE)
-    torch.testing.assert_close(sae.decode(ours), x_hat, **CLOSE)
-    listed = sae.list_active(X)
-    torch.testing.assert_close(sae.decode(listed.dense() if hasattr(listed, "dense") else ours), x_hat, **CLOSE)
-
-
-# SAELens
-
-def saelens(folder: Path, tensors: dict, **cfg) -> Path:
-    metadata = {"model_name": "gemma-3-270m", "hook_name": "blocks.1.hook_resid_post", "sae_lens_version": "6.54.12"}
-    folder.mkdir(exist_ok=True, parents=True)
-    said = {"architecture": "standard", "d_in": D, "d_sae": F, "apply_b_dec_to_input": True, "normalize_activations": "none",
-            "metadata": metadata} | cfg
-    (folder / "cfg.json").write_text(json.dumps({key: value for key, value in said.items() if value is not ...}))
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / "sae_weights.safetensors")
-    return folder
-
-
-def of(tensors: dict, *names: str) -> dict:
-    return {name: tensors[name] for name in ("W_enc", "W_dec", "b_dec", *names)}
-
-
-@pytest.mark.parametrize("pre_bias", [True, False])
-@pytest.mark.parametrize("architecture", ["standard", "jumprelu"])
-def test_saelens_relu_and_jumprelu(architecture, pre_bias, tmp_path):
-    n = numbers()
-    names = ["b_enc", "threshold"] if architecture == "jumprelu" else ["b_enc"]
-    about, sae = read(saelens(tmp_path, of(n, *names), architecture=architecture, apply_b_dec_to_input=pre_bias))
-    pi = (X - n["b_dec"] if pre_bias else X) @ n["W_enc"] + n["b_enc"]
-    f = torch.relu(pi) * (pi > (n["threshold"] if architecture == "jumprelu" else 0))
-    require_equal(sae, f, f @ n["W_dec"] + n["b_dec"], n["W_dec"].norm(dim=1))
-    assert about == ("SAELens", f"saelens_{architecture}", "gemma-3-270m", "blocks.1.hook_resid_post", None)
-    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(F))
-
-
-def test_saelens_gated_is_a_jumprelu_exactly(tmp_path):
-    n = numbers()
-    more = {"b_gate": drawn(F, seed=6, scale=0.5), "r_mag": drawn(F, seed=7, scale=0.5), "b_mag": drawn(F, seed=8, scale=0.5)}
-    _, sae = read(saelens(tmp_path, of(n) | more, architecture="gated"))
-    pi = (X - n["b_dec"]) @ n["W_enc"]
-    f = (pi + more["b_gate"] > 0) * torch.relu(pi * more["r_mag"].exp() + more["b_mag"])
-    require_equal(sae, f, f @ n["W_dec"] + n["b_dec"], n["W_dec"].norm(dim=1))
-    assert bool((sae.threshold > 0).any()) and bool((sae.threshold == 0).any())
-
-
-@pytest.mark.parametrize("rescaled", [True, False])
-def test_saelens_topk_keeps_its_norms_unless_it_ranks_by_them(rescaled, tmp_path):
-    n = numbers()
-    about, sae = read(saelens(tmp_path, of(n, "b_enc"), architecture="topk", k=K, rescale_acts_by_decoder_norm=rescaled))
-    pi = (X - n["b_dec"]) @ n["W_enc"] + n["b_enc"]
-    norms = n["W_dec"].norm(dim=1)
-    pi = pi * norms if rescaled else pi
-    values, columns = pi.topk(K)
-    f = torch.zeros_like(pi).scatter(1, columns, values.relu())
-    x_hat = (f / norms if rescaled else f) @ n["W_dec"] + n["b_dec"]
-    require_equal(sae, f, x_hat, 1.0)
-    assert sae.sparsity == K and about.curve == "saelens_topk"
-    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(F) if rescaled else norms)
-
-
-def test_equal_norms_of_a_topk_are_folded(tmp_path):
-    n = numbers(norms=False)
-    n["W_dec"] = 3 * n["W_dec"]
-    _, sae = read(saelens(tmp_path, of(n, "b_enc"), architecture="topk", k=K))
-    torch.testing.assert_close(sae.W_dec, n["W_dec"] / 3)
-    torch.testing.assert_close(sae.b_enc, n["b_enc"] * 3)
-
-
-def test_a_file_before_version_6_is_flat(tmp_path):
-    n = numbers()
-    flat = {"metadata": ..., "architecture": ..., "model_name": "gpt2-small", "hook_point": "blocks.8.hook_resid_pre",
-            "activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}, "normalize_activations": False,
-            "training_tokens": 300}
-    about, sae = read(saelens(tmp_path, of(n, "b_enc"), **flat))
-    assert about == ("SAELens", "saelens_topk", "gpt2-small", "blocks.8.hook_resid_pre", 300) and sae.sparsity == K
-
-
-@pytest.mark.parametrize("where", ["option", "file"])
-def test_one_factor_of_the_activations_is_folded(where, tmp_path):
-    n, a = numbers(), 0.25
-    saelens(tmp_path, of(n, "b_enc", "threshold"), architecture="jumprelu", normalize_activations="expected_average_only_in")
-    if where == "file":
-        (tmp_path / "activation_scaler.json").write_text(json.dumps({"scaling_factor": a}))
-    _, sae = read(tmp_path, a if where == "option" else None)
-    pi = (a * X - n["b_dec"]) @ n["W_enc"] + n["b_enc"]
-    f = torch.relu(pi) * (pi > n["threshold"])
-    require_equal(sae, f, (f @ n["W_dec"] + n["b_dec"]) / a, n["W_dec"].norm(dim=1) / a)
-
-
-def test_the_training_tokens_of_saelens_are_read(tmp_path):
-    saelens(tmp_path, of(numbers(), "b_enc"))
-    (tmp_path / "runner_cfg.json").write_text(json.dumps({"training_tokens": 4_000_000}))
-    assert read(tmp_path)[0].tokens == 4_000_000
-
-
-# Gemma Scope
-
-def gemma_scope(folder: Path, n: dict, second: bool, **more) -> Path:
-    folder.mkdir(parents=True)
-    if not second:
-        np.savez(folder / "params.npz", **{key: value.numpy() for key, value in (n | more).items()})
-        return folder
-    lower = {key.lower() if key.startswith("W") else key: value.contiguous() for key, value in (n | more).items()}
-    save_file(lower, folder / "params.safetensors")
-    return folder
-
-
-GS1 = "google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82"
-GS2 = "google/gemma-scope-2-270m-pt/resid_post/layer_9_width_16k_l0_small"
-
-
-@pytest.mark.parametrize("second", [False, True])
-def test_gemma_scope_subtracts_no_bias_from_its_input(second, tmp_path):
-    n = numbers()
-    about, sae = read(gemma_scope(tmp_path / (GS2 if second else GS1), n, second))
-    pi = X @ n["W_enc"] + n["b_enc"]
-    f = torch.relu(pi) * (pi > n["threshold"])
-    require_equal(sae, f, f @ n["W_dec"] + n["b_dec"], n["W_dec"].norm(dim=1))
-    assert about[2:] == (("google/gemma-3-270m-pt", "blocks.9.hook_resid_post", None) if second else
-                         ("google/gemma-2-2b", "blocks.12.hook_resid_post", None))
-
-
-def test_gemma_scope_2_says_its_hook_point_in_its_config(tmp_path):
-    folder = gemma_scope(tmp_path / "x", numbers(), second=True)
-    said = {"architecture": "jump_relu", "model_name": "gemma-v3-270m", "hf_hook_point_in": "model.layers.9.output"}
-    (folder / "config.json").write_text(json.dumps(said))
-    assert read(folder)[0][2:] == ("gemma-3-270m", "model.layers.9.output", None)
-
-
-# dictionary_learning
-
-def dictionary(folder: Path, kind: str, tensors: dict, buffer: dict | None = None, **trainer) -> Path:
-    folder.mkdir(exist_ok=True)
-    said = {"trainer": {"dict_class": kind, "lm_name": "EleutherAI/pythia-70m-deduped", "layer": 3,
-                        "submodule_name": "resid_post_layer_3"} | trainer, "buffer": buffer or {}}
-    (folder / "config.json").write_text(json.dumps(said))
-    torch.save(tensors, folder / "ae.pt")
-    return folder
-
-
-def linear(n: dict) -> dict:
-    return {"encoder.weight": n["W_enc"].T.contiguous(), "decoder.weight": n["W_dec"].T.contiguous()}
-
-
-DICTIONARIES = ["AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder", "JumpReluAutoEncoder", "AutoEncoderTopK", "BatchTopKSAE",
-                "MatryoshkaBatchTopKSAE"]
-
-
-def theirs(kind: str, n: dict) -> tuple[dict, torch.Tensor, torch.Tensor | float]:
-    """The tensors of a file, their latents of X, and f in our units over theirs."""
-    gate, r, mag = (drawn(F, seed=seed, scale=0.5) for seed in (6, 7, 8))
-    biased, norms = (X - n["b_dec"]) @ n["W_enc"], n["W_dec"].norm(dim=1)
-    batch = {"k": torch.tensor(K), "threshold": torch.tensor(0.4)}
-    if kind == "AutoEncoder":
-        return linear(n) | {"encoder.bias": n["b_enc"], "bias": n["b_dec"]}, torch.relu(biased + n["b_enc"]), norms
-    if kind == "AutoEncoderNew":
-        tensors = linear(n) | {"encoder.bias": n["b_enc"], "decoder.bias": n["b_dec"]}
-        return tensors, torch.relu(X @ n["W_enc"] + n["b_enc"]), norms
-    if kind == "GatedAutoEncoder":
-        tensors = linear(n) | {"decoder_bias": n["b_dec"], "r_mag": r, "gate_bias": gate, "mag_bias": mag}
-        return tensors, (biased + gate > 0) * torch.relu(r.exp() * biased + mag), norms
-    if kind == "JumpReluAutoEncoder":
-        pi = X @ n["W_enc"] + n["b_enc"]
-        return dict(n), torch.relu(pi * (pi > n["threshold"])), norms
-    pi = torch.relu(biased + n["b_enc"])
-    if kind == "AutoEncoderTopK":
-        values, columns = pi.topk(K)
-        tensors = linear(n) | {"encoder.bias": n["b_enc"], "b_dec": n["b_dec"]} | batch
-        return tensors, torch.zeros_like(pi).scatter(1, columns, values), 1.0
-    f = pi * (pi > 0.4)
-    if kind == "BatchTopKSAE":
-        return linear(n) | {"encoder.bias": n["b_enc"], "b_dec": n["b_dec"]} | batch, f, norms
-    del n["threshold"]
-    return n | batch | {"group_sizes": torch.tensor([5, F - 5])}, f, norms
-
-
-@pytest.mark.parametrize("kind", DICTIONARIES)
-def test_dictionary_learning_by_the_class_that_its_config_names(kind, tmp_path):
-    n = numbers()
-    tensors, f, units = theirs(kind, n)
-    about, sae = read(dictionary(tmp_path, kind, tensors, {"out_batch_size": 2048, "ctx_len": 128}, k=K, steps=1000))
-    require_equal(sae, f, f @ n["W_dec"] + n["b_dec"], units)
-    assert about[2:] == ("EleutherAI/pythia-70m-deduped", "blocks.3.hook_resid_post", 2_048_000)
-
-
-# sparsify, Llama Scope, Qwen Scope
-
-def topk_of(pi: torch.Tensor) -> torch.Tensor:
-    values, columns = pi.topk(K)
-    return torch.zeros_like(pi).scatter(1, columns, values.relu())
-
-
-def sparsify(folder: Path, n: dict, tensors: dict | None = None, **cfg) -> Path:
-    folder.mkdir(parents=True)
-    said = {"activation": "topk", "expansion_factor": 32, "num_latents": 0, "k": K, "normalize_decoder": True,
-            "transcode": False, "skip_connection": False, "d_in": D} | cfg
-    (folder / "cfg.json").write_text(json.dumps(said))
-    (folder.parent / "config.json").write_text(json.dumps({"model": "HuggingFaceTB/SmolLM2-135M"}))
-    save_file({"encoder.weight": n["W_enc"].T.contiguous(), "encoder.bias": n["b_enc"], "W_dec": n["W_dec"],
-               "b_dec": n["b_dec"]} | (tensors or {}), folder / "sae.safetensors")
-    return folder
-
-
-def test_sparsify(tmp_path):
-    n = numbers()
-    about, sae = read(sparsify(tmp_path / "run/layers.5", n))
-    f = topk_of((X - n["b_dec"]) @ n["W_enc"] + n["b_enc"])
-    require_equal(sae, f, f @ n["W_dec"] + n["b_dec"], 1.0)
-    assert about == ("sparsify", "sparsify_topk", "HuggingFaceTB/SmolLM2-135M", "layers.5.output", None)
-
-
-def llama_scope(folder: Path, n: dict, **said) -> Path:
-    (folder / "checkpoints").mkdir(parents=True)
-    said = {"d_model": D, "d_sae": F, "act_fn": "jumprelu", "jump_relu_threshold": 0.3, "top_k": 50,
-            "hook_point_in": "blocks.8.hook_resid_post", "hook_point_out": "blocks.8.hook_resid_post",
-            "norm_activation": "dataset-wise", "dataset_average_activation_norm": {"in": 6.25, "out": 6.25},
-            "sparsity_include_decoder_norm": True, "apply_decoder_bias_to_pre_encoder": False} | said
-    (folder / "hyperparams.json").write_text(json.dumps({key: value for key, value in said.items() if value is not ...}))
-    tensors = linear(n) | {"encoder.bias": n["b_enc"], "decoder.bias": n["b_dec"]}
-    tensors = {key: value.bfloat16() for key, value in tensors.items()}
-    save_file(tensors, folder / "checkpoints/final.safetensors")
-    return folder
-
-
-@pytest.mark.parametrize("by_norm", [True, False])
-def test_llama_scope_has_one_threshold_in_raw_units(by_norm, tmp_path):
-    n = {key: value.bfloat16().float() for key, value in numbers().items()}
-    folder = llama_scope(tmp_path / "Llama3_1-8B-Base-L8R-8x", n, sparsity_include_decoder_norm=by_norm)
-    about, sae = read(folder)
-    a, norms = D**0.5 / 6.25, n["W_dec"].norm(dim=1)
-    pi = (a * X @ n["W_enc"] + n["b_enc"]) / a  # in raw units
-    f = torch.relu(pi) * ((pi * norms if by_norm else pi) > 0.3)
-    require_equal(sae, f, f @ n["W_dec"] + n["b_dec"] / a, norms)
-    assert about[2:4] == ("meta-llama/Llama-3.1-8B", "blocks.8.hook_resid_post")
-    if by_norm:
-        torch.testing.assert_close(sae.threshold, torch.full((F,), 0.3))
-    assert read(folder / "checkpoints/final.safetensors")[0] == about
-
-
-def qwen_scope(folder: Path, n: dict) -> Path:
-    folder.mkdir(parents=True)
-    torch.save({"W_enc": n["W_enc"].T.contiguous(), "W_dec": n["W_dec"].T.contiguous(), "b_enc": n["b_enc"],
-                "b_dec": n["b_dec"]}, folder / "layer4.sae.pt")
-    return folder
-
-
-def test_qwen_scope_has_its_k_in_the_name_of_its_repository(tmp_path):
-    n = numbers()
-    about, sae = read(qwen_scope(tmp_path / "SAE-Res-Qwen3-1.7B-Base-W32K-L0_3", n) / "layer4.sae.pt")
-    f = topk_of(X @ n["W_enc"] + n["b_enc"])
-    require_equal(sae, f, f @ n["W_dec"] + n["b_dec"], 1.0)
-    assert about == ("Qwen Scope", "qwen_scope", "Qwen/Qwen3-1.7B-Base", "blocks.4.hook_resid_post", None)
+from saesweep.sweep.job_record import _beside
+from saesweep.sweep.jobs import Job
+
+pytestmark = pytest.mark.slow
+METRICS = ("l0", "fvu", "mse", "cosine", "delta_loss", "loss_recovered", "frequency_over_1pct", "ce_zero", "sinks")
+PLACE = Path("tiny/resid.1")
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A finished sweep of three architectures at one hook point; no test changes it."""
+    folder = tmp_path_factory.mktemp("three")
+    file = write_text(folder, documents=100)
+    return swept(folder / "sweep", file, "evaluation.lm_tokens=256", archs=("jumprelu", "topk", "gated"))
+
+
+@pytest.fixture
+def sweep(three, tmp_path):
+    return Path(shutil.copytree(three, tmp_path / "sweep"))
+
+
+def evaluate(sweep: Path, *sources: Path | str, **more) -> list:
+    return run.run([str(source) for source in sources], Options(sweep / PLACE, device="cpu", **more), RESOURCES)
+
+
+def own(sweep: Path, arch: str) -> Path:
+    return sweep / PLACE / arch / "4"
+
+
+def numbers(folder: Path) -> dict:
+    return json.loads((folder / files.NUMBERS).read_text())
+
+
+def test_our_own_saes_get_their_own_numbers_again(sweep):
+    """Bit for bit; a Gated SAE, which is measured as the JumpReLU that it is, up to rounding."""
+    for arch in ("jumprelu", "topk", "gated"):
+        (ended,) = evaluate(sweep, own(sweep, arch) / "sae")
+        then, now = numbers(own(sweep, arch)), numbers(ended.folder)
+        exact = arch != "gated"
+        assert then["delta_loss"] is not None
+        for key in METRICS:
+            assert now[key] == (then[key] if exact else pytest.approx(then[key], rel=1e-6)), (arch, key)
+        for file in (files.DOCUMENTS, files.FREQUENCY):
+            tables = [pd.read_csv(folder / file) for folder in (own(sweep, arch), ended.folder)]
+            pd.testing.assert_frame_equal(*tables, check_exact=exact, **({} if exact else {"rtol": 1e-6, "check_dtype": False}))
+        assert now["dead"] is None and now["coefficient"] is None and now["tokens"] is None
+        before, after = (saesweep.load(folder) for folder in (own(sweep, arch), ended.folder))
+        x = torch.randn(50, before.d_in)
+        torch.testing.assert_close(after(x), before(x), rtol=0 if exact else 1e-5, atol=0 if exact else 1e-5)
+
+
+def test_one_call_for_several_gives_the_bits_of_a_call_for_each(sweep, tmp_path):
+    sources = [own(sweep, arch) for arch in ("jumprelu", "topk", "gated")]
+    together = evaluate(sweep, *sources, out=tmp_path / "together")
+    alone = [one for source in sources for one in evaluate(sweep, source, out=tmp_path / "alone")]
+    for a, b in zip(together, alone, strict=True):
+        assert a.folder.relative_to(tmp_path / "together") == b.folder.relative_to(tmp_path / "alone")
+        for file in (files.NUMBERS, files.DOCUMENTS, files.FREQUENCY, files.WEIGHTS, files.STATISTICS, "sae/cfg.json"):
+            assert (a.folder / file).read_bytes() == (b.folder / file).read_bytes()
+
+
+def shaped_like_gemma_scope(sweep: Path, folder: Path) -> Path:
+    """Our JumpReLU without a bias before the encoder, and with rows of another norm."""
+    n = load_file(own(sweep, "jumprelu") / files.WEIGHTS)
+    n["b_enc"] = (n["b_enc"].double() - n["b_dec"].double() @ n["W_enc"].double()).float()
+    scale = torch.linspace(0.5, 2, len(n["b_enc"]))
+    n |= {"W_enc": n["W_enc"] / scale, "b_enc": n["b_enc"] / scale, "threshold": n["threshold"] / scale,
+          "W_dec": n["W_dec"] * scale[:, None]}
+    return gemma_scope(folder / "google/gemma-scope-2-1b-pt/resid_post/layer_1_width_96_l0_small", n, True)
+
+
+def test_other_units_of_the_latents_change_no_number_beyond_rounding(sweep, tmp_path):
+    (ended,) = evaluate(sweep, shaped_like_gemma_scope(sweep, tmp_path), any_name=True)
+    then, now = numbers(own(sweep, "jumprelu")), numbers(ended.folder)
+    assert now == {**then, **{key: pytest.approx(then[key], rel=1e-3) for key in then if isinstance(then[key], float)},
+                   "dead": None, "coefficient": None, "tokens": None, "unique_tokens": None}
+    assert now["fvu"] == pytest.approx(then["fvu"], rel=1e-5)
+
+
+def test_the_folder_is_that_of_an_sae_of_ours(sweep):
+    (ended,) = evaluate(sweep, own(sweep, "topk"), tokens=4_000_000)
+    assert ended.folder.parent == sweep / PLACE / "saelens_topk" and ended.folder.name.startswith("topk-4-")
+    sae = saesweep.load(ended.folder)
+    assert sae.config["sparsity"] == 4 and sae.config["arch"]["imported"]["tokens"] == 4_000_000 == sae.metrics["tokens"]
+    assert type(sae).__mro__[1].__name__ == "ImportedTopK" and sae.config["arch"]["imported"]["trained_by"] == "saesweep"
+    cfg = json.loads((ended.folder / "sae/cfg.json").read_text())
+    assert cfg["k"] == 4 and cfg["metadata"]["num_dead_features"] is None and cfg["metadata"]["dataset_path"] is None
+    assert cfg["metadata"]["imported_from"].endswith("topk/4/sae/sae_weights.safetensors")
+    with pytest.raises(NotImplementedError, match="an imported SAE is measured, not trained"):
+        sae.step(torch.zeros(2, sae.d_in), torch.zeros(()), 0.5)
+    lm = saesweep.language_model(sae)
+    with saesweep.splice(lm, sae):
+        lm.module(input_ids=torch.tensor([[1, 5, 6]]))
+
+
+def test_the_target_of_an_sae_with_thresholds_is_its_measured_l0(sweep):
+    (ended,) = evaluate(sweep, own(sweep, "jumprelu"))
+    assert files.settings(ended.folder)["sparsity"] == round(ended.metrics["l0"])
+
+
+def test_what_is_there_is_skipped_and_replaced_only_when_it_is_asked_for(sweep, capsys, tmp_path):
+    source = shutil.copytree(own(sweep, "topk") / "sae", tmp_path / "theirs")
+    (first,) = evaluate(sweep, source)
+    written = (first.folder / files.NUMBERS).stat().st_mtime_ns
+    (again,) = evaluate(sweep, source)
+    assert again == (first.folder, None, None) and (first.folder / files.NUMBERS).stat().st_mtime_ns == written
+    with pytest.raises(UsageError, match=r"(?s)with other settings or files; write --overwrite.*tokens: null there, 7 here"):
+        evaluate(sweep, source, tokens=7)
+    shutil.copy(own(sweep, "gated") / files.WEIGHTS, source / "sae_weights.safetensors")
+    shutil.copy(own(sweep, "gated") / "sae/cfg.json", source / "cfg.json")
+    (other,) = evaluate(sweep, source)
+    assert other.folder.parent.name == "saelens_gated"
+    (replaced,) = evaluate(sweep, own(sweep, "topk"), tokens=7)
+    (replaced,) = evaluate(sweep, own(sweep, "topk"), tokens=8, overwrite=True)
+    assert numbers(replaced.folder)["tokens"] == 8
+
+
+@pytest.mark.parametrize("more, line", [
+    ({"name": "topk"}, "--name topk: is an architecture of"),
+    ({"name": "a/b"}, "--name=a/b: is the name of a folder"),
+])
+def test_a_name_that_cannot_be_that_of_the_curve_is_refused(more, line, sweep):
+    with pytest.raises(UsageError, match=line):
+        evaluate(sweep, own(sweep, "topk"), **more)
+
+
+def test_an_sae_of_another_width_or_model_is_refused_before_the_model_is_loaded(sweep, tmp_path):
+    class NoModel(Resources):
+        def language_model(self, job):
+            raise AssertionError("no model is needed")
+
+    theirs = saelens(tmp_path / "x", of(small(), "b_enc"))
+    with pytest.raises(UsageError, match=r"it reads 6 values per token, and model.layers.1.output of tiny has 48; give --like"):
+        run.run([str(theirs)], Options(sweep / PLACE, any_name=True), NoModel())
+    with pytest.raises(UsageError, match=r"it is of the model gemma-3-270m, and --like of tiny; give --like another"):
+        run.run([str(theirs)], Options(sweep / PLACE), NoModel())
+
+
+def test_like_must_be_a_hook_point_with_a_finished_sae_of_a_language_model(sweep, tmp_path):
+    with pytest.raises(UsageError, match=r"--like .*: holds no finished SAE that was trained here; give the folder of a hook"):
+        run.run(["x"], Options(tmp_path), RESOURCES)
+    synthetic = swept(tmp_path / "known", None, archs=("topk",))
+    with pytest.raises(UsageError, match="model=synthetic is a known dictionary; give a hook point of a language model"):
+        run.run(["x"], Options(synthetic / "synthetic/resid.0"), RESOURCES)
+    file = own(sweep, "topk") / files.RESOLVED
+    file.write_text(file.read_text().replace("lm_tokens: 256", "lm_tokens: 128"))
+    with pytest.raises(UsageError, match="its SAEs were measured on 2 different texts; give one of them"):
+        run.run(["x"], Options(sweep / PLACE), RESOURCES)
+    (ended,) = run.run([str(own(sweep, "gated"))], Options(own(sweep, "gated"), device="cpu"), RESOURCES)
+    assert ended.folder.is_relative_to(sweep)
+
+
+def test_a_changed_text_is_refused(sweep):
+    file = own(sweep, "gated") / "determined_by.json"
+    then = json.loads(file.read_text())
+    then["text"]["digest"] = "another"
+    file.write_text(json.dumps(then))
+    with pytest.raises(UsageError, match="was trained on other text or weights of the same name"):
+        evaluate(sweep, own(sweep, "topk"))
+
+
+def test_an_sae_that_cannot_be_measured_leaves_the_others(sweep, tmp_path):
+    n = load_file(own(sweep, "topk") / files.WEIGHTS)
+    n["W_enc"] = n["W_enc"] * 1e38
+    n["W_dec"] = n["W_dec"] * 1e30
+    bad = dictionary(tmp_path / "bad", "AutoEncoderTopK", linear(n) | {"encoder.bias": n["b_enc"], "b_dec": n["b_dec"]}, k=4)
+    failed, good = evaluate(sweep, bad, own(sweep, "topk"), any_name=True)
+    assert failed.problem and failed.metrics is None and not failed.folder.exists()
+    assert good.metrics and numbers(good.folder)["fvu"] == numbers(own(sweep, "topk"))["fvu"]
+
+
+# The report
+
+@pytest.fixture(scope="module")
+def charted(three, tmp_path_factory):
+    """The sweep with two points of others on one curve, and one on another; no test changes it."""
+    folder = tmp_path_factory.mktemp("charted")
+    sweep = Path(shutil.copytree(three, folder / "sweep"))
+    evaluate(sweep, shaped_like_gemma_scope(sweep, folder), any_name=True, tokens=4_000_000_000)
+    evaluate(sweep, own(sweep, "topk"), own(sweep, "jumprelu"), name="theirs")
+    return sweep
+
+
+def test_a_column_says_who_has_trained_them_where_there_are_any(charted, three):
+    df = sweep_table.table(charted)
+    assert list(df.columns)[3:5] == ["arch", "trained_by"] and "trained_by" not in sweep_table.table(three)
+    by = df.set_index("path")["trained_by"]
+    assert by.notna().sum() == 3 and set(by.dropna()) == {"Gemma Scope 2", "saesweep"}
+    own_rows = df.loc[df["trained_by"].isna()].drop(columns="trained_by").reset_index(drop=True)
+    pd.testing.assert_frame_equal(own_rows, sweep_table.table(three), check_dtype=False)
+
+
+def test_they_are_in_no_comparison_no_mean_and_on_no_front(charted, three):
+    assert pareto.report([charted]).comparison == pareto.report([three]).comparison
+    text = pareto.text(pareto.report([charted]))
+    assert "Rows with `trained_by` are SAEs that others have trained" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("gemma_scope_2"))
+    assert line.split()[1:7] == ["Gemma", "Scope", "2", "4e+09", "4", "4.03"] or "4e+09" in line
+    assert "trained_by" not in pareto.text(pareto.report([three]))
+
+
+def test_the_files_of_a_report_have_them_as_hollow_points(charted, tmp_path):
+    made = pareto.report([charted], tmp_path)
+    written = {file.name: file for file in pareto.write(made, tmp_path)}
+    df = pd.read_csv(written["pareto.csv"])
+    assert df.loc[df["arch"] == "gemma_scope_2", "tokens"].tolist() == [4_000_000_000]
+    assert ",4000000000," in written["pareto.csv"].read_text()
+    svg = written["pareto.svg"].read_text()
+    assert svg.count("gemma_scope_2") == 1 and "theirs" in svg
+    html = written["pareto.html"].read_text()
+    assert "Hollow points are SAEs that others have trained, measured on the same held-out tokens." in html
+    data = page._data(made.df, made.comparison, made.details)
+    assert [arch[0] for arch in data["archs"] if arch[4]] == ["gemma_scope_2", "theirs"]
+    drawn = {line["arch"] for lines in data["lines"].values() for line in lines[0]}
+    assert drawn == {"jumprelu", "topk", "gated"}
+    (command_,) = {d.command for d, arch in zip(made.details, made.df["arch"], strict=True) if arch == "gemma_scope_2"}
+    assert command_.startswith("saesweep evaluate ") and "--tokens 4000000000 --any-name" in command_
+
+
+def test_a_sweep_of_others_alone_is_drawn_too(three, tmp_path):
+    evaluate(three, own(three, "topk"), out=tmp_path / "theirs")
+    made = pareto.report([tmp_path / "theirs"])
+    written = pareto.write(made, tmp_path / "theirs")
+    assert made.comparison["comparisons"] == 0 and made.comparison["places"][0]["metrics"]["fvu"]["curves"] == []
+    assert b"saelens_topk" in next(file for file in written if file.name == "pareto.svg").read_bytes()
+    assert "SAEs that others have trained" in pareto.text(made)
+
+
+@pytest.mark.browser
+def test_the_page_draws_them_hollow_and_says_how_long_they_were_trained(charted, tmp_path):
+    made = pareto.report([charted], charted)
+    file = tmp_path / "pareto.html"
+    file.write_text(page.html(*made), encoding="utf-8")
+    with chromium.browser() as browser:
+        browser.open(file)
+        hollow = browser.all("#panels section:first-child path.mark[fill-opacity='0']")
+        assert len(hollow) == 3 and len(browser.all("#panels section:first-child path.line")) == 3
+        assert len(browser.all("#controls path.mark[fill-opacity='0']")) == 2
+        at = int(made.df.index[made.df["arch"] == "gemma_scope_2"][0])
+        browser.run(f"open({at}, document.querySelector('[data-sae=\"{at}\"].point'))")
+        shown = browser.one("#detail-body").text
+        assert "saesweep evaluate" in shown and "4000000000" in shown and "Gemma Scope 2" in shown
+        assert browser.read_logs().console == []
+
+
+def test_a_sweep_with_them_goes_on(charted):
+    """The same command finds its own SAEs finished, and further ones are not compared with the settings of theirs."""
+    job = Job(OmegaConf.create({}), charted / PLACE / "topk/8", charted)
+    job.__dict__["settings"] = files.settings(own(charted, "topk")) | {"sparsity": 8}
+    assert _beside([job]) == []
+
+
+# The command
+
+def test_the_command_says_what_it_has_measured(sweep, monkeypatch, capsys):
+    monkeypatch.setattr(run, "Resources", lambda: RESOURCES)
+    words = ["saesweep evaluate", str(own(sweep, "topk")), "--like", str(sweep / PLACE), "--tokens", "5e6", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", words)
+    command.main()
+    out = capsys.readouterr().out
+    assert "l0 4, fvu " in out and f"saesweep pareto {sweep} draws them" in out
+    command.main()
+    assert "was measured before" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*words[:1], "nowhere", *words[2:4]])
+    with pytest.raises(SystemExit, match=r"^nowhere: there is no such file or folder"):
+        command.main()

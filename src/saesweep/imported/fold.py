@@ -24,13 +24,16 @@ ROWS = 4096  # that are in fp64 at a time
 
 @dataclass(frozen=True)
 class Original:
-    """One of threshold and k is None. by_norm: what is ranked, or compared with the threshold, is pi_i ||W_dec,i||."""
+    """One of threshold and k is None. by_norm: what is ranked, or compared with the threshold, is pi_i ||W_dec,i||.
 
-    W_enc_T: Float[Tensor, "d_sae d_in"]
-    b_enc: Float[Tensor, " d_sae"]
-    W_dec: Float[Tensor, "d_sae d_in"]
-    b_dec: Float[Tensor, " d_in"]
-    threshold: Float[Tensor, " d_sae"] | None = None
+    The shapes are those that files have; `require_shapes` checks them.
+    """
+
+    W_enc_T: Tensor  # [d_sae, d_in]
+    b_enc: Tensor  # [d_sae]
+    W_dec: Tensor  # [d_sae, d_in]
+    b_dec: Tensor  # [d_in]
+    threshold: Tensor | None = None  # [d_sae]
     k: int | None = None
     pre_bias: bool = True
     a: float = 1.0
@@ -79,6 +82,8 @@ def _product(W_enc_T: Float[Tensor, "d_sae d_in"], x: Float[Tensor, " d_in"]) ->
 
 def require_shapes(sae: Original, typed: str) -> None:
     """Raises UsageError for tensors whose shapes do not fit together, or that are not finite."""
+    if sae.W_enc_T.ndim != 2:
+        raise UsageError(f"{typed}: W_enc has {sae.W_enc_T.ndim} dimensions, and must have 2")
     d_sae, d_in = sae.W_enc_T.shape
     shapes = {"W_enc_T": (d_sae, d_in), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
     shapes |= {"threshold": (d_sae,)} if sae.threshold is not None else {}

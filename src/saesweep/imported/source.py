@@ -43,7 +43,7 @@ class Source(NamedTuple):
             raise UsageError(f"{self.typed}: {name} holds no JSON object; give the folder of an SAE")
         return found
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Any]:
         """The file of the weights; no code in it is run. Raises UsageError."""
         file, read = self.folder / self.weights, {".safetensors": load_file, ".npz": _npz, ".pt": _pickled}
         try:
