@@ -13,7 +13,7 @@ from imported_files import numbers as small
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from small import RESOURCES, write_text
-from studied import swept
+from studied import asked, swept
 
 import saesweep
 from saesweep.data.resources import Resources
@@ -22,7 +22,10 @@ from saesweep.imported import __main__ as command
 from saesweep.imported import run
 from saesweep.imported.run import Options
 from saesweep.report import page, pareto
-from saesweep.storage import files, sweep_table
+from saesweep.storage import files, study_tables, sweep_table
+from saesweep.study import run as study_run
+from saesweep.study.ablation import run as ablate
+from saesweep.study.ablation.settings import settings as ablation_settings
 from saesweep.sweep.job_record import _beside
 from saesweep.sweep.jobs import Job
 
@@ -273,6 +276,22 @@ def test_a_sweep_with_them_goes_on(charted):
     job = Job(OmegaConf.create({}), charted / PLACE / "topk/8", charted)
     job.__dict__["settings"] = files.settings(own(charted, "topk")) | {"sparsity": 8}
     assert _beside([job]) == []
+
+
+def test_a_study_scores_them_and_compares_them_with_none(charted, tmp_path):
+    sweep = Path(shutil.copytree(charted, tmp_path / "sweep"))
+    study_run.run([sweep], asked("tokens=4000", "min_fires=10", "min_documents=3", "controls=[]"))
+    found = study_tables.read(sweep / "study/summary.csv")
+    others = found.loc[found["arch"].isin(["gemma_scope_2", "theirs"]) & found["control"].isna()]
+    assert others["path"].nunique() == 3 and others["uniform"].notna().any()
+    compared = json.loads((sweep / "study/study.json").read_text())
+    curves = {curve["arch"] for place in compared["places"] for block in place["scores"] for curve in block["curves"]}
+    assert curves == {"jumprelu", "topk", "gated"}
+    page_of = (sweep / "study/study.html").read_text()
+    assert "gemma_scope_2" in page_of and all((sweep / path / "study").is_dir() for path in others["path"])
+    assert (saesweep.study(sweep)["arch"] == "theirs").sum() == 2
+    ablate.run([own(sweep, "topk").parents[1] / "theirs" / one.name for one in (sweep / PLACE / "theirs").iterdir()],
+               ablation_settings(["draws=1", "lm_draws=0", "device=cpu"]), tmp_path, RESOURCES)
 
 
 # The command

@@ -234,6 +234,54 @@ def test_qwen_scope_has_its_k_in_the_name_of_its_repository(tmp_path):
     assert about == ("Qwen Scope", "qwen_scope", "Qwen/Qwen3-1.7B-Base", "blocks.4.hook_resid_post", None)
 
 
+# The libraries themselves
+
+def peer(name: str):
+    return pytest.importorskip(name, reason=f"pip install {name.replace('_', '-')} to compare with it")
+
+
+@pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu", "gated"])
+def test_saelens_itself_computes_the_same(architecture, tmp_path):
+    sae_lens = peer("sae_lens")
+    n = numbers()
+    more = {"b_gate": drawn(F, seed=6, scale=0.5), "r_mag": drawn(F, seed=7, scale=0.5), "b_mag": drawn(F, seed=8, scale=0.5)}
+    tensors = of(n) | more if architecture == "gated" else of(n, "b_enc", *["threshold"] * (architecture == "jumprelu"))
+    cfg = {"k": K, "rescale_acts_by_decoder_norm": True} if architecture == "topk" else {"apply_b_dec_to_input": False}
+    saelens(tmp_path, tensors, architecture=architecture, dtype="float32", device="cpu", reshape_activations="none", **cfg)
+    made = sae_lens.SAE.load_from_disk(str(tmp_path), device="cpu")
+    with torch.no_grad():
+        f = made.encode(X)
+        require_equal(read(tmp_path)[1], f, made.decode(f), 1.0 if architecture == "topk" else n["W_dec"].norm(dim=1))
+
+
+def test_sparsify_itself_computes_the_same(tmp_path):
+    sparse = peer("sparsify")
+    made = sparse.SparseCoder(D, sparse.SparseCoderConfig(num_latents=F, k=K))
+    with torch.no_grad():
+        for name, value in (("b_dec", drawn(D, seed=4)), ("W_dec", drawn(F, D, seed=1))):
+            getattr(made, name).copy_(value)
+        made.encoder.bias.copy_(drawn(F, seed=3))
+        made.save_to_disk(tmp_path / "run/layers.5")
+        values, columns, _ = made.encode(X)
+        f = torch.zeros(len(X), F).scatter(1, columns, values)
+        require_equal(read(tmp_path / "run/layers.5")[1], f, f @ made.W_dec + made.b_dec, 1.0)
+
+
+@pytest.mark.parametrize("kind", DICTIONARIES)
+def test_dictionary_learning_itself_computes_the_same(kind, tmp_path):
+    library, n = peer("dictionary_learning.dictionary"), numbers()
+    trainers = {"AutoEncoderTopK": "top_k", "BatchTopKSAE": "batch_top_k", "MatryoshkaBatchTopKSAE": "matryoshka_batch_top_k"}
+    module = peer(f"dictionary_learning.trainers.{trainers[kind]}") if kind in trainers else library
+    more = {"k": K} if kind in trainers else {}
+    more |= {"group_sizes": [5, F - 5]} if kind.startswith("Matryoshka") else {}
+    made = getattr(module, kind)(D, F, **more)
+    tensors, _, units = theirs(kind, n)
+    made.load_state_dict(tensors)
+    with torch.no_grad():
+        f = made.encode(X)
+        require_equal(read(dictionary(tmp_path, kind, made.state_dict()))[1], f, made.decode(f), units)
+
+
 # What is refused
 
 def refused(folder: Path, scale: float | None = None) -> str:
