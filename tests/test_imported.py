@@ -16,13 +16,16 @@ from small import RESOURCES, write_text
 from studied import asked, swept
 
 import saesweep
+from saesweep.config.settings import own_settings
 from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.imported import __main__ as command
 from saesweep.imported import run
 from saesweep.imported.run import Options
 from saesweep.report import page, pareto
+from saesweep.report.style import arch_styles
 from saesweep.storage import files, study_tables, sweep_table
+from saesweep.storage.variants import flat_settings, of_flat
 from saesweep.study import run as study_run
 from saesweep.study.ablation import run as ablate
 from saesweep.study.ablation.settings import settings as ablation_settings
@@ -223,7 +226,7 @@ def test_they_are_in_no_comparison_no_mean_and_on_no_front(charted, three):
     text = pareto.text(pareto.report([charted]))
     assert "Rows with `trained_by` are SAEs that others have trained" in text
     (line,) = (line for line in text.splitlines() if line.startswith("gemma_scope_2"))
-    assert line.split()[1:7] == ["Gemma", "Scope", "2", "4e+09", "4", "4.03"] or "4e+09" in line
+    assert line.split()[1:5] == ["Gemma", "Scope", "2", "4,000,000,000"]
     assert "trained_by" not in pareto.text(pareto.report([three]))
 
 
@@ -243,6 +246,28 @@ def test_the_files_of_a_report_have_them_as_hollow_points(charted, tmp_path):
     assert drawn == {"jumprelu", "topk", "gated"}
     (command_,) = {d.command for d, arch in zip(made.details, made.df["arch"], strict=True) if arch == "gemma_scope_2"}
     assert command_.startswith("saesweep evaluate ") and "--tokens 4000000000 --any-name" in command_
+
+
+def test_the_width_tells_those_of_a_curve_apart_and_no_setting_those_of_the_sweep(charted):
+    flat = [sweep_table._settings(job) for job in sweep_table.jobs(charted)]
+    others = [job for job in flat if "arch.imported.source" in job]
+    assert {*map(str, of_flat(flat))} == {"{}"}
+    wider = [job | {"width": 192} if job["arch.name"] == "gemma_scope_2" else job for job in others]
+    same = [job | {"arch.name": "theirs"} for job in wider]
+    assert of_flat([*(job for job in flat if job not in others), *same]).count({}) == 3
+    assert [pairs["width"] for pairs in of_flat(same)] == ["192", "96", "96"]
+
+
+def test_what_others_call_the_model_does_not_identify_an_sae(three):
+    config = files.settings(own(three, "topk"))
+    named = config | {"model": config["model"] | {"hub_name": "someone/tiny"}}
+    assert own_settings(named) == own_settings(config) and flat_settings(named) == flat_settings(config)
+
+
+def test_their_styles_leave_those_of_the_others_as_they_are():
+    alone, beside = arch_styles(["mine", "topk"]), arch_styles(["a", "mine", "topk", "zzz"], {"a", "zzz"})
+    assert {name: beside[name] for name in alone} == alone and list(beside) == ["topk", "mine", "a", "zzz"]
+    assert [one.hollow for one in beside.values()] == [False, False, True, True]
 
 
 def test_a_sweep_of_others_alone_is_drawn_too(three, tmp_path):

@@ -121,7 +121,7 @@ def frequency(df: pd.DataFrame, details: Sequence[Details]) -> dict[str, bytes]:
             line[0].set_ylabel("{}, {}, layer {}\nlatents".format(*points.iloc[0][PLACE]))
             for ax, target in zip(line, columns, strict=False):
                 ax.set_title(target)
-                arch = points["arch"][targets(points) == target]
+                arch = points["arch"][(targets(points) == target) & points.index.isin(own.index)]
                 _histograms(ax, {name: found[i] for i, name in reversed([*arch.items()])}, styles)
             for ax, (key, share) in zip(line[len(columns) :], FREQUENT.items(), strict=True):
                 ax.set_title(f"latents on over {share} of tokens")

@@ -22,7 +22,7 @@ from saesweep.storage import curves, study_tables, sweep_table
 from saesweep.storage.sweep_table import Details
 
 COLUMNS = {  # of the printed table, with their formats
-    "arch": "s", "trained_by": "s", "tokens": ".3g", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f",
+    "arch": "s", "trained_by": "s", "tokens": ",.0f", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f",
     "fvu": ".4f", "delta_loss": ".4f", "loss_recovered": ".4f", "dead": ".3f", "recovery": ".3f",
 }
 
