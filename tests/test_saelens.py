@@ -107,8 +107,16 @@ def test_the_hook_point_has_the_names_of_transformer_lens_and_transformers(site,
 def test_a_model_of_the_hub_has_the_hubs_name():
     name = sae_format.sae_lens_config(folded("relu")[0], job(model="gpt2"), METRICS)["metadata"]["model_name"]
     assert name == "openai-community/gpt2"
-    for model in ("gemma3_270m", "smollm2_135m"):  # the second is on the hub too, but loaded from a package
-        assert sae_format.sae_lens_config(folded("relu")[0], job(model=model), METRICS)["metadata"]["model_name"] == model
+    packaged = {"gemma3_270m": "google/gemma-3-270m", "smollm2_135m": "HuggingFaceTB/SmolLM2-135M-Instruct", "tiny": "tiny"}
+    for model, name in packaged.items():
+        found = job(model=model)
+        assert sae_format.sae_lens_config(folded("relu")[0], found, METRICS)["metadata"]["model_name"] == name
+        if found["model"].pop("hub_name", None):  # of a sweep of before this key
+            assert sae_format.sae_lens_config(folded("relu")[0], found, METRICS)["metadata"]["model_name"] == model
+    of_hub = job(model="smollm2_135m")
+    of_hub["model"]["source"]["hub"] = "HuggingFaceTB/SmolLM2-135M"
+    cfg = sae_format.sae_lens_config(folded("relu")[0], of_hub, METRICS)
+    assert cfg["metadata"]["model_name"] == "HuggingFaceTB/SmolLM2-135M"
 
 
 @pytest.mark.parametrize("folder, file", [(0o755, 0o644), (0o775, 0o664), (0o700, 0o600)])
@@ -148,7 +156,7 @@ def test_saelens_keeps_the_metadata_of_the_training(tmp_path):
     sae_lens = pytest.importorskip("sae_lens", reason="pip install sae-lens to compare with it")
     written(tmp_path, "gated", model="smollm2_135m")
     metadata = sae_lens.SAE.load_from_disk(str(tmp_path), device="cpu").cfg.metadata
-    assert metadata.hook_name == "blocks.9.hook_resid_post" and metadata.model_name == "smollm2_135m"
+    assert metadata.hook_name == "blocks.9.hook_resid_post" and metadata.model_name == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert metadata.prepend_bos is False and metadata.context_size == 128 and metadata.l0 == 5.1
 
 

@@ -37,7 +37,7 @@ MOVED = {
     "sweep.record": "sweep.job_record", "sweep.refusals": "sweep.hydra_errors", "sweep.run": "sweep.group",
     "sweep.single": "sweep.single_job", "sweep.slurm": "sweep.engines.slurm", "sweep.summary": "sweep.wandb_summary",
     "sweep.traces": "sweep.rollback", "sweep.view": "sweep.live_table",
-    "notebook": "api",
+    "notebook": "api", "evaluate": "imported.__main__",
 }
 NEW = {f"saesweep.{old}": f"saesweep.{new}" for old, new in MOVED.items()}
 

@@ -11,6 +11,7 @@ from saesweep.runtime import program
 COMMANDS = {  # each is `main` of this module
     "train": ("saesweep.cli.train", "train one SAE, or with -m a sweep; saesweep train --help lists the settings"),
     "pareto": ("saesweep.report.pareto", "compare the SAEs of one or more sweeps: a table, figures and a page"),
+    "evaluate": ("saesweep.imported.__main__", "measure SAEs that others have trained, as points on the chart of a sweep"),
     "study": ("saesweep.study.__main__", "say what the latents of finished SAEs mean, by scores and by a language model"),
     "ablate": ("saesweep.study.ablation.__main__", "say what is lost without the latents that fire often"),
     "rate": ("saesweep.study.rate", "let people rate the latents of a study, without knowing of which SAE they are"),

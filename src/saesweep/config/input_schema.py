@@ -27,6 +27,7 @@ class Model(Keys):
 class LanguageModel(Model):
     dtype: Annotated[str, OneOf("auto", "float32", "bfloat16", "float16")]
     bos: bool
+    hub_name: Text | None = None  # files of conf/model do without
 
 
 class Hub(Keys):

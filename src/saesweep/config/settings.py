@@ -23,6 +23,11 @@ def target(job: Settings) -> int | None:
     return job["sparsity"] if job["arch"]["coefficient"] is None else None
 
 
+def imported(job: Settings) -> Mapping[str, Any] | None:
+    """Where an SAE comes from that others have trained (imported/); None of one that was trained here."""
+    return job["arch"].get("imported")
+
+
 def passes(job: Settings) -> int:
     """How often each harvested token is trained on."""
     return job["activations"].get("passes", 1)
@@ -42,4 +47,5 @@ def device_of(job: Settings) -> torch.device:
 def own_settings(job: Settings) -> dict[str, Any]:
     """Those that determine the SAE: it resumes with the same ones only."""
     kept = {key: value for key, value in job.items() if key not in NOT_THE_SAES}
+    kept |= {"model": {key: value for key, value in job["model"].items() if key != "hub_name"}} if "model" in job else {}
     return kept | {"trainer": {"precision": (job.get("trainer") or {}).get("precision")}}

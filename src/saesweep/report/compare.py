@@ -7,6 +7,8 @@ coefficient, the mean over seeds. Two curves are compared at each L0 where one o
     verdict   from the difference and its interval (verdicts.py)
     mean      over log L0 (trapezoid rule), at the L0 shared by all curves, relative to the reference architecture
 
+SAEs that others have trained (imported/) are in no curve: their text and the length of their training differ.
+
 With one seed a verdict holds for the two SAEs, not for their architectures; where another curve has several seeds at that
 L0, its seed variance is borrowed (verdicts.py). Holm's correction runs over all verdicts of a report: `holm` marks those
 that are significant after it.
@@ -23,7 +25,7 @@ from saesweep.report.jackknife import replicates
 from saesweep.report.measured_curve import Curve, CurveValue, weighted_mean
 from saesweep.report.slopes import with_slopes
 from saesweep.report.verdicts import BorrowedVariance, compare_values
-from saesweep.storage.sweep_table import PLACE, on_front
+from saesweep.storage.sweep_table import PLACE, imported, on_front
 
 MEASURES = ("fvu", "delta_loss")  # lower is better
 
@@ -38,7 +40,8 @@ def compare(df: pd.DataFrame, documents: Sequence[pd.DataFrame | None], referenc
     metrics: list[dict[str, Any]] = [{} for _ in rows]
     for measure in MEASURES:
         known = {i: _known(one, measure) for i, one in enumerate(rows)}
-        curves = {i: _curves(one, [documents[j] for j in one.index], measure) for i, one in known.items() if len(one)}
+        own = {i: one.loc[~imported(one)] for i, one in known.items() if len(one)}
+        curves = {i: _curves(one, [documents[j] for j in one.index], measure) for i, one in own.items()}
         for i, found in with_slopes(curves, models, measure).items():
             metrics[i][measure] = _block(found, rows[i].loc[on_front(rows[i], measure), "path"].tolist(), reference)
     names = [{key: one[key].tolist()[0] for key in PLACE} for one in rows]

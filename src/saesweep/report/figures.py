@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from saesweep.report import style
-from saesweep.storage.sweep_table import PLACE, Details, targets
+from saesweep.storage.sweep_table import PLACE, Details, imported, targets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ def pareto(df: pd.DataFrame, comparison: Mapping[str, Any]) -> dict[str, bytes]:
     """
     places = [place for place in comparison["places"] if place["metrics"]]
     measures = [key for key in style.LABELS if any(key in place["metrics"] for place in places)]
-    styles = style.arch_styles(df["arch"])
+    styles = _styles(df)
     columns, beside = len(places) if len(places) <= 4 else 3, len(places) == 1
     rows = -(-len(places) // max(columns, 1)) * len(measures)
     wide, high = (rows, columns) if beside else (columns, rows)
@@ -43,8 +43,13 @@ def pareto(df: pd.DataFrame, comparison: Mapping[str, Any]) -> dict[str, bytes]:
             _place(df, place, dict(zip(measures, column, strict=True)), styles, first=i % columns == 0, beside=beside)
         for ax in axes.flat:
             ax.set_visible(ax.has_data())
-        _legend(fig, style.arch_styles(df.loc[np.isfinite(df["fvu"]), "arch"]))
+        _legend(fig, _styles(df.loc[np.isfinite(df["fvu"])]))
     return files
+
+
+def _styles(df: pd.DataFrame) -> Styles:
+    """SAEs that others have trained are hollow points."""
+    return style.arch_styles(df["arch"], set(df.loc[imported(df), "arch"]))
 
 
 def _place(
@@ -72,6 +77,9 @@ def _curves(ax: "Axes", points: pd.DataFrame, measure: str, curves: Sequence[Map
         own = points.loc[points["arch"] == curve["arch"]]
         if len(own) > len(curve["l0"]):
             ax.scatter(own["l0"], own[measure], s=16, c=colour, marker=marker, alpha=0.4, lw=0, zorder=3)
+    for arch, own in points.loc[imported(points)].groupby("arch"):
+        ax.scatter(own["l0"], own[measure], s=42, marker=styles[str(arch)].marker, facecolors="none",
+                   edgecolors=styles[str(arch)].colour, lw=1.5, zorder=3)
     _l0_axis(ax, points)
 
 
@@ -102,9 +110,10 @@ def frequency(df: pd.DataFrame, details: Sequence[Details]) -> dict[str, bytes]:
     if fired.empty:
         return {}
     places = list(fired.groupby(PLACE, sort=True))
-    aims = list(dict.fromkeys(targets(fired.sort_values(["sparsity", "coefficient"]))))
+    own = fired.loc[~imported(fired)] if not imported(fired).all() else fired
+    aims = list(dict.fromkeys(targets(own.sort_values(["sparsity", "coefficient"]))))
     columns = list(dict.fromkeys([aims[0], aims[len(aims) // 2], aims[-1]]))
-    styles = style.arch_styles(fired["arch"])
+    styles = _styles(fired)
     width = 3 * (len(columns) + len(FREQUENT))
     with _figure(width, 0.9 + 2.5 * len(places) + _of_legend(styles, width)) as (fig, files):
         axes: Any = fig.subplots(len(places), len(columns) + len(FREQUENT), squeeze=False)
@@ -112,7 +121,7 @@ def frequency(df: pd.DataFrame, details: Sequence[Details]) -> dict[str, bytes]:
             line[0].set_ylabel("{}, {}, layer {}\nlatents".format(*points.iloc[0][PLACE]))
             for ax, target in zip(line, columns, strict=False):
                 ax.set_title(target)
-                arch = points["arch"][targets(points) == target]
+                arch = points["arch"][(targets(points) == target) & points.index.isin(own.index)]
                 _histograms(ax, {name: found[i] for i, name in reversed([*arch.items()])}, styles)
             for ax, (key, share) in zip(line[len(columns) :], FREQUENT.items(), strict=True):
                 ax.set_title(f"latents on over {share} of tokens")
@@ -150,9 +159,14 @@ def _frequent(ax: "Axes", points: pd.DataFrame, key: str, styles: Styles) -> Non
     for arch, drawn in styles.items():
         own = points.loc[points["arch"] == arch]
         means = own.groupby(targets(own))[["l0", key]].mean().sort_values(by="l0")
-        ax.plot(means["l0"], means[key], color=drawn.colour, marker=drawn.marker, ms=5, lw=1.5, ls=drawn.line)
+        ax.plot(means["l0"], means[key], color=drawn.colour, marker=drawn.marker, ms=5, **_line(drawn, 1.5))
     _l0_axis(ax, points)
     ax.set_ylim(bottom=0)
+
+
+def _line(drawn: style.Style, width: float) -> dict[str, Any]:
+    """Arguments of a line of a plot: of hollow points there is none."""
+    return {"ls": "none", "mfc": "none", "mew": 1.5} if drawn.hollow else {"ls": drawn.line, "lw": width}
 
 
 @contextmanager
@@ -186,7 +200,7 @@ def _of_legend(styles: Styles, width: float) -> float:
 def _legend(fig: "Figure", styles: Styles) -> None:
     from matplotlib.lines import Line2D
 
-    keys = [Line2D([], [], color=one.colour, marker=one.marker, ms=6, lw=1.6, ls=one.line, label=curve)
+    keys = [Line2D([], [], color=one.colour, marker=one.marker, ms=6, label=curve, **_line(one, 1.6))
             for curve, one in styles.items()]
     columns = _columns(styles, fig.get_figwidth())
     title = None if keys else "no finished SAEs"

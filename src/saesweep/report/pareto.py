@@ -21,8 +21,10 @@ from saesweep.runtime import atomic, program
 from saesweep.storage import curves, study_tables, sweep_table
 from saesweep.storage.sweep_table import Details
 
-COLUMNS = {"arch": "s", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f", "fvu": ".4f", "delta_loss": ".4f",
-           "loss_recovered": ".4f", "dead": ".3f", "recovery": ".3f"}  # of the printed table, with their formats
+COLUMNS = {  # of the printed table, with their formats
+    "arch": "s", "trained_by": "s", "tokens": ",.0f", "sparsity": "g", "coefficient": "g", "seed": "g", "l0": ".2f",
+    "fvu": ".4f", "delta_loss": ".4f", "loss_recovered": ".4f", "dead": ".3f", "recovery": ".3f",
+}
 
 
 class Report(NamedTuple):
@@ -56,7 +58,8 @@ def report(sweeps: Sequence[Path], out: Path | None = None, reference: str | Non
 def write(report: Report, out: Path) -> list[Path]:
     """Write each file atomically."""
     df, comparison, details, _ = report
-    saes = curves.by_arch(df).astype({"sparsity": "Int64"})  # Int64: a target may be missing
+    counts = ["sparsity", *(["tokens", "unique_tokens"] if sweep_table.imported(df).any() else [])]
+    saes = curves.by_arch(df).astype(dict.fromkeys(counts, "Int64"))  # of which some may be missing
     contents = {
         "pareto.csv": saes.to_csv(index=False).encode(),
         "pareto.json": json.dumps(comparison, indent=1, allow_nan=False).encode(),
@@ -71,7 +74,8 @@ def write(report: Report, out: Path) -> list[Path]:
 
 def text(report: Report) -> str:
     """The table and the comparison."""
-    return "\n\n".join(part for part in (table(report.df), answer(report.comparison)) if part)
+    imported = wording.imported("Rows with `trained_by`") if sweep_table.imported(report.df).any() else ""
+    return "\n\n".join(part for part in (table(report.df), imported, answer(report.comparison)) if part)
 
 
 def table(df: pd.DataFrame) -> str:
@@ -80,7 +84,8 @@ def table(df: pd.DataFrame) -> str:
         return "no SAEs"
     rows = df.to_dict("records")
     optional = {"seed": df["seed"].nunique() > 1, "coefficient": bool(df["sparsity"].isna().any()),
-                "recovery": bool(df["recovery"].notna().any())}
+                "recovery": bool(df["recovery"].notna().any()),
+                **dict.fromkeys(("trained_by", "tokens"), bool(sweep_table.imported(df).any()))}
     columns = [_column(key, df[key].tolist(), form) for key, form in COLUMNS.items() if optional.get(key, True)]
     states = ["" if row["state"] == "finished" else row["state"] for row in rows]
     columns.append(["front", *("*" if row["on_front"] else state for row, state in zip(rows, states, strict=True))])

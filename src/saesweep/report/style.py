@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ class Style(NamedTuple):
     colour: str
     marker: str  # of matplotlib
     dash: tuple[int, ...] = ()  # lengths of strokes and gaps; empty: a solid line
+    hollow: bool = False  # points without a line: SAEs that others have trained
 
     @property
     def line(self) -> tuple[int, tuple[float, ...] | None]:
@@ -46,13 +47,17 @@ OTHER_STYLES = [Style("#8A6A00", "<"), Style("#5B2A86", ">"), Style("#7A1F1F", "
 DASHES = [(), (6, 2), (2, 2), (8, 2, 2, 2), (1, 3), (12, 3)]  # of the variants of an architecture, in turn
 
 
-def arch_styles(curves: Iterable[str]) -> dict[str, Style]:
-    """The fixed styles of the architectures in STYLES, in that order; then the others by name, with OTHER_STYLES in turn.
+def arch_styles(curves: Iterable[str], hollow: Collection[str] = ()) -> dict[str, Style]:
+    """The fixed styles of the architectures in STYLES, in that order; then the others by name, with OTHER_STYLES in turn; those
+    of `hollow` last.
 
     The variants of an architecture (storage/curves.py) have its marker, and colours and dashes of their own: the same dash and
     the same shade belong to the same variant of each architecture.
     """
     names = sorted({*curves}, key=natural)
+    if hollow:
+        own, others = ([name for name in names if (name in hollow) == last] for last in (False, True))
+        return arch_styles(own) | {name: one._replace(hollow=True) for name, one in arch_styles(others).items()}
     bases = {name: split(name) for name in names}
     several = dict.fromkeys(str(settings) for _, settings in bases.values())
     found = {}

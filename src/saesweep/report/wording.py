@@ -23,6 +23,12 @@ NOT_COMPARABLE = (f"no two architectures at one hook point have SAEs less than {
 ONE_SEED = "holds for these two SAEs on this text, and another seed may reverse it (seed=0,1,2)."
 
 
+def imported(what: str) -> str:
+    """A footnote. what: how they are shown."""
+    return (f"{what} are SAEs that others have trained, measured on the same held-out tokens. Their training was on other text "
+            "and of another length (column tokens), so they are in no comparison, no mean and no front.")
+
+
 def estimate(found: Mapping[str, Any], measure: str, sign: int = 1) -> str:
     """`4.6% [4.3, 4.9]`, or in the units of the measure; * if it is significant after Holm's correction."""
     return " ".join(filter(None, estimate_parts(found, measure, sign))) + "*" * found["holm"]

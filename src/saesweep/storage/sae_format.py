@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
+from saesweep.config.settings import imported
 from saesweep.lm.hooks import HookPoint, hook_point
 from saesweep.runtime import atomic
 from saesweep.storage import files
@@ -46,8 +47,7 @@ def encoded(
 
 def sae_lens_config(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dict[str, Any]:
     """The content of cfg.json."""
-    dead = metrics["dead"]
-    assert dead is not None, "the share of dead latents is measured for every SAE"
+    dead, source = metrics["dead"], imported(cfg)  # of an SAE that others have trained the dead latents are not known
     hook_name = cfg["site"]["hook_name"].format(layer=cfg["layer"])
     special = {"k": sae.sparsity, "rescale_acts_by_decoder_norm": False} if sae.saved_as == "topk" else {}
     return {
@@ -56,7 +56,7 @@ def sae_lens_config(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Map
         "apply_b_dec_to_input": True, "normalize_activations": "none",
         "reshape_activations": "hook_z" if hook_name.endswith("hook_z") else "none",
         "metadata": {
-            "model_name": cfg["model"]["source"].get("hub") or cfg["model"]["name"],
+            "model_name": cfg["model"]["source"].get("hub") or cfg["model"].get("hub_name") or cfg["model"]["name"],
             "hook_name": hook_name,
             "hook_head_index": None,
             "hf_hook_name": _hf_hook_name(hook_point(cfg["model"], cfg["site"]["name"], cfg["layer"])),
@@ -71,7 +71,8 @@ def sae_lens_config(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Map
             "sae_lens_version": FORMAT,
             "saesweep_version": version("saesweep"),
             "l0": metrics["l0"],
-            "num_dead_features": round(dead * sae.d_sae),
+            "num_dead_features": None if dead is None else round(dead * sae.d_sae),
+            **({} if source is None else {"dataset_path": None, "imported_from": source["source"]}),
         },
     }
 

@@ -26,6 +26,7 @@ METRICS = ["l0", "fvu", "mse", "cosine", "relative_reconstruction_bias",
            "recovery", "parent_silent_with_child", "parent_silent_alone"]
 COLUMNS = [*NAMES, *SIZES, *METRICS, "sinks", "state", "on_front", "path"]
 PLACE = ["model", "site", "layer"]  # a hook point
+TRAINED_BY = "trained_by"  # the column that says who, of SAEs that others have trained (imported/)
 
 
 class Details(NamedTuple):
@@ -58,13 +59,14 @@ def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:
 
     The `sparsity` of an SAE with a fixed coefficient is NaN; these rows come last, by coefficient. `path` is relative to
     `base`, the first sweep if None. An architecture that is in several sweeps is named "topk (sweep)" and is a curve per
-    sweep. Where further settings differ within a sweep (variants.py), `variant` follows `arch`; where there is a study its
-    main scores follow. Raises UsageError if a folder does not exist.
+    sweep. Where further settings differ within a sweep (variants.py), `variant` follows `arch`; where there are SAEs that
+    others have trained, TRAINED_BY does; where there is a study its main scores follow. Raises UsageError if a folder does not
+    exist.
     """
     base = Path(base or sweeps[0]).resolve()
     rows = [row | {"sweep": name} for sweep, name in sweep_names(sweeps).items() for row in _rows(sweep, base)]
     order = {variant: i for i, variant in enumerate(sorted({row[VARIANT] for row in rows}, key=natural))}
-    df = pd.DataFrame(rows, columns=pd.Index(["sweep", *(c for c in COLUMNS if c != "on_front")]))
+    df = pd.DataFrame(rows, columns=pd.Index(["sweep", *(c for c in COLUMNS if c != "on_front"), TRAINED_BY]))
     df[[*METRICS, "coefficient"]] = df[[*METRICS, "coefficient"]].astype(float)
     df["sparsity"] = pd.to_numeric(df["sparsity"])
     several = df.groupby("arch")["sweep"].transform(lambda sweeps: sweeps.nunique() > 1).astype(bool)
@@ -73,7 +75,8 @@ def table(*sweeps: Path, base: Path | None = None) -> pd.DataFrame:
     named = {VARIANT: [row[VARIANT] for row in rows], "order": [order[row[VARIANT]] for row in rows]}
     by = [*PLACE, "sparsity", "arch", "order", "fixed", "seed"]
     df = df.assign(fixed=fixed, **named).sort_values(by, kind="stable", ignore_index=True)
-    columns = [key for column in COLUMNS for key in ([column, VARIANT] if column == "arch" and len(order) > 1 else [column])]
+    further = [VARIANT] * (len(order) > 1) + [TRAINED_BY] * bool(df[TRAINED_BY].notna().any())
+    columns = [key for column in COLUMNS for key in ([column, *further] if column == "arch" else [column])]
     df = df.assign(on_front=on_front(df, "fvu")).reindex(columns=columns)
     return with_scores(df, dict.fromkeys([*(Path(sweep).resolve() for sweep in sweeps), base]), base)
 
@@ -91,6 +94,11 @@ def with_scores(df: pd.DataFrame, folders: Iterable[Path], base: Path) -> pd.Dat
     scores = reduce(lambda first, other: first.combine_first(other), at)
     order = [key for name in study_tables.MAIN for key in study_tables.columns_of(name) if key in scores]
     return df.join(scores[order], on="path")
+
+
+def imported(df: pd.DataFrame) -> np.ndarray:
+    """Per row, whether others have trained the SAE."""
+    return df[TRAINED_BY].notna().to_numpy(bool) if TRAINED_BY in df else np.zeros(len(df), bool)
 
 
 def targets(df: pd.DataFrame) -> pd.Series:
@@ -153,6 +161,7 @@ def _row(job: Path) -> dict[str, Any]:
     found = files.numbers(job) if state == "finished" else {"tokens": int(files.latest(job).get("tokens", 0))}
     if state == "finished" and "unique_tokens" not in found:  # an older result
         found = {**found, "unique_tokens": found.get("tokens")}
+    names[TRAINED_BY] = cfg.get("arch.imported.trained_by")
     return {**{key: found.get(key) for key in [*SIZES, *METRICS, "sinks"]}, **names, "state": state}
 
 
@@ -165,9 +174,9 @@ def _curve(job: Path) -> pd.DataFrame:
 def on_front(df: pd.DataFrame, metric: str) -> list[bool]:
     """Per row, whether no other SAE at the hook point dominates it: l0 and metric both at most as high, one of them lower.
 
-    SAEs without numbers (failed runs) are on no front and dominate none.
+    SAEs without numbers (failed runs), and those that others have trained, are on no front and dominate none.
     """
-    l0, value = df["l0"].to_numpy(float), df[metric].to_numpy(float)
+    l0, value = df["l0"].to_numpy(float), df[metric].where(~imported(df)).to_numpy(float)
     place = df.groupby(PLACE).ngroup().to_numpy()
 
     def dominated(i: int) -> bool:
@@ -188,10 +197,10 @@ def frequency(job: Path) -> np.ndarray | None:
 
 
 def details(job: Path) -> Details:
-    parts = documents(job)
+    parts, config = documents(job), dict(files.flat(files.settings(job)))
     return Details(
-        command=files.command(job), config=dict(files.flat(files.settings(job))), curve=_curve(job), rates=frequency(job),
-        wandb=_text(job / files.URL), reason=_text(job / files.FAILED),
+        command=config.get("arch.imported.command") or files.command(job), config=config, curve=_curve(job),
+        rates=frequency(job), wandb=_text(job / files.URL), reason=_text(job / files.FAILED),
         counted=None if parts is None else int(parts["tokens"].to_numpy().sum()),
         parts=files.parts(job) if files.state(job) == "finished" else [],
     )

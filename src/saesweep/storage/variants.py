@@ -20,6 +20,7 @@ from saesweep.storage import files
 NAMED = ("model.name", "model.layer", "site.name", "layer", "arch.name", "arch.coefficient", "sparsity", "seed")  # by columns
 OF_EVERY_ARCH = {f"arch.{part}.{key}" for part, node in (("control", Control), ("optimizer", Optimizer))
                  for key in node.__annotations__}
+IMPORTED = "arch.imported.source"  # of an SAE that others have trained: only its width tells it from others of its curve
 LONGEST = 40  # characters of a value
 
 Pairs = dict[str, str]  # value by short name of the key
@@ -39,7 +40,7 @@ def of_flat(jobs: Sequence[Mapping[str, Any]]) -> list[Pairs]:
     """As `variants`, of flat_settings."""
     jobs = _with_later_keys(jobs)
     every = {key for job in jobs for key in job}
-    places = [tuple(job.get(key) for key in ("model.name", "site.name", "layer")) for job in jobs]
+    places = [(*(job.get(key) for key in ("model.name", "site.name", "layer")), IMPORTED in job) for job in jobs]
     differing: dict[tuple, set[str]] = {}
     for place, arch in dict.fromkeys(zip(places, (job.get("arch.name") for job in jobs), strict=True)):
         alike = [job for job, at in zip(jobs, places, strict=True) if at == place and job.get("arch.name") == arch]
@@ -58,7 +59,7 @@ def _with_later_keys(jobs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
 
 def _differing(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys whose values differ. What follows from the choice of a file, such as text=pile, is left to its name."""
-    keys = dict.fromkeys(key for job in jobs for key in job if key not in NAMED)
+    keys = dict.fromkeys(key for job in jobs for key in job if key not in NAMED and (IMPORTED not in job or key == "width"))
     values = {key: [shown(job[key]) if key in job else None for job in jobs] for key in keys}
     found = [key for key in keys if len(set(values[key])) > 1]
     chosen = {key.removesuffix(".name"): values[key] for key in found if re.fullmatch(r"\w+\.name", key)}

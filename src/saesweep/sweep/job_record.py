@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from saesweep.config.schema import MAY_DIFFER_IN_A_FIGURE
-from saesweep.config.settings import own_settings, target
+from saesweep.config.settings import imported, own_settings, target
 from saesweep.data.resources import Resources
 from saesweep.errors import HOW_TO_REPLACE, UsageError, as_typed
 from saesweep.runtime import atomic
@@ -72,8 +72,9 @@ def _beside(jobs: Sequence[Job]) -> list[str]:
     asked |= {(job.folder.parent, "*"): (job, _of_a_curve) for job in jobs}
     asked |= {(job.folder.parent, "coefficient_*"): (job, _start) for job in fixed}
     for (folder, below), (job, settings) in asked.items():
-        other = next((file.parent for file in sorted(folder.glob(f"{below}/{NUMBERS}")) if file.parent not in own), None)
-        made = other and files.settings(other)
+        others = (file.parent for file in sorted(folder.glob(f"{below}/{NUMBERS}")) if file.parent not in own)
+        pairs = ((other, files.settings(other)) for other in others)
+        other, made = next((pair for pair in pairs if not (pair[1] and imported(pair[1]))), (None, None))
         if other and made:
             told = {*_named(other, made), *_named(job.folder, job.settings)}
             differing = _differing(*({key: value for key, value in settings(one).items() if key not in told}

@@ -16,11 +16,12 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
+from saesweep.report import wording
 from saesweep.report.page import tables, verdict_tables
 from saesweep.report.page.tables import Place
 from saesweep.report.style import BIN_EDGES, LABELS, arch_styles, histogram
 from saesweep.storage.curves import VARIANT, split
-from saesweep.storage.sweep_table import PLACE, Details, targets
+from saesweep.storage.sweep_table import PLACE, Details, imported, targets
 
 MAX_ROWS = 60  # of a training curve
 SCRIPTS = ["figures.js", "panels.js", "detail.js", "page.js"]  # page.js last: it runs the page
@@ -33,6 +34,7 @@ def html(df: pd.DataFrame, comparison: dict, details: list[Details], name: str) 
     parts = {
         "name": escape(name),
         "count": tables.count(df),
+        "imported": f"<p>{wording.imported('Hollow points')}</p>" if imported(df).any() else "",
         "summary": verdict_tables.summary(comparison),
         "verdicts": verdict_tables.tables(comparison),
         "without_results": tables.without_results(df, [d.reason for d in details]),
@@ -59,7 +61,7 @@ def embedded(data: object) -> str:
 
 
 def _data(df: pd.DataFrame, comparison: dict, details: list[Details]) -> dict[str, Any]:
-    archs = arch_styles(df["arch"])
+    archs = arch_styles(df["arch"], set(df.loc[imported(df), "arch"]))
     places = sorted(set(_keys(df)))
     metrics = [key for key in LABELS if key != "l0" and np.isfinite(df[key].to_numpy(float)).any()] or ["fvu"]
     return {
@@ -100,7 +102,8 @@ def _lines(df: pd.DataFrame, comparison: dict, metric: str, places: list[Place])
     lines = []
     for place in places:
         block = compared.get(place)
-        curves = block["curves"] if block else _means(df.loc[[key == place for key in _keys(df)]], metric)
+        own = df.loc[~imported(df)]
+        curves = block["curves"] if block else _means(own.loc[[key == place for key in _keys(own)]], metric)
         lines.append([{"arch": c["arch"], **{key: _short(c[key]) for key in ("l0", "mean", "low", "high")}} for c in curves])
     return lines
 

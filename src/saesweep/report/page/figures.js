@@ -13,8 +13,9 @@ function el(tag, properties = {}, ...children) {
 
 const CORNERS = {"s": "-1-1H1V1H-1Z", "^": "0-1.2L1.2 1H-1.2Z", "D": "0-1.35L1.35 0L0 1.35L-1.35 0Z", "v": "0 1.2L1.2-1H-1.2Z",
   "<": "-1.2 0L1 1.2V-1.2Z", ">": "1.2 0L-1 1.2V-1.2Z", "o": "-1.1 0A1.1 1.1 0 1 0 1.1 0A1.1 1.1 0 1 0-1.1 0Z"};
-function mark(marker, colour, x, y, size, kind = "mark") {
-  const attributes = {class: kind, d: "M" + CORNERS[marker], fill: colour, "vector-effect": "non-scaling-stroke"};
+function mark(marker, colour, x, y, size, hollow, kind = "mark") {
+  const inked = hollow ? {fill: "#fff", "fill-opacity": 0, stroke: colour, "stroke-width": 1.8} : {fill: colour};
+  const attributes = {class: kind, d: "M" + CORNERS[marker], ...inked, "vector-effect": "non-scaling-stroke"};
   return svg("path", {...attributes, transform: `translate(${x.toFixed(1)} ${y.toFixed(1)}) scale(${size})`});
 }
 

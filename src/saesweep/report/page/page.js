@@ -4,7 +4,7 @@ const data = JSON.parse(get("data").textContent), {saes, archs, places} = data, 
 const form = get("controls"), panels = get("panels"), card = get("card"), detail = get("detail");
 const heads = [...document.querySelectorAll("#numbers thead th")].map(head => head.textContent);
 const cell = (sae, key) => get("sae-" + sae).cells[heads.indexOf(key)].textContent;  // numbers are read from the table
-const style = sae => archs[saes.arch[sae]], styleOf = name => archs.find(([arch]) => arch === name);  // name, colour, marker, dash
+const style = sae => archs[saes.arch[sae]], styleOf = name => archs.find(([arch]) => arch === name);  // name and Style of style.py
 const KEYS = ["arch", "site", "layer", "model"], VARIED = Object.keys(data.varied);  // settings that tell curves apart
 let selected = {};
 
@@ -29,10 +29,10 @@ function controls() {
 }
 function checkboxes(key, values) {
   const boxes = values.map(value => {
-    const [, colour, marker, dash] = key === "arch" ? styleOf(value) : [], width = VARIED.length ? 34 : 14;
-    const line = dash?.length || VARIED.length ? [stroke(`M0 7H${width}`, colour, dash)] : [];
+    const [, colour, marker, dash, hollow] = key === "arch" ? styleOf(value) : [], width = VARIED.length ? 34 : 14;
+    const line = !hollow && (dash?.length || VARIED.length) ? [stroke(`M0 7H${width}`, colour, dash)] : [];
     const size = {width, height: 14, "aria-hidden": "true"};
-    const drawn = marker ? [svg("svg", size, ...line, mark(marker, colour, width / 2, 7, 4.6))] : [];
+    const drawn = marker ? [svg("svg", size, ...line, mark(marker, colour, width / 2, 7, 4.6, hollow))] : [];
     return el("label", {}, el("input", {type: "checkbox", name: key, value, checked: true}), ...drawn, value);
   });
   const upper = key[0].toUpperCase() + key.slice(1), several = VARIED.length ? "Curve" : "Architecture";

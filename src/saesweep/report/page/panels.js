@@ -42,7 +42,8 @@ function drawPanel(place, metric, ids, axis, left, width) {
   const ticks = (log ? logTicks(ys) : evenTicks(ys)).map(([v, words]) => [y(v), words]);
   out.append(frame(box, xs, ticks.filter(([at]) => !rows.length || at < bottom - 8), data.labels.l0, data.labels[metric]));
   out.append(...rowNames(rows, box, bottom), curves(lines, x, y, box, bottom, width));
-  const repeated = lines.reduce((sum, line) => sum + line.l0.length, 0) < drawn.length;  // several seeds: the means stand out
+  const own = drawn.filter(i => !style(i)[4]);  // without the hollow points, which are on no line
+  const repeated = lines.reduce((sum, line) => sum + line.l0.length, 0) < own.length;  // several seeds: the means stand out
   if (repeated) out.append(...means(lines, x, y));
   drawn.sort((a, b) => saes.arch[a] - saes.arch[b] || saes.l0[a] - saes.l0[b]);
   const points = drawn.map(i => point(out, i, x(saes.l0[i]), y(values[i]), repeated));
@@ -90,12 +91,12 @@ function stroke(d, colour, dash) {
 function means(lines, x, y) {
   return lines.flatMap(line => {
     const [, colour, marker] = styleOf(line.arch), drawn = [...line.l0.keys()].filter(i => !selected.log || line.mean[i] > 0);
-    return drawn.map(i => mark(marker, colour, x(line.l0[i]), y(line.mean[i]), 4.4, "mean"));
+    return drawn.map(i => mark(marker, colour, x(line.l0[i]), y(line.mean[i]), 4.4, false, "mean"));
   });
 }
 function point(out, sae, x, y, repeated) {
-  const [, colour, marker] = style(sae);
-  return button(out, sae, x, y, mark(marker, colour, x, y, repeated ? 2.7 : 4.4, repeated ? "mark seed" : "mark"));
+  const [, colour, marker, , hollow] = style(sae), seed = repeated && !hollow;
+  return button(out, sae, x, y, mark(marker, colour, x, y, seed ? 2.7 : 4.4, hollow, seed ? "mark seed" : "mark"));
 }
 function button(out, sae, x, y, drawn) {
   const label = `${name(sae)}: ${brief(sae).map(([key, value]) => `${key} ${value}`).join(", ")}`;
@@ -120,7 +121,7 @@ function withoutResults(out, ids, state, x, left, y) {
 const name = sae => `${style(sae)[0]}, ${saes.target[sae]}, seed ${cell(sae, "seed")}`;
 function brief(sae) {
   if (saes.state[sae] !== "finished") return [["state", saes.state[sae]]];
-  return ["l0", "fvu", "delta_loss"].map(key => [key, cell(sae, key)]).filter(([, value]) => value !== "-");
+  return [...style(sae)[4] ? ["trained_by", "tokens"] : [], "l0", "fvu", "delta_loss"].map(key => [key, cell(sae, key)]).filter(([, value]) => value !== "-");
 }
 
 // A click selects the nearest point: points lie close together, and a touch is imprecise.

@@ -26,7 +26,7 @@ import pandas as pd
 from saesweep.report.intervals import holm
 from saesweep.runtime import atomic
 from saesweep.storage import study_tables
-from saesweep.storage.sweep_table import PLACE, targets
+from saesweep.storage.sweep_table import PLACE, imported, targets
 from saesweep.study.comparison import catalogue, matched, slopes, usefulness
 from saesweep.study.comparison.contrasts import Contrast, Numbers, contrast
 from saesweep.study.comparison.measured import Study
@@ -35,8 +35,8 @@ JUDGED = ("uniform", "by_frequency")  # the means whose verdicts on primary scor
 
 
 def report(study: Study, *, delta: float, primary: Sequence[str]) -> dict[str, Any]:
-    """delta: differences within it are equal. primary: names of scores."""
-    trained = study.saes.loc[study.saes["control"].isna()]
+    """delta: differences within it are equal. primary: names of scores. SAEs that others have trained are in none of it."""
+    trained = study.saes.loc[study.saes["control"].isna() & ~imported(study.saes)]
     places = [_place(study, rows, delta, primary) for _, rows in trained.groupby(trained.groupby(PLACE).ngroup())]
     tested = [row for block in blocks(places) if block["primary"] for row in verdicts(block) if row["p"] is not None]
     for row, significant in zip(tested, holm([row["p"] for row in tested]), strict=True):

@@ -1,0 +1,146 @@
+"""Where the files of an SAE are, and which of them are read: a folder, a file, or owner/name/folder of the Hugging Face hub."""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from saesweep.errors import UsageError
+from saesweep.lm.hub import brief, require_hub
+
+LABELS = ("cfg.json", "config.json", "runner_cfg.json", "hyperparams.json")  # what stands beside the weights
+ABOVE = "../config.json"  # of a run of sparsify
+
+
+class Source(NamedTuple):
+    typed: str  # by the user
+    folder: Path
+    weights: str  # the file of the weights, relative to the folder
+    place: str  # owner/name/folder/file of the hub, or the absolute path: some formats say what they are in it alone
+    repository: str | None = None
+    commit: str | None = None
+
+    def json(self, name: str, required: bool = True) -> Mapping[str, Any]:
+        """A file beside the weights; empty where it is not there and need not be. Raises UsageError."""
+        file = self.folder / name
+        if not file.is_file() and not required:
+            return {}
+        try:
+            found = json.loads(file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.typed}: {name} cannot be read ({brief(error)}); it must lie beside {self.weights}"
+                             ) from error
+        if not isinstance(found, dict):
+            raise UsageError(f"{self.typed}: {name} holds no JSON object; give the folder of an SAE")
+        return found
+
+    def tensors(self) -> dict[str, Any]:
+        """The file of the weights; no code in it is run. Raises UsageError."""
+        file, read = self.folder / self.weights, {".safetensors": load_file, ".npz": _npz, ".pt": _pickled}
+        try:
+            found = read[file.suffix](file)
+        except (OSError, ValueError, RuntimeError, SafetensorError, EOFError) as error:
+            raise self.refuse(self.weights, None, None, f"cannot be read ({brief(error)}); copy it again") from error
+        if not isinstance(found, dict):
+            raise self.refuse(self.weights, None, None, f"holds a {type(found).__name__}; tensors by name are needed")
+        return found
+
+    def take(self, tensors: Mapping[str, Any], needed: Sequence[str], optional: Sequence[str] = ()) -> list[Any]:
+        """The tensors with these names, those that are needed in fp32. Raises UsageError where one lacks or is not known."""
+        lacking = [name for name in needed if name not in tensors]
+        if lacking:
+            why = f"has no {', '.join(lacking)}, only {', '.join(map(str, tensors)) or 'nothing'}; is it another SAE's file?"
+            raise self.refuse(self.weights, None, None, why)
+        if unknown := [str(name) for name in tensors if name not in (*needed, *optional)]:
+            raise self.refuse(self.weights, None, None, f"has {', '.join(unknown)} too, and what that does is not known here")
+        return [tensors[name].float() for name in needed]
+
+    def refuse(self, file: str, key: str | None, value: Any, why: str) -> UsageError:
+        return UsageError(f"{self.typed}: {file}{'' if key is None else f': {key}={value}'}: {why}")
+
+
+def locate(typed: str, known: Sequence[str]) -> Source:
+    """known: the names of files of weights, as patterns. Raises UsageError where there is none of them, or several."""
+    local = Path(typed).expanduser()
+    if local.exists():
+        return _within(typed, Path(os.path.abspath(local)), known)
+    parts = PurePosixPath(typed.partition("@")[0]).parts
+    if typed.startswith(("/", ".", "~")) or len(parts) < 2 or ".." in parts:
+        raise UsageError(f"{typed}: there is no such file or folder; give one, or owner/name/folder of the Hugging Face hub")
+    return _on_hub(typed, parts, known)
+
+
+def _within(typed: str, found: Path, known: Sequence[str], root: Path | None = None) -> Source:
+    """root: what `place` is relative to."""
+    if found.is_file():
+        folder, names = found.parent, [found.name]
+    else:
+        folder = found / "sae" if (found / "sae").is_dir() else found  # an SAE's folder of ours
+        names = sorted(str(file.relative_to(folder)) for name in known for file in folder.glob(name))
+    names = [name for name in names if any(fnmatch(name, pattern.rpartition("/")[2] if found.is_file() else pattern)
+                                           for pattern in known)]
+    if found.is_file() and folder.name == "checkpoints":  # of Llama Scope
+        folder, names = folder.parent, [f"checkpoints/{name}" for name in names]
+    if len(names) != 1:
+        below = sorted(file for name in known for file in folder.glob(f"**/{name}"))
+        there = f"; there are {len(below)} below it, such as {below[0]}" if below else f"; looked for {', '.join(known)}"
+        raise UsageError(f"{typed}: holds {len(names) or 'no'} SAEs{': ' if names else ''}{', '.join(names)}; give one of "
+                         f"them{there}" if names else f"{typed}: holds no SAE{there}")
+    place = folder / names[0]
+    return Source(typed, folder, names[0], str(place.relative_to(root) if root else place))
+
+
+def _on_hub(typed: str, parts: Sequence[str], known: Sequence[str]) -> Source:
+    """Only the files that are needed are downloaded, and none that are in the cache of this machine."""
+    from huggingface_hub import snapshot_download
+
+    (owner, name, *below), revision = parts, typed.partition("@")[2] or "main"
+    repository, path = f"{owner}/{name}", "/".join(below)
+    of_file = any(fnmatch(path.rpartition("/")[2], pattern.rpartition("/")[2]) for pattern in known)
+    folder = path.rpartition("/")[0] if of_file else path
+    folder = folder.removesuffix("/checkpoints") if of_file else folder
+    weights = [path] if of_file else [f"{folder}/{name}".lstrip("/") for name in known]
+    patterns = [*weights, *(f"{folder}/{name}".lstrip("/") for name in LABELS), f"{folder.rpartition('/')[0]}/config.json"]
+
+    def read(**options: Any) -> Source:
+        root = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, **options))
+        if not (root / path).exists():
+            raise UsageError(f"{typed}: {repository} has no {path}, or no SAE of a known format there ({', '.join(known)})")
+        found = _within(typed, root / path, known, root)
+        return found._replace(place=f"{repository}/{found.place}", repository=repository, commit=root.name)
+
+    try:
+        return read(local_files_only=True)
+    except Exception:
+        require_hub(typed.partition("@")[0], repository, "give a folder that holds its files")
+    try:
+        return read()
+    except UsageError:
+        raise
+    except Exception as error:
+        why = f"{repository} cannot be read at revision {revision}: {brief(error)}"
+        raise UsageError(f"{typed}: {why}; correct the name") from error
+
+
+def _npz(file: Path) -> dict[str, Tensor]:
+    with np.load(file, allow_pickle=False) as found:
+        return {name: torch.from_numpy(found[name]) for name in found.files}
+
+
+def _pickled(file: Path) -> Any:
+    """Raises ValueError where the file holds more than tensors and plain values."""
+    from pickle import UnpicklingError
+
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(f"it holds objects whose code would have to be run: {str(error).splitlines()[0]}") from error
