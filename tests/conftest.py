@@ -59,9 +59,9 @@ def pytest_xdist_auto_num_workers(config):
 
 
 LONGEST = (  # in this order, so that the workers, which take one file after the other, end together
-    "ranks", "slurm", "models", "training", "launcher", "kills", "study_scoring", "checkpoints", "cli", "faults", "page",
-    "live_table", "study_of_training", "compare", "l0_controller", "precompile", "study_notebook", "contract", "arch",
-    "model_kinds",
+    "ranks", "slurm", "study_scoring", "gpu_benchmark", "models", "training", "launcher", "checkpoints", "kills", "cli",
+    "faults", "study_variants", "page", "live_table", "study_of_training", "compare", "l0_controller", "study_notebook",
+    "contract", "arch", "model_kinds",
 )
 SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"], "trained": ["slow"]}
 
