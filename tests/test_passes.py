@@ -282,7 +282,7 @@ def test_the_plan_says_how_often_each_token_is_read(tmp_path):
 def test_the_plans_time_has_less_harvest_with_more_passes(text, monkeypatch):
     monkeypatch.setattr(probe, "probe_step", lambda *_: Probed(seconds=1.0, step=0, latents=0))
     monkeypatch.setattr(probe, "_evaluation", lambda *_: (0.0, 0))
-    monkeypatch.setattr(probe, "_fill", lambda *_: 1.0)
+    monkeypatch.setattr(probe, "_fill", lambda *_: (1.0, 0))
     rows = {point_of(job(text)): torch.randn(64, 8)}
     monkeypatch.setattr(probe, "_probe_rows", lambda *_: probe.Read(rows, seconds=6.0, forward=0))
     once, thrice = (probe.estimate([job(text, "arch=topk", f"activations.passes={passes}")], RESOURCES)["seconds"]
