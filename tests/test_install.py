@@ -9,10 +9,9 @@ from standin.cli import ENV, ROOT
 from saesweep import cli
 from saesweep.runtime import program
 
-ALL = "train, pareto, evaluate, study, ablate, rate, report, export, dashboard, join"
-
 MINE = "defaults: [topk, _self_]\nname: mine\noptimizer: {lr: 0.5}\n"
 SWEEP = "# @package _global_\nname: own\nhydra: {mode: MULTIRUN, sweeper: {params: {sparsity: '8,16'}}}\n"
+COMMANDS = "train, pareto, evaluate, study, ablate, rate, report, export, dashboard, join"
 
 
 @pytest.fixture(autouse=True)
@@ -40,13 +39,13 @@ def test_help_lists_the_commands_and_imports_no_large_library(capsys):
     heavy = "import sys, saesweep.cli as c; c.main(); sys.exit(str({'torch', 'hydra', 'pandas'} & {*sys.modules}))"
     shown = ended("-c", heavy, "--help")
     assert shown.stderr == "set()\n"
-    for command in ALL.split(", "):
+    for command in COMMANDS.split(", "):
         assert len([line for line in shown.stdout.splitlines() if line.split()[:1] == [command]]) == 1
 
 
 @pytest.mark.parametrize("words, line", [
-    (["trian"], f"trian: there is no such command; did you mean train? There are {ALL}"),
-    (["x"], f"x: there is no such command; there are {ALL}"),
+    (["trian"], f"trian: there is no such command; did you mean train? There are {COMMANDS}"),
+    (["x"], f"x: there is no such command; there are {COMMANDS}"),
     (["sparsity=8"], "sparsity=8: is no command; settings come after one: saesweep train sparsity=8"),
     (["-m", "sparsity=8,9"], "-m: is no command; settings come after one: saesweep train -m sparsity=8,9"),
     (["pareto", "nowhere"], "nowhere is not a folder: give the folder of a sweep, such as outputs/default"),

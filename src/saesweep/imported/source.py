@@ -81,20 +81,19 @@ def locate(typed: str, known: Sequence[str]) -> Source:
 
 def _within(typed: str, found: Path, known: Sequence[str], root: Path | None = None) -> Source:
     """root: what `place` is relative to."""
-    if found.is_file():
-        folder, names = found.parent, [found.name]
-    else:
-        folder = found / "sae" if (found / "sae").is_dir() else found  # an SAE's folder of ours
-        names = sorted(str(file.relative_to(folder)) for name in known for file in folder.glob(name))
-    names = [name for name in names if any(fnmatch(name, pattern.rpartition("/")[2] if found.is_file() else pattern)
-                                           for pattern in known)]
-    if found.is_file() and folder.name == "checkpoints":  # of Llama Scope
-        folder, names = folder.parent, [f"checkpoints/{name}" for name in names]
-    if len(names) != 1:
+    of_file, folder = found.is_file(), found
+    if of_file:  # below `checkpoints` of Llama Scope
+        folder = found.parents[1] if found.parent.name == "checkpoints" else found.parent
+    elif (found / "sae").is_dir():  # an SAE's folder of ours
+        folder = found / "sae"
+    fitting = (file for name in known for file in folder.glob(name) if not of_file or file == found)
+    names = sorted(str(file.relative_to(folder)) for file in fitting)
+    if len(names) > 1:
+        raise UsageError(f"{typed}: holds {len(names)} SAEs: {', '.join(names)}; give one of them")
+    if not names:
         below = sorted(file for name in known for file in folder.glob(f"**/{name}"))
-        there = f"; there are {len(below)} below it, such as {below[0]}" if below else f"; looked for {', '.join(known)}"
-        raise UsageError(f"{typed}: holds {len(names) or 'no'} SAEs{': ' if names else ''}{', '.join(names)}; give one of "
-                         f"them{there}" if names else f"{typed}: holds no SAE{there}")
+        there = f"there are {len(below)} below it, such as {below[0]}" if below else f"looked for {', '.join(known)}"
+        raise UsageError(f"{typed}: holds no SAE; {there}")
     place = folder / names[0]
     return Source(typed, folder, names[0], str(place.relative_to(root) if root else place))
 
