@@ -124,6 +124,10 @@ class ActivationStream:
             first = self._shuffled[: self._measured_rows]
             self._statistics = {point: self._measure(x[first.to(x.device)], point) for point, x in rows.items()}
         self._statistics = {point: x.on(rows[point].device) for point, x in self._statistics.items()}
+        self._ordinary = {  # in parts of a batch, as norms take the rows in fp32
+            point: torch.cat([statistics.ordinary(x) for x in rows[point].split(self.batch_tokens)])
+            for point, statistics in self._statistics.items()
+        }
         self._rows_per_pass, self._pass = min(count - count % self.batch_tokens, self._rows_of(left)), -1
         left -= self.passes * (self._rows_per_pass // self.batch_tokens)
         if self.ahead and left > 0:
@@ -142,10 +146,9 @@ class ActivationStream:
 
     def _without_sinks(self, point: HookPoint, order: Int[Tensor, " rows"]) -> Sequence[Int[Tensor, " _"]]:
         """The rows of each batch of a pass. The host waits for a GPU here, once a pass, and not at every batch."""
-        x, statistics = self._rows[point], self.statistics[point]
-        order = order.to(x.device)
-        batches = order.split(self.batch_tokens)
-        keep = torch.cat([statistics.ordinary(x[batch]) for batch in batches])
+        ordinary = self._ordinary[point]
+        order = order.to(ordinary.device)
+        keep = ordinary[order]
         return order[keep].split(keep.view(-1, self.batch_tokens).sum(1).tolist())
 
     def _harvest(self, wanted: int) -> Generator[int, None, Rows]:
