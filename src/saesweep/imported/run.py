@@ -19,6 +19,7 @@ from saesweep.imported import fold, like, names, results
 from saesweep.imported.fold import Original
 from saesweep.imported.readers import READERS
 from saesweep.imported.source import locate
+from saesweep.runtime import program
 from saesweep.study import passes
 from saesweep.study.subjects import Subject
 from saesweep.sweep.inputs import inputs_of
@@ -38,11 +39,11 @@ class Options:
 
     def command(self, typed: str) -> str:
         """That measures this SAE alone."""
-        words = ["saesweep", "evaluate", typed, "--like", str(self.like)]
+        words = [typed, "--like", str(self.like)]
         for key in ("out", "name", "tokens", "scale"):
             if (value := getattr(self, key)) is not None:
                 words += [f"--{key}", str(value)]
-        return shlex.join([*words, *["--any-name"] * self.any_name])
+        return f"{program.called('evaluate')} {shlex.join([*words, *['--any-name'] * self.any_name])}"
 
 
 class Read(NamedTuple):

@@ -64,6 +64,11 @@ class Source(NamedTuple):
             raise self.refuse(self.weights, None, None, f"has {', '.join(unknown)} too, and what that does is not known here")
         return [tensors[name].float() for name in needed]
 
+    def require_unscaled(self, tensors: Mapping[str, Any]) -> None:
+        """Raises UsageError where `scaling_factor` is there and is not 1."""
+        if float(torch.as_tensor(tensors.get("scaling_factor", 1.0)).float().sub(1).abs().max()) > 1e-6:
+            raise self.refuse(self.weights, "scaling_factor", "not 1", "what it scales is not known here")
+
     def refuse(self, file: str, key: str | None, value: Any, why: str) -> UsageError:
         return UsageError(f"{self.typed}: {file}{'' if key is None else f': {key}={value}'}: {why}")
 

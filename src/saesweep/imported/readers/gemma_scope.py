@@ -27,9 +27,8 @@ def read_1(source: Source, scale: float | None) -> tuple[About, Original]:
     if "embedding" in source.place:
         raise source.refuse(source.weights, None, None, "it reads the token embeddings, which are no site; give one of a layer")
     named = re.search(r"gemma-scope-(\d+b-(?:pt|it))-(res|mlp|att)", source.place)
-    found = {re.sub("^w_", "W_", name): tensor for name, tensor in source.tensors().items()}
-    if float(torch.as_tensor(found.get("scaling_factor", 1.0)).float().sub(1).abs().max()) > 1e-6:
-        raise source.refuse(source.weights, "scaling_factor", "not 1", "what it scales is not known here")
+    found = source.tensors()
+    source.require_unscaled(found)
     model = named and f"google/gemma-2-{named[1].removesuffix('-pt')}"
     about = About("Gemma Scope", "gemma_scope", model, _hook(source, HOOKS_1[named[2]] if named else None), None)
     return about, _original(source, found)
@@ -51,7 +50,7 @@ def read_2(source: Source, scale: float | None) -> tuple[About, Original]:
     named = re.search(r"gemma-scope-2-(\d+[mb]-(?:pt|it))", source.place)
     model = model or (named and f"google/gemma-3-{named[1]}")
     about = About("Gemma Scope 2", "gemma_scope_2", model, there or _hook(source, HOOKS_2.get(kind or "")), None)
-    return about, _original(source, {re.sub("^w_", "W_", name): tensor for name, tensor in found.items()})
+    return about, _original(source, found)
 
 
 def _hook(source: Source, form: str | None) -> str | None:
@@ -60,5 +59,6 @@ def _hook(source: Source, form: str | None) -> str | None:
 
 
 def _original(source: Source, found: Mapping[str, Tensor]) -> Original:
-    W_enc, W_dec, b_enc, b_dec, threshold = source.take(found, NAMES, ["scaling_factor"])
+    named = {re.sub("^w_", "W_", name): tensor for name, tensor in found.items()}
+    W_enc, W_dec, b_enc, b_dec, threshold = source.take(named, NAMES, ["scaling_factor"])
     return Original(W_enc.T, b_enc, W_dec, b_dec, threshold=threshold, pre_bias=False)

@@ -28,8 +28,7 @@ def read(source: Source, scale: float | None) -> tuple[About, Original]:
     about = About("saesweep" if "saesweep_version" in of_training else "SAELens", f"saelens_{architecture}",
                   of_training.get("model_name"), of_training.get("hook_name") or of_training.get("hook_point"), tokens)
     factor, found = _factor(source, cfg, scale), source.tensors()
-    if float(torch.as_tensor(found.get("scaling_factor", 1.0)).float().sub(1).abs().max()) > 1e-6:
-        raise source.refuse(source.weights, "scaling_factor", "not 1", "how it scales the latents is not known here")
+    source.require_unscaled(found)
     if "log_threshold" in found:  # of a training with an older version
         found["threshold"] = found.pop("log_threshold").float().exp()
     W_enc, W_dec, b_dec, *rest = source.take(found, ["W_enc", "W_dec", "b_dec", *ENCODERS[architecture]], ["scaling_factor"])
