@@ -107,14 +107,18 @@ class Curve:
     @staticmethod
     def of(arch: str, points: pd.DataFrame, measured: Sequence[Replicates]) -> Curve:
         """points: rows of sweep_table.table at one hook point, and their replicates."""
-        own, target = (points["arch"] == arch).to_numpy(), targets(points).to_numpy()
-        found = []
-        for one in dict.fromkeys(target[own]):
-            rows = np.flatnonzero(own & (target == one)).tolist()
-            sparsity = float(points["sparsity"].iloc[rows[0]])
-            found.append(Point(None if math.isnan(sparsity) else sparsity, [measured[i] for i in rows]))
-        texts = frozenset(measured[i].text for i in np.flatnonzero(own).tolist()) - {-1}
-        return Curve(arch, sorted(found, key=lambda point: point.l0), texts)
+        rows = np.flatnonzero(points["arch"] == arch).tolist()
+        own = points.iloc[rows]
+        return Curve.through(arch, targets(own).tolist(), own["sparsity"].astype(float).tolist(), [measured[i] for i in rows])
+
+    @staticmethod
+    def through(arch: str, target: Sequence[str], sparsity: Sequence[float], measured: Sequence[Replicates]) -> Curve:
+        """target: of each SAE, as in sweep_table.targets. sparsity: NaN where the coefficient is fixed."""
+        by_target: dict[str, Point] = {}
+        for name, x, one in zip(target, sparsity, measured, strict=True):
+            by_target.setdefault(name, Point(None if math.isnan(x) else x, [])).saes.append(one)
+        texts = frozenset(one.text for one in measured) - {-1}
+        return Curve(arch, sorted(by_target.values(), key=lambda point: point.l0), texts)
 
     def point_at(self, l0: float) -> Point | None:
         """The point measured at this L0."""

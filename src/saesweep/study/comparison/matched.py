@@ -14,13 +14,13 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from saesweep.report.common_l0 import shared_l0
 from saesweep.report.compare import on_one_text, trapezoid
 from saesweep.report.jackknife import Replicates
 from saesweep.report.measured_curve import Curve
 from saesweep.study.comparison.contrasts import Numbers, Terms, contrast
+from saesweep.study.comparison.measured import Sae
 from saesweep.study.comparison.verdicts import verdict
 
 Seed = int | None  # None: of the means over the seeds
@@ -43,17 +43,17 @@ class Curves:
     index: dict[int, int]  # row of the SAE, by the id of its Replicates
 
     @staticmethod
-    def of(saes: pd.DataFrame, numbers: Numbers, texts: Sequence[int]) -> Curves:
-        """saes: trained SAEs at one hook point that have the number, with the index of Study.saes."""
-        l0 = dict(zip(saes.index, saes["l0"].to_numpy(float).tolist(), strict=True))
-        points = {i: _point(x, numbers[i], texts[i]) for i, x in l0.items()}
+    def of(saes: Sequence[Sae], numbers: Numbers, texts: Sequence[int]) -> Curves:
+        """saes: at one hook point, those that have the number."""
+        points = {one.row: _point(one.l0, numbers[one.row], texts[one.row]) for one in saes}
 
-        def curve(arch: str, rows: pd.DataFrame) -> Curve:
-            return Curve.of(arch, rows, [points[i] for i in rows.index])
+        def curve(arch: str, seed: int | None = None) -> Curve:
+            own = [one for one in saes if one.arch == arch and seed in (None, one.seed)]
+            target, sparsity = [one.target for one in own], [one.sparsity for one in own]
+            return Curve.through(arch, target, sparsity, [points[one.row] for one in own])
 
-        means = {arch: curve(arch, saes) for arch in dict.fromkeys(saes["arch"])}
-        keys = dict.fromkeys(zip(saes["arch"], saes["seed"].astype(int), strict=True))
-        seeds = {key: curve(key[0], saes.loc[(saes["arch"] == key[0]) & (saes["seed"] == key[1])]) for key in keys}
+        means = {arch: curve(arch) for arch in dict.fromkeys(one.arch for one in saes)}
+        seeds = {key: curve(*key) for key in dict.fromkeys((one.arch, one.seed) for one in saes)}
         return Curves(means, seeds, {id(point): i for i, point in points.items()})
 
     def pairs(self) -> list[tuple[str, str]]:

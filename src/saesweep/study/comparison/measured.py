@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy import ndarray as Array
 
 from saesweep.report.intervals import Variance
 from saesweep.storage import study_tables
+from saesweep.storage.sweep_table import targets
 from saesweep.study.comparison import means
 from saesweep.study.comparison.baselines import beside
 from saesweep.study.comparison.missing import asked
@@ -43,6 +44,25 @@ def feature_mean(score: Array, weight: Array) -> Measured:
     return Measured(means.mean(score, weight), count, means.effective_count(score, weight), means.mean_variance(score, weight))
 
 
+class Sae(NamedTuple):
+    """A trained SAE of a study."""
+
+    row: int  # of Study.saes
+    arch: str
+    seed: int
+    target: str  # as in sweep_table.targets
+    sparsity: float  # NaN where the coefficient is fixed
+    coefficient: float
+    l0: float
+
+    @staticmethod
+    def each(saes: pd.DataFrame) -> list[Sae]:
+        """saes: rows of Study.saes."""
+        numbers = saes[["sparsity", "coefficient", "l0"]].to_numpy(float).tolist()
+        names = zip(saes.index.tolist(), saes["arch"], saes["seed"].astype(int), targets(saes), strict=True)
+        return [Sae(*name, *number) for name, number in zip(names, numbers, strict=True)]
+
+
 @dataclass(frozen=True)
 class Study:
     """The SAEs of a study, trained ones and controls; lists have an item per row of `saes`."""
@@ -53,6 +73,7 @@ class Study:
     numbers: dict[Key, list[Measured | None]]  # None where an SAE does not have the score
     texts: list[int]  # index of the text, by its digest; -1: unknown
     beside: list[dict[str, int]]  # rows of the controls, by name
+    _columns: dict[tuple[int, str], tuple[Array, Array, Array]] = field(default_factory=dict)
 
     def per_feature(self, number: Callable[[Array, Array, Array], Measured | None], score: str) -> list[Measured | None]:
         """A number of (score, weight, frequency) of the features of each SAE."""
@@ -63,8 +84,11 @@ class Study:
 
         Where a score was asked only of the first features in the sampling order, these are a uniform sample.
         """
-        score_, weight, frequency = self.features[i][[score, "weight", "frequency"]].to_numpy(float).T
-        return score_, weight if asked(self.features[i], score).all() else np.ones_like(weight), frequency
+        if (i, score) not in self._columns:
+            score_, weight, frequency = (self.features[i][key].to_numpy(float) for key in (score, "weight", "frequency"))
+            sampled = weight if asked(self.features[i], score).all() else np.ones_like(weight)
+            self._columns[i, score] = score_, sampled, frequency
+        return self._columns[i, score]
 
 
 def study(table: pd.DataFrame, scores: pd.DataFrame, summary: pd.DataFrame, replicates: Replicates) -> Study:

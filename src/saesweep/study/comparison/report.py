@@ -26,10 +26,10 @@ import pandas as pd
 from saesweep.report.intervals import holm
 from saesweep.runtime import atomic
 from saesweep.storage import study_tables
-from saesweep.storage.sweep_table import PLACE, imported, targets
+from saesweep.storage.sweep_table import PLACE, imported
 from saesweep.study.comparison import catalogue, matched, slopes, usefulness
 from saesweep.study.comparison.contrasts import Contrast, Numbers, contrast
-from saesweep.study.comparison.measured import Study
+from saesweep.study.comparison.measured import Sae, Study
 
 JUDGED = ("uniform", "by_frequency")  # the means whose verdicts on primary scores are in Holm's family
 
@@ -62,29 +62,29 @@ def write(folder: Path, found: Mapping[str, Any]) -> Path:
 
 
 def _place(study: Study, rows: pd.DataFrame, delta: float, primary: Sequence[str]) -> dict[str, Any]:
-    scores = [_score(study, rows, key, delta, primary) for key in study.numbers]
+    saes = Sae.each(rows)
+    scores = [_score(study, saes, key, delta, primary) for key in study.numbers]
     return {
         **{key: rows[key].tolist()[0] for key in PLACE},
         "scores": [one for one in scores if one],
-        "frequency": [one for name in study.scores for one in _frequency(study, rows, name)],
+        "frequency": [one for name in study.scores for one in _frequency(study, saes, name)],
         "use": list(_use(study, rows)),
     }
 
 
-def _known(rows: pd.DataFrame, numbers: Numbers) -> pd.DataFrame:
-    return rows.loc[[numbers[i] is not None for i in rows.index]]
+def _by_arch(saes: Sequence[Sae]) -> dict[str, list[Sae]]:
+    return {arch: [one for one in saes if one.arch == arch] for arch in dict.fromkeys(one.arch for one in saes)}
 
 
-def _score(study: Study, rows: pd.DataFrame, key: tuple[str, str], delta: float, primary: Sequence[str]) -> dict[str, Any]:
+def _score(study: Study, saes: Sequence[Sae], key: tuple[str, str], delta: float, primary: Sequence[str]) -> dict[str, Any]:
     """Empty where no SAE has the score."""
     name, mean = key
     numbers, about = study.numbers[key], catalogue.score(name)
-    rows = _known(rows, numbers)
-    if rows.empty:
+    saes = [one for one in saes if numbers[one.row] is not None]
+    if not saes:
         return {}
-    curves = matched.Curves.of(rows, numbers, study.texts)
-    each = {arch: _known(rows.loc[rows["arch"] == arch], numbers) for arch in curves.means}
-    kinds = dict.fromkeys(control for i in rows.index for control in study.beside[i])
+    curves, each = matched.Curves.of(saes, numbers, study.texts), _by_arch(saes)
+    kinds = dict.fromkeys(control for one in saes for control in study.beside[one.row])
     controls = {(arch, control): slopes.over_control(own, study.beside, numbers, control)
                 for arch, own in each.items() for control in kinds}
     return {
@@ -102,24 +102,24 @@ def _named(found: Contrast | None, **names: Any) -> list[dict[str, Any]]:
     return [] if found is None else [names | found.as_dict()]
 
 
-def _curve(arch: str, rows: pd.DataFrame, numbers: Numbers) -> dict[str, Any]:
+def _curve(arch: str, saes: Sequence[Sae], numbers: Numbers) -> dict[str, Any]:
     """The mean over seeds of each point, by L0."""
     points = []
-    for _, point in rows.groupby(targets(rows), sort=False):
-        found = contrast([{i: 1.0} for i in point.index.tolist()], numbers).as_dict()
-        sparsity = float(point["sparsity"].iloc[0])
-        l0 = float(np.exp(np.log(point["l0"].to_numpy(float)).mean()))
+    for target in dict.fromkeys(one.target for one in saes):
+        point = [one for one in saes if one.target == target]
+        found = contrast([{one.row: 1.0} for one in point], numbers).as_dict()
+        sparsity, l0 = point[0].sparsity, float(np.exp(np.log([one.l0 for one in point]).mean()))
         points.append({"sparsity": None if math.isnan(sparsity) else sparsity, "l0": l0, "value": found["estimate"],
                        "low": found["low"], "high": found["high"], "seeds": found["seeds"]})
     return {"arch": arch, "points": sorted(points, key=lambda point: point["l0"])}
 
 
-def _frequency(study: Study, rows: pd.DataFrame, name: str) -> Iterator[dict[str, Any]]:
+def _frequency(study: Study, saes: Sequence[Sae], name: str) -> Iterator[dict[str, Any]]:
     """Of each architecture that has the score."""
     slope = study.per_feature(slopes.frequency_slope, name)
     gap = study.per_feature(slopes.frequent_gap, name)
     about = catalogue.score(name)
-    for arch, own in rows.groupby("arch", sort=False):
+    for arch, own in _by_arch(saes).items():
         each = {"per_tenfold": slopes.mean_over_saes(own, slope), "frequent": slopes.mean_over_saes(own, gap)}
         found = {key: one.as_dict() for key, one in each.items() if one is not None}
         if found:

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from numpy import ndarray as Array
 
 from saesweep.report.intervals import combined, document_variance
 from saesweep.study.comparison.contrasts import Contrast, Numbers, contrast
 from saesweep.study.comparison.matched import summed
 from saesweep.study.comparison.means import effective_count
-from saesweep.study.comparison.measured import Measured, feature_mean
+from saesweep.study.comparison.measured import Measured, Sae, feature_mean
 
 FREQUENT = 0.1  # "high-frequency" in Rajamanoharan et al. 2024 (arXiv:2407.14435)
 
@@ -53,46 +51,40 @@ def frequent_gap(score: Array, weight: Array, frequency: Array) -> Measured | No
     return Measured(one.value - other.value, one.features + other.features, min(one.effective, other.effective), variance)
 
 
-def mean_over_saes(saes: pd.DataFrame, numbers: Numbers) -> Contrast | None:
+def mean_over_saes(saes: Sequence[Sae], numbers: Numbers) -> Contrast | None:
     """The mean of a number over an architecture's SAEs that have it, within each seed."""
-    by_seed = [{i: 1 / len(rows) for i in rows} for rows in _by_seed(saes, _known(saes, numbers))]
+    known = [one for one in saes if numbers[one.row] is not None]
+    by_seed = [{one.row: 1 / len(own) for one in own} for own in _by_seed(known)]
     return contrast(by_seed, numbers) if by_seed else None
 
 
-def l0_slope(saes: pd.DataFrame, numbers: Numbers) -> Contrast | None:
-    """None where no seed has SAEs of two different L0."""
+def l0_slope(saes: Sequence[Sae], numbers: Numbers) -> Contrast | None:
+    """saes: those that have the number. None where no seed has SAEs of two different L0."""
     each = []
-    for rows in _by_seed(saes, _known(saes, numbers)):
-        x = np.log2(saes.loc[rows, "l0"].to_numpy(float))
+    for own in _by_seed(saes):
+        x = np.log2([one.l0 for one in own])
         x = x - x.mean()
         if np.ptp(x) > math.log2(1.15):
-            each.append(dict(zip(rows, (x / np.square(x).sum()).tolist(), strict=True)))
+            each.append(dict(zip((one.row for one in own), (x / np.square(x).sum()).tolist(), strict=True)))
     return contrast(each, numbers) if each else None
 
 
 def over_control(
-    saes: pd.DataFrame, beside: Sequence[Mapping[str, int]], numbers: Numbers, control: str
+    saes: Sequence[Sae], beside: Sequence[Mapping[str, int]], numbers: Numbers, control: str
 ) -> Contrast | None:
-    """The mean over an architecture's SAEs of each less its control, of those that have one. beside: of Study."""
-    own = {i: beside[i][control] for i in saes.index.tolist() if control in beside[i]}
-    known = {i for i, k in own.items() if numbers[i] is not None and numbers[k] is not None}
+    """The mean over an architecture's SAEs of each less its control, of those that have one. saes: those that have the
+    number. beside: of Study."""
+    known = [one for one in saes if control in beside[one.row] and numbers[beside[one.row][control]] is not None]
     by_seed = []
-    for rows in _by_seed(saes, known):
-        each = [{i: 1.0, own[i]: -1.0} for i in rows]
+    for own in _by_seed(known):
+        each = [{one.row: 1.0, beside[one.row][control]: -1.0} for one in own]
         by_seed.append(summed(each, [1 / len(each)] * len(each)))
     return contrast(by_seed, numbers) if by_seed else None
 
 
-def _known(saes: pd.DataFrame, numbers: Numbers) -> set[Any]:
-    return {i for i in saes.index.tolist() if numbers[i] is not None}
-
-
-def _by_seed(saes: pd.DataFrame, known: Container[Any]) -> list[list[Any]]:
-    """The known rows of each seed; only of the targets that all seeds have, so that seeds are alike."""
-    sparsity, coefficient = (saes[key].to_numpy(float) for key in ("sparsity", "coefficient"))
-    target = np.where(np.isnan(sparsity), -coefficient, sparsity).tolist()
-    rows = [row for row in zip(saes.index.tolist(), saes["seed"].tolist(), target, strict=True) if row[0] in known]
-    seeds = sorted({seed for _, seed, _ in rows})
-    count = Counter(x for _, _, x in rows if not math.isnan(x))
-    kept = [row for row in rows if count[row[2]] == len(seeds)] or [row for row in rows if row[1] == seeds[0]]
-    return [own for one in seeds if (own := [i for i, seed, _ in kept if seed == one])]
+def _by_seed(saes: Sequence[Sae]) -> list[list[Sae]]:
+    """Those of each seed; only of the targets that all seeds have, so that seeds are alike."""
+    seeds = sorted({one.seed for one in saes})
+    count = Counter(one.target for one in saes if not math.isnan(one.sparsity) or not math.isnan(one.coefficient))
+    kept = [one for one in saes if count[one.target] == len(seeds)] or [one for one in saes if one.seed == seeds[0]]
+    return [own for seed in seeds if (own := [one for one in kept if one.seed == seed])]
