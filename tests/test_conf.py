@@ -1,7 +1,7 @@
 """conf/ and sweeps/: every file, and every job of every sweep, composes and passes the checks."""
 import inspect
+import pickle
 from collections import Counter
-from copy import deepcopy
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -111,8 +111,8 @@ def jobs(sweep, all_words):
     for words in all_words:
         choices = tuple(word for word in words if word.split("=")[0] in GROUPS)
         if choices not in bases:
-            bases[choices] = composed(f"sweeps={sweep}", *choices)
-        cfg = deepcopy(bases[choices])
+            bases[choices] = pickle.dumps(composed(f"sweeps={sweep}", *choices))
+        cfg = pickle.loads(bases[choices])
         for override in OverridesParser.create().parse_overrides([word for word in words if word not in choices]):
             OmegaConf.update(cfg, override.key_or_group, override.value())
         yield job_of(cfg, single=False)

@@ -5,6 +5,7 @@ Below the hook everything that a module of saesweep is the first to import is co
 import importlib
 from contextlib import suppress
 
+import quick_libraries
 import yaml_once
 
 LIBRARIES = (
@@ -19,3 +20,4 @@ def import_libraries() -> None:
         with suppress(ImportError):  # of an extra that is not installed
             importlib.import_module(name)
     yaml_once.install()
+    quick_libraries.install()

@@ -35,20 +35,22 @@ class Job:
     def settings(self) -> dict:
         """The config without Hydra's node, resolved."""
         with resolving(), current(self.composed):
-            task = OmegaConf.masked_copy(self.composed, [str(key) for key in self.composed if key != "hydra"])
-            return files.at_home(renewed(OmegaConf.to_container(task, resolve=True, throw_on_missing=True)))
+            return files.at_home(renewed({str(key): _plain(self.composed[key]) for key in self.composed if key != "hydra"}))
 
 
 @contextmanager
 def current(composed: DictConfig) -> Iterator[None]:
     """`${hydra:...}` resolves to this job within the block."""
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().cfg = None
-    HydraConfig.instance().set_config(composed)
+    hydra: Any = HydraConfig.instance()
+    before, hydra.cfg = hydra.cfg, composed  # its set_config would copy Hydra's node
     try:
         yield
     finally:
-        HydraConfig.instance().cfg = before
+        hydra.cfg = before
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
 
 
 @contextmanager
