@@ -1,6 +1,8 @@
 """The command line a user types, in this process, with the stand-in for the training."""
+import functools
 import logging
 import os
+import pickle
 import runpy
 import sys
 from collections.abc import Callable
@@ -64,11 +66,17 @@ def _ended(main: Callable[[], None]) -> Ended:
 
 
 def composed(*words: str, always: tuple[str, ...] = ALWAYS, whole: bool = False) -> DictConfig:
-    """The config of one job, as main gets it; `whole`: with Hydra's own node."""
+    """The config of one job, as main gets it; `whole`: with Hydra's own node. From each folder the same words are composed
+    once."""
+    return pickle.loads(_composed((*always, *words), whole, Path.cwd()))
+
+
+@functools.cache
+def _composed(words: tuple[str, ...], whole: bool, _folder: Path) -> bytes:
     hydra.version.setbase("1.3")
     where = f"hydra.searchpath=[file://{ROOT}/tests/standin/conf]"
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", [where, *always, *words], return_hydra_config=whole)
+        return pickle.dumps(compose("train", [where, *words], return_hydra_config=whole))
 
 
 class Seen(Callback):
