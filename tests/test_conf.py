@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,6 +18,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from hydra_plugins.saesweep.sources import MERGE
 from saesweep import old_names
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.config.check import check
@@ -24,7 +26,7 @@ from saesweep.config.instantiate import NOT_ARGUMENTS, instantiate, locate
 from saesweep.config.settings import own_settings
 from saesweep.errors import UsageError
 from saesweep.sweep import per_arch
-from saesweep.sweep.composed import MODE, LoadedOnce
+from saesweep.sweep.composed import MODE, LoadedOnce, MergedOnce
 from saesweep.sweep.jobs import job_of
 
 ROOT = Path(__file__).parents[1]
@@ -158,6 +160,27 @@ def test_the_config_of_a_sweep_is_composed_once_and_as_hydra_composes_it():
     once.of(loader, "train", ["hydra.verbose=true,false"], RunMode.MULTIRUN, True, False)
     with pytest.raises(ConfigCompositionException, match="Sweeping over Hydra's configuration is not supported"):
         once.of(loader, "train", ["hydra.verbose=true,false", MODE], RunMode.MULTIRUN)
+
+
+def test_files_are_merged_once_and_as_hydra_merges_them(monkeypatch):
+    merged, hydras, name = [], inspect.unwrap(MERGE), "_compose_config_from_defaults_list"
+    monkeypatch.setattr(ConfigLoaderImpl, name, MergedOnce(lambda *words: merged.append(words) or hydras(*words)))
+    sweep = [*product(("arch=topk", "arch=jumprelu"), ("sparsity=4", "sparsity=8"), ("+arch.new=3",))]
+    found = [composed(*words) for words in sweep]
+    monkeypatch.setattr(ConfigLoaderImpl, name, hydras)
+    wanted = [composed(*words) for words in sweep]
+    assert len(merged) == 2 and list(map(described, found)) == list(map(described, wanted))
+
+
+def described(node):
+    """All that a config is: values, types, and whether it can be changed or extended."""
+    content = node._content if OmegaConf.is_config(node) else node._val
+    if isinstance(content, dict):
+        content = {key: described(value) for key, value in content.items()}
+    elif isinstance(content, list):
+        content = [described(value) for value in content]
+    about = {key: value for key, value in vars(node._metadata).items() if key != "resolver_cache"}  # of times
+    return type(node), about, content
 
 
 def test_overrides_narrow_a_sweep():

@@ -21,8 +21,9 @@ from saesweep.runtime import program
 from saesweep.storage.files import flat, job_name
 from saesweep.storage.variants import folder_name
 from saesweep.sweep import per_arch
-from saesweep.sweep.composed import LoadedOnce
+from saesweep.sweep.composed import LoadedOnce, MergedOnce
 
+MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
 YOURS = "yours"  # the provider of what stands in the working directory
 
 
@@ -113,6 +114,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("called", program.called, replace=True)
     # Hydra documents no way to give it another loader: this is private in all of hydra-core>=1.3.8,<1.5, the pinned range.
     setattr(ConfigLoaderImpl, "load_configuration", LoadedOnce(per_arch.load))  # noqa: B010
+    setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", MergedOnce(MERGE))  # noqa: B010
     # Hydra 1.3 copies its sources for every job and, for --help, for every group, and with this one the store of all its
     # own configs, which a source only reads: 40% of the time of --help.
     setattr(StructuredConfigSource, "__deepcopy__", lambda source, memo: copy.copy(source))  # noqa: B010

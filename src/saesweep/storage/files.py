@@ -98,10 +98,13 @@ def write_failed(folder: Path, reason: str) -> None:
 
 def settings(job: Path) -> dict[str, Any]:
     """The settings of the SAE, as composed; empty if they are not there."""
-    if (job / RESOLVED).is_file():
-        return renewed(yaml.load((job / RESOLVED).read_text(), YAML))
-    file = job / COMPOSED
-    return renewed(OmegaConf.to_container(OmegaConf.load(file), resolve=True)) if file.is_file() else {}
+    file = settings_file(job)
+    if not file.is_file():
+        return {}
+    text = file.read_text()
+    if file == job / RESOLVED and "${" not in text:
+        return renewed(yaml.load(text, YAML))
+    return renewed(OmegaConf.to_container(OmegaConf.create(text), resolve=True))
 
 
 def settings_file(job: Path) -> Path:
