@@ -54,7 +54,7 @@ def named(path):
 def chosen(path):
     """The overrides that choose a file, and those that the file needs."""
     words = [f"{path.parent.name}={path.stem}"]
-    more = {"files": "text.glob=*.txt", "explainer": "study=rules"}
+    more = {"files": "text.glob=*.txt", "explainer": "study=rules", "activations": "model.source.activations.folder=acts"}
     return [*words, *(more[name] for name in (path.stem, path.parent.name) if name in more)]
 
 

@@ -39,7 +39,7 @@ class Train(Keys):
     layer: Index
     sparsity: TargetL0
     width: Count
-    tokens: Count
+    tokens: Index
     batch_tokens: Count
     context: Several
     log_tokens: Count
@@ -59,6 +59,7 @@ class Train(Keys):
     trainer: Mapping
     logger: Any = None  # absent with logger=[]
     list_room: bool = False  # absent in older configs
+    init_from: Text | None = None  # likewise
     study: Any = None  # of study_schema.py, as the explainer; absent in older configs
     explainer: Any = None
     objective: Any = None  # of hydra/sweeper=optuna alone
