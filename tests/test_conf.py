@@ -84,7 +84,7 @@ def test_every_model_passes_at_each_of_its_sites_and_at_its_last_layer():
     for path in (ROOT / "conf/model").glob("*.yaml"):
         model = OmegaConf.load(path)
         for site in model.sites:
-            words = [f"model={path.stem}", f"site={site}", f"layer={model.layers - 1}"]
+            words = [*chosen(path), f"site={site}", f"layer={model.layers - 1}"]
             cfg = job_of(composed(*words), single=True).settings
             assert check(cfg) is None
             assert "{" not in cfg["site"]["hook_name"].format(layer=cfg["layer"])

@@ -113,7 +113,7 @@ def test_the_end_of_a_part_ends_the_mixture_unless_it_repeats(tmp_path, tokenize
     with pytest.raises(TextEnded, match=r"set text\.of\.a\.repeat=true"):
         for _ in mixture(tmp_path, tokenizer).documents("train"):
             pass
-    again = list(islice(mixture(tmp_path, tokenizer, repeat=True).documents("train"), 1000))
+    again = list(islice(mixture(tmp_path, tokenizer, repeat=True).documents("train"), 1300))
     assert len(set(again)) == sum(1 for part in mixture(tmp_path, tokenizer).parts.values() for _ in part.one_pass("train"))
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from saesweep.data.documents import Tokenised, digest
 from saesweep.data.overlap import Passages
-from saesweep.data.text import BATCH, Corpus, pieces, tokenized
+from saesweep.data.text import BATCH, Corpus, Split, pieces, tokenized
 from saesweep.errors import UsageError
 from saesweep.lm.tokenizer import Tokenizer
 
@@ -37,7 +37,6 @@ class Mixture(Corpus):
         self.parts = {name: Corpus(part, stream_seed, tokenizer) for name, part in text["of"].items()}
         self.shares, self.finite = text["shares"], all(part.finite for part in self.parts.values())
         self.repeat_key = self.held_out_key = ""
-        self._split = self
         for name, part in self.parts.items():
             if part.finite and next(self._kept(part.one_pass("train")), None) is None:
                 raise UsageError(f"text.of.{name}: all of its training documents are held out by other texts of it, or "
@@ -50,7 +49,10 @@ class Mixture(Corpus):
         joined = "".join(known[name]["digest"] for name in sorted(known))
         return self._settings | {"of": known, "digest": digest(joined).hex()}
 
-    def one_pass(self, split: str, number: int = 0) -> Iterator[str]:
+    def documents(self, split: Split, start: int = 0) -> Iterator[str]:
+        return itertools.islice(self.held_out() if split == "held_out" else self._train(), start, None)
+
+    def one_pass(self, split: Split, number: int = 0) -> Iterator[str]:
         return self.held_out() if split == "held_out" else self.train(number)
 
     def train(self, number: int) -> Iterator[str]:
