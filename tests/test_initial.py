@@ -25,7 +25,7 @@ def text(tmp_path_factory) -> str:
 def made(text, tmp_path_factory) -> tuple[Path, list[dict], list[dict]]:
     """A group of every architecture, finished: its folder, jobs and numbers."""
     folder = tmp_path_factory.mktemp("made")
-    cfgs = [job(text, f"arch={arch}", *(["arch.warm_start=0"] if arch == "jumprelu" else [])) for arch in ARCHS]
+    cfgs = [job(text, f"arch={arch}", "tokens=1280", *(["arch.warm_start=0"] if arch == "jumprelu" else [])) for arch in ARCHS]
     numbers = train_group(cfgs, [folder / arch for arch in ARCHS])
     for cfg, arch in zip(cfgs, ARCHS, strict=True):
         write_settings(folder / arch, cfg)
@@ -71,7 +71,7 @@ def test_training_begins_with_the_saes_latents_its_statistics_and_its_coefficien
 
 @pytest.mark.slow
 def test_a_continued_training_resumes_bitwise_and_improves(made, tmp_path):
-    cfg = continued(made, 3, save_tokens=640)
+    cfg = continued(made, 3, save_tokens=320)
     whole = train_group([cfg], [tmp_path / "whole"])
     with pytest.raises(RuntimeError, match="stopped"):
         trained([cfg], tmp_path / "part", progress=stopped)
@@ -80,7 +80,7 @@ def test_a_continued_training_resumes_bitwise_and_improves(made, tmp_path):
 
 
 def stopped(module):
-    if module.tokens == 1920:
+    if module.tokens == 1280:
         raise RuntimeError("stopped")
 
 

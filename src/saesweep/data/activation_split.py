@@ -5,7 +5,7 @@ only, in their own order, need no list of documents. Evaluation and calibration 
 """
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int8, Int64, UInt64
+from jaxtyping import Float, Float64, Int, Int8, Int64, UInt64
 from torch import Tensor
 
 from saesweep.data.held_out import CALIBRATION, EVALUATION
@@ -17,11 +17,24 @@ Rows = tuple[Float[Tensor, "rows d_in"], Int[Tensor, " rows"]]  # raw activation
 
 
 def sides(documents: Int64[np.ndarray, " n"], share: float, stream_seed: int) -> Int8[np.ndarray, " n"]:
-    """TRAINING, EVALUATION or CALIBRATION for each number of a document."""
-    seed = _mixed(np.array([stream_seed + 1], np.uint64) * GOLDEN)
-    drawn = (_mixed(documents.astype(np.uint64) * GOLDEN + seed) >> np.uint64(11)) / 2**53
+    """TRAINING, EVALUATION or CALIBRATION for each number of a document; about the share is held out."""
+    drawn = _drawn(documents, stream_seed)
     held_out = np.where(drawn < share / 2, EVALUATION, CALIBRATION)
     return np.where(drawn < share, held_out, TRAINING).astype(np.int8)
+
+
+def sides_of_all(documents: Int64[np.ndarray, " n"], share: float, stream_seed: int) -> Int8[np.ndarray, " n"]:
+    """The same where all documents are there: the nearest number to the share, of those whose hash is smallest."""
+    every, which = np.unique(documents, return_inverse=True)
+    rank = _drawn(every, stream_seed).argsort(kind="stable").argsort(kind="stable")
+    held_out = np.where(rank % 2 == 0, EVALUATION, CALIBRATION)
+    return np.where(rank < round(share * len(every)), held_out, TRAINING).astype(np.int8)[which]
+
+
+def _drawn(documents: Int64[np.ndarray, " n"], stream_seed: int) -> Float64[np.ndarray, " n"]:
+    """A number from 0 to 1 for each."""
+    seed = _mixed(np.array([stream_seed + 1], np.uint64) * GOLDEN)
+    return (_mixed(documents.astype(np.uint64) * GOLDEN + seed) >> np.uint64(11)) / 2**53
 
 
 def _mixed(x: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:

@@ -20,7 +20,7 @@ from saesweep.config.instantiate import locate
 from saesweep.config.settings import passes, unique_tokens
 from saesweep.data import activation_split
 from saesweep.data.activation_files import ActivationFiles, Runs
-from saesweep.data.activation_split import TRAINING, numbered, require_held_out, sides
+from saesweep.data.activation_split import TRAINING, numbered, require_held_out, sides, sides_of_all
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
 from saesweep.lm.hooks import Rows as OfPoints
@@ -45,7 +45,7 @@ class OwnFiles:
 
     def __init__(self, files: ActivationFiles, share: float, stream_seed: int):
         self.files, self.seed, self.digest, self.header = files, stream_seed, files.digest, files.header
-        self._side = sides(files.runs.document, share, stream_seed)
+        self._side = sides_of_all(files.runs.document, share, stream_seed)
         self._training = files.runs.at(self._side == TRAINING)
         self.count = int(self._training.rows.sum())
 
