@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import ARCHS, job, train_group, trained, untrained, weights, write_text
+from small import job, train_group, trained, untrained, weights, write_text
 
 from saesweep.config.check import check
 from saesweep.errors import UsageError
@@ -13,6 +13,7 @@ from saesweep.sweep.inputs import point_of
 from saesweep.training.initial import initial
 from saesweep.training.loaded import load
 
+ARCHS = ("gated", "jumprelu", "batchtopk", "topk")
 OF_THE_TRAINING = ("dead", "tokens", "unique_tokens")
 
 
@@ -23,7 +24,7 @@ def text(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def made(text, tmp_path_factory) -> tuple[Path, list[dict], list[dict]]:
-    """A group of every architecture, finished: its folder, jobs and numbers."""
+    """A group of all ways to keep thresholds, finished: its folder, jobs and numbers."""
     folder = tmp_path_factory.mktemp("made")
     cfgs = [job(text, f"arch={arch}", "tokens=1280", *(["arch.warm_start=0"] if arch == "jumprelu" else [])) for arch in ARCHS]
     numbers = train_group(cfgs, [folder / arch for arch in ARCHS])
@@ -91,7 +92,7 @@ def test_what_cannot_continue_is_refused_in_one_line(made, tmp_path):
     mlp = {"name": "mlp", "hook_name": "blocks.{layer}.hook_mlp_out"}
     for changes, said in (
         ({"init_from": str(tmp_path)}, "holds no finished SAE"),
-        ({"init_from": str(folder / "relu")}, "arch=ReLU there, TopK here"),
+        ({"init_from": str(folder / "gated")}, "arch=Gated there, TopK here"),
         ({"width": 48}, "width=96 there, 48 here"),
         ({"site": mlp}, "hook point="),
         ({"activations": topk["activations"] | {"center": False}}, "activations.center=True there, False here"),
@@ -101,12 +102,12 @@ def test_what_cannot_continue_is_refused_in_one_line(made, tmp_path):
         assert str(error.value).startswith("init_from=") and "\n" not in str(error.value)
     with pytest.raises(UsageError, match=r"is an SAE of d_in=.* and the activations have d_in=7"):
         initial(topk, 7)
-    jumprelu = continued(made, 2)
+    jumprelu = continued(made, 1)
     with pytest.raises(UsageError, match=r"arch\.warm_start=0\.5 begins with one threshold"):
         initial(jumprelu | {"arch": jumprelu["arch"] | {"warm_start": 0.5}})
 
 
 def test_no_tokens_need_something_to_continue_from():
-    with pytest.raises(UsageError, match="tokens=0: trains nothing; write tokens=64"):
+    with pytest.raises(UsageError, match="tokens=0: must be at least 1, such as tokens=64"):
         check(job(None, "tokens=0"))
     assert check(job(None, "tokens=0", "init_from=outputs/x")) is None

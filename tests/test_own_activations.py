@@ -14,10 +14,11 @@ from saesweep.config.check import check
 from saesweep.data.activation_files import ActivationFiles
 from saesweep.data.activation_split import TRAINING, sides
 from saesweep.data.held_out import CALIBRATION, EVALUATION
-from saesweep.data.own_activations import OwnFiles, OwnIterator, OwnSource, RowsEnded
+from saesweep.data.own_activations import OwnFiles, OwnIterator, OwnSource, RowsEnded, require_enough_rows
 from saesweep.data.resources import Resources
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
+from saesweep.sweep.inputs import OwnActivations
 from saesweep.sweep.probe import estimate
 
 HEADER = {"d_in": 16, "hook_name": "blocks.2.hook_resid_post", "dtype": "float32", "units": "as the model computes them"}
@@ -25,7 +26,7 @@ POINT = HookPoint("resid.2", "output")
 ROWS = (3000, 2500)  # of each file
 
 
-def write(folder: Path, documents: bool = False, dtype: torch.dtype = torch.float32, **header: object) -> Path:
+def write(folder: Path, documents: bool = False, **header: object) -> Path:
     """Files of rows whose first entry is the number of the row; documents of 7 rows, dealt over both files."""
     folder.mkdir(exist_ok=True)
     (folder / "header.json").write_text(json.dumps(HEADER | header))
@@ -35,7 +36,7 @@ def write(folder: Path, documents: bool = False, dtype: torch.dtype = torch.floa
         x = torch.rand(rows, 24, generator=random).pow(6) @ mixing
         x[:, 0] = torch.arange(first, first + rows)
         of = {"document": torch.arange(rows) % (sum(ROWS) // 7)} if documents else {}
-        save_file({"activations": x.to(dtype), **of}, folder / f"{number}.safetensors")
+        save_file({"activations": x, **of}, folder / f"{number}.safetensors")
         first += rows
     return folder
 
@@ -89,7 +90,7 @@ def test_without_documents_a_run_of_a_file_is_one(folder):
     assert runs.rows.max() == 16 and runs.rows.sum() == sum(ROWS) and len(set(runs.document)) == len(runs.document)
     assert set(runs.rows[runs.rows < 16]) == {3000 % 16, 2500 % 16}
     x, documents = own_files(folder).held_out(EVALUATION, 256)
-    assert len(x) == 256 and documents.max() + 1 == 16 and len(set(rows_of(x))) == 256
+    assert len(x) == 256 and documents.max() + 1 == 17 and len(set(rows_of(x))) == 256
 
 
 def test_the_stream_seed_determines_split_and_order_and_each_pass_has_its_own(folder):
@@ -171,7 +172,7 @@ def test_an_sae_of_a_folder_is_trained_measured_and_loaded_and_resumes_bitwise(f
     about = json.loads((whole[0] / "sae/cfg.json").read_text())["metadata"]
     assert about["hook_name"] == HEADER["hook_name"] and about["dataset_path"] is None
     assert json.loads((whole[0] / "determined_by.json").read_text())["model"]["content"]["header"] == HEADER
-    assert len((whole[0] / "documents.csv").read_text().splitlines()) == 1 + 16
+    assert len((whole[0] / "documents.csv").read_text().splitlines()) == 1 + 17
     with pytest.raises(RuntimeError, match="stopped"):
         trained(cfgs, tmp_path / "b", progress=stopped)
     resumed = train_group(cfgs, [tmp_path / "b" / str(i) for i in range(2)])
@@ -190,3 +191,73 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_read(words, sa
     with pytest.raises(UsageError) as error:
         check(own_job(None, *words))
     assert said in str(error.value)
+
+
+def without_header(folder: Path) -> None:
+    (folder / "header.json").unlink()
+
+
+def other_documents(folder: Path) -> None:
+    save_file({"activations": torch.zeros(5, 16), "document": torch.zeros(5, dtype=torch.long)}, folder / "1.safetensors")
+
+
+def wrong_documents(folder: Path) -> None:
+    for name in ("0", "1"):
+        save_file({"activations": torch.zeros(5, 16), "document": torch.zeros(5)}, folder / f"{name}.safetensors")
+
+
+def other_names(folder: Path) -> None:
+    save_file({"x": torch.zeros(5, 16)}, folder / "0.safetensors")
+
+
+def damaged(folder: Path) -> None:
+    (folder / "1.safetensors").write_bytes(b"damaged")
+
+
+@pytest.mark.parametrize("change, said", [
+    (without_header, "has no header.json; write one with d_in, hook_name, dtype, units"),
+    (lambda folder: (folder / "header.json").write_text('{"d_in": 16}'), "header.json: lacks hook_name, dtype, units"),
+    (lambda folder: write(folder, dtype="float64"), "header.json.dtype=float64: must be float32 or float16 or bfloat16"),
+    (lambda folder: write(folder, d_in=8), "holds torch.float32 [3000, 16], and header.json says torch.float32 [rows, 8]"),
+    (lambda folder: write(folder, hook_name="x"), "holds hook_name=x, and the site is blocks.2.hook_resid_post; write"),
+    (other_names, "0.safetensors has no tensor activations, only x"),
+    (other_documents, "some of its files have a tensor document; give it to all or to none"),
+    (wrong_documents, "document is torch.float32 [5]; write an integer for each of the 5 rows"),
+    (damaged, "cannot read"),
+])
+def test_a_folder_that_cannot_be_used_is_refused_in_one_line(tmp_path, change, said):
+    change(write(tmp_path / "acts"))
+    with pytest.raises(UsageError) as error:
+        own_files(tmp_path / "acts")
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_too_few_rows_are_refused_with_the_tokens_that_would_do(folder):
+    own = own_files(folder)
+    for words, said in (
+        ("tokens=6400", "has 3,856 training rows, and the training reads 6,400: set tokens=3840 at most"),
+        ("activations.window=100", None),
+        ("model.source.activations.repeat=true", None),
+    ):
+        cfg = own_job(folder, words)
+        if said is None:
+            assert require_enough_rows(own, cfg) is None
+        else:
+            with pytest.raises(UsageError, match=said):
+                require_enough_rows(own, cfg)
+    with pytest.raises(UsageError, match=r"evaluation\.tokens=5000: there are \d+ held-out rows for it; write"):
+        own.held_out(EVALUATION, 5000)
+
+
+def test_the_content_of_a_folder_determines_its_digest(tmp_path):
+    several = {}, {}, {"units": "others"}, {"documents": True}
+    digests = [own_files(write(tmp_path / "acts", **changes)).digest for changes in several]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+    x = torch.zeros(ROWS[0], 16)
+    save_file({"activations": x}, write(tmp_path / "acts") / "0.safetensors")
+    assert own_files(tmp_path / "acts").digest not in digests
+
+
+def test_one_command_reads_one_hook_point(folder):
+    with pytest.raises(UsageError, match=r"of one hook point, and the command asks for mlp\.2\.output, resid\.2\.output; give"):
+        OwnActivations(own_job(folder), [POINT, HookPoint("mlp.2", "output")], Resources())

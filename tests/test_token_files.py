@@ -127,7 +127,7 @@ def test_the_template_says_which_tokens_are_generated_or_is_refused(tmp_path):
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="?"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?")
-    with pytest.raises(UsageError, match=r"text\.template=null: the tokenizer of mine has no chat template; give one"):
+    with pytest.raises(UsageError, match=r"text\.template=null: the tokenizer of mine has no chat template; give a file"):
         chat_of("mine", fast, None)
     fast.chat_template = TURN
     with pytest.raises(UsageError, match=r"the chat template of mine does not say which .* lacks \{% generation %\}"):

@@ -14,12 +14,12 @@ def chat_of(model: str, tokenizer: Any, file: str | None) -> tuple[Render, str]:
     """From messages to tokens, and the template: that of the tokenizer, or a file's. Raises UsageError where it is missing, or
     does not say what the assistant generates."""
     template, where = (tokenizer.chat_template, f"the chat template of {model}") if file is None else _read(file)
-    fix = "give one as a file: text.template=template.jinja"
+    fix = "give a file: text.template=template.jinja"
     if not isinstance(template, str):
         raise UsageError(f"text.template=null: the tokenizer of {model} has no chat template; {fix}")
     if not MARKERS.search(template):
         raise UsageError(f"text.template={file or 'null'}: {where} does not say which tokens the assistant generates: it lacks "
-                         f"{{% generation %}} and {{% endgeneration %}} around them; add these, and {fix}")
+                         f"{{% generation %}} and {{% endgeneration %}} around them; add these to a copy, and {fix}")
 
     def render(messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
         found = tokenizer.apply_chat_template(
