@@ -108,6 +108,6 @@ def test_what_cannot_continue_is_refused_in_one_line(made, tmp_path):
 
 
 def test_no_tokens_need_something_to_continue_from():
-    with pytest.raises(UsageError, match="tokens=0: must be at least 1, such as tokens=64"):
+    with pytest.raises(UsageError, match="tokens=0: must be at least 1, such as 64, or 0 with init_from"):
         check(job(None, "tokens=0"))
     assert check(job(None, "tokens=0", "init_from=outputs/x")) is None

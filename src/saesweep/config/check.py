@@ -62,7 +62,7 @@ def _numbers(cfg: dict) -> None:
     if sparsity > width:
         raise UsageError(f"sparsity={sparsity}: cannot be above width={width}; lower sparsity or raise width")
     if tokens == 0 and cfg.get("init_from") is None:
-        raise UsageError(f"tokens=0: must be at least 1, such as tokens={batch}; 0 is for init_from=FOLDER")
+        raise UsageError(f"tokens=0: must be at least 1, such as {batch}, or 0 with init_from=FOLDER")
     if batch > tokens > 0:
         raise UsageError(f"batch_tokens={batch}: cannot be above tokens={tokens}; lower batch_tokens or raise tokens")
     if (wanted := cfg["activations"]["statistics"]) > (window := cfg["activations"]["window"]):

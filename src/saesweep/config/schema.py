@@ -3,7 +3,20 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from saesweep.config.ranges import AutoCount, Betas, Count, Index, NotNegative, OneOf, Positive, Several, Share, TargetL0, Text
+from saesweep.config.ranges import (
+    AutoCount,
+    Betas,
+    Count,
+    Index,
+    NotNegative,
+    OneOf,
+    Positive,
+    Several,
+    Share,
+    TargetL0,
+    Text,
+    TrainingTokens,
+)
 from saesweep.config.walk import Keys
 from saesweep.errors import UsageError
 
@@ -39,7 +52,7 @@ class Train(Keys):
     layer: Index
     sparsity: TargetL0
     width: Count
-    tokens: Index
+    tokens: TrainingTokens
     batch_tokens: Count
     context: Several
     log_tokens: Count
