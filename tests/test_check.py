@@ -268,5 +268,5 @@ def test_every_key_is_classified():
     keys = [field.name for field in fields(Train)]
     assert {*MAY_DIFFER_IN_A_GROUP, *MAY_DIFFER_IN_A_FIGURE, *NOT_THE_SAES} <= {*keys}
     assert [key for key in keys if key not in (*MAY_DIFFER_IN_A_GROUP, *NOT_THE_SAES)] == [
-        "stream_seed", "tokens", "batch_tokens", "context", "activations", "evaluation", "model", "text",
+        "stream_seed", "tokens", "batch_tokens", "context", "activations", "evaluation", "model", "text", "init_from",
     ]

@@ -56,7 +56,7 @@ def named(path):
 def chosen(path):
     """The overrides that choose a file, and those that the file needs."""
     words = [f"{path.parent.name}={path.stem}"]
-    more = {"files": "text.glob=*.txt", "explainer": "study=rules"}
+    more = {"files": "text.glob=*.txt", "explainer": "study=rules", "activations": "model.source.activations.folder=acts"}
     return [*words, *(more[name] for name in (path.stem, path.parent.name) if name in more)]
 
 
@@ -86,7 +86,7 @@ def test_every_model_passes_at_each_of_its_sites_and_at_its_last_layer():
     for path in (ROOT / "conf/model").glob("*.yaml"):
         model = OmegaConf.load(path)
         for site in model.sites:
-            words = [f"model={path.stem}", f"site={site}", f"layer={model.layers - 1}"]
+            words = [*chosen(path), f"site={site}", f"layer={model.layers - 1}"]
             cfg = job_of(composed(*words), single=True).settings
             assert check(cfg) is None
             assert "{" not in cfg["site"]["hook_name"].format(layer=cfg["layer"])

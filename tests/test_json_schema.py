@@ -75,7 +75,7 @@ def test_the_composed_default_config_is_valid(document, resolve):
 @pytest.mark.parametrize(
     "key, value",
     [
-        ("tokens", "many"), ("tokens", 0), ("tokens", 1.5), ("tokens", None), ("tokns", 5), ("plan", "yes"),
+        ("tokens", "many"), ("tokens", -1), ("tokens", 1.5), ("tokens", None), ("tokns", 5), ("plan", "yes"),
         ("sparsity", 0.001), ("context", 1), ("layer", "{layer}"), ("evaluation.lm_tokens", -1), ("cache.folder", " "),
         ("activations", 3), ("activations.centre", True), ("activations.forward_tokens", "all"), ("activations.max_norm", 0),
         ("arch.bandwidth", 0), ("arch.warm_start", 1.5), ("arch.k_aux", 3), ("arch._target_", "saesweep.arch.topk.TopK"),

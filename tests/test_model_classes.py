@@ -69,7 +69,7 @@ FAMILIES = {  # per file: model_type, sizes, and the values that switch the feat
         {"rope_parameters": SHORT_ROPE, "rms_norm_eps": 1.0},
     ),
 }
-NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "synthetic")
+NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem not in ("activations", "synthetic"))
 TOKENS = torch.randint(2, model_folders.TOKENS, (3, 24), generator=torch.Generator().manual_seed(0))  # longer than the windows
 
 

@@ -28,6 +28,7 @@ from saesweep.lm.models import _module, dtype_of, load, load_tokenizer, weights_
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
 MODELS = sorted(path.stem for path in CONF.glob("*.yaml"))
+OF_LANGUAGE = [name for name in MODELS if name not in ("activations", "synthetic")]
 HUB = [name for name in MODELS if "hub" in (source := OmegaConf.load(CONF / f"{name}.yaml").source) and source.hub]
 CODE = 'def f(x):\n    if x:\n\treturn "ä 🤗"  # tabs,\r\n\n\n        spaces   \n'
 WIDTH = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 64, "pad_token_id": 0}
@@ -60,7 +61,7 @@ def test_every_model_has_the_name_of_its_file_and_an_existing_layer(name: str) -
     assert "resid" in model["sites"] and all(site["tensor"] in ("input", "output") for site in model["sites"].values())
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "synthetic"])
+@pytest.mark.parametrize("name", OF_LANGUAGE)
 def test_every_site_has_the_width_of_its_model_class(name: str) -> None:
     model_type, sizes, heads = FAMILIES[name]
     torch.manual_seed(0)
@@ -80,7 +81,7 @@ def test_every_site_has_the_width_of_its_model_class(name: str) -> None:
     assert torch.equal(read["resid"], states[2])
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "synthetic"])
+@pytest.mark.parametrize("name", OF_LANGUAGE)
 def test_mlp_is_what_the_block_adds_last_to_the_residual_stream(name: str) -> None:
     """Parallel blocks also add attention, so its output projection is set to zero."""
     model_type, sizes, _ = FAMILIES[name]

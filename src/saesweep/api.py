@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from saesweep.config.settings import has_lm
 from saesweep.errors import UsageError
 from saesweep.evaluation.splicing import replaced
 from saesweep.lm import models
@@ -37,8 +38,9 @@ def language_model(sae: LoadedSAE, device: str = "cpu") -> LanguageModel:
     Raises UsageError where the files of its folder have changed since.
     """
     model = sae.config["model"]
-    if "synthetic" in model["source"]:
-        raise UsageError(f"model={model['name']}: this SAE was trained on a known dictionary, not on a language model")
+    if not has_lm(sae.config):
+        raise UsageError(f"model={model['name']}: this SAE was trained on a known dictionary, or on activations brought from "
+                         "elsewhere, not on a language model")
     _require_same_model(model, sae.folder)
     return models.load(model, device)
 

@@ -3,7 +3,7 @@
 Every UsageError names the key, its value and the fix.
 """
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ from saesweep.config import input_schema, schema
 from saesweep.config.instantiate import locate
 from saesweep.config.logger_keys import refuse_missing_package, refuse_secrets
 from saesweep.config.ranges import OneOf, parts_of
+from saesweep.config.settings import has_lm, not_for_a_study, own_activations
 from saesweep.config.study_schema import check_study
 from saesweep.config.walk import keys_of, refuse_unknown, require, typed, typed_arguments, typed_fields
 from saesweep.errors import UsageError, as_typed
@@ -42,6 +43,7 @@ def check(cfg: dict[str, Any]) -> None:
     _list_room(cfg)
     _disk_cache(cfg)
     check_study(cfg.get("study"), cfg.get("explainer"))
+    _without_lm(cfg)
     _arch(cfg["arch"])  # imports torch
     _prefixes(cfg["arch"], cfg["width"])
     _trainer(cfg["trainer"])
@@ -59,13 +61,14 @@ def _numbers(cfg: dict) -> None:
     sparsity, width, tokens, batch = (cfg[key] for key in ("sparsity", "width", "tokens", "batch_tokens"))
     if sparsity > width:
         raise UsageError(f"sparsity={sparsity}: cannot be above width={width}; lower sparsity or raise width")
-    if batch > tokens:
+    if tokens == 0 and cfg.get("init_from") is None:
+        raise UsageError(f"tokens=0: must be at least 1, such as {batch}, or 0 with init_from=FOLDER")
+    if batch > tokens > 0:
         raise UsageError(f"batch_tokens={batch}: cannot be above tokens={tokens}; lower batch_tokens or raise tokens")
     if (wanted := cfg["activations"]["statistics"]) > (window := cfg["activations"]["window"]):
         raise UsageError(f"activations.statistics={wanted}: are taken from the first window, so cannot be above "
                          f"activations.window={window}; write activations.statistics={window}, or raise the window")
-    has_lm = "synthetic" not in cfg["model"].get("source", {})
-    if has_lm and (wanted := cfg["evaluation"]["lm_tokens"]) > (held_out := cfg["evaluation"]["tokens"]):
+    if has_lm(cfg) and (wanted := cfg["evaluation"]["lm_tokens"]) > (held_out := cfg["evaluation"]["tokens"]):
         raise UsageError(f"evaluation.lm_tokens={wanted}: cannot be above evaluation.tokens={held_out}, which are read; "
                          f"write evaluation.lm_tokens={held_out}, or raise evaluation.tokens")
 
@@ -80,7 +83,18 @@ def check_model(model: MutableMapping) -> None:
         raise UsageError(f"model.source={source}: must have one of {', '.join(input_schema.SOURCES)}")
     refuse_unknown("model.source", source, [key for kind in input_schema.SOURCES.values() for key in keys_of(kind)])
     typed_fields("model.source", source, input_schema.SOURCES[kinds[0]])
-    typed("model", model, input_schema.Model if kinds == ["synthetic"] else input_schema.LanguageModel)
+    typed("model", model, input_schema.Model if kinds[0] in input_schema.WITHOUT_LM else input_schema.LanguageModel)
+    if own := source.get("activations"):
+        _own_activations(own)
+
+
+def _own_activations(own: Mapping) -> None:
+    """Either a folder, or something that can be imported and called."""
+    key, (folder, iterator) = "model.source.activations", (own["folder"], own["iterator"])
+    if (folder is None) == (iterator is None):
+        raise UsageError(f"{key}.folder={as_typed(folder)} {key}.iterator={as_typed(iterator)}: give one of the two")
+    if iterator is not None and not callable(locate(iterator, f"{key}.iterator")):
+        raise UsageError(f"{key}.iterator={iterator}: cannot be called; give a function that returns an iterator")
 
 
 def _hook_point(cfg: dict) -> None:
@@ -93,9 +107,16 @@ def _hook_point(cfg: dict) -> None:
         raise UsageError(f"layer={layer}: the model {model['name']} has the layers 0 to {model['layers'] - 1}")
 
 
-def _text(text: Mapping) -> None:
-    typed("text.kind", text.get("kind"), Annotated[str, OneOf(*input_schema.TEXTS)])
-    typed("text", text, input_schema.TEXTS[text["kind"]])
+def _text(text: Mapping, path: str = "text", kinds: Collection[str] = tuple(input_schema.TEXTS)) -> None:
+    typed(f"{path}.kind", text.get("kind"), Annotated[str, OneOf(*kinds)])
+    typed(path, text, input_schema.TEXTS[text["kind"]])
+    if text["kind"] == "mix":
+        if text["of"].keys() != text["shares"].keys() or not text["of"]:
+            raise UsageError(f"{path}.shares={as_typed(text['shares'])}: must have a share for each text of {path}.of: "
+                             f"{', '.join(text['of']) or 'which has none'}")
+        for name, part in text["of"].items():
+            typed(f"{path}.of.{name}", part, Mapping)
+            _text(part, f"{path}.of.{name}", [kind for kind in input_schema.TEXTS if kind != "mix"])
 
 
 def _world(trainer: MutableMapping) -> None:
@@ -113,7 +134,7 @@ def _world(trainer: MutableMapping) -> None:
 
 def _read_ahead(cfg: dict) -> None:
     on_gpu, kept = cfg["trainer"].get("accelerator") in ("gpu", "cuda"), cfg["cache"]["folder"] is not None
-    if cfg["read_ahead"] and (kept or not on_gpu or "synthetic" in cfg["model"]["source"]):
+    if cfg["read_ahead"] and (kept or not on_gpu or not has_lm(cfg)):
         raise UsageError("read_ahead=true: needs a language model on a GPU and cache=none; leave it out, or write "
                          "trainer=gpu cache=none")
 
@@ -128,6 +149,15 @@ def _disk_cache(cfg: dict) -> None:
     if cfg["cache"]["folder"] is not None and cfg["activations"]["forward_tokens"] == "auto":
         raise UsageError("activations.forward_tokens=auto: cache=disk finds stored activations by the settings that determine "
                          "their bits; write a number, such as the one that a run with cache=none finds")
+
+
+def _without_lm(cfg: dict) -> None:
+    """What needs a language model or a text, and is asked for with activations from elsewhere."""
+    if (study := (cfg.get("study") or {}).get("name", "none")) != "none" and (reason := not_for_a_study(cfg)):
+        raise UsageError(f"study={study}: cannot read {reason}; write study=none")
+    if own_activations(cfg) is not None and cfg["cache"]["folder"] is not None:
+        raise UsageError(f"cache={cfg['cache']['name']}: keeps what a language model computes, and model.source.activations "
+                         "needs none; write cache=none")
 
 
 def _arch(arch: MutableMapping) -> None:

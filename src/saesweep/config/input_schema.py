@@ -2,7 +2,7 @@
 from collections.abc import Mapping
 from typing import Annotated
 
-from saesweep.config.ranges import Count, Index, NotNegative, OneOf, Positive, Range, Text
+from saesweep.config.ranges import Count, Index, Limits, NotNegative, OneOf, Positive, Range, Text
 from saesweep.config.walk import Keys
 
 
@@ -63,7 +63,24 @@ class Synthetic(Keys):
     synthetic: Dictionary
 
 
-SOURCES = {"hub": Hub, "package": Package, "random": Random, "synthetic": Synthetic}  # of a model, by their first key
+class Own(Keys):
+    folder: Text | None
+    iterator: Text | None
+    arguments: Mapping
+    held_out: Annotated[float, Limits(
+        lambda x: 0 < x < 1, "above 0 and below 1, such as 0.1", {"exclusiveMinimum": 0, "exclusiveMaximum": 1})]
+    run: Count
+    repeat: bool
+
+
+class Activations(Keys):
+    activations: Own
+
+
+SOURCES = {  # of a model, by their first key
+    "hub": Hub, "package": Package, "random": Random, "synthetic": Synthetic, "activations": Activations,
+}
+WITHOUT_LM = ("synthetic", "activations")
 
 
 class Stdlib(Keys):
@@ -86,4 +103,21 @@ class Streamed(Stdlib):
     buffer: Count
 
 
-TEXTS = {"stdlib": Stdlib, "files": Files, "hub": Streamed}  # by their `kind`
+class Tokens(Files):
+    """field: a column of token ids."""
+
+
+class Chat(Files):
+    """field: a column of messages."""
+
+    template: Text | None
+
+
+class Mix(Keys):
+    name: str
+    kind: str
+    of: Mapping
+    shares: dict[str, Positive]
+
+
+TEXTS = {"stdlib": Stdlib, "files": Files, "hub": Streamed, "tokens": Tokens, "chat": Chat, "mix": Mix}  # by their `kind`

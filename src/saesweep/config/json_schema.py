@@ -104,7 +104,7 @@ def _models() -> list[Node]:
     known = [key for kind in input_schema.SOURCES.values() for key in keys_of(kind)]
     objects = []
     for name, kind in input_schema.SOURCES.items():
-        keys = input_schema.Model if name == "synthetic" else input_schema.LanguageModel
+        keys = input_schema.Model if name in input_schema.WITHOUT_LM else input_schema.LanguageModel
         unset = [other for other in input_schema.SOURCES if other != name and (name, other) != ("hub", "package")]
         source = _of(kind)
         source["properties"] = {key: {} for key in known} | {key: {"type": "null"} for key in unset} | source["properties"]

@@ -67,6 +67,8 @@ def parts_of(whole: int, shares: Sequence[float]) -> list[int]:
 
 Text = Annotated[str, Limits(lambda text: bool(text.strip()), "a text that is not empty", {"pattern": r"\S"})]
 Count = Annotated[int, Range(1)]
+TrainingTokens = Annotated[int, Limits(
+    lambda x: x >= 0, "at least 1, such as 300000, or 0 with init_from=FOLDER", {"minimum": 0})]
 Several = Annotated[int, Range(2)]
 Index = Annotated[int, Range(0)]
 Positive = Annotated[float, Limits(lambda x: x > 0, "above 0", {"exclusiveMinimum": 0})]

@@ -3,7 +3,20 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from saesweep.config.ranges import AutoCount, Betas, Count, Index, NotNegative, OneOf, Positive, Several, Share, TargetL0, Text
+from saesweep.config.ranges import (
+    AutoCount,
+    Betas,
+    Count,
+    Index,
+    NotNegative,
+    OneOf,
+    Positive,
+    Several,
+    Share,
+    TargetL0,
+    Text,
+    TrainingTokens,
+)
 from saesweep.config.walk import Keys
 from saesweep.errors import UsageError
 
@@ -39,7 +52,7 @@ class Train(Keys):
     layer: Index
     sparsity: TargetL0
     width: Count
-    tokens: Count
+    tokens: TrainingTokens
     batch_tokens: Count
     context: Several
     log_tokens: Count
@@ -59,6 +72,7 @@ class Train(Keys):
     trainer: Mapping
     logger: Any = None  # absent with logger=[]
     list_room: bool = False  # absent in older configs
+    init_from: Text | None = None  # likewise
     study: Any = None  # of study_schema.py, as the explainer; absent in older configs
     explainer: Any = None
     objective: Any = None  # of hydra/sweeper=optuna alone

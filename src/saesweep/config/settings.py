@@ -14,8 +14,24 @@ Settings = Mapping[str, Any]
 
 
 def has_lm(job: Settings) -> bool:
-    """Whether activations come from a language model, and not from a known dictionary."""
-    return "synthetic" not in job["model"]["source"]
+    """Whether activations come from a language model, and not from a known dictionary or from elsewhere."""
+    return "synthetic" not in (source := job["model"].get("source") or {}) and "activations" not in source
+
+
+def own_activations(job: Settings) -> Mapping[str, Any] | None:
+    """Where activations come from that the user brings (data/own_activations.py); None where a program computes them."""
+    return job["model"]["source"].get("activations")
+
+
+def not_for_a_study(job: Settings) -> str | None:
+    """What a study, which shows text, cannot read; None where it can."""
+    if own_activations(job) is not None:
+        return "activations without a text (model.source.activations)"
+    text = job.get("text") or {}
+    for part in (text, *(text.get("of") or {}).values()):
+        if part.get("kind") in ("tokens", "chat"):
+            return f"text={part.get('name')}, whose tokens are given"
+    return None
 
 
 def target(job: Settings) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from saesweep.errors import UsageError
 from saesweep.lm.hub import require_hub
+from saesweep.lm.tokenizer import Tokenizer
 from saesweep.runtime.digests import sha256
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,20 @@ def files(text: Mapping[str, Any]) -> Sequence[str]:
 
     if not text["glob"]:
         raise UsageError("text=files needs text.glob, for instance text.glob='corpus/**/*.txt'")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saesweep" / "texts"
-    return text_files.documents(text, cache)
+    return text_files.documents(text, _cache())
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saesweep" / "texts"
+
+
+def token_files(text: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[Sequence[str], dict[str, Any]]:
+    """The rows of ids, or of messages, of jsonl and parquet files, and what is noted of them. Raises UsageError."""
+    from saesweep.data import token_files as reader  # imports pyarrow
+
+    if not text["glob"]:
+        raise UsageError(f"text={text['name']} needs text.glob, for instance text.glob='corpus/*.parquet'")
+    return reader.documents(text, tokenizer, _cache())
 
 
 class Streamed:

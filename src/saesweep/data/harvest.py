@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saesweep.data.micro_batches import by_length, micro_batches, ordinary_positions, tokens_wanted
+from saesweep.data.micro_batches import by_length, lm_input, micro_batches, ordinary_positions, tokens_wanted
+from saesweep.data.mixture import evenly, parts_of
 from saesweep.data.prefetch import drain
 from saesweep.data.text import Corpus, TextEnded, blocks
 from saesweep.lm.hooks import HookPoint, Rows, read
@@ -103,9 +104,12 @@ class LanguageModelSource:
     def _read_pool(self, number: int) -> Int[Tensor, "blocks context"]:
         if self._documents is None:
             self._documents = self.corpus.documents("train", start=number * self.documents_per_pool)
-        documents = self._next_documents(self._documents, self.documents_per_pool)
+        documents = list(self._next_documents(self._documents, self.documents_per_pool))
         pool = torch.stack(list(blocks(documents, self.lm.tokenizer, self.context)))
-        return pool[torch.randperm(len(pool), generator=generator(self.seed, POOL, number))]
+        order = torch.randperm(len(pool), generator=generator(self.seed, POOL, number))
+        if (parts := parts_of(documents, self.lm.tokenizer, self.context)) is not None:
+            order = evenly(order, parts, ordinary_positions(pool, self.lm.tokenizer).sum(1))
+        return pool[order]
 
     def _next_documents(self, documents: Iterator[str], count: int) -> Iterator[str]:
         """The next documents, fewer at the end of the text. Raises TextEnded where there is none."""
@@ -142,5 +146,5 @@ def harvest(lm: LanguageModel, points: Sequence[HookPoint], tokens: Int[Tensor, 
     """Activations at the ordinary positions of the blocks, in the order of the text, without waiting for the device."""
     device = next(lm.module.parameters()).device
     keep = ordinary_positions(tokens, lm.tokenizer).flatten().nonzero().squeeze(1)
-    keep, tokens = (x.to(device, non_blocking=True) for x in (keep, tokens.clamp(min=0)))
+    keep, tokens = (x.to(device, non_blocking=True) for x in (keep, lm_input(tokens)))
     return {point: x.flatten(0, 1).index_select(0, keep) for point, x in read(lm.module, points, tokens).items()}

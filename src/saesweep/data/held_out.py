@@ -72,7 +72,7 @@ def _read(corpus: Corpus, tokenizer: Tokenizer, purpose: int, tokens: int, conte
             key = ("evaluation.tokens", "evaluation.calibration_tokens")[purpose]
             fix = f"write {key}={available}, or " if available else ""
             raise UsageError(f"{key}={tokens}: there are {available:,} held-out tokens for it; {fix}hold out more with "
-                             "text.held_out")
+                             f"{corpus.held_out_key}")
         found = torch.cat([found, *(block[None] for _, block in more)])
         numbers += [number for number, _ in more]
     return Read(found, torch.tensor(numbers))

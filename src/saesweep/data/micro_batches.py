@@ -11,9 +11,14 @@ SORTED_BELOW = 0.97  # blocks are sorted by length where that leaves less than t
 
 
 def ordinary_positions(tokens: Int[Tensor, "*batch context"], tokenizer: Tokenizer) -> Bool[Tensor, "*batch context"]:
-    """Which positions hold ordinary tokens: neither padding (-1) nor special."""
+    """Which positions hold ordinary tokens: neither padding (-1) nor only read (below) nor special."""
     special = torch.tensor(sorted(tokenizer.special), dtype=tokens.dtype)
     return (tokens >= 0) & ~torch.isin(tokens, special)
+
+
+def lm_input(tokens: Int[Tensor, "*batch context"]) -> Int[Tensor, "*batch context"]:
+    """The ids that the language model reads: those that are not ordinary too, and for padding 0."""
+    return torch.where(tokens < -1, -2 - tokens, tokens.clamp(min=0))
 
 
 def micro_batches(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> list[Int[Tensor, "_ _"]]:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from saesweep.config.settings import Settings, device_of
 
 if TYPE_CHECKING:  # the launcher makes a Resources before torch is imported
+    from saesweep.data.activation_split import Rows
     from saesweep.data.held_out import HeldOut
+    from saesweep.data.own_activations import Own
     from saesweep.data.text import Corpus
     from saesweep.lm.hooks import HookPoint
     from saesweep.lm.models import LanguageModel
@@ -38,11 +40,14 @@ class Resources:
 
     def text(self, job: Settings) -> tuple[Corpus, Tokenizer]:
         """The text of a job and what tokenises it; no weight is loaded."""
-        from saesweep.data.text import Corpus
+        from saesweep.data.mixture import corpus_of
         from saesweep.lm import models
 
-        return self._keep("text", _plain(job, OF_A_TEXT), lambda: (
-            Corpus(job["text"], job["stream_seed"]), models.load_tokenizer(job["model"])))
+        def make() -> tuple[Corpus, Tokenizer]:
+            tokenizer = models.load_tokenizer(job["model"])
+            return corpus_of(job["text"], job["stream_seed"], tokenizer), tokenizer
+
+        return self._keep("text", _plain(job, OF_A_TEXT), make)
 
     def require_long_enough_text(self, job: Settings) -> tuple[Corpus, Tokenizer]:
         """As `text`; raises UsageError where the text is too short for the job's training or evaluation."""
@@ -61,6 +66,19 @@ class Resources:
         asked = _plain(job, OF_A_TEXT), tokens, job["context"]
         return self._keep(f"held-out {purpose}", asked, lambda: held_out.held_out_blocks(
             corpus, tokenizer, purpose, tokens=tokens, context=job["context"], stream_seed=job["stream_seed"]))
+
+    def own_activations(self, job: Settings) -> Own:
+        """The rows of a job that brings its activations."""
+        from saesweep.data import own_activations
+
+        hook_name = job["site"]["hook_name"].format(layer=job["layer"])
+        asked = job["model"]["source"]["activations"], job["stream_seed"], hook_name
+        return self._keep("own activations", asked, lambda: own_activations.own_of(*asked))
+
+    def own_rows(self, job: Settings, purpose: int, tokens: int) -> Rows:
+        """Its held-out rows for the evaluation or the calibration."""
+        own = self.own_activations(job)
+        return self._keep(f"own rows {purpose}", (own, tokens), lambda: own.held_out(purpose, tokens))
 
     def language_model(self, job: Settings) -> LanguageModel:
         """One load serves the plan's probe and the groups after it, as long as the weights are the same."""

@@ -3,6 +3,9 @@
     kind: stdlib    the source of Python's standard library, on every machine
     kind: files     txt (a document each), jsonl and parquet (a document per row), by glob
     kind: hub       a dataset of the Hugging Face hub, or a folder like one, streamed and shuffled in a buffer
+    kind: tokens    jsonl and parquet with a column of token ids (token_files.py)
+    kind: chat      jsonl and parquet with a column of messages, of which the assistant's tokens count (token_files.py)
+    kind: mix       several of these, by shares (mixture.py)
 
 The order is drawn from stream_seed. Its first unique documents are held out: the share `held_out`, of a stream that number.
 No content is in both splits: duplicates are dropped, and from training every document of whose passages of 200 characters
@@ -25,6 +28,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from saesweep.data import corpora
+from saesweep.data.documents import Tokenised, digest
 from saesweep.data.overlap import RULE, Passages
 from saesweep.errors import UsageError
 from saesweep.lm.tokenizer import Tokenizer
@@ -32,7 +36,7 @@ from saesweep.lm.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 Split = Literal["train", "held_out"]
 BATCH = 64  # documents per call of the tokenizer
-PADDING = -1  # token id
+PADDING = -1  # token id; below it, -2 - id, are tokens that the language model reads but that are not ordinary
 
 
 class TextEnded(UsageError):
@@ -42,13 +46,21 @@ class TextEnded(UsageError):
 class Corpus:
     """The documents of a file of conf/text. Raises UsageError where it cannot be read or is too small to split."""
 
-    def __init__(self, text: Mapping[str, Any], stream_seed: int) -> None:
+    repeat_key, held_out_key = "text.repeat", "text.held_out"  # what gives more of it
+
+    def __init__(self, text: Mapping[str, Any], stream_seed: int, tokenizer: Tokenizer | None = None) -> None:
+        """tokenizer: of the language model, which a kind with token ids needs."""
         self.name, self.repeat, self.finite = text["name"], text["repeat"], text["kind"] != "hub"
         self._settings = dict(text)
         if text["kind"] == "stdlib":
             self._split = _Finite(text, corpora.stdlib(), stream_seed)
         elif text["kind"] == "files":
             self._split = _Finite(text, corpora.files(text), stream_seed)
+        elif text["kind"] in ("tokens", "chat"):
+            assert tokenizer is not None, "ids are those of a tokenizer"
+            documents, about = corpora.token_files(text, tokenizer)
+            self._split = _Finite(text, documents, stream_seed)
+            self._settings |= about
         else:
             self._split = _Stream(text, corpora.Streamed(text, stream_seed))
 
@@ -76,7 +88,7 @@ class Corpus:
                 yield from documents
             if first is None or not self.repeat:
                 raise TextEnded(f"text={self.name} was read to its end before training was finished: lower tokens, or set "
-                                "text.repeat=true")
+                                f"{self.repeat_key}=true")
 
 
 class _Finite:
@@ -86,7 +98,7 @@ class _Finite:
         share = text["held_out"]
         if not 0 < share < 1:
             raise UsageError(f"text.held_out={share}: it is a share of the documents, between 0 and 1; write 0.05")
-        numbers = {_digest(document): number for number, document in enumerate(texts) if document and document.strip()}
+        numbers = {digest(document): number for number, document in enumerate(texts) if document and document.strip()}
         self.content = hashlib.sha256(b"".join(numbers)).digest()
         unique = list(numbers.values())
         if len(unique) < 2:
@@ -135,7 +147,7 @@ class _Stream:
         """The held-out documents, their digests and their passages."""
         found: dict[bytes, str] = {}
         for document in self._texts:
-            found.setdefault(_digest(document), document)
+            found.setdefault(digest(document), document)
             if len(found) == self._count:
                 break
         evaluation = Passages(list(found.values())[::2])
@@ -147,7 +159,7 @@ class _Stream:
         _, held_out, passages = self._held_out_documents
         reported = False
         for document in self._texts:
-            if _digest(document) in held_out:
+            if digest(document) in held_out:
                 continue
             if not passages.overlap(document):
                 yield document
@@ -158,10 +170,6 @@ class _Stream:
 
 def _shuffled(numbers: list[int], seed: str) -> list[int]:
     return random.Random(seed).sample(numbers, len(numbers))
-
-
-def _digest(document: str) -> bytes:
-    return hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest()
 
 
 def blocks(documents: Iterable[str], tokenizer: Tokenizer, context: int) -> Iterator[Int[Tensor, " context"]]:
@@ -183,4 +191,5 @@ def tokenized(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[i
     """The token ids of each document, without special tokens."""
     documents = iter(documents)
     while batch := list(itertools.islice(documents, BATCH)):
-        yield from tokenizer.encode(batch)
+        encoded = iter(tokenizer.encode([document for document in batch if not isinstance(document, Tokenised)]))
+        yield from (document.ids if isinstance(document, Tokenised) else next(encoded) for document in batch)

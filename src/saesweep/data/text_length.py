@@ -46,7 +46,7 @@ def _require_training(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, An
     asked, found = unique_tokens(job) // batch_tokens, 0
     wanted = need(asked)
     for ids in tokenized(corpus.one_pass("train"), tokenizer):
-        found += sum(token not in tokenizer.special for token in ids)
+        found += sum(token >= 0 and token not in tokenizer.special for token in ids)
         if found >= wanted:
             return
     each = f" with activations.passes={times}" if times > 1 else ""
@@ -60,7 +60,7 @@ def _require_training(corpus: Corpus, tokenizer: Tokenizer, job: Mapping[str, An
     left_over = f", and each window of {window:,} leaves less than a batch unused" if found * times >= tokens else ""
     fix = (f"set tokens={steps * times * batch_tokens} at most, activations.passes={math.ceil(asked * times / steps)}, "
            if steps > 0 else "")
-    raise UsageError(f"{has}{left_over}: {fix}text.repeat=true, or use more text")
+    raise UsageError(f"{has}{left_over}: {fix}{corpus.repeat_key}=true, or use more text")
 
 
 def tokens_needed(steps: int, batch_tokens: int, context: int, window: int, tokenizer: Tokenizer) -> int:

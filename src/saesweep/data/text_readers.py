@@ -28,19 +28,43 @@ def _txt(path: Path, field: str) -> Iterator[str]:
 
 
 def _jsonl(path: Path, field: str) -> Iterator[str | None]:
-    offset, has_field, first = 0, False, None
+    has_field, first = False, None
+    for row, values in _objects(path):
+        first = values if first is None else first
+        has_field |= field in values
+        yield _text(values.get(field), f"{path}, row {row:,}", field, _text_fields(values))
+    if first is not None and not has_field:
+        raise no_field(field, str(path), _text_fields(first))
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and content of each row that is not empty."""
+    offset = 0
     with path.open("rb") as lines:
         for row, line in enumerate(lines, 1):
             content = _decoded(path, line, offset)
             offset += len(line)
             content = content.removeprefix("\ufeff") if row == 1 else content
             if content.strip():
-                values = _object(path, row, content)
-                first = values if first is None else first
-                has_field |= field in values
-                yield _text(values.get(field), f"{path}, row {row:,}", field, _text_fields(values))
-    if first is not None and not has_field:
-        raise no_field(field, str(path), _text_fields(first))
+                yield row, _object(path, row, content)
+
+
+def values(path: Path, field: str) -> Iterator[tuple[str, Any]]:
+    """Of each row of a jsonl or parquet file: where it is, and the value of the field, of any type; None where it has none.
+    Raises UsageError for a file without the field."""
+    if path.suffix == ".jsonl":
+        for row, found in _objects(path):
+            if field not in found:
+                raise UsageError(f"text.field={field}: {path}, row {row:,}: has no such field; it has "
+                                 f"{', '.join(found) or 'none'}")
+            yield f"{path}, row {row:,}", found[field]
+        return
+    with parquet.ParquetFile(path) as file:
+        if field not in (names := file.schema_arrow.names):
+            raise UsageError(f"text.field={field}: {path} has no such column; it has {', '.join(names) or 'none'}")
+        each = itertools.chain.from_iterable(batch.column(field) for batch in file.iter_batches(columns=[field]))
+        for row, value in enumerate(each, 1):
+            yield f"{path}, row {row:,}", _value(path, row, value)
 
 
 def _object(path: Path, row: int, line: str) -> dict[str, Any]:

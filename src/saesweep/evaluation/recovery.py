@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.data.synthetic import SyntheticSource
-from saesweep.evaluation.subject import Measured, Subject
+from saesweep.evaluation.subject import Measured, Subject, measure_rows
 from saesweep.runtime.rng import SYNTHETIC_EVALUATION, generator
 
 DOCUMENT = 128  # independent tokens that are counted as a document
@@ -47,12 +47,7 @@ def _mean_share(silent: Bool[Tensor, "tokens pairs"], where: Bool[Tensor, "token
 def evaluate_synthetic(source: SyntheticSource, subjects: Sequence[Subject], tokens: int) -> list[Measured | Exception]:
     """The metrics of each SAE on `tokens` synthetic activations, or the exception that isolated it."""
     x, a = source.draw_with_features(tokens, generator(source.seed, SYNTHETIC_EVALUATION))
-    documents = torch.arange(tokens) // DOCUMENT
-    for subject in subjects:
-        subject.start(int(documents[-1]) + 1)
-        with subject.isolate_failures():
-            subject.measure(x, documents)
-            subject.require_measured()
+    measure_rows(subjects, x, torch.arange(tokens) // DOCUMENT)
     return [s.failed or s.result(_known(source, s.sae, x, a)) for s in subjects]
 
 

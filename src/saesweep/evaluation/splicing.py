@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saesweep.data.micro_batches import ordinary_positions
+from saesweep.data.micro_batches import lm_input, ordinary_positions
 from saesweep.evaluation.metrics import CrossEntropy, by_document, spliced
 from saesweep.evaluation.subject import Subject
 from saesweep.lm.hooks import HookPoint, blocks_before, edit, recorded, replayed
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     def of(cls, tokens: Int[Tensor, "batch pos"], at: Bool[Tensor, "batch pos"], lm: LanguageModel) -> "Batch":
         """tokens: padded with negative ones."""
         device = next(lm.module.parameters()).device
-        return cls(tokens.clamp(min=0).to(device), at.to(device))
+        return cls(lm_input(tokens).to(device), at.to(device))
 
     def score(self, lm: LanguageModel, loss: CrossEntropy) -> None:
         """Run the language model as it is at the time, and add its losses."""

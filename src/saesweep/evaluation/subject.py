@@ -1,6 +1,6 @@
 """One SAE under evaluation: its fidelity on held-out activations, and the result."""
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -85,3 +85,14 @@ class Subject:
         count = max(map(len, documents.values()))  # documents of which predictions alone are scored come last
         documents = {key: [*sums, *[0.0] * (count - len(sums))] for key, sums in documents.items()}
         return Measured(numbers, documents, self.fidelity.frequency.tolist(), self.parts.result(variance))
+
+
+def measure_rows(
+    subjects: Sequence[Subject], x: Float[Tensor, "tokens d_in"], documents: Int[Tensor, " tokens"]
+) -> None:
+    """Fidelity on all raw activations that there are, where no language model computes them."""
+    for subject in subjects:
+        subject.start(int(documents.max()) + 1)
+        with subject.isolate_failures():
+            subject.measure(x, documents)
+            subject.require_measured()

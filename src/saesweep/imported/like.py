@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from saesweep.config.settings import has_lm, imported
+from saesweep.config.settings import has_lm, imported, own_activations
 from saesweep.errors import UsageError
 from saesweep.storage import files
 from saesweep.study import subjects
@@ -23,7 +23,8 @@ def of_folder(folder: Path) -> Subject:
                          "as outputs/default/gemma3_270m/resid.9, or of an SAE in it")
     job, config = next(iter(own.items()))
     if not has_lm(config):
-        raise UsageError(f"--like {folder}: model={config['model']['name']} is a known dictionary; give a hook point of a "
+        what = "brings its activations" if own_activations(config) else "is a known dictionary"
+        raise UsageError(f"--like {folder}: model={config['model']['name']} {what}; give a hook point of a "
                          "language model")
     read = {json.dumps([subjects.reads(one), one["evaluation"]], sort_keys=True, default=str) for one in own.values()}
     if len(read) > 1:

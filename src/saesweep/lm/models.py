@@ -12,7 +12,8 @@ No pickle is read, no code of a repository is run, and a model in the cache of t
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from saesweep.errors import UsageError
 from saesweep.lm import checks, gguf, hub
+from saesweep.lm.chat import chat_of
 from saesweep.lm.hub import brief, from_hub, repository, silence_transformers
 from saesweep.lm.shuffled import shuffle_
 from saesweep.lm.tokenizer import RESERVED, Tokenizer, byte_tokenizer, from_backend
@@ -71,7 +73,8 @@ def load_tokenizer(model: Mapping[str, Any]) -> Tokenizer:
                              "one, with tokenizer.json, beside the model")
         backend = loaded.backend_tokenizer
         checks.require_tokens(model, config, backend.get_vocab(with_added_tokens=True).values())
-        return from_backend(model, backend, loaded.bos_token_id, loaded.all_special_ids, checks.max_positions(config))
+        made = from_backend(model, backend, loaded.bos_token_id, loaded.all_special_ids, checks.max_positions(config))
+        return replace(made, chat=partial(chat_of, source["hub"], loaded))
     return from_backend(model, *gguf.tokenizer(model))
 
 

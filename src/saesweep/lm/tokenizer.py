@@ -24,6 +24,7 @@ class Tokenizer:
     positions: int | None = None  # the longest context of the model, in tokens; None: no limit
     offsets: Callable[[str], Offsets] | None = None  # the characters of each token of `encode`
     symbol: Callable[[int], str | None] | None = None  # a token as the vocabulary spells it, such as <0xE2> for a byte
+    chat: Callable[[str | None], tuple[Callable, str]] | None = None  # lm/chat.py; of a file, or the model's own
 
 
 def from_backend(

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
-from saesweep.config.settings import imported
+from saesweep.config.settings import imported, own_activations
 from saesweep.lm.hooks import HookPoint, hook_point
 from saesweep.runtime import atomic
 from saesweep.storage import files
@@ -61,7 +61,7 @@ def sae_lens_config(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Map
             "hook_head_index": None,
             "hf_hook_name": _hf_hook_name(hook_point(cfg["model"], cfg["site"]["name"], cfg["layer"])),
             "context_size": cfg["context"],
-            "dataset_path": cfg["text"].get("repository") or cfg["text"]["name"],
+            "dataset_path": None if own_activations(cfg) else cfg["text"].get("repository") or cfg["text"]["name"],
             "prepend_bos": bool(cfg["model"].get("bos", False)),
             "exclude_special_tokens": True,
             "seqpos_slice": [None],
@@ -73,6 +73,7 @@ def sae_lens_config(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Map
             "l0": metrics["l0"],
             "num_dead_features": None if dead is None else round(dead * sae.d_sae),
             **({} if source is None else {"dataset_path": None, "imported_from": source["source"]}),
+            **({"init_from": cfg["init_from"]} if cfg.get("init_from") else {}),
         },
     }
 

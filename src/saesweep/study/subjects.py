@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from saesweep.config.settings import Settings, has_lm, target
+from saesweep.config.settings import Settings, has_lm, not_for_a_study, target
 from saesweep.data.normalisation import Statistics
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint, hook_point
@@ -76,9 +76,10 @@ def of_sweeps(sweeps: Iterable[Path], settings: Mapping[str, Any]) -> list[Subje
 
 
 def finished(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
-    """As `of_sweep`, and none where there are none. sweep: resolved."""
+    """As `of_sweep`, and none where there are none. sweep: resolved. Raises UsageError for SAEs that no study can read."""
     named = sweep_table.variants_of(sweep)
     saes = [of_job(sweep, job, variant) for job, variant in named.items() if files.state(job) == "finished"]
+    _require_text(saes)
     return [*saes, *_controls(saes, controls, seed)]
 
 
@@ -93,6 +94,7 @@ def of_folder(job: Path) -> Subject:
     Raises UsageError as `of_job`.
     """
     found = of_job(sweep_of(job), job, "")
+    _require_text([found])
     place = found.config["model"]["name"], f"{found.config['site']['name']}.{found.config['layer']}"
     if job.parts[-4:-2] != place:
         return found
@@ -111,6 +113,12 @@ def of_job(sweep: Path, job: Path, variant: str) -> Subject:
         sweep, job, None, config, metrics, hook_point(config["model"], config["site"]["name"], config["layer"]),
         Statistics.restored(saved.tensors, saved.state), int(metrics["d_sae"]), weights, job / FOLDER / HITS, variant,
     )
+
+
+def _require_text(saes: Iterable[Subject]) -> None:
+    for sae in saes:
+        if reason := not_for_a_study(sae.config):
+            raise UsageError(f"{sae.job}: was trained on {reason}, which a study cannot read; give SAEs of plain text")
 
 
 def _controls(saes: Sequence[Subject], names: Sequence[str], seed: int) -> list[Subject]:

@@ -16,6 +16,7 @@ from saesweep.storage.checkpoints import Checkpoint
 from saesweep.sweep.group_setup import LocalGroup
 from saesweep.sweep.inputs import Inputs, Numbers
 from saesweep.training.calibration import meet_l0_
+from saesweep.training.initial import restore_
 from saesweep.training.member import Member
 from saesweep.training.module import SAESweep
 
@@ -32,6 +33,8 @@ def finish(part: LocalGroup, module: SAESweep, stream: ActivationStream, inputs:
     for member in (module.members[index] for index in done):
         statistics = stream.statistics[member.point]
         member.sae.requires_grad_(False).fold_(statistics.mean.to(member.sae.b_dec.device), statistics.scale)
+        if module.total_steps == 0:
+            restore_(part.jobs[done[len(subjects)]], member.sae)
         subjects.append(Subject(member.sae, member.point, statistics))
     measured = dict(zip(done, _measured(inputs, subjects), strict=True))
     ends: list[Numbers | Exception] = []
@@ -62,7 +65,7 @@ def _measured(inputs: Inputs, subjects: Sequence[Subject]) -> list[Measured | Ex
 
 def _known_from_training(job: Settings, module: SAESweep, member: Member) -> Numbers:
     return {
-        "dead": member.dead_share(module.dead_after),
+        "dead": member.dead_share(module.dead_after) if module.total_steps else None,
         "coefficient": None if member.coefficient is None else float(member.coefficient.value),
         "d_in": member.sae.d_in, "d_sae": member.sae.d_sae, "tokens": module.tokens, "unique_tokens": unique_tokens(job),
     }
@@ -87,7 +90,7 @@ def _write_outputs(
 
 def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStream, inputs: Inputs) -> None:
     """Shift the thresholds so that L0 on held-out text meets its target; SAEs of a fixed coefficient have none."""
-    concerned = [
+    concerned = [] if module.total_steps == 0 else [
         member for job, member in zip(jobs, module.members, strict=True)
         if not member.failed and member.sae.thresholded and target(job) is not None
     ]

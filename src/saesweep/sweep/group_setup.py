@@ -21,6 +21,7 @@ from saesweep.storage.variants import written
 from saesweep.sweep.inputs import Inputs, point_of
 from saesweep.training.build import build
 from saesweep.training.fit import Progress
+from saesweep.training.initial import initial
 from saesweep.training.l0_controller import Coefficient
 from saesweep.training.member import Member
 from saesweep.training.module import SAESweep
@@ -48,10 +49,12 @@ def prepared(part: LocalGroup, inputs: Inputs, cohort: Cohort, **more: Any) -> t
         position = distributed.broadcast_from_any(found[0].state["position"] if found else None)
         statistics = {point: _statistics(save) for point, save in zip(points, found, strict=True)}
         stream.resume(Position(**position), statistics)
+    elif (first := initial(shared)) is not None:
+        stream.resume(stream.position, dict.fromkeys(points, first.statistics))
     progress = Progress(stream)  # before the first window is harvested
     stream.only(points)
     each = zip(labels(part.jobs, part.folders), part.jobs, points, strict=True)
-    members = [_member(label, job, point, stream) for label, job, point in each]
+    members = [_member(label, job, point, stream, anew=cohort.step == 0) for label, job, point in each]
     sizes = {"log_tokens": shared["log_tokens"], "dead_after": shared["evaluation"]["dead_after"], "progress": progress}
     module = SAESweep(members, steps=stream.steps, batch_tokens=shared["batch_tokens"], **(sizes | more))
     module.steps_done = cohort.step
@@ -76,11 +79,16 @@ def _stream(job: Settings, source: Any, steps: int) -> ActivationStream:
     )
 
 
-def _member(label: str, job: Settings, point: HookPoint, stream: ActivationStream) -> Member:
+def _member(label: str, job: Settings, point: HookPoint, stream: ActivationStream, anew: bool) -> Member:
+    """anew: without a checkpoint, whose content would replace what it begins with."""
     arch = job["arch"]
     control = arch["control"]
     coefficient = control and Coefficient(job["sparsity"], fixed=arch["coefficient"], **control)
     sae = build(job, len(stream.statistics[point].mean))
+    if anew and (first := initial(job)) is not None:
+        first.put_into_(sae)
+        if coefficient and coefficient.controlled and first.coefficient:
+            coefficient.log_value.fill_(math.log(first.coefficient))
     return Member(label, point, sae, coefficient, arch["optimizer"])
 
 

@@ -1,21 +1,24 @@
-"""The activations that a group is trained and evaluated on: from a language model and a text, or from a known dictionary."""
+"""The activations that a group is trained and evaluated on: from a language model and a text, from a known dictionary,
+or brought by the user."""
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from saesweep.config.settings import Settings, device_of, has_lm
+from saesweep.config.settings import Settings, device_of, has_lm, own_activations
+from saesweep.data import activation_split
 from saesweep.data.disk_cache import CachedSource
 from saesweep.data.harvest import LanguageModelSource
 from saesweep.data.held_out import CALIBRATION, EVALUATION
+from saesweep.data.own_activations import OwnSource, require_enough_rows
 from saesweep.data.resources import Resources
 from saesweep.data.scored import scored
 from saesweep.data.synthetic import SyntheticSource
 from saesweep.errors import UsageError
 from saesweep.evaluation.evaluate import evaluate
 from saesweep.evaluation.recovery import evaluate_synthetic
-from saesweep.evaluation.subject import Measured, Subject
+from saesweep.evaluation.subject import Measured, Subject, measure_rows
 from saesweep.lm.hooks import HookPoint, Rows, hook_point
 from saesweep.runtime.console import ProgressLine
 from saesweep.runtime.rng import SYNTHETIC_CALIBRATION, generator
@@ -89,10 +92,42 @@ class KnownDictionary:
         return evaluate_synthetic(self.source, subjects, self.numbers["tokens"])
 
 
-Inputs = ReadText | KnownDictionary
+class OwnActivations:
+    """Activations that no language model computes here (`model=activations`)."""
+
+    def __init__(self, job: Settings, points: Sequence[HookPoint], resources: Resources):
+        """Raises UsageError where they cannot be read, are too few, or would be those of several hook points."""
+        if len(set(points)) > 1:
+            raise UsageError(f"model={job['model']['name']}: holds the activations of one hook point, and the command asks for "
+                             f"{', '.join(sorted(map(str, set(points))))}; give each a command of its own")
+        self.job, self.resources, given = job, resources, job["model"]["source"]["activations"]
+        own, window = resources.own_activations(job), job["activations"]["window"]
+        require_enough_rows(own, job)
+        for purpose in (EVALUATION, CALIBRATION):
+            self._held_out(purpose)
+        self.source = OwnSource(own, points[0], window=window, repeat=given["repeat"],
+                                where=str(given["folder"] or given["iterator"]), device=device_of(job))
+
+    def _held_out(self, purpose: int) -> activation_split.Rows:
+        tokens = self.job["evaluation"][("tokens", "calibration_tokens")[purpose]]
+        return self.resources.own_rows(self.job, purpose, tokens)
+
+    def calibration_rows(self) -> Rows:
+        return {self.source.point: self._held_out(CALIBRATION)[0].to(device_of(self.job))}
+
+    @torch.no_grad()
+    def evaluate(self, subjects: Sequence[Subject]) -> list[Measured | Exception]:
+        x, documents = self._held_out(EVALUATION)
+        measure_rows(subjects, x.to(device_of(self.job)), documents)
+        return [subject.result({}) for subject in subjects]
+
+
+Inputs = ReadText | KnownDictionary | OwnActivations
 
 
 def inputs_of(job: Settings, points: Sequence[HookPoint], resources: Resources) -> Inputs:
-    """The activations for a group. Raises UsageError if the text is too short or there is no GPU."""
+    """The activations for a group. Raises UsageError if there are too few, or there is no GPU."""
     require_device(job)
+    if own_activations(job) is not None:
+        return OwnActivations(job, points, resources)
     return ReadText(job, points, resources) if has_lm(job) else KnownDictionary(job, points)

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from saesweep.config.settings import passes, target, unique_tokens
+from saesweep.config.settings import has_lm, own_activations, passes, target, unique_tokens
 from saesweep.loggers.identity import curves
 from saesweep.storage import checkpoints
 from saesweep.sweep.jobs import Job, shown
@@ -37,7 +37,9 @@ def _shared(group: Sequence[Job]) -> str:
     known = [most for job in group if (most := checkpoints.max_group_size(job.folder))]
     why = f" ({min(known)} at a time: more run out of memory)" if known else ""
     name = cfg["model"]["name"]
-    once = f"{name}: drawn once" if "synthetic" in cfg["model"]["source"] else f"{name} reads {cfg['text']['name']} once"
+    once = f"{name} reads {cfg['text']['name']} once" if has_lm(cfg) else f"{name}: drawn once"
+    if own := own_activations(cfg):
+        once = f"{name}: {own['folder'] or own['iterator']} is read once"
     tokens = f"{cfg['tokens']:,} tokens"
     if passes(cfg) > 1:
         tokens += f", each read {passes(cfg)} times: {unique_tokens(cfg):,} harvested,"

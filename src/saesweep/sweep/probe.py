@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import lightning  # noqa: F401 a training has it in memory
 import torch
 
 import saesweep.sweep.wandb_summary  # noqa: F401 likewise, with pandas
-from saesweep.config.settings import Settings, device_of, has_lm, passes, unique_tokens
+from saesweep.config.settings import Settings, device_of, has_lm, own_activations, passes, unique_tokens
 from saesweep.data.disk_cache import CachedSource
 from saesweep.data.forward_size import forward_of, quickest, timed_forward
 from saesweep.data.held_out import EVALUATION
@@ -27,8 +28,9 @@ from saesweep.lm.hooks import HookPoint, Rows
 from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.runtime.console import working
 from saesweep.sweep import compilation, footprint, inputs
-from saesweep.sweep.inputs import KnownDictionary, ReadText, point_of
+from saesweep.sweep.inputs import KnownDictionary, OwnActivations, ReadText, point_of
 from saesweep.sweep.probe_step import Probed, probe_step
+from saesweep.training.initial import initial
 
 SAMPLE = 1000  # documents from which the share of padding is estimated
 DRAWN = 4096  # rows of a cache or a known dictionary
@@ -42,6 +44,8 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     """
     job, points = jobs[0], list(map(point_of, jobs))
     inputs.require_device(job)
+    for one in jobs:
+        initial(one)
     name, tokenizer = job["model"]["name"], None
     if has_lm(job):
         with working(f"reading the text, {job['text']['name']}"):
@@ -50,7 +54,9 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
         read = _probe_rows(jobs, resources)
     statistics, statistics_bytes = _require_usable(jobs, read.rows)
     for one in jobs:
-        _require_memory(one, read.rows[point_of(one)].shape[1])
+        d_in = read.rows[point_of(one)].shape[1]
+        initial(one, d_in)
+        _require_memory(one, d_in)
     fill, pool = _fill(job, points, resources) if has_lm(job) else (1.0, 0)
     harvest_seconds = read.seconds / fill
     if compilation.is_running():
@@ -138,6 +144,8 @@ class Read(NamedTuple):
 
 def _probe_rows(jobs: Sequence[Settings], resources: Resources) -> Read:
     job, points = jobs[0], list(dict.fromkeys(map(point_of, jobs)))
+    if own_activations(job) is not None:
+        return _taken(job, points, resources)
     if not has_lm(job):
         return _drawn(job, points)
     source = ReadText(job, points, resources).source
@@ -158,6 +166,14 @@ def _drawn(job: Settings, points: Sequence[HookPoint]) -> Read:
     drawing = peak_bytes(lambda: source.window(DRAWN)) // DRAWN
     window = min(unique_tokens(job), job["activations"]["window"])
     return Read(rows, seconds / DRAWN, window * (drawing - 4 * known["d_in"]), drawing)
+
+
+def _taken(job: Settings, points: Sequence[HookPoint], resources: Resources) -> Read:
+    """Of activations that the user brings."""
+    source = OwnActivations(job, points, resources).source
+    start = time.perf_counter()
+    (x,) = (rows := source.window(DRAWN)).values()
+    return Read(rows, (time.perf_counter() - start) / len(x), 0, 2 * x.shape[1] * x.element_size())
 
 
 def _require_usable(

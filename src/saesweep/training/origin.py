@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from saesweep.config.settings import Settings, device_of, has_lm
+from saesweep.config.settings import Settings, device_of, has_lm, own_activations
 from saesweep.data.resources import Resources
 from saesweep.errors import HOW_TO_REPLACE, UsageError
 from saesweep.lm import models
@@ -17,6 +17,11 @@ log = logging.getLogger(__name__)
 
 def determined_by(job: Settings, resources: Resources) -> Settings:
     """All that determines the activations except the hook points; empty for `model=synthetic`, which its settings determine."""
+    if own_activations(job) is not None:
+        own = resources.own_activations(job)
+        about = {"digest": own.digest} | ({} if own.header is None else {"header": own.header})
+        model = {"name": job["model"]["name"], "source": job["model"]["source"], "content": about}
+        return {"model": model, "stream_seed": job["stream_seed"], "window": job["activations"]["window"]}
     if not has_lm(job):
         return {}
     model = {key: job["model"][key] for key in ("name", "source", "bos")}
@@ -36,10 +41,10 @@ def require_same(job: Settings, folders: Sequence[Path], resources: Resources) -
 
 def write_origin(job: Settings, folders: Sequence[Path], resources: Resources) -> None:
     """Record it in the jobs' folders, where the next command compares it."""
-    if has_lm(job) and distributed.rank() == 0:
+    if distributed.rank() == 0 and (found := determined_by(job, resources)):
         for folder in folders:
             try:
-                checkpoints.write_origin(folder, determined_by(job, resources))
+                checkpoints.write_origin(folder, found)
             except OSError as error:
                 log.error("%s cannot be written: %s", folder / checkpoints.ORIGIN, error)
 

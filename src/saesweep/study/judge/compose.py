@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from saesweep.config.check import check_model
+from saesweep.config.settings import has_lm
 from saesweep.config.study_schema import EXPLAINERS
 from saesweep.config.walk import nearest
 from saesweep.errors import UsageError
@@ -55,6 +56,7 @@ def conf_model(name: str) -> dict[str, Any]:
         raise UsageError(f"explainer.model={name}: there is no conf/model/{name}.yaml; {nearest(name, files, 'there are')}")
     model: Any = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
     check_model(model)
-    if "synthetic" in model["source"]:
-        raise UsageError(f"explainer.model={name}: is a known dictionary, no language model; choose another file of conf/model")
+    if not has_lm({"model": model}):
+        raise UsageError(f"explainer.model={name}: is a known dictionary or brings its activations, no language model; "
+                         "choose another file of conf/model")
     return model
