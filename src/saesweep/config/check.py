@@ -81,6 +81,13 @@ def check_model(model: MutableMapping) -> None:
     refuse_unknown("model.source", source, [key for kind in input_schema.SOURCES.values() for key in keys_of(kind)])
     typed_fields("model.source", source, input_schema.SOURCES[kinds[0]])
     typed("model", model, input_schema.Model if kinds == ["synthetic"] else input_schema.LanguageModel)
+    if kinds == ["random"] and (given := [key for key in ("quantization_config", "device_map") if _loads(model, key)]):
+        raise UsageError(f"model.load.{given[0]}: is for weights in files, and those of model.source.random are made; leave it "
+                         "out")
+
+
+def _loads(model: Mapping, key: str) -> bool:
+    return (model.get("load") or {}).get(key) is not None
 
 
 def _hook_point(cfg: dict) -> None:

@@ -142,5 +142,6 @@ def harvest(lm: LanguageModel, points: Sequence[HookPoint], tokens: Int[Tensor, 
     """Activations at the ordinary positions of the blocks, in the order of the text, without waiting for the device."""
     device = next(lm.module.parameters()).device
     keep = ordinary_positions(tokens, lm.tokenizer).flatten().nonzero().squeeze(1)
+    mask = None if lm.tokenizer.causal else (tokens >= 0).to(device, non_blocking=True)
     keep, tokens = (x.to(device, non_blocking=True) for x in (keep, tokens.clamp(min=0)))
-    return {point: x.flatten(0, 1).index_select(0, keep) for point, x in read(lm.module, points, tokens).items()}
+    return {point: x.flatten(0, 1).index_select(0, keep) for point, x in read(lm.module, points, tokens, mask).items()}

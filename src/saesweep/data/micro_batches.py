@@ -18,7 +18,8 @@ def ordinary_positions(tokens: Int[Tensor, "*batch context"], tokenizer: Tokeniz
 
 def micro_batches(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> list[Int[Tensor, "_ _"]]:
     """Whole blocks of at most `forward_tokens` positions together, at least one block, each micro-batch cut to the length of
-    its longest block. Attention is causal, so the padding that is cut off changes no other position."""
+    its longest block. Attention is causal or masked, so the padding that is cut off
+    changes no other position."""
     parts, first, longest = [], 0, 1
     for block, length in enumerate([*_lengths(tokens).tolist(), tokens.shape[1] * forward_tokens + 1]):
         if block > first and (block + 1 - first) * max(longest, length) > forward_tokens:

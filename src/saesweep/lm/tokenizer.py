@@ -24,6 +24,7 @@ class Tokenizer:
     positions: int | None = None  # the longest context of the model, in tokens; None: no limit
     offsets: Callable[[str], Offsets] | None = None  # the characters of each token of `encode`
     symbol: Callable[[int], str | None] | None = None  # a token as the vocabulary spells it, such as <0xE2> for a byte
+    causal: bool = True  # of the model: whether it predicts the next token; an encoder does not
 
 
 def from_backend(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from saesweep.config.settings import Settings, device_of, has_lm
+from saesweep.config.settings import Settings, device_of, has_lm, loaded_with
 from saesweep.data.resources import Resources
 from saesweep.errors import HOW_TO_REPLACE, UsageError
 from saesweep.lm import models
@@ -19,7 +19,7 @@ def determined_by(job: Settings, resources: Resources) -> Settings:
     """All that determines the activations except the hook points; empty for `model=synthetic`, which its settings determine."""
     if not has_lm(job):
         return {}
-    model = {key: job["model"][key] for key in ("name", "source", "bos")}
+    model = {key: job["model"][key] for key in ("name", "source", "bos")} | loaded_with(job["model"])
     dtype = str(models.dtype_of(job["model"]["dtype"], str(device_of(job))))
     return {
         "model": model | {"dtype": dtype, "content": models.weights_identity(job["model"])},
