@@ -20,11 +20,14 @@ SPECIAL = ("<|endoftext|>", "<pad>")
 TOKENS = 256 + len(SPECIAL)
 
 
-def write(folder: Path, model_type: str, tokenizer: Tokenizer | None = None, **sizes: Any) -> Path:
+def write(
+    folder: Path, model_type: str, tokenizer: Tokenizer | None = None, auto: Any = transformers.AutoModelForCausalLM,
+    **sizes: Any,
+) -> Path:
     """A model with random weights, norms and biases, large enough that each of them changes the logits."""
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(model_type, **({"vocab_size": TOKENS, "initializer_range": 0.2} | sizes))
-    module = transformers.AutoModelForCausalLM.from_config(config)
+    module = auto.from_config(config)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim == 1:

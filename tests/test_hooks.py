@@ -150,7 +150,7 @@ def test_read_removes_its_hooks_and_needs_no_gradient():
 
 
 def test_an_unknown_module_is_refused_by_name():
-    with pytest.raises(UsageError, match=r"model\.sites.*no module 'model\.layers\.1\.atn'.*atn"):
+    with pytest.raises(UsageError, match=r"model\.sites.*no module 'model\.layers\.1\.atn'; .*layers\.\{layer\}\.self_attn"):
         read(LM, [HookPoint("model.layers.1.atn", "output")], TOKENS)
 
 

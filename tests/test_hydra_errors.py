@@ -23,6 +23,7 @@ from saesweep.sweep.hydra_errors import message
         ("sweep=quickstart", "sweep=quickstart: there is no key sweep; did you mean sweeps?"),
         ("hydra/launchr=pool", "hydra/launchr=pool: there is no key hydra/launchr; did you mean hydra/launcher?"),
         ("hydra.sweep.dirr=x", "hydra.sweep.dirr=x: there is no key hydra.sweep.dirr; did you mean hydra.sweep.dir?"),
+        ("model.load.device_map=cpu", "model.load.device_map=cpu: the file of conf/model has no such key; add it"),
         ("cache.zzz=x", "cache.zzz=x: there is no key cache.zzz; known: cache.name, cache.folder"),
         ("arch=jumprelou", "arch=jumprelou: arch has no such choice; did you mean jumprelu? There are batchtopk, "),
         ("arch=", "arch=: arch has no such choice; there are batchtopk, "),

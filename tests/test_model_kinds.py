@@ -33,7 +33,7 @@ def test_the_text_model_of_a_vision_model_is_read_by_its_module_paths(tmp_path: 
     model_folders.write_tokenizer(tmp_path, byte_tokenizer())
     model, tokens = conf("gemma3_270m", tmp_path), torch.arange(2, 26)[None]
     module = load(model).module
-    with pytest.raises(UsageError, match=r"no module 'model\.layers\.1': model has no 'layers', it has .*language_model"):
+    with pytest.raises(UsageError, match=r"no module 'model\.layers\.1'; the nearest are .*model\.language_model\.layers\.\{"):
         read(module, [hook_point(model, "resid", 1)], tokens)
     model["sites"]["resid"]["module"] = "model.language_model.layers.{layer}"
     point = hook_point(model, "resid", 1)
@@ -49,8 +49,10 @@ def test_sites_of_another_class_are_refused_with_the_existing_modules(tmp_path: 
     model_folders.write(tmp_path, "mamba", **MAMBA)
     model, tokens = llama(tmp_path), torch.arange(2, 12)[None]
     module = load(model).module
-    with pytest.raises(UsageError, match=r"model\.sites: .*MambaForCausalLM has no 'model', it has backbone, lm_head"):
+    with pytest.raises(UsageError, match=r"model\.sites: MambaForCausalLM has no module .*; the nearest are ") as refused:
         read(module, [hook_point(model, "resid", 1)], tokens)
+    nearest = str(refused.value).partition("nearest are ")[2].partition(";")[0].split(", ")
+    assert nearest[0] == "backbone.layers.{layer}" and len(nearest) == len({*nearest}) == 5
     model["sites"]["resid"]["module"] = "backbone.layers.{layer}"
     point = hook_point(model, "resid", 1)
     assert read(module, [point], tokens)[point].shape == (1, 10, 32)
@@ -99,7 +101,7 @@ def test_a_random_gemma2_loads() -> None:
     ({"model_type": "llama", "hidden_size": 50, "num_attention_heads": 3}, "multiple of the number of attention heads"),
     ({"model_type": "llama", "vocab_size": 300}, "vocab_size"),
     ({"hidden_size": 48}, "model_type"),
-    ({"model_type": "bert"}, "not causal"),
+    ({"model_type": "gemma3_text", "use_bidirectional_attention": True, "num_key_value_heads": 1}, "not causal"),
 ])
 def test_random_weights_of_another_kind_of_model_are_refused_in_one_line(settings: dict, message: str) -> None:
     sites = {"resid": {"module": "bert.encoder.layer.{layer}", "tensor": "output"}}
@@ -122,9 +124,20 @@ def random_model(model_type: str, dtype: str, **more: object) -> dict:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "electra", "camembert", "xlm", "roformer"])
-def test_a_model_that_is_not_causal_is_refused_in_every_dtype(model_type: str, dtype: str) -> None:
+def test_an_encoder_loads_in_every_dtype_without_a_head(model_type: str, dtype: str) -> None:
+    lm = load(random_model(model_type, dtype))
+    assert not lm.tokenizer.causal and "Masked" not in type(lm.module).__name__ and lm.module.get_output_embeddings() is None
+
+
+def test_an_encoder_that_ignores_the_mask_is_refused() -> None:
+    with pytest.raises(UsageError, match="its tokens depend on masked padding; give an encoder that honours attention_mask"):
+        load(random_model("fnet", "float32"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_model_that_is_not_causal_is_refused_in_every_dtype(dtype: str) -> None:
     with pytest.raises(UsageError, match="it is not causal, tokens see later ones"):
-        load(random_model(model_type, dtype))
+        load(random_model("gemma3_text", dtype, use_bidirectional_attention=True, num_key_value_heads=1))
 
 
 EXPERTS = {"num_local_experts": 4, "num_key_value_heads": 2}

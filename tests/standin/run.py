@@ -45,7 +45,7 @@ def _one(job, folder):
 
 def estimate(jobs, resources, folder):
     params = [job["width"] * 16 for job in jobs]
-    held = {"sae_bytes": [12 * n for n in params], "places": [], "unmeasured": 0}
+    held = {"sae_bytes": [12 * n for n in params], "places": [], "unmeasured": 0, "no_loss": None}
     return {"d_in": [8] * len(jobs), "params": params, "seconds": 90.0, **held}
 
 

@@ -10,6 +10,7 @@ from saesweep.runtime import program
 
 COMMANDS = {  # each is `main` of this module
     "train": ("saesweep.cli.train", "train one SAE, or with -m a sweep; saesweep train --help lists the settings"),
+    "model": ("saesweep.model.__main__", "write the file of conf/model for a language model: its blocks, sites and BOS"),
     "pareto": ("saesweep.report.pareto", "compare the SAEs of one or more sweeps: a table, figures and a page"),
     "evaluate": ("saesweep.imported.__main__", "measure SAEs that others have trained, as points on the chart of a sweep"),
     "study": ("saesweep.study.__main__", "say what the latents of finished SAEs mean, by scores and by a language model"),

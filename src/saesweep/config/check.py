@@ -3,17 +3,18 @@
 Every UsageError names the key, its value and the fix.
 """
 import re
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
-from saesweep.config import input_schema, schema
+from saesweep.config import schema
+from saesweep.config.check_inputs import check_hook_point, check_model, check_text, check_without_lm
 from saesweep.config.instantiate import locate
 from saesweep.config.logger_keys import refuse_missing_package, refuse_secrets
-from saesweep.config.ranges import OneOf, parts_of
-from saesweep.config.settings import has_lm, not_for_a_study, own_activations
+from saesweep.config.ranges import parts_of
+from saesweep.config.settings import has_lm
 from saesweep.config.study_schema import check_study
-from saesweep.config.walk import keys_of, refuse_unknown, require, typed, typed_arguments, typed_fields
+from saesweep.config.walk import keys_of, require, typed, typed_arguments, typed_fields
 from saesweep.errors import UsageError, as_typed
 
 NOT_TRAINER = {  # arguments of lightning.Trainer that saesweep sets itself
@@ -36,14 +37,14 @@ def check(cfg: dict[str, Any]) -> None:
         check_name(f"{key}.name", cfg[key]["name"])
     _numbers(cfg)
     check_model(cfg["model"])
-    _hook_point(cfg)
-    _text(cfg["text"])
+    check_hook_point(cfg)
+    check_text(cfg["text"])
     _world(cfg["trainer"])
     _read_ahead(cfg)
     _list_room(cfg)
     _disk_cache(cfg)
     check_study(cfg.get("study"), cfg.get("explainer"))
-    _without_lm(cfg)
+    check_without_lm(cfg)
     _arch(cfg["arch"])  # imports torch
     _prefixes(cfg["arch"], cfg["width"])
     _trainer(cfg["trainer"])
@@ -71,52 +72,6 @@ def _numbers(cfg: dict) -> None:
     if has_lm(cfg) and (wanted := cfg["evaluation"]["lm_tokens"]) > (held_out := cfg["evaluation"]["tokens"]):
         raise UsageError(f"evaluation.lm_tokens={wanted}: cannot be above evaluation.tokens={held_out}, which are read; "
                          f"write evaluation.lm_tokens={held_out}, or raise evaluation.tokens")
-
-
-def check_model(model: MutableMapping) -> None:
-    """The model comes from one source, and has the keys of a model of that source."""
-    typed_fields("model", model, input_schema.Model)
-    source, kinds = model["source"], [kind for kind in input_schema.SOURCES if model["source"].get(kind) is not None]
-    if kinds == ["hub", "package"]:
-        kinds = ["hub"]  # which takes precedence
-    if len(kinds) != 1:
-        raise UsageError(f"model.source={source}: must have one of {', '.join(input_schema.SOURCES)}")
-    refuse_unknown("model.source", source, [key for kind in input_schema.SOURCES.values() for key in keys_of(kind)])
-    typed_fields("model.source", source, input_schema.SOURCES[kinds[0]])
-    typed("model", model, input_schema.Model if kinds[0] in input_schema.WITHOUT_LM else input_schema.LanguageModel)
-    if own := source.get("activations"):
-        _own_activations(own)
-
-
-def _own_activations(own: Mapping) -> None:
-    """Either a folder, or something that can be imported and called."""
-    key, (folder, iterator) = "model.source.activations", (own["folder"], own["iterator"])
-    if (folder is None) == (iterator is None):
-        raise UsageError(f"{key}.folder={as_typed(folder)} {key}.iterator={as_typed(iterator)}: give one of the two")
-    if iterator is not None and not callable(locate(iterator, f"{key}.iterator")):
-        raise UsageError(f"{key}.iterator={iterator}: cannot be called; give a function that returns an iterator")
-
-
-def _hook_point(cfg: dict) -> None:
-    """The site and the layer exist in the model."""
-    typed("site", cfg["site"], input_schema.Site)
-    model, site, layer = cfg["model"], cfg["site"]["name"], cfg["layer"]
-    if site not in model["sites"]:
-        raise UsageError(f"site={site}: the model {model['name']} has no such site; it has {', '.join(model['sites'])}")
-    if layer >= model["layers"]:
-        raise UsageError(f"layer={layer}: the model {model['name']} has the layers 0 to {model['layers'] - 1}")
-
-
-def _text(text: Mapping, path: str = "text", kinds: Collection[str] = tuple(input_schema.TEXTS)) -> None:
-    typed(f"{path}.kind", text.get("kind"), Annotated[str, OneOf(*kinds)])
-    typed(path, text, input_schema.TEXTS[text["kind"]])
-    if text["kind"] == "mix":
-        if text["of"].keys() != text["shares"].keys() or not text["of"]:
-            raise UsageError(f"{path}.shares={as_typed(text['shares'])}: must have a share for each text of {path}.of: "
-                             f"{', '.join(text['of']) or 'which has none'}")
-        for name, part in text["of"].items():
-            typed(f"{path}.of.{name}", part, Mapping)
-            _text(part, f"{path}.of.{name}", [kind for kind in input_schema.TEXTS if kind != "mix"])
 
 
 def _world(trainer: MutableMapping) -> None:
@@ -149,15 +104,6 @@ def _disk_cache(cfg: dict) -> None:
     if cfg["cache"]["folder"] is not None and cfg["activations"]["forward_tokens"] == "auto":
         raise UsageError("activations.forward_tokens=auto: cache=disk finds stored activations by the settings that determine "
                          "their bits; write a number, such as the one that a run with cache=none finds")
-
-
-def _without_lm(cfg: dict) -> None:
-    """What needs a language model or a text, and is asked for with activations from elsewhere."""
-    if (study := (cfg.get("study") or {}).get("name", "none")) != "none" and (reason := not_for_a_study(cfg)):
-        raise UsageError(f"study={study}: cannot read {reason}; write study=none")
-    if own_activations(cfg) is not None and cfg["cache"]["folder"] is not None:
-        raise UsageError(f"cache={cfg['cache']['name']}: keeps what a language model computes, and model.source.activations "
-                         "needs none; write cache=none")
 
 
 def _arch(arch: MutableMapping) -> None:

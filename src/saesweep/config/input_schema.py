@@ -1,9 +1,11 @@
 """The keys of conf/model, conf/site and conf/text, with their types and ranges."""
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from saesweep.config.ranges import Count, Index, Limits, NotNegative, OneOf, Positive, Range, Text
 from saesweep.config.walk import Keys
+
+ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")  # none that runs a repository's code
 
 
 class HookPoint(Keys):
@@ -24,10 +26,19 @@ class Model(Keys):
     sites: dict[str, HookPoint]
 
 
+class Load(Keys):
+    """What transformers' from_pretrained is given."""
+
+    attn_implementation: Annotated[str, OneOf(*ATTENTION)] | None = None
+    quantization_config: Mapping | None = None
+    device_map: Any = None
+
+
 class LanguageModel(Model):
     dtype: Annotated[str, OneOf("auto", "float32", "bfloat16", "float16")]
     bos: bool
-    hub_name: Text | None = None  # files of conf/model do without
+    hub_name: Text | None = None  # files of conf/model do without, as without `load`
+    load: Load | None = None
 
 
 class Hub(Keys):

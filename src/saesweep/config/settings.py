@@ -60,8 +60,18 @@ def device_of(job: Settings) -> torch.device:
     return torch.device("cuda" if job["trainer"]["accelerator"] in ("gpu", "cuda") else "cpu")
 
 
+def loaded_with(model: Settings) -> dict[str, Any]:
+    """model.load, under this key, as far as it determines the activations, and nothing where it does not."""
+    load = {key: value for key, value in (model.get("load") or {}).items() if value is not None and key != "device_map"}
+    return {"load": load} if load else {}
+
+
 def own_settings(job: Settings) -> dict[str, Any]:
     """Those that determine the SAE: it resumes with the same ones only."""
     kept = {key: value for key, value in job.items() if key not in NOT_THE_SAES}
-    kept |= {"model": {key: value for key, value in job["model"].items() if key != "hub_name"}} if "model" in job else {}
+    kept |= {"model": _own_model(job["model"])} if "model" in job else {}
     return kept | {"trainer": {"precision": (job.get("trainer") or {}).get("precision")}}
+
+
+def _own_model(model: Settings) -> dict[str, Any]:
+    return {key: value for key, value in model.items() if key not in ("hub_name", "load")} | loaded_with(model)

@@ -15,7 +15,7 @@ from torch import Tensor
 from saesweep.data.micro_batches import by_length, lm_input, micro_batches, ordinary_positions, tokens_wanted
 from saesweep.data.mixture import evenly, parts_of
 from saesweep.data.prefetch import drain
-from saesweep.data.text import Corpus, TextEnded, blocks
+from saesweep.data.text import PADDING, Corpus, TextEnded, blocks
 from saesweep.lm.hooks import HookPoint, Rows, read
 from saesweep.lm.models import LanguageModel
 from saesweep.runtime import distributed
@@ -146,5 +146,6 @@ def harvest(lm: LanguageModel, points: Sequence[HookPoint], tokens: Int[Tensor, 
     """Activations at the ordinary positions of the blocks, in the order of the text, without waiting for the device."""
     device = next(lm.module.parameters()).device
     keep = ordinary_positions(tokens, lm.tokenizer).flatten().nonzero().squeeze(1)
+    mask = None if lm.tokenizer.causal else (tokens != PADDING).to(device, non_blocking=True)
     keep, tokens = (x.to(device, non_blocking=True) for x in (keep, lm_input(tokens)))
-    return {point: x.flatten(0, 1).index_select(0, keep) for point, x in read(lm.module, points, tokens).items()}
+    return {point: x.flatten(0, 1).index_select(0, keep) for point, x in read(lm.module, points, tokens, mask).items()}

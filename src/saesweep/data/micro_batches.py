@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from saesweep.data.text import PADDING
 from saesweep.lm.tokenizer import Tokenizer
 
 SORTED_BELOW = 0.97  # blocks are sorted by length where that leaves less than this share of the positions
@@ -23,7 +24,8 @@ def lm_input(tokens: Int[Tensor, "*batch context"]) -> Int[Tensor, "*batch conte
 
 def micro_batches(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> list[Int[Tensor, "_ _"]]:
     """Whole blocks of at most `forward_tokens` positions together, at least one block, each micro-batch cut to the length of
-    its longest block. Attention is causal, so the padding that is cut off changes no other position."""
+    its longest block. Attention is causal or masked, so the padding that is cut off
+    changes no other position."""
     parts, first, longest = [], 0, 1
     for block, length in enumerate([*_lengths(tokens).tolist(), tokens.shape[1] * forward_tokens + 1]):
         if block > first and (block + 1 - first) * max(longest, length) > forward_tokens:
@@ -35,7 +37,7 @@ def micro_batches(tokens: Int[Tensor, "blocks context"], forward_tokens: int) ->
 
 def _lengths(tokens: Int[Tensor, "blocks context"]) -> Int[Tensor, " blocks"]:
     """Positions up to the last token of each block, at least 1."""
-    return ((tokens >= 0) * torch.arange(1, tokens.shape[1] + 1)).amax(1).clamp(min=1)
+    return ((tokens != PADDING) * torch.arange(1, tokens.shape[1] + 1)).amax(1).clamp(min=1)
 
 
 def by_length(tokens: Int[Tensor, "blocks context"], forward_tokens: int) -> Int[Tensor, " blocks"]:

@@ -43,11 +43,24 @@ class Scored(NamedTuple):
             yield part, at[:, : part.shape[1]]
 
 
+def has_loss(job: Settings, tokenizer: Tokenizer) -> bool:
+    """Whether the language model's loss is measured: not of an encoder, which predicts no next token."""
+    return job["evaluation"]["lm_tokens"] > 0 and tokenizer.causal
+
+
+def no_loss(job: Settings, tokenizer: Tokenizer) -> str | None:
+    """A line for the user where evaluation.lm_tokens asks for a loss that the language model does not have."""
+    if (tokens := job["evaluation"]["lm_tokens"]) == 0 or tokenizer.causal:
+        return None
+    return (f"evaluation.lm_tokens={tokens}: without effect: {job['model']['name']} is an encoder, which predicts no next "
+            "token; ce_clean, delta_loss and the like stay empty")
+
+
 def scored(held_out: HeldOut, tokenizer: Tokenizer, job: Settings) -> Scored | None:
     """About evaluation.lm_tokens predictions in evaluation.lm_blocks blocks, in more where these are too few; with null all of
-    the first blocks. None of no tokens. They are the same for all SAEs and on all ranks."""
+    the first blocks. None of no tokens, and of an encoder. They are the same for all SAEs and on all ranks."""
     tokens, blocks = job["evaluation"]["lm_tokens"], job["evaluation"].get("lm_blocks")  # absent in older configs
-    if tokens == 0:
+    if not has_loss(job, tokenizer):
         return None
     if blocks is None:
         first = slice(blocks_of(held_out.ordinary, tokens))

@@ -1,11 +1,12 @@
 """Hook points: the input or output of a module of the language model; reading and editing the tensor there."""
+import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from saesweep.errors import UsageError
@@ -40,17 +41,29 @@ class _Stop(Exception):
 
 
 def module_at(lm: nn.Module, point: HookPoint) -> nn.Module:
-    """The module of a hook point. Raises UsageError, which lists the modules there are, where the path leads to none."""
-    module, seen = lm, []
-    for name in point.module.split("."):
-        children = dict(module.named_children())
-        if name not in children:
-            there = ", ".join([*children][:12]) + (f" and {len(children) - 12} more" if len(children) > 12 else "")
-            raise UsageError(f"model.sites: the language model has no module {point.module!r}: "
-                             f"{'.'.join(seen) or type(lm).__name__} has no {name!r}, it has {there or 'no modules'}; "
-                             "correct model.sites.*.module")
-        module, seen = children[name], [*seen, name]
-    return module
+    """The module of a hook point. Raises UsageError, which lists the nearest that there are, where the path leads to none."""
+    try:
+        if point.module:
+            return lm.get_submodule(point.module)
+    except AttributeError:
+        pass
+    named = _at_any_layer(point.module)
+    layers = [name for name, _ in lm.named_modules() if _at_any_layer(name) == named]
+    if layers:
+        fix = f"only other layers have it: {', '.join(layers[:5])}{' and more' if len(layers) > 5 else ''}; give one of these"
+    else:
+        fix = f"the nearest are {', '.join(nearest_modules(lm, point.module))}; correct model.sites.*.module"
+    raise UsageError(f"model.sites: {type(lm).__name__} has no module {point.module!r}; {fix}")
+
+
+def nearest_modules(lm: nn.Module, path: str, count: int = 5) -> list[str]:
+    """The module paths most like this one, with {layer} in place of the number of a block."""
+    names = dict.fromkeys(_at_any_layer(name) for name, _ in lm.named_modules() if name)
+    return difflib.get_close_matches(_at_any_layer(path), names, n=count, cutoff=0)
+
+
+def _at_any_layer(path: str) -> str:
+    return re.sub(r"\.\d+(?=\.|$)", ".{layer}", path, count=1)
 
 
 @contextmanager
@@ -110,10 +123,11 @@ def replayed(blocks: Sequence[nn.Module], outputs: Mapping[nn.Module, Any]) -> I
 
 @torch.no_grad()
 def read(
-    lm: nn.Module, points: Sequence[HookPoint], tokens: Int[Tensor, "batch pos"]
+    lm: nn.Module, points: Sequence[HookPoint], tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None = None
 ) -> dict[HookPoint, Float[Tensor, "batch pos d_in"]]:
     """The activations at every hook point, from one forward pass that ends once the last of them is read.
 
+    mask: of an encoder, which positions are not padding; a causal model needs none, as padding is at the end.
     Raises UsageError for a hook point that the forward pass never reaches.
     """
     seen: dict[HookPoint, Tensor] = {}
@@ -131,7 +145,7 @@ def read(
         for point in points:
             stack.enter_context(edit(lm, point, record(point)))
         try:
-            lm(input_ids=tokens, use_cache=False)
+            lm(input_ids=tokens, **({"use_cache": False} if mask is None else {"attention_mask": mask.long()}))
         except _Stop:
             return {point: seen[point] for point in points}
     never = ", ".join(str(point) for point in points if point not in seen)

@@ -23,7 +23,7 @@ from saesweep.errors import UsageError
 
 log = logging.getLogger(__name__)
 TIMEOUT = 10  # seconds
-WHAT = {"AutoConfig": "config.json", "AutoTokenizer": "tokenizer", "AutoModelForCausalLM": "weights"}
+WHAT = {"AutoConfig": "config.json", "AutoTokenizer": "tokenizer", "AutoModelForCausalLM": "weights", "AutoModel": "weights"}
 
 UNUSABLE = (KeyError, ValueError, ImportError, TypeError, AttributeError)  # raised for values of a config, not for files
 
@@ -112,7 +112,8 @@ def _load_error(auto: type, model: Mapping[str, Any], error: Exception) -> Usage
         return UsageError(f"{where}: its {what} needs code of its own, and no code of a repository is run; "
                           "give a model that transformers implements")
     if what == "weights" and isinstance(error, UNUSABLE) and "weight_map" not in str(error) and not _invalid_json(source):
-        return UsageError(f"{where}: its config cannot be used: {brief(error)}; correct config.json")
+        fix = "model.load" if model.get("load") else "config.json"
+        return UsageError(f"{where}: its config cannot be used: {brief(error)}; correct {fix}")
     if not folder:
         fix = "correct the name; where it is gated, accept its terms on the hub, then `hf auth login`"
     elif what == "weights":

@@ -5,6 +5,7 @@
     package: .., install: .., parts: [..], sha256: .. a GGUF file inside pip packages, converted once (gguf.py)
     random: {model_type: .., seed: 0, ..}             random weights and a tokenizer of bytes, for tests
 and beside it `shuffle: 0`, a seed, has its weights shuffled (shuffled.py).
+`load` has what transformers' from_pretrained is given: attn_implementation, quantization_config, device_map.
 `dtype: auto` is bfloat16, but float32 on a CPU without AMX, where bfloat16 runs at half the speed.
 No pickle is read, no code of a repository is run, and a model in the cache of this machine needs no network.
 """
@@ -22,7 +23,7 @@ import transformers
 from huggingface_hub import try_to_load_from_cache
 
 from saesweep.errors import UsageError
-from saesweep.lm import checks, gguf, hub
+from saesweep.lm import checks, gguf, hub, kinds, quantised
 from saesweep.lm.chat import chat_of
 from saesweep.lm.hub import brief, from_hub, repository, silence_transformers
 from saesweep.lm.shuffled import shuffle_
@@ -47,16 +48,18 @@ class LanguageModel:
 
 
 def load(model: Mapping[str, Any], device: str = "cpu") -> LanguageModel:
-    """The model, frozen and in eval mode. Raises UsageError unless it is causal, complete and finite."""
+    """The model, frozen and in eval mode. Raises UsageError unless it is complete, finite, and causal or an encoder."""
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(model)
-    module = _module(model, dtype_of(model["dtype"], device)).eval().requires_grad_(False)
+    module = _module(model, dtype_of(model["dtype"], device), device).eval().requires_grad_(False)
     if (seed := model["source"].get("shuffle")) is not None:
-        shuffle_(module, module.get_output_embeddings(), seed)
-    module.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps nn.Module.to without its signature
+        shuffle_(module, module.get_output_embeddings() if tokenizer.causal else None, seed)
+    if not getattr(module, "hf_quantizer", None) and not (model.get("load") or {}).get("device_map"):  # else it is there
+        module.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps nn.Module.to without its signature
     module.config.use_cache = False
+    checks.require_device(model, module, device)
     checks.require_finite(model, module)
-    checks.require_causal(model, module)
+    (checks.require_causal if tokenizer.causal else checks.require_masking)(model, module)
     return LanguageModel(module, tokenizer)
 
 
@@ -64,18 +67,32 @@ def load_tokenizer(model: Mapping[str, Any]) -> Tokenizer:
     """Reads the tokenizer and the config, no weights. Raises UsageError where they do not fit or cannot be loaded."""
     source = model["source"]
     if source.get("random"):
-        return byte_tokenizer(model["bos"], checks.max_positions(_random_config(model)))
+        config = _random_config(model)
+        return replace(byte_tokenizer(model["bos"], checks.max_positions(config)), causal=kinds.is_causal(config))
     if source.get("hub"):
         config = _hub_config(model)
-        loaded = from_hub(transformers.AutoTokenizer, model)
-        if not hasattr(loaded, "backend_tokenizer"):
-            raise UsageError(f"model.source.hub={source['hub']}: {type(loaded).__name__} is not a fast tokenizer; save a fast "
-                             "one, with tokenizer.json, beside the model")
+        loaded, causal = fast_tokenizer(model), kinds.is_causal(config)
         backend = loaded.backend_tokenizer
         checks.require_tokens(model, config, backend.get_vocab(with_added_tokens=True).values())
-        made = from_backend(model, backend, loaded.bos_token_id, loaded.all_special_ids, checks.max_positions(config))
-        return replace(made, chat=partial(chat_of, source["hub"], loaded))
+        first, limit = first_token(loaded, causal), checks.max_positions(config)
+        made = from_backend(model, backend, first, loaded.all_special_ids, limit)
+        return replace(made, causal=causal, chat=partial(chat_of, source["hub"], loaded))
     return from_backend(model, *gguf.tokenizer(model))
+
+
+def fast_tokenizer(model: Mapping[str, Any]) -> transformers.PreTrainedTokenizerFast:
+    """That of model.source.hub. Raises UsageError where it is none of the tokenizers library."""
+    loaded = from_hub(transformers.AutoTokenizer, model)
+    if not hasattr(loaded, "backend_tokenizer"):
+        raise UsageError(f"model.source.hub={model['source']['hub']}: {type(loaded).__name__} is not a fast tokenizer; save a "
+                         "fast one, with tokenizer.json, beside the model")
+    return loaded
+
+
+def first_token(tokenizer: Any, causal: bool) -> int | None:
+    """The id of its BOS; of an encoder without one that of [CLS]."""
+    bos = tokenizer.bos_token_id
+    return tokenizer.cls_token_id if bos is None and not causal else bos
 
 
 def dtype_of(name: str, device: str) -> torch.dtype:
@@ -86,22 +103,34 @@ def dtype_of(name: str, device: str) -> torch.dtype:
     return torch.float32 if slow else torch.bfloat16
 
 
-def _module(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTrainedModel:
+def _module(model: Mapping[str, Any], dtype: torch.dtype, device: str = "cpu") -> transformers.PreTrainedModel:
     source = model["source"]
     if source.get("random"):
         return _random(model, dtype)
     folder = None if source.get("hub") else gguf.weights_folder(model)
     config = checks.checked_config(model, transformers.AutoConfig.from_pretrained(folder)) if folder else _hub_config(model)
-    options = {
-        "dtype": dtype, "attn_implementation": checks.attention_implementation(config), "use_safetensors": True,
-        "output_loading_info": True, "ignore_mismatched_sizes": True,  # require_weights refuses them
-        **OUTPUTS,
+    auto, options = kinds.auto_class(config), {
+        "dtype": dtype, "use_safetensors": True, "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # require_weights refuses them
+        **_load_options(model, config, device), **OUTPUTS,
     }
-    auto: Any = transformers.AutoModelForCausalLM
     with silence_transformers():  # require_weights reports what is missing
         module, found = auto.from_pretrained(folder, **options) if folder else from_hub(auto, model, **options)
-    checks.require_weights(model, found)
+    checks.require_weights(model, module, found)
+    if not kinds.is_causal(config) and hasattr(module, kinds.POOLER):
+        setattr(module, kinds.POOLER, None)
     return module
+
+
+def _load_options(model: Mapping[str, Any], config: transformers.PreTrainedConfig, device: str) -> dict[str, Any]:
+    """What model.load says; quantised weights are put on the device as they are read."""
+    load = model.get("load") or {}
+    options = {
+        "attn_implementation": load.get("attn_implementation") or kinds.attention_implementation(config),
+        "device_map": load.get("device_map") or ({"": device} if quantised.is_quantised(model, config) else None),
+        "quantization_config": quantised.asked(model),
+    }
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _hub_config(model: Mapping[str, Any]) -> transformers.PreTrainedConfig:
@@ -135,10 +164,10 @@ def _digest_of(folder: Path, part: str) -> str:
 
 def _random(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTrainedModel:
     config = _random_config(model)
-    options = {"dtype": dtype, "attn_implementation": checks.attention_implementation(config)}
+    options = {"dtype": dtype, **_load_options(model, config, "cpu")}
     with torch.random.fork_rng(devices=[]), _refuse_wrong_keys():
         torch.manual_seed(model["source"]["random"].get("seed", 0))
-        return transformers.AutoModelForCausalLM.from_config(config, **options)
+        return kinds.auto_class(config).from_config(config, **options)
 
 
 def _random_config(model: Mapping[str, Any]) -> transformers.PreTrainedConfig:

@@ -6,12 +6,15 @@ and 2501.17727. Embeddings, norms and biases stay, so that a token is still told
 import torch
 from torch import nn
 
+from saesweep.errors import UsageError
 from saesweep.runtime.rng import generator
 
 
 @torch.no_grad()
 def shuffle_(module: nn.Module, output: nn.Module | None, seed: int) -> None:
-    """In place. output: the output embedding, which stays."""
+    """In place. output: the output embedding, which stays. Raises UsageError for quantised weights."""
+    if any(not weight.is_floating_point() or weight.element_size() < 2 for weight in module.parameters()):
+        raise UsageError("model.source.shuffle: the weights are quantised, in groups that share a scale; leave it out")
     kept = {id(weight) for part in module.modules() if isinstance(part, nn.Embedding) or part is output
             for weight in part.parameters()}
     for number, weight in enumerate(module.parameters()):

@@ -25,6 +25,7 @@ class Tokenizer:
     offsets: Callable[[str], Offsets] | None = None  # the characters of each token of `encode`
     symbol: Callable[[int], str | None] | None = None  # a token as the vocabulary spells it, such as <0xE2> for a byte
     chat: Callable[[str | None], tuple[Callable, str]] | None = None  # lm/chat.py; of a file, or the model's own
+    causal: bool = True  # of the model: whether it predicts the next token; an encoder does not
 
 
 def from_backend(

@@ -1,6 +1,7 @@
 """Scores the SAEs and controls of one text and language model, with the labels and the activations that they share."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -31,6 +32,8 @@ from saesweep.study.scores.similarity import SimilarityScores
 from saesweep.study.table import score_one
 from saesweep.study.text import Text
 from saesweep.study.weights import DenseRows, Weights
+
+log = logging.getLogger(__name__)
 
 
 class Group:
@@ -76,8 +79,10 @@ class Group:
         labels = label(kind, text["fit"], text["test"], source.tokenizer, min_tokens=settings["label_tokens"],
                        min_documents=settings["label_documents"])
         extras: list[Extra] = []
-        if settings["logits"]:
+        if settings["logits"] and source.tokenizer.causal:
             extras.append(Later(self._logit_scores))
+        elif settings["logits"]:
+            log.info("logits=true: without effect: %s is an encoder, without an output embedding", self.job["model"]["name"])
         if settings["dense_probes"] and labels.names:
             extras.append(RowScores(DenseRows(source, text, weights), weights.decoder_array))
         if settings["embedding"]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from saesweep.config.settings import Settings, has_lm, not_for_a_study, target
+from saesweep.config.settings import Settings, has_lm, loaded_with, not_for_a_study, target
 from saesweep.data.normalisation import Statistics
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint, hook_point
@@ -131,7 +131,7 @@ def _controls(saes: Sequence[Subject], names: Sequence[str], seed: int) -> list[
             d_sae = {"random": sae.d_sae, "residual": d_in, "pca": 2 * d_in}[name]
             place = sae.sweep / FOLDER / CONTROL / below
             file = folder_of_control(name, place, sae.l0, d_sae) / HITS
-            model = {key: sae.config["model"][key] for key in ("name", "source")}
+            model = {key: sae.config["model"][key] for key in ("name", "source")} | loaded_with(sae.config["model"])
             what = [name, seed, model, str(sae.point), sae.l0, d_sae, sae.statistics.scale]
             weights = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
             found.setdefault(file, Subject(
@@ -165,5 +165,5 @@ def reads(config: Settings) -> dict[str, Any]:
     """What determines the tokens that a study reads, and their activations."""
     if not has_lm(config):
         return {"source": config["model"]["source"]}
-    model = {key: config["model"][key] for key in ("name", "source", "bos", "dtype")}
+    model = {key: config["model"][key] for key in ("name", "source", "bos", "dtype")} | loaded_with(config["model"])
     return {"model": model, **{key: config[key] for key in ("text", "context", "stream_seed")}}

@@ -136,6 +136,8 @@ def _no_key(key: str, config: DictConfig | None) -> str:
     archs = GlobalHydra.instance().config_loader().get_group_options("arch") if GlobalHydra.instance().is_initialized() else []
     if "." in key and (arch := misspelt(group, archs)):
         return f"{typed}: there is no architecture {group}; did you mean {arch}.{key.partition('.')[2]}?"
+    if key.startswith("model.load."):
+        return f"{typed}: the file of conf/model has no such key; add it with a plus: +{typed}"
     known = list(_dotted(config))
     siblings = [name for name in [*known, *GROUPS] if name.rpartition(".")[0] == parent]
     close = [f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(last, [s.split(".")[-1] for s in siblings])]

@@ -1,5 +1,6 @@
 """The activations that a group is trained and evaluated on: from a language model and a text, from a known dictionary,
 or brought by the user."""
+import logging
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from saesweep.data.harvest import LanguageModelSource
 from saesweep.data.held_out import CALIBRATION, EVALUATION
 from saesweep.data.own_activations import OwnSource, require_enough_rows
 from saesweep.data.resources import Resources
-from saesweep.data.scored import scored
+from saesweep.data.scored import no_loss, scored
 from saesweep.data.synthetic import SyntheticSource
 from saesweep.errors import UsageError
 from saesweep.evaluation.evaluate import evaluate
@@ -24,6 +25,7 @@ from saesweep.runtime.console import ProgressLine
 from saesweep.runtime.rng import SYNTHETIC_CALIBRATION, generator
 from saesweep.training.origin import determined_by
 
+log = logging.getLogger(__name__)
 Numbers = dict[str, float | None]  # of one SAE: the metrics of eval.json
 
 
@@ -67,6 +69,8 @@ class ReadText:
     def evaluate(self, subjects: Sequence[Subject]) -> list[Measured | Exception]:
         numbers = self.job["evaluation"]
         held_out = self.resources.held_out(self.job, EVALUATION, numbers["tokens"])
+        if line := no_loss(self.job, self.tokenizer):
+            log.info(line)
         return evaluate(
             lambda: self.resources.language_model(self.job), self.source.read, held_out,
             scored(held_out, self.tokenizer, self.job), subjects,

@@ -65,8 +65,9 @@ def _places(places: Sequence[Place], count: int) -> list[str]:
 
 
 def _not_counted(estimate: Mapping[str, Any]) -> list[str]:
-    count = estimate["unmeasured"]
-    return [f"  not counted: the dense latents of {_many(count, 'SAE')} whose evaluation fails"] if count else []
+    count, no_loss = estimate["unmeasured"], estimate["no_loss"]
+    lines = [f"  not counted: the dense latents of {_many(count, 'SAE')} whose evaluation fails"] if count else []
+    return [*lines, *([f"  {no_loss}"] if no_loss else [])]
 
 
 def _table(group: Sequence[Job], estimate: dict[str, Any]) -> list[str]:

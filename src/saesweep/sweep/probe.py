@@ -19,7 +19,7 @@ from saesweep.data.held_out import EVALUATION
 from saesweep.data.micro_batches import by_length, ordinary_positions, positions
 from saesweep.data.normalisation import Statistics
 from saesweep.data.resources import Resources
-from saesweep.data.scored import scored
+from saesweep.data.scored import has_loss, no_loss, scored
 from saesweep.data.text import pieces, tokenized
 from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import CrossEntropy
@@ -82,12 +82,12 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     )
     places = [*footprint.places(jobs, saes, tokenizer, found), footprint.disk(jobs, folder, params, saes, row, seconds)]
     return {"d_in": sizes, "params": params, "sae_bytes": saes, "seconds": seconds, "places": places,
-            "unmeasured": len(steps) - len(latents)}
+            "unmeasured": len(steps) - len(latents), "no_loss": no_loss(job, tokenizer) if tokenizer else None}
 
 
 def _model_bytes(job: Settings, read: Read, resources: Resources) -> int:
     """Of the language model, which is not loaded where all activations are in the cache and no loss is measured."""
-    if not has_lm(job) or (read.seconds == 0 and job["evaluation"]["lm_tokens"] == 0):
+    if not has_lm(job) or (read.seconds == 0 and not has_loss(job, resources.text(job)[1])):
         return 0
     module = resources.language_model(job).module
     return sum(tensor.nbytes for tensor in itertools.chain(module.parameters(), module.buffers()))
@@ -118,11 +118,11 @@ def _evaluation(jobs: Sequence[Settings], harvest_seconds: float, resources: Res
     and one clean; and the bytes that a pass takes."""
     numbers = jobs[0]["evaluation"]
     seconds = (numbers["tokens"] + numbers["calibration_tokens"]) * harvest_seconds
-    if not has_lm(jobs[0]) or numbers["lm_tokens"] == 0:
+    if not has_lm(jobs[0]) or not has_loss(jobs[0], tokenizer := resources.text(jobs[0])[1]):
         return seconds, 0
-    lm, (_, tokenizer) = resources.language_model(jobs[0]), resources.text(jobs[0])
+    lm = resources.language_model(jobs[0])
     wanted = scored(resources.held_out(jobs[0], EVALUATION, numbers["tokens"]), tokenizer, jobs[0])
-    assert wanted is not None, "lm_tokens is above 0"
+    assert wanted is not None, "there is a loss"
     parts = list(wanted.parts(numbers["forward_tokens"]))
     batch = Batch.of(*parts[len(parts) // 2], lm)
 

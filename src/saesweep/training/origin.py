@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from saesweep.config.settings import Settings, device_of, has_lm, own_activations
+from saesweep.config.settings import Settings, device_of, has_lm, loaded_with, own_activations
 from saesweep.data.resources import Resources
 from saesweep.errors import HOW_TO_REPLACE, UsageError
 from saesweep.lm import models
@@ -24,7 +24,7 @@ def determined_by(job: Settings, resources: Resources) -> Settings:
         return {"model": model, "stream_seed": job["stream_seed"], "window": job["activations"]["window"]}
     if not has_lm(job):
         return {}
-    model = {key: job["model"][key] for key in ("name", "source", "bos")}
+    model = {key: job["model"][key] for key in ("name", "source", "bos")} | loaded_with(job["model"])
     dtype = str(models.dtype_of(job["model"]["dtype"], str(device_of(job))))
     return {
         "model": model | {"dtype": dtype, "content": models.weights_identity(job["model"])},

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from saesweep.config.check import check_model
+from saesweep.config.check_inputs import check_model
 from saesweep.config.settings import has_lm
 from saesweep.config.study_schema import EXPLAINERS
 from saesweep.config.walk import nearest

@@ -9,6 +9,8 @@ import transformers
 from jaxtyping import Float
 from torch import Tensor
 
+from saesweep.config.settings import loaded_with
+from saesweep.errors import UsageError
 from saesweep.lm import models
 from saesweep.lm.models import LanguageModel
 from saesweep.study.judge.messages import Answer, Failure, Request
@@ -18,8 +20,10 @@ class LocalModel:
     def __init__(self, settings: Mapping[str, Any], model: Mapping[str, Any], lm: LanguageModel | None = None) -> None:
         """model: a checked file of conf/model. lm: the same, where it is loaded already."""
         self._settings, self._device = settings, settings["device"]
-        self._identity = {"source": model["source"], "weights": models.weights_identity(model)}
+        self._identity = {"source": model["source"], "weights": models.weights_identity(model)} | loaded_with(model)
         self._lm = lm or models.load(model, self._device)
+        if not self._lm.tokenizer.causal:
+            raise UsageError(f"model={model['name']}: is an encoder, which writes no text; choose a causal language model")
 
     def parameters(self, request: Request) -> dict[str, Any]:
         return {"model": self._identity, "template": self._settings["template"], "max_out": request.max_out,

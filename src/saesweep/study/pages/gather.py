@@ -56,8 +56,9 @@ class Completion:
             scale=float(self.weights.loaded(sae.collected).statistics.scale))
 
     def _logits(self, sae: Collected, latents: np.ndarray) -> Logits | None:
-        """None where the rows of the decoder are no directions of the residual stream."""
-        rows = self.weights.decoder_of_resid(sae) if has_lm(sae.config) else None
+        """None where the rows of the decoder are no directions of the residual stream, and of an encoder."""
+        has_head = has_lm(sae.config) and self.resources.text(sae.config)[1].causal
+        rows = self.weights.decoder_of_resid(sae) if has_head else None
         if rows is None:
             return None
         model = self.resources.language_model(on_device(sae.config, self.device))
