@@ -7,7 +7,7 @@ from standin.cli import ROOT
 
 PACKAGE = ROOT / "src/saesweep"
 ORDER = (  # from the top down, as in CONTRIBUTING.md
-    "api", "imported", "sweep", "study", "report", "training", "evaluation", "loggers", "data", "storage", "arch", "lm",
+    "api", "push", "imported", "sweep", "study", "report", "training", "evaluation", "loggers", "data", "storage", "arch", "lm",
     "config", "runtime", "errors", "old_names",
 )
 ENTRIES = ("__init__", "cli")  # above all of them

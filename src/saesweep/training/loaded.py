@@ -9,7 +9,7 @@ from saesweep.arch.base import SparseAutoencoder
 from saesweep.data.normalisation import Statistics
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint, hook_point
-from saesweep.storage import checkpoints, files
+from saesweep.storage import checkpoints, files, on_hub
 from saesweep.training.build import build
 
 
@@ -33,9 +33,10 @@ def as_loaded(sae: Any, kind: type[LoadedSAE] = LoadedSAE) -> LoadedSAE:
 def load(folder: str | Path, device: str = "cpu", kind: type[LoadedSAE] = LoadedSAE) -> LoadedSAE:
     """A trained SAE: `encode` [tokens, d_in] -> [tokens, d_sae] and `decode` back, in raw activation units.
 
-    Raises UsageError where the folder holds no finished SAE.
+    folder: on this machine, or owner/name/folder[@revision] of the Hugging Face hub, of which its own files are downloaded
+    unless they are in the cache. Raises UsageError where it holds no finished SAE.
     """
-    folder = Path(folder).resolve()
+    folder = on_hub.folder_of(folder).resolve()
     folder = folder.parent if folder.name == "sae" else folder
     if not (folder / files.NUMBERS).is_file():
         raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
