@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 def place(typed: str) -> Place | None:
-    """Of owner/name/path[@revision]; None of what is a path on this machine by its beginning, and where owner/name is a folder."""
+    """Of owner/name/path[@revision]; None of what begins as a path does, and where owner/name is a folder of this machine."""
     named, _, revision = typed.partition("@")
     parts = PurePosixPath(named).parts
     if typed.startswith(("/", ".", "~")) or len(parts) < 2 or ".." in parts or Path(*parts[:2]).exists():
@@ -62,6 +62,7 @@ def files_at(typed: str, at: Place, patterns: Sequence[str], read: Callable[[Pat
     except Exception as error:
         log.info("%s is not in the cache of this machine (%s)", typed, brief(error))
     require_hub(typed.partition("@")[0], at.repository, advice)
+    logging.getLogger("huggingface_hub._snapshot_download").setLevel(logging.ERROR)  # `read` says what is missing
     try:
         root = Path(snapshot_download(at.repository, **options))
     except Exception as error:

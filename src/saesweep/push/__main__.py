@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a sweep, or of SAEs in it")
     parser.add_argument("repository", metavar="OWNER/NAME", help="of the hub; it is made if it is not there")
     parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="write everything into this folder, and upload nothing")
-    parser.add_argument("--private", action="store_true", help="make a repository that others cannot see; without it, a public one")
+    parser.add_argument("--private", action="store_true", help="make a repository that others cannot see, not a public one")
     parser.add_argument("--license", metavar="ID", help="of the language model, where conf/push.yaml does not know it")
     parser.add_argument("--text-license", metavar="NAME", help="of the text, likewise")
     given = vars(parser.parse_args())
@@ -39,13 +39,13 @@ def main() -> None:
     print(where if given["dry_run"] is None else f"written to {where}; the same command without --dry-run uploads it")
 
 
-def _say(made: "run.Made") -> None:
+def _say(made: run.Made) -> None:
     sizes = list(made.files.items())
     lines = [f"{size / 1e6:10.3f} MB  {name}" for name, size in sizes[:LARGEST]]
     if rest := sizes[LARGEST:]:
         lines.append(f"{sum(size for _, size in rest) / 1e6:10.3f} MB  in {len(rest)} smaller files")
     left_out = "".join(f", {count} {why} left out" for why, count in made.left_out.items())
-    lines.append(f"{sum(made.files.values()) / 1e6:10.3f} MB  in all, {made.saes} SAEs{left_out}")
+    lines.append(f"{sum(made.files.values()) / 1e6:10.3f} MB  in all, {made.saes} SAE{"s" * (made.saes > 1)}{left_out}")
     if made.rewritten:
         lines.append(f"of {', '.join(made.rewritten)} only the last part of the path is written")
     print(*lines, sep="\n", flush=True)

@@ -24,8 +24,8 @@ COLUMNS = {  # of the table: title, format, and the definition where the title d
     "tokens": ("tokens", ",.0f", "that it was trained on, one that was read in several passes counted in each"),
     "l0": ("L0", ".2f", "mean number of latents above 0 per token"),
     "fvu": ("FVU", ".4f", "sum of ‖x - x̂‖² / sum of ‖x - mean x‖² over all tokens; the explained variance is 1 - FVU"),
-    "delta_loss": ("delta loss", ".4f", "the language model's cross-entropy with x̂ in place of x, less that without, in nats per "
-                   "token"),
+    "delta_loss": ("delta loss", ".4f", "the language model's cross-entropy with x̂ in place of x, less that without, in nats "
+                   "per token"),
     "loss_recovered": ("loss recovered", ".4f", "1 - delta loss / (cross-entropy with zeros in place of x, less that without)"),
     "dead": ("dead", ".3f", "share of latents that did not fire in the last $dead_after training tokens, or in all of them if "
              "fewer"),
@@ -75,8 +75,8 @@ def _summary(content: Content) -> str:
     count = len(jobs)
     what = f"{count} sparse autoencoders (SAEs), trained" if count > 1 else "A sparse autoencoder (SAE), trained"
     return "\n".join([
-        f"# {content.repository.partition('/')[2]}", "", f"{what} with saesweep {version('saesweep')}.", "", "| | |", "|---|---|",
-        *lines, "", "![FVU and delta loss against L0](pareto.png)", "",
+        f"# {content.repository.partition('/')[2]}", "", f"{what} with saesweep {version('saesweep')}.", "",
+        "| | |", "|---|---|", *lines, "", "![FVU and delta loss against L0](pareto.png)", "",
         "`pareto.html`, downloaded and opened, shows every SAE with its settings, its training curve and how often its latents "
         "fire; `pareto.csv` has all metrics."])
 
@@ -113,7 +113,7 @@ def _table(df: pd.DataFrame) -> str:
     head = [title for title, _, _ in columns.values()]
     rows = [[*(_cell(row[key], form) for key, (_, form, _) in columns.items()), f"`{row['path']}`"]
             for row in df.to_dict("records")]
-    lines = [head + ["folder"], ["---"] * (len(head) + 1), *rows]
+    lines = [[*head, "folder"], ["---"] * (len(head) + 1), *rows]
     return "\n".join(["## The SAEs", "", *(f"| {' | '.join(cells)} |" for cells in lines)])
 
 
@@ -154,8 +154,8 @@ def _numbers(content: Content) -> str:
     dead_after = max(job["evaluation"]["dead_after"] for job in content.jobs)
     known = [f"- {title}: {Template(meaning).substitute(dead_after=f'{dead_after:,}')}"
              for title, _, meaning in _columns(content.df).values() if meaning]
-    of = "held-out documents of the same text; BOS, other special tokens and sinks (tokens whose activation is far larger than " \
-         "the others') are neither measured nor replaced"
+    of = ("held-out documents of the same text; BOS, other special tokens and sinks (tokens whose activation is far larger "
+          "than the others') are neither measured nor replaced")
     where = of if any(map(has_lm, content.jobs)) else "new draws"
     return "\n".join(["## The numbers", "", f"Measured on {where}. x is an activation, x̂ its reconstruction.", "", *known])
 
@@ -163,8 +163,8 @@ def _numbers(content: Content) -> str:
 def _terms(content: Content) -> str:
     lines = ["## Terms", ""]
     if content.licences.model:
-        lines.append(f"- The SAEs were trained on activations of the language model, whose licence is `{content.licences.model}`; "
-                     "its terms may apply to them.")
+        licence = f"- The SAEs were trained on activations of the language model, whose licence is `{content.licences.model}`"
+        lines.append(f"{licence}; its terms may apply to them.")
     if content.licences.text:
         lines.append(f"- The text, which is not part of this repository: {content.licences.text}.")
     if content.rewritten:

@@ -24,12 +24,12 @@ def require_own(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--dry-run {out}: is a file; give a folder")
     if out.is_dir() and any(out.iterdir()) and not _is_own(out):
-        raise UsageError(f"--dry-run {out}: holds other files; give an empty folder, or one that an earlier --dry-run has written")
+        raise UsageError(f"--dry-run {out}: holds other files; give an empty folder, or one that a --dry-run has written")
 
 
 def _is_own(out: Path) -> bool:
-    card = out / CARD
-    return card.is_file() and MARK in card.read_text(errors="replace").partition("\n---\n")[0].splitlines()
+    card = (out / CARD).read_text(errors="replace") if (out / CARD).is_file() else ""
+    return card.startswith("---\n") and MARK in card.partition("\n---\n")[0].splitlines()
 
 
 def write(saes: Sequence[Chosen], out: Path, linked: bool) -> None:

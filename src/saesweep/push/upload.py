@@ -38,6 +38,6 @@ def upload(folder: Path, repository: str, private: bool) -> str:
         api.create_repo(repository, private=private, exist_ok=True)
         done = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload SAEs trained with saesweep")
     except Exception as error:
-        raise UsageError(f"{repository}: cannot be uploaded: {brief(error)}; the token must be one that may write there (`hf auth "
-                         "whoami`), and the same command uploads what is missing") from error
+        fix = "the token must be one that may write there (`hf auth whoami`), and the same command uploads what is missing"
+        raise UsageError(f"{repository}: cannot be uploaded: {brief(error)}; {fix}") from error
     return str(done.commit_url)

@@ -22,7 +22,7 @@ def folder_of(typed: str | Path) -> Path:
     if Path(typed).exists() or (at := hub.place(named)) is None:
         return Path(typed)
     at = at._replace(path=at.path.removesuffix("/sae"))
-    patterns = [f"{at.path}/{name}" for name in FILES]
+    patterns = [f"{at.path}/{name}".lstrip("/") for name in FILES]
 
     def read(root: Path) -> Path:
         if lacking := [name for name in NEEDED if not (root / at.path / name).is_file()]:
@@ -30,17 +30,28 @@ def folder_of(typed: str | Path) -> Path:
         return root / at.path
 
     try:
-        return hub.files_at(named, at, patterns, read, "give a folder of this machine")
+        found = hub.files_at(named, at, patterns, read, "give a folder of this machine")
     except FileNotFoundError as error:
-        raise UsageError(f"{named}: {at.repository} holds no finished SAE there, at revision {at.revision}{_hint(at)}") from error
+        there = f"{at.repository} holds no finished SAE there, at revision {at.revision}{_hint(at)}"
+        raise UsageError(f"{named}: {there}") from error
+    _require_values(found / files.RESOLVED, named)
+    return found
+
+
+def _require_values(file: Path, typed: str) -> None:
+    """Raises UsageError where settings that others have written would read the environment here, or call anything."""
+    asks = "${" in file.read_text(errors="replace")
+    if asks or any(key.endswith("_target_") and key != "arch._target_" for key, _ in files.flat(files.settings(file.parents[1]))):
+        raise UsageError(f"{typed}: its {files.RESOLVED} holds ${{...}}, or a _target_ beside that of its architecture, and is "
+                         "not read from the hub; download it, and read it before you load it by its folder")
 
 
 def _hint(at: Place) -> str:
     """Which SAEs the repository has: below the path, else at all."""
-    from huggingface_hub import list_repo_files
+    from huggingface_hub import HfApi
 
     try:
-        listed = map(PurePosixPath, list_repo_files(at.repository, revision=at.revision))
+        listed = map(PurePosixPath, HfApi().list_repo_files(at.repository, revision=at.revision))
     except Exception as error:
         log.info("the files of %s cannot be listed (%s)", at.repository, brief(error))
         return ""

@@ -6,6 +6,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from saesweep.arch.base import SparseAutoencoder
+from saesweep.config.instantiate import locate
 from saesweep.data.normalisation import Statistics
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint, hook_point
@@ -41,6 +42,7 @@ def load(folder: str | Path, device: str = "cpu", kind: type[LoadedSAE] = Loaded
     if not (folder / files.NUMBERS).is_file():
         raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
     config, tensors = files.settings(folder), load_file(folder / files.WEIGHTS)
+    _require_architecture(config["arch"]["_target_"], folder)
     sae = as_loaded(build(config, d_in=len(tensors["b_dec"])), kind)
     sae.load_exported_(tensors)
     sae.parts = files.parts(folder)
@@ -49,6 +51,13 @@ def load(folder: str | Path, device: str = "cpu", kind: type[LoadedSAE] = Loaded
     sae.point = hook_point(config["model"], config["site"]["name"], config["layer"])
     sae.statistics = Statistics.restored(found.tensors, found.state)
     return sae.to(device).eval().requires_grad_(False)
+
+
+def _require_architecture(target: str, folder: Path) -> None:
+    """Raises UsageError for a name in the settings that may be anything else: it would be called."""
+    found = locate(target, f"{folder / files.RESOLVED}: arch._target_")
+    if not (isinstance(found, type) and issubclass(found, SparseAutoencoder)):
+        raise UsageError(f"{folder / files.RESOLVED}: arch._target_={target}: is no architecture of SAEs")
 
 
 def _hint(folder: Path) -> str:
