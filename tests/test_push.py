@@ -144,7 +144,7 @@ def test_a_folder_with_other_files_is_refused(sweep, tmp_path):
     ("nothing", REPOSITORY, {}, "nothing: holds no SAE; give the folder of a sweep"),
     ("tiny/resid.1/failed", REPOSITORY, {}, r"failed: no SAE can be uploaded \(1 failed\); give a sweep with finished ones"),
     ("", REPOSITORY, {}, "^--text-license: the licence of the text files is not known; give it, such as --text-license"),
-    ("", REPOSITORY, {"text_license": "x"}, "^me/tiny-saes: there is no token of the Hugging Face hub: `hf auth login`.*dry-run"),
+    ("", REPOSITORY, {"text_license": "x"}, "^me/tiny-saes: there is no token of the Hugging Face hub: `hf auth login`.*dry"),
 ])
 def test_a_mistake_is_one_line_before_anything_is_written(folder, repository, more, line, sweep, monkeypatch):
     monkeypatch.setattr("saesweep.push.upload.get_token", lambda: None)

@@ -45,7 +45,7 @@ def _say(made: run.Made) -> None:
     if rest := sizes[LARGEST:]:
         lines.append(f"{sum(size for _, size in rest) / 1e6:10.3f} MB  in {len(rest)} smaller files")
     left_out = "".join(f", {count} {why} left out" for why, count in made.left_out.items())
-    lines.append(f"{sum(made.files.values()) / 1e6:10.3f} MB  in all, {made.saes} SAE{"s" * (made.saes > 1)}{left_out}")
+    lines.append(f"{sum(made.files.values()) / 1e6:10.3f} MB  in all, {made.saes} SAE{'s' * (made.saes > 1)}{left_out}")
     if made.rewritten:
         lines.append(f"of {', '.join(made.rewritten)} only the last part of the path is written")
     print(*lines, sep="\n", flush=True)

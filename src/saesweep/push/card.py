@@ -118,7 +118,7 @@ def _table(df: pd.DataFrame) -> str:
 
 
 def _columns(df: pd.DataFrame) -> Mapping[str, tuple[str, str, str]]:
-    shown = {key: key in df and bool(df[key].notna().any()) for key in COLUMNS}
+    shown = {key: key in df and df[key].notna().to_numpy().any() for key in COLUMNS}
     shown["coefficient"] = bool(df["sparsity"].isna().any())
     shown |= {key: df[key].nunique() > 1 for key in ONLY_WHERE_THEY_DIFFER}
     return {key: column for key, column in COLUMNS.items() if shown[key]}

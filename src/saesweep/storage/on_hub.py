@@ -41,7 +41,8 @@ def folder_of(typed: str | Path) -> Path:
 def _require_values(file: Path, typed: str) -> None:
     """Raises UsageError where settings that others have written would read the environment here, or call anything."""
     asks = "${" in file.read_text(errors="replace")
-    if asks or any(key.endswith("_target_") and key != "arch._target_" for key, _ in files.flat(files.settings(file.parents[1]))):
+    keys = [] if asks else [key for key, _ in files.flat(files.settings(file.parents[1]))]
+    if asks or any(key.endswith("_target_") and key != "arch._target_" for key in keys):
         raise UsageError(f"{typed}: its {files.RESOLVED} holds ${{...}}, or a _target_ beside that of its architecture, and is "
                          "not read from the hub; download it, and read it before you load it by its folder")
 
