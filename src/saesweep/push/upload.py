@@ -35,7 +35,7 @@ def upload(folder: Path, repository: str, private: bool) -> str:
     name are replaced, others stay. Raises UsageError."""
     api = HfApi()
     try:
-        api.create_repo(repository, private=private, exist_ok=True)
+        api.create_repo(repository, private=private or None, exist_ok=True)  # None: as its owner's default says
         done = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload SAEs trained with saesweep")
     except Exception as error:
         fix = "the token must be one that may write there (`hf auth whoami`), and the same command uploads what is missing"
