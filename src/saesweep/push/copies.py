@@ -55,7 +55,7 @@ def _write_config(one: Chosen, folder: Path) -> None:
     atomic.write(folder / files.RESOLVED, OmegaConf.to_yaml(OmegaConf.create(one.public.settings)))
     if (one.job / files.OVERRIDES).is_file():
         words: Any = OmegaConf.to_container(OmegaConf.load(one.job / files.OVERRIDES))
-        atomic.write(folder / files.OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(command(words, known))))
+        atomic.write(folder / files.OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(command(words))))
     for name in (on_hub.CFG, checkpoints.ORIGIN):
         if (one.job / name).is_file():
             atomic.write(folder / name, json.dumps(replaced(json.loads((one.job / name).read_text()), known), indent=1))

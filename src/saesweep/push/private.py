@@ -43,8 +43,8 @@ def replaced(node: Any, rewritten: Mapping[str, tuple[str, str]]) -> Any:
     return known.get(node, _last_part("", node) if _is_path("", node) else node) if isinstance(node, str) else node
 
 
-def command(words: Sequence[str], rewritten: Mapping[str, tuple[str, str]]) -> list[str]:
-    """The overrides of a command, without those of keys that are left out."""
+def command(words: Sequence[str]) -> list[str]:
+    """The overrides of a command as they may be seen, without those of keys that are left out."""
     found = []
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")

@@ -29,11 +29,10 @@ def choose(folders: Sequence[Path]) -> Selection:
     """folders: of sweeps, of SAEs, or between them. Raises UsageError where one has no SAE, or two SAEs have one place."""
     saes, left_out = dict[Path, Chosen](), dict[str, int]()
     for job in dict.fromkeys(job for folder in folders for job in _jobs(folder)):
-        settings = files.settings(job)
-        if (why := _unfit(job, settings)) is not None:
+        if (why := _unfit(job)) is not None:
             left_out[why] = left_out.get(why, 0) + 1
             continue
-        one = _chosen(job, public(settings))
+        one = _chosen(job, public(files.settings(job)))
         if one.place in saes:
             raise UsageError(f"{job} and {saes[one.place].job} would both be {one.place} of the repository: give one of them")
         saes[one.place] = one
@@ -51,10 +50,10 @@ def _jobs(folder: Path) -> list[Path]:
     raise UsageError(f"{folder}: holds no SAE; give the folder of a sweep, such as outputs/default, or of an SAE in it")
 
 
-def _unfit(job: Path, settings: dict) -> str | None:
+def _unfit(job: Path) -> str | None:
     if (state := files.state(job)) != "finished":
         return state
-    return "trained by others" if imported(settings) is not None else None
+    return "trained by others" if imported(files.settings(job)) is not None else None
 
 
 def _chosen(job: Path, found: Public) -> Chosen:
