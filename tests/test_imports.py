@@ -7,8 +7,8 @@ from standin.cli import ROOT
 
 PACKAGE = ROOT / "src/saesweep"
 ORDER = (  # from the top down, as in CONTRIBUTING.md
-    "api", "imported", "sweep", "study", "report", "training", "evaluation", "loggers", "data", "storage", "arch", "model",
-    "lm", "config", "runtime", "errors", "old_names",
+    "api", "push", "imported", "sweep", "study", "report", "training", "evaluation", "loggers", "data", "storage", "arch",
+    "model", "lm", "config", "runtime", "errors", "old_names",
 )
 ENTRIES = ("__init__", "cli")  # above all of them
 OF_ARCH = {"torch", "numba", "llvmlite", "numpy", "triton", "jaxtyping"}

@@ -11,7 +11,7 @@ from saesweep.runtime import program
 
 MINE = "defaults: [topk, _self_]\nname: mine\noptimizer: {lr: 0.5}\n"
 SWEEP = "# @package _global_\nname: own\nhydra: {mode: MULTIRUN, sweeper: {params: {sparsity: '8,16'}}}\n"
-COMMANDS = "train, model, pareto, evaluate, study, ablate, rate, report, export, dashboard, join"
+COMMANDS = "train, model, pareto, evaluate, study, ablate, rate, report, export, push, dashboard, join"
 
 
 @pytest.fixture(autouse=True)

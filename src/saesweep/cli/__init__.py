@@ -18,6 +18,7 @@ COMMANDS = {  # each is `main` of this module
     "rate": ("saesweep.study.rate", "let people rate the latents of a study, without knowing of which SAE they are"),
     "report": ("saesweep.study.report", "say what the raters of a study say, and whether they agree"),
     "export": ("saesweep.study.export.__main__", "write the latents of a study for other programs"),
+    "push": ("saesweep.push.__main__", "upload finished SAEs to the Hugging Face hub, or write what would be uploaded"),
     "dashboard": ("saesweep.report.dashboard", "save a W&B workspace for the runs of a project"),
     "join": ("saesweep.sweep.engines.join", "run this node's share of a sweep that another node has started"),
 }

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from saesweep.errors import UsageError
-from saesweep.lm.hub import brief, require_hub
+from saesweep.lm.hub import Place, brief, files_at, place
 
 LABELS = ("cfg.json", "config.json", "runner_cfg.json", "hyperparams.json")  # what stands beside the weights
 ABOVE = "../config.json"  # of a run of sparsify
@@ -78,10 +78,9 @@ def locate(typed: str, known: Sequence[str]) -> Source:
     local = Path(typed).expanduser()
     if local.exists():
         return _within(typed, Path(os.path.abspath(local)), known)
-    parts = PurePosixPath(typed.partition("@")[0]).parts
-    if typed.startswith(("/", ".", "~")) or len(parts) < 2 or ".." in parts:
+    if (at := place(typed)) is None:
         raise UsageError(f"{typed}: there is no such file or folder; give one, or owner/name/folder of the Hugging Face hub")
-    return _on_hub(typed, parts, known)
+    return _on_hub(typed, at, known)
 
 
 def _within(typed: str, found: Path, known: Sequence[str], root: Path | None = None) -> Source:
@@ -103,36 +102,21 @@ def _within(typed: str, found: Path, known: Sequence[str], root: Path | None = N
     return Source(typed, folder, names[0], str(place.relative_to(root) if root else place))
 
 
-def _on_hub(typed: str, parts: Sequence[str], known: Sequence[str]) -> Source:
+def _on_hub(typed: str, at: Place, known: Sequence[str]) -> Source:
     """Only the files that are needed are downloaded, and none that are in the cache of this machine."""
-    from huggingface_hub import snapshot_download
-
-    (owner, name, *below), revision = parts, typed.partition("@")[2] or "main"
-    repository, path = f"{owner}/{name}", "/".join(below)
-    of_file = any(fnmatch(path.rpartition("/")[2], pattern.rpartition("/")[2]) for pattern in known)
-    folder = path.rpartition("/")[0] if of_file else path
-    folder = folder.removesuffix("/checkpoints") if of_file else folder
-    weights = [path] if of_file else [f"{folder}/{name}".lstrip("/") for name in known]
+    of_file = any(fnmatch(at.path.rpartition("/")[2], pattern.rpartition("/")[2]) for pattern in known)
+    folder = at.path.rpartition("/")[0].removesuffix("/checkpoints") if of_file else at.path
+    weights = [at.path] if of_file else [f"{folder}/{name}".lstrip("/") for name in known]
     patterns = [*weights, *(f"{folder}/{name}".lstrip("/") for name in LABELS), f"{folder.rpartition('/')[0]}/config.json"]
 
-    def read(**options: Any) -> Source:
-        root = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, **options))
-        if not (root / path).exists():
-            raise UsageError(f"{typed}: {repository} has no {path}, or no SAE of a known format there ({', '.join(known)})")
-        found = _within(typed, root / path, known, root)
-        return found._replace(place=f"{repository}/{found.place}", repository=repository, commit=root.name)
+    def read(root: Path) -> Source:
+        if not (root / at.path).exists():
+            known_ones = ", ".join(known)
+            raise UsageError(f"{typed}: {at.repository} has no {at.path}, or no SAE of a known format there ({known_ones})")
+        found = _within(typed, root / at.path, known, root)
+        return found._replace(place=f"{at.repository}/{found.place}", repository=at.repository, commit=root.name)
 
-    try:
-        return read(local_files_only=True)
-    except Exception:
-        require_hub(typed.partition("@")[0], repository, "give a folder that holds its files")
-    try:
-        return read()
-    except UsageError:
-        raise
-    except Exception as error:
-        why = f"{repository} cannot be read at revision {revision}: {brief(error)}"
-        raise UsageError(f"{typed}: {why}; correct the name") from error
+    return files_at(typed, at, patterns, read, "give a folder that holds its files")
 
 
 def _npz(file: Path) -> dict[str, Tensor]:

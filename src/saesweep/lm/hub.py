@@ -1,4 +1,5 @@
-"""Load a config, tokenizer or model from the Hugging Face hub or from a folder; failures become one-line UsageErrors.
+"""Load a config, tokenizer, model or other files from the Hugging Face hub or from a folder; failures become one-line
+UsageErrors.
 
 One request with a short timeout tests whether the hub can be reached: its own client retries for most of a minute.
 """
@@ -8,10 +9,10 @@ import logging
 import textwrap
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeVar
 
 from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
@@ -22,15 +23,62 @@ from transformers.utils import logging as transformers_logging
 from saesweep.errors import UsageError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 TIMEOUT = 10  # seconds
 WHAT = {"AutoConfig": "config.json", "AutoTokenizer": "tokenizer", "AutoModelForCausalLM": "weights", "AutoModel": "weights"}
 
 UNUSABLE = (KeyError, ValueError, ImportError, TypeError, AttributeError)  # raised for values of a config, not for files
 
 
+class Place(NamedTuple):
+    """In a repository of the hub."""
+
+    repository: str  # owner/name
+    path: str  # of a folder or file in it; empty: the repository itself
+    revision: str
+
+
+def place(typed: str) -> Place | None:
+    """Of owner/name/path[@revision]; None of what begins as a path does, and where owner/name is a folder of this machine."""
+    named, _, revision = typed.partition("@")
+    parts = PurePosixPath(named).parts
+    if typed.startswith(("/", ".", "~")) or len(parts) < 2 or ".." in parts or Path(*parts[:2]).exists():
+        return None
+    return Place("/".join(parts[:2]), "/".join(parts[2:]), revision or "main")
+
+
+def files_at(typed: str, at: Place, patterns: Sequence[str], read: Callable[[Path], T], advice: str) -> T:
+    """`read` of the folder with the files of a repository that match the patterns, once from the cache of this machine and,
+    where it raises there, again after a download.
+
+    advice: what to do where the hub cannot be reached. Raises what `read` raises after a download, and UsageError where there
+    is none.
+    """
+    from huggingface_hub import snapshot_download
+
+    options: dict[str, Any] = {"revision": at.revision, "allow_patterns": [*patterns]}
+    try:
+        return read(Path(snapshot_download(at.repository, local_files_only=True, **options)))
+    except Exception as error:
+        log.info("%s is not in the cache of this machine (%s)", typed, brief(error))
+    require_hub(typed.partition("@")[0], at.repository, advice)
+    logging.getLogger("huggingface_hub._snapshot_download").setLevel(logging.ERROR)  # `read` says what is missing
+    try:
+        root = Path(snapshot_download(at.repository, **options))
+    except Exception as error:
+        why = f"{at.repository} cannot be read at revision {at.revision}: {brief(error)}"
+        fix = "correct the name; where it is private or gated, accept its terms on the hub, then `hf auth login`"
+        raise UsageError(f"{typed}: {why}; {fix}") from error
+    return read(root)
+
+
 def require_hub(key: str, repository: str, advice: str) -> None:
     """Raises UsageError where the hub cannot be reached to download what `key` names. `advice`: what to do instead."""
-    missing = f"{key}: {repository} is not on this machine"
+    require_reachable(f"{key}: {repository} is not on this machine", advice)
+
+
+def require_reachable(missing: str, advice: str) -> None:
+    """Raises UsageError where the hub cannot be reached. missing: what it is asked for."""
     if constants.HF_HUB_OFFLINE:
         raise UsageError(f"{missing}, and HF_HUB_OFFLINE forbids downloads: unset it, or {advice}")
     try:

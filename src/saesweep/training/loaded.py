@@ -6,10 +6,11 @@ from typing import Any
 from safetensors.torch import load_file
 
 from saesweep.arch.base import SparseAutoencoder
+from saesweep.config.instantiate import locate
 from saesweep.data.normalisation import Statistics
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint, hook_point
-from saesweep.storage import checkpoints, files
+from saesweep.storage import checkpoints, files, on_hub
 from saesweep.training.build import build
 
 
@@ -33,13 +34,15 @@ def as_loaded(sae: Any, kind: type[LoadedSAE] = LoadedSAE) -> LoadedSAE:
 def load(folder: str | Path, device: str = "cpu", kind: type[LoadedSAE] = LoadedSAE) -> LoadedSAE:
     """A trained SAE: `encode` [tokens, d_in] -> [tokens, d_sae] and `decode` back, in raw activation units.
 
-    Raises UsageError where the folder holds no finished SAE.
+    folder: on this machine, or owner/name/folder[@revision] of the Hugging Face hub, of which its own files are downloaded
+    unless they are in the cache. Raises UsageError where it holds no finished SAE.
     """
-    folder = Path(folder).resolve()
+    folder = on_hub.folder_of(folder).resolve()
     folder = folder.parent if folder.name == "sae" else folder
     if not (folder / files.NUMBERS).is_file():
         raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
     config, tensors = files.settings(folder), load_file(folder / files.WEIGHTS)
+    _require_architecture(config["arch"]["_target_"], folder)
     sae = as_loaded(build(config, d_in=len(tensors["b_dec"])), kind)
     sae.load_exported_(tensors)
     sae.parts = files.parts(folder)
@@ -48,6 +51,13 @@ def load(folder: str | Path, device: str = "cpu", kind: type[LoadedSAE] = Loaded
     sae.point = hook_point(config["model"], config["site"]["name"], config["layer"])
     sae.statistics = Statistics.restored(found.tensors, found.state)
     return sae.to(device).eval().requires_grad_(False)
+
+
+def _require_architecture(target: str, folder: Path) -> None:
+    """Raises UsageError for a name in the settings that may be anything else: it would be called."""
+    found = locate(target, f"{folder / files.RESOLVED}: arch._target_")
+    if not (isinstance(found, type) and issubclass(found, SparseAutoencoder)):
+        raise UsageError(f"{folder / files.RESOLVED}: arch._target_={target}: is no architecture of SAEs")
 
 
 def _hint(folder: Path) -> str:

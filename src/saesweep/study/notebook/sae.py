@@ -60,6 +60,7 @@ def load(folder: str | Path, device: str = "cpu") -> StudiedSAE:
     """A trained SAE: `encode` [tokens, d_in] -> [tokens, d_sae] and `decode` back, in raw activation units; after a study of
     its sweep, `examples` and `explain` show its latents.
 
-    Raises UsageError where the folder holds no finished SAE.
+    folder: on this machine, or owner/name/folder[@revision] of the Hugging Face hub, of which its own files are downloaded
+    unless they are in the cache. Raises UsageError where it holds no finished SAE.
     """
     return cast(StudiedSAE, loaded.load(folder, device, StudiedSAE))
