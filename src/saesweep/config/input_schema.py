@@ -6,14 +6,19 @@ from saesweep.config.ranges import Count, Index, NotNegative, OneOf, Positive, R
 from saesweep.config.walk import Keys
 
 
-class HookPoint(Keys):
+class Tensor(Keys):
     module: str
     tensor: Annotated[str, OneOf("input", "output")]
+
+
+class HookPoint(Tensor):
+    target: Tensor | None = None  # of a transcoder
 
 
 class Site(Keys):
     name: str
     hook_name: str
+    hook_name_out: Text | None = None  # of a transcoder
 
 
 class Model(Keys):

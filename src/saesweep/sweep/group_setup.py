@@ -80,7 +80,7 @@ def _member(label: str, job: Settings, point: HookPoint, stream: ActivationStrea
     arch = job["arch"]
     control = arch["control"]
     coefficient = control and Coefficient(job["sparsity"], fixed=arch["coefficient"], **control)
-    sae = build(job, len(stream.statistics[point].mean))
+    sae = build(job, *stream.statistics[point].sizes)
     return Member(label, point, sae, coefficient, arch["optimizer"])
 
 
