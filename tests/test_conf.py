@@ -25,7 +25,7 @@ from saesweep.config.check import check
 from saesweep.config.instantiate import NOT_ARGUMENTS, instantiate, locate
 from saesweep.config.settings import own_settings
 from saesweep.errors import UsageError
-from saesweep.sweep import per_arch
+from saesweep.sweep import per_arch, swept
 from saesweep.sweep.composed import MODE, LoadedOnce, MergedOnce
 from saesweep.sweep.jobs import job_of
 
@@ -108,8 +108,11 @@ def test_every_architecture_is_built_from_its_file_whose_keys_are_its_arguments(
 
 
 def jobs(sweep, all_words):
-    """Composes each combination of files once, and sets the values, as Hydra does last."""
-    bases = {}
+    """Composes each combination of files once, and sets the values, as Hydra does last, and by which keys folders are named."""
+    bases, loader = {}, GlobalHydra.instance().config_loader()
+    params = composed(f"sweeps={sweep}").hydra.sweeper.params
+    overrides = OverridesParser.create(loader).parse_overrides([f"{key}={value}" for key, value in params.items()])
+    named_by = swept.names(overrides, "nowhere", loader.get_group_options("arch"))
     for words in all_words:
         choices = tuple(word for word in words if word.split("=")[0] in GROUPS)
         if choices not in bases:
@@ -117,6 +120,7 @@ def jobs(sweep, all_words):
         cfg = pickle.loads(bases[choices])
         for override in OverridesParser.create().parse_overrides([word for word in words if word not in choices]):
             OmegaConf.update(cfg, override.key_or_group, override.value())
+        OmegaConf.update(cfg, "hydra.callbacks.refuse.swept", named_by)
         yield job_of(cfg, single=False)
 
 

@@ -68,7 +68,7 @@ def test_of_a_dense_step_in_pieces_a_piece_is_counted(monkeypatch, dense):
     cfg, x = job(None, "arch=relu", "width=4096", f"dense={dense}"), torch.randn(64, 4)
     point = point_of(cfg)
     statistics, _ = _require_usable([cfg], {point: x})
-    whole = probe_step(cfg, x, statistics[point], point).step
+    whole = probe_step(cfg, {point: x}, statistics[point], point).step
 
     def small(*args):
         sae = build(*args)
@@ -76,7 +76,7 @@ def test_of_a_dense_step_in_pieces_a_piece_is_counted(monkeypatch, dense):
         return sae
 
     monkeypatch.setattr("saesweep.sweep.probe_step.build", small)
-    piece = probe_step(cfg, x, statistics[point], point).step
+    piece = probe_step(cfg, {point: x}, statistics[point], point).step
     assert whole - piece == pytest.approx(56 * _dense_row_bytes(cfg), rel=0.15)  # a listed step is a little more than a piece
 
 

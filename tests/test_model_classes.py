@@ -15,7 +15,7 @@ from torch import Tensor
 
 import saesweep
 from saesweep.data.harvest import harvest
-from saesweep.lm.hooks import HookPoint, edit, hook_point, read
+from saesweep.lm.hooks import HookPoint, edit, hook_point, read, tensors_of
 from saesweep.lm.models import LanguageModel, load
 
 LAYERS = 4
@@ -92,7 +92,8 @@ def lm(name: str, folder: Path) -> LanguageModel:
 @pytest.fixture(scope="module")
 def points(name: str, folder: Path) -> list[HookPoint]:
     model = model_folders.conf(name, folder)
-    return [hook_point(model, site, layer) for site in model["sites"] for layer in range(LAYERS)]
+    assert model["sites"]["transcoder"]["target"] == model["sites"]["mlp"]
+    return tensors_of(hook_point(model, site, layer) for site in model["sites"] for layer in range(LAYERS))
 
 
 def eager(folder: Path, points: list[HookPoint], tokens: Tensor, **changes: Any) -> dict[str, Tensor]:

@@ -72,12 +72,15 @@ def test_every_site_has_the_width_of_its_model_class(name: str) -> None:
         submodule = module.get_submodule(point["module"].format(layer=1))
         pick = (lambda _, i, o, site=site: seen.update({site: (i, o)})) if point["tensor"] == "output" else None
         submodule.register_forward_hook(pick or (lambda _, i, o, site=site: seen.update({site: (o, i)})))
+    block = config(name)["sites"]["resid"]["module"].format(layer=1)
+    module.get_submodule(f"{block}.mlp").register_forward_pre_hook(lambda _, i: seen.update(into_mlp=(None, i)))
     with torch.no_grad():
         states = module(tokens, output_hidden_states=True).hidden_states
     read = {site: value if isinstance(value, Tensor) else value[0] for site, (_, value) in seen.items()}
     assert {site: tuple(value.shape) for site, value in read.items()} == {
-        "resid": (2, 5, 48), "mlp": (2, 5, 48), "attn": (2, 5, heads)
+        "resid": (2, 5, 48), "mlp": (2, 5, 48), "attn": (2, 5, heads), "transcoder": (2, 5, 48), "into_mlp": (2, 5, 48)
     }
+    assert torch.equal(read["transcoder"], read["into_mlp"])
     assert torch.equal(read["resid"], states[2])
 
 

@@ -121,7 +121,7 @@ def test_activations_whose_square_leaves_float32_are_refused_by_their_site(size)
 def test_small_and_large_activations_pass(size, arch):
     cfg, x = job(None, f"arch={arch}"), size * torch.randn(64, 16)
     statistics, _ = probe._require_usable([cfg], {point_of(cfg): x})
-    assert probe_step(cfg, x, statistics[point_of(cfg)], point_of(cfg)).seconds > 0
+    assert probe_step(cfg, {point_of(cfg): x}, statistics[point_of(cfg)], point_of(cfg)).seconds > 0
 
 
 @pytest.mark.parametrize("word", ["width=1000000000000", "model.source.synthetic.features=1000000000000",

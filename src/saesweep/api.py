@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from saesweep.config.settings import has_lm
 from saesweep.errors import UsageError
-from saesweep.evaluation.splicing import replaced
+from saesweep.evaluation.splicing import spliced_in
 from saesweep.lm import models
-from saesweep.lm.hooks import edit
 from saesweep.lm.models import LanguageModel
 from saesweep.storage import checkpoints, sweep_table
 from saesweep.study.notebook.sae import StudiedSAE, load
@@ -66,7 +65,8 @@ def _require_same_model(model: Mapping[str, Any], folder: Path) -> None:
 def splice(
     model: LanguageModel | nn.Module, sae: LoadedSAE, change: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[None]:
-    """Inside, every forward of the language model has the SAE's reconstruction in place of what it reads.
+    """Inside, every forward of the language model has the SAE's reconstruction in place of what it reads, or of the target that
+    a transcoder reconstructs.
 
     change: from latents [tokens, d_sae] to latents, to ablate or to steer. As in the evaluation, special tokens (they are
     known where the model is called with input_ids) and sinks stay as they are. Gradients pass, to what `change` returns and
@@ -82,17 +82,14 @@ def splice(
         tokens = kwargs.get("input_ids", args[0] if args else None)
 
     def reconstruct(x: Tensor) -> Tensor:
-        return sae(x) if change is None else sae.decode(change(sae.encode(x)))
+        return sae(x) if change is None else sae.with_skip(sae.decode(change(sae.encode(x))), x)
 
-    def replace(x: Tensor) -> Tensor:
-        at = sae.statistics.ordinary(x)
-        if tokens is not None:
-            at &= ~torch.isin(tokens, special.to(tokens.device))
-        return replaced(x, at, reconstruct)
+    def not_special() -> Tensor | bool:
+        return True if tokens is None else ~torch.isin(tokens, special.to(tokens.device))
 
     handle = module.register_forward_pre_hook(listen, with_kwargs=True)
     try:
-        with edit(module, sae.point, replace):
+        with spliced_in(module, sae.point, sae.statistics, not_special, reconstruct):
             yield
     finally:
         handle.remove()

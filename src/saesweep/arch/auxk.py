@@ -35,7 +35,7 @@ class Dead:
 
 
 def auxk(
-    sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], x_hat: Float[Tensor, "batch d_in"], dead: Dead,
+    sae: SparseAutoencoder, x: Float[Tensor, "batch _"], x_hat: Float[Tensor, "batch d_out"], dead: Dead,
     *, alpha: float, k_aux: int,
 ) -> Float[Tensor, ""]:
     """The loss on a batch."""
@@ -43,30 +43,31 @@ def auxk(
     k = min(k_aux, len(latents))
     if k == 0 or alpha == 0:
         return x.new_zeros(())
-    residual = x - x_hat
-    variance, error = _batch_moments(x, residual, sae.execution.ranks)
+    y, x = sae.targets(x), sae.inputs(x)
+    residual = y - x_hat
+    variance, error = _batch_moments(y, residual, sae.execution.ranks)
     left = _error_over_a_list(sae, x, residual, latents, k) if x.is_cuda else None
     left = _dense_error(sae, x, residual, latents, k) if left is None else left
     return alpha * variance * (left / error)
 
 
 def _dense_error(
-    sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], residual: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"],
+    sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], residual: Float[Tensor, "batch d_out"], dead: Int[Tensor, " dead"],
     k: int,
 ) -> Float[Tensor, ""]:
     """||e - e_hat||^2, mean over the batch, by products with all dead latents."""
     W_enc_T, W_dec, b_enc = F.embedding(dead, sae.W_enc_T), F.embedding(dead, sae.W_dec), sae.b_enc[dead]
-    pi = torch.relu(F.linear(x - sae.b_dec, W_enc_T, b_enc))
+    pi = torch.relu(F.linear(x - sae.pre_bias, W_enc_T, b_enc))
     f = pi if k == len(dead) else pi * kept(pi.detach(), None, k)
     return (residual - f @ W_dec).square().sum(1).mean()
 
 
 def _error_over_a_list(
-    sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], residual: Float[Tensor, "batch d_in"], dead: Int[Tensor, " dead"],
+    sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], residual: Float[Tensor, "batch d_out"], dead: Int[Tensor, " dead"],
     k: int,
 ) -> Float[Tensor, ""] | None:
     """The same by the largest of them alone; None where dense products are faster, with few dead latents for each of the k."""
-    pi = encode_among(x, sae.W_enc_T, sae.b_enc, sae.b_dec, dead, k, sae.execution)
+    pi = encode_among(x, sae.W_enc_T, sae.b_enc, sae.pre_bias, dead, k, sae.execution)
     if pi is None:
         return None
     _, left = reconstruct(pi.with_values(torch.relu(pi.values)), sae.W_dec, torch.zeros_like(sae.b_dec), residual,

@@ -4,6 +4,8 @@
     pi    = u W_enc + b_enc
     f     = encode(x) >= 0, sparse          differs between architectures
     x_hat = f W_dec + b_dec                 rows of W_dec have unit norm
+
+A transcoder (transcoder.py) is an SAE of any architecture whose u is x and whose x_hat is of another tensor.
 """
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -25,7 +27,7 @@ class Step(NamedTuple):
     """
 
     latents: Latents
-    x_hat: Float[Tensor, "batch d_in"]
+    x_hat: Float[Tensor, "batch d_out"]
     losses: dict[str, Float[Tensor, ""]]
 
 
@@ -38,6 +40,8 @@ class SparseAutoencoder(nn.Module, ABC):
     unclipped: ClassVar[tuple[str, ...]] = ()  # parameters without gradient clipping: their gradients scale with 1/bandwidth
     prefixes: tuple[int, ...] = ()  # numbers m: the first m latents are an SAE of their own, measured in the evaluation
     levels: tuple[int, ...] = ()  # numbers j: the j largest latents of each token are, likewise
+    transcodes: bool = False
+    W_skip: nn.Parameter | None  # [d_in, d_out], of a skip transcoder
     tokens_seen: Tensor
     tokens_since_fired: Tensor
 
@@ -60,6 +64,7 @@ class SparseAutoencoder(nn.Module, ABC):
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.W_enc_T = nn.Parameter(W_dec.clone())  # one row per latent, as in W_dec: gradients are written row by row
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.register_parameter("W_skip", None)
         self.register_buffer("tokens_seen", torch.zeros((), dtype=torch.long))
         self.register_buffer("tokens_since_fired", torch.zeros(d_sae, dtype=torch.long))
 
@@ -67,13 +72,37 @@ class SparseAutoencoder(nn.Module, ABC):
     def W_enc(self) -> Float[Tensor, "d_in d_sae"]:
         return self.W_enc_T.T
 
+    @property
+    def d_out(self) -> int:
+        return len(self.b_dec)
+
+    @property
+    def pre_bias(self) -> Float[Tensor, " d_in"]:
+        """What is subtracted from x before the encoder: b_dec, of a transcoder nothing."""
+        return self.b_dec.new_zeros(self.d_in) if self.transcodes else self.b_dec
+
+    def inputs(self, x: Float[Tensor, "batch _"]) -> Float[Tensor, "batch d_in"]:
+        """Of a training batch, what is encoded: all of it, or the x of a transcoder's [x | y]."""
+        return x[:, : self.d_in] if self.transcodes else x
+
+    def targets(self, x: Float[Tensor, "batch _"]) -> Float[Tensor, "batch d_out"]:
+        """Of a training batch, what is reconstructed."""
+        return x[:, self.d_in :] if self.transcodes else x
+
+    def with_skip(
+        self, x_hat: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"]
+    ) -> Float[Tensor, "*batch d_out"]:
+        """x_hat of the latents alone, and x W_skip, which a skip transcoder adds."""
+        return x_hat if self.W_skip is None else x_hat + x @ self.W_skip
+
     @abstractmethod
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         """Latents from dense pre-activations, as in the trained SAE."""
 
     @abstractmethod
-    def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
-        """One training forward; `progress` is the share of the training tokens seen so far."""
+    def step(self, x: Float[Tensor, "batch _"], coefficient: Float[Tensor, ""], progress: float) -> Step:
+        """One training forward; `progress` is the share of the training tokens seen so far. x: [batch, d_in], of a transcoder
+        [x | y], which `preactivations` and `reconstruct` take apart, as `inputs` and `targets` do."""
 
     def separable(self, progress: float) -> bool:
         """Whether the training may take a dense step in pieces, to save memory (training/pieces.py): each loss is a mean over
@@ -82,7 +111,7 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Latents, at least 0; x in training units, or raw once the SAE is folded."""
-        return self.activate((x - self.b_dec) @ self.W_enc + self.b_enc)
+        return self.activate((x - self.pre_bias) @ self.W_enc + self.b_enc)
 
     def list_active(self, x: Float[Tensor, "batch d_in"]) -> Latents:
         """`encode` as a list of the entries that can be above 0; dense unless an architecture lists them.
@@ -93,16 +122,16 @@ class SparseAutoencoder(nn.Module, ABC):
         f = self.encode(x)
         return Latents(f, (len(x), self.d_sae))
 
-    def decode(self, f: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
-        """x_hat, in the units of x."""
+    def decode(self, f: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
+        """x_hat, in the units of x; of a skip transcoder what the latents alone give, see `with_skip`."""
         return f @ self.W_dec + self.b_dec
 
-    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
-        """decode(encode(x))."""
-        return self.decode(self.encode(x))
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        """decode(encode(x)), and what a skip transcoder adds."""
+        return self.with_skip(self.decode(self.encode(x)), x)
 
     def preactivations(
-        self, x: Float[Tensor, "batch d_in"], *, above: float | Float[Tensor, "..."] | None = None, largest: int = 0,
+        self, x: Float[Tensor, "batch _"], *, above: float | Float[Tensor, "..."] | None = None, largest: int = 0,
         sure: bool = False,
     ) -> Latents:
         """pi where it lies above a bound, or else the `largest` many of each token; all others are zero and have no gradient.
@@ -115,17 +144,25 @@ class SparseAutoencoder(nn.Module, ABC):
             above = above.detach().to(self.b_enc.dtype).expand_as(self.b_enc)
         elif above is not None:
             above = torch.full_like(self.b_enc, above)
-        return encode(x, self.W_enc_T, self.b_enc, self.b_dec, above, largest, self.execution, sure)
+        return encode(self.inputs(x), self.W_enc_T, self.b_enc, self.pre_bias, above, largest, self.execution, sure)
 
     def reconstruct(
-        self, f: Latents, x: Float[Tensor, "batch d_in"], frozen: bool = False
-    ) -> tuple[Float[Tensor, "batch d_in"], Float[Tensor, ""]]:
+        self, f: Latents, x: Float[Tensor, "batch _"], frozen: bool = False
+    ) -> tuple[Float[Tensor, "batch d_out"], Float[Tensor, ""]]:
         """x_hat = f W_dec + b_dec, and ||x - x_hat||^2 summed over d_in and averaged over the batch.
 
-        The error has a gradient, x_hat has none. `frozen`: W_dec and b_dec are constants.
+        The error has a gradient, x_hat has none. `frozen`: W_dec, b_dec and W_skip are constants.
         """
         W_dec, b_dec = (p.detach() if frozen else p for p in (self.W_dec, self.b_dec))
-        return reconstruct(f, W_dec, b_dec, x, self.execution.deferred_gradients)
+        target = self.without_skip(x, frozen)
+        x_hat, error = reconstruct(f, W_dec, b_dec, target, self.execution.deferred_gradients)
+        return x_hat if self.W_skip is None else x_hat + (self.targets(x) - target.detach()), error
+
+    def without_skip(self, x: Float[Tensor, "batch _"], frozen: bool = False) -> Float[Tensor, "batch d_out"]:
+        """What f W_dec + b_dec has to reconstruct in a training batch: the target less x W_skip."""
+        if self.W_skip is None:
+            return self.targets(x)
+        return self.targets(x) - self.inputs(x) @ (self.W_skip.detach() if frozen else self.W_skip)
 
     @torch.no_grad()
     def count_fired_(self, fired: Bool[Tensor, " d_sae"], tokens: int) -> None:
@@ -140,7 +177,7 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def margin(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         """Each pre-activation minus the value at which its latent becomes active."""
-        return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
+        return torch.addmm(self.b_enc, x - self.pre_bias, self.W_enc)
 
     @torch.no_grad()
     def raise_thresholds_(self, amount: float) -> None:
@@ -148,19 +185,42 @@ class SparseAutoencoder(nn.Module, ABC):
         self.b_enc -= amount
 
     @torch.no_grad()
-    def fold_(self, mean: Float[Tensor, " d_in"], scale: float) -> None:
-        """From training units, (x - mean) / scale, to raw ones: encode(raw) = scale * encode(scaled), decode in raw units."""
+    def fold_(self, mean: Float[Tensor, " d_out"], scale: float) -> None:
+        """From training units, (x - mean) / scale, to raw ones: encode(raw) = scale * encode(scaled), decode in raw units. Of a
+        transcoder mean and scale are the target's, and `fold_input_` comes first."""
         self.b_dec.mul_(scale).add_(mean)
         for name in self.latent_units:
             getattr(self, name).mul_(scale)
+        if self.transcodes:
+            self.W_enc_T.mul_(scale)
+        if self.W_skip is not None:
+            self.W_skip.mul_(scale)
+
+    @torch.no_grad()
+    def fold_input_(self, mean: Float[Tensor, " d_in"], scale: float) -> None:
+        """Of a transcoder: from x in training units, (x - mean) / scale, to raw x. f and y_hat do not change."""
+        mean = mean.to(self.W_enc_T)
+        self.W_enc_T.div_(scale)
+        self.shift_preactivations_(-(self.W_enc_T @ mean))
+        if self.W_skip is not None:
+            self.b_dec.sub_(mean @ self.W_skip.div_(scale))
+
+    @torch.no_grad()
+    def shift_preactivations_(self, amount: Float[Tensor, " d_sae"]) -> None:
+        """What a constant in x W_enc adds to each latent's pre-activation."""
+        self.b_enc += amount
 
     def exported(self) -> dict[str, Tensor]:
-        """The tensors of SAELens' format `saved_as`, on the CPU, contiguous, fp32."""
-        names = ("W_enc", "W_dec", "b_dec", *self.latent_units)
-        return {name: getattr(self, name).detach().float().cpu().contiguous() for name in names}
+        """The tensors of SAELens' format `saved_as`, on the CPU, contiguous, fp32; its W_skip is [d_out, d_in]."""
+        tensors = {name: getattr(self, name) for name in ("W_enc", "W_dec", "b_dec", *self.latent_units)}
+        if self.W_skip is not None:
+            tensors["W_skip"] = self.W_skip.T
+        return {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
 
     @torch.no_grad()
     def load_exported_(self, tensors: Mapping[str, Tensor]) -> None:
         """Load the tensors that `exported` returned."""
         for name in ("W_enc", "W_dec", "b_dec", *self.latent_units):
             getattr(self, name).copy_(tensors[name])
+        if self.W_skip is not None:
+            self.W_skip.copy_(tensors["W_skip"].T)

@@ -59,6 +59,11 @@ class Gated(SparseAutoencoder):
         pi = super().margin(x)
         return pi.masked_fill(self._magnitude(pi) <= 0, -torch.inf)
 
+    @torch.no_grad()
+    def shift_preactivations_(self, amount: Float[Tensor, " d_sae"]) -> None:
+        super().shift_preactivations_(amount)
+        self.b_mag += self.r_mag.exp() * amount
+
     def exported(self) -> dict[str, Tensor]:
         tensors = super().exported()
         return tensors | {"b_gate": tensors.pop("b_enc"), "r_mag": self.r_mag.detach().float().cpu()}

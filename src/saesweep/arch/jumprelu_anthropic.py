@@ -81,7 +81,8 @@ class AnthropicJumpReLU(JumpReLU):
         self, x: Float[Tensor, "batch d_in"], pi: Latents, theta: Float[Tensor, "..."]
     ) -> Float[Tensor, ""]:
         """sum_i ReLU(theta_i - pi_i) of all latents, mean over tokens."""
-        of_all = self.threshold.sum() - self.b_enc.sum() - self.W_enc_T.sum(0) @ (x.mean(0) - self.b_dec)
+        mean = self.inputs(x).mean(0) - self.pre_bias
+        of_all = self.threshold.sum() - self.b_enc.sum() - self.W_enc_T.sum(0) @ mean
         return of_all + pi.mean_per_token(torch.relu(pi.values - theta))
 
     @torch.no_grad()

@@ -137,7 +137,8 @@ class _Encode(torch.autograd.Function):
         grad = grad.masked_fill(values == 0, 0.0)  # entries that are on the list, but not kept
         dW_enc_T = ctx.entries.gradient(W_enc_T, grad, u, ctx.deferred) if ctx.needs_input_grad[1] else None
         db_enc = grad.new_zeros(ctx.entries.shape[1]).index_add_(0, ctx.entries.columns, grad)
-        return None, dW_enc_T, db_enc, -(db_enc @ W_enc_T), None, None, None
+        db_dec = -(db_enc @ W_enc_T) if ctx.needs_input_grad[3] else None
+        return None, dW_enc_T, db_enc, db_dec, None, None, None
 
 
 class _Reconstruct(torch.autograd.Function):
@@ -158,7 +159,8 @@ class _Reconstruct(torch.autograd.Function):
         factor = 2 * grad / len(residual)
         dW_dec = ctx.entries.gradient(W_dec, f * factor, residual, ctx.deferred) if ctx.needs_input_grad[1] else None
         db_dec = residual.sum(0) * factor if ctx.needs_input_grad[2] else None
-        return products * factor, dW_dec, db_dec, None, None, None
+        dx = residual * -factor if ctx.needs_input_grad[3] else None
+        return products * factor, dW_dec, db_dec, dx, None, None
 
 
 def encode(
@@ -214,12 +216,12 @@ def _listed(
 
 
 def reconstruct(
-    f: Latents, W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"], x: Float[Tensor, "batch d_in"],
+    f: Latents, W_dec: Float[Tensor, "d_sae d_out"], b_dec: Float[Tensor, " d_out"], x: Float[Tensor, "batch d_out"],
     deferred: DeferredGradients | None = None,
-) -> tuple[Float[Tensor, "batch d_in"], Float[Tensor, ""]]:
+) -> tuple[Float[Tensor, "batch d_out"], Float[Tensor, ""]]:
     """x_hat = f W_dec + b_dec, without gradient, and the squared error, summed over d_in and averaged over the batch."""
     if f.entries is None:
         x_hat = f.values @ W_dec + b_dec
         return x_hat.detach(), (x - x_hat).square().sum(-1).mean()
     residual, error = _Reconstruct.apply(f.values, W_dec, b_dec, x, f.entries, deferred)
-    return x + residual, error
+    return x.detach() + residual, error

@@ -4,6 +4,7 @@
     error_g = ||r_g||^2, summed over d_in, mean over the batch of B tokens
     R_g     = sum over h >= g of  c_h r_h                c_h: the gradient of the loss in error_h
     df = 2/B R[row, level] . W_dec[column]      dW_dec[i] = 2/B sum over column i of  f R[row, level]      db_dec = 2/B sum R_0
+    dx = -2/B R_0, which a skip transcoder needs
 
 So all G of them cost one decode forwards and one backwards: the list is decoded as if a token were G rows, one for the entries
 of each level, whose running sum is r and whose running sum from the last to the first is R.
@@ -19,19 +20,20 @@ from saesweep.arch.latents import Latents
 
 
 def reconstruct_nested(
-    sae: SparseAutoencoder, f: Latents, x: Float[Tensor, "batch d_in"], levels: Int[Tensor, "..."], count: int
-) -> tuple[Float[Tensor, "batch d_in"], Float[Tensor, " count"]]:
+    sae: SparseAutoencoder, f: Latents, x: Float[Tensor, "batch _"], levels: Int[Tensor, "..."], count: int
+) -> tuple[Float[Tensor, "batch d_out"], Float[Tensor, " count"]]:
     """x_hat of all latents, without gradient, and the error of each of `count` reconstructions.
 
     levels: from 0 to count - 1, of every entry; or [d_sae], of every latent, which is cheaper where f is dense.
     """
+    x, y = sae.without_skip(x), sae.targets(x)
     if f.entries is None:
         parts = [_decoded(sae, f.values, levels, g) for g in range(count)]
         r = torch.stack(parts, 1).cumsum(1) + (sae.b_dec - x).unsqueeze(1)
-        return (x + r[:, -1]).detach(), r.square().sum((0, 2)) / len(x)
+        return (y + r[:, -1]).detach(), r.square().sum((0, 2)) / len(x)
     levels = levels[f.entries.columns] if levels.shape == (sae.d_sae,) else levels
     r, errors = _Nested.apply(f, f.values, sae.W_dec, sae.b_dec, x, levels, count, sae.execution.deferred_gradients)
-    return x + r, errors
+    return y + r, errors
 
 
 def prefix_levels(sae: SparseAutoencoder) -> Int[Tensor, " d_sae"]:
@@ -76,7 +78,8 @@ class _Nested(torch.autograd.Function):
         R = r * (2 / len(r) * grad).view(1, -1, 1)
         for g in reversed(range(R.shape[1] - 1)):
             R[:, g] += R[:, g + 1]
+        dx = -R[:, 0] if ctx.needs_input_grad[4] else None
         db_dec, R = R[:, 0].sum(0), R.flatten(0, 1)
         df = torch.empty_like(f)  # with latents of 0 the residual is -R
         df[order] = -ctx.entries.ops.reconstruct(*ctx.where, torch.zeros_like(f), W_dec, torch.zeros_like(b_dec), R)[2]
-        return None, df, ctx.entries.gradient(W_dec, f, R, ctx.deferred, rows), db_dec, None, None, None, None
+        return None, df, ctx.entries.gradient(W_dec, f, R, ctx.deferred, rows), db_dec, dx, None, None, None

@@ -49,6 +49,23 @@ def check_hook_point(cfg: dict) -> None:
         raise UsageError(f"site={site}: the model {model['name']} has no such site; it has {', '.join(model['sites'])}")
     if layer >= model["layers"]:
         raise UsageError(f"layer={layer}: the model {model['name']} has the layers 0 to {model['layers'] - 1}")
+    _transcoder(cfg, site)
+
+
+def _transcoder(cfg: dict, site: str) -> None:
+    """What needs a site with a target, or none."""
+    transcodes = cfg["model"]["sites"][site].get("target") is not None
+    if cfg.get("skip") and not transcodes:
+        raise UsageError(f"skip=true: site={site} reconstructs what it reads, where a skip would learn the identity; leave it "
+                         "out, or write site=transcoder")
+    if transcodes != (cfg["site"].get("hook_name_out") is not None):
+        has, lacks = ("model.sites", "site") if transcodes else ("site", "model.sites")
+        raise UsageError(f"site={site}: {has} gives a target and {lacks} none; a transcoder needs model.sites.{site}.target "
+                         "and site.hook_name_out, any other site neither")
+    if transcodes and (study := (cfg.get("study") or {}).get("name", "none")) != "none":
+        raise UsageError(f"study={study}: a study reads no transcoders; write study=none with site={site}")
+    if transcodes and cfg.get("init_from") is not None:
+        raise UsageError(f"init_from={cfg['init_from']}: continues an SAE, not a transcoder; leave it out with site={site}")
 
 
 def check_text(text: Mapping, path: str = "text", kinds: Collection[str] = tuple(input_schema.TEXTS)) -> None:

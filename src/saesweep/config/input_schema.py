@@ -8,14 +8,19 @@ from saesweep.config.walk import Keys
 ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")  # none that runs a repository's code
 
 
-class HookPoint(Keys):
+class Tensor(Keys):
     module: str
     tensor: Annotated[str, OneOf("input", "output")]
+
+
+class HookPoint(Tensor):
+    target: Tensor | None = None  # of a transcoder
 
 
 class Site(Keys):
     name: str
     hook_name: str
+    hook_name_out: Text | None = None  # of a transcoder
 
 
 class Model(Keys):

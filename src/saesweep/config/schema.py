@@ -73,6 +73,7 @@ class Train(Keys):
     logger: Any = None  # absent with logger=[]
     list_room: bool = False  # absent in older configs
     init_from: Text | None = None  # likewise
+    skip: bool = False  # likewise
     study: Any = None  # of study_schema.py, as the explainer; absent in older configs
     explainer: Any = None
     objective: Any = None  # of hydra/sweeper=optuna alone
@@ -80,8 +81,8 @@ class Train(Keys):
 
 # The role of each key of Train. A key in none of these lists is the same within a group and, unless a command sweeps it, within
 # a figure, and identifies the SAE.
-MAY_DIFFER_IN_A_GROUP = ("arch", "sparsity", "width", "dense", "site", "layer", "seed", "name", "plan", "overwrite", "study",
-                         "explainer")
+MAY_DIFFER_IN_A_GROUP = ("arch", "sparsity", "width", "dense", "skip", "site", "layer", "seed", "name", "plan", "overwrite",
+                         "study", "explainer")
 MAY_DIFFER_IN_A_FIGURE = ("arch", "sparsity", "seed")
 NOT_THE_SAES = (  # they do not identify the SAE; of the trainer only the precision does, so that training can resume elsewhere
     "name", "plan", "overwrite", "log_tokens", "save_tokens", "save_minutes", "read_ahead", "list_room", "logger", "trainer",

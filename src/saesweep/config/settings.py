@@ -69,9 +69,13 @@ def loaded_with(model: Settings) -> dict[str, Any]:
 def own_settings(job: Settings) -> dict[str, Any]:
     """Those that determine the SAE: it resumes with the same ones only."""
     kept = {key: value for key, value in job.items() if key not in NOT_THE_SAES}
-    kept |= {"model": _own_model(job["model"])} if "model" in job else {}
+    kept |= {"model": _own_model(job)} if "model" in job else {}
     return kept | {"trainer": {"precision": (job.get("trainer") or {}).get("precision")}}
 
 
-def _own_model(model: Settings) -> dict[str, Any]:
-    return {key: value for key, value in model.items() if key not in ("hub_name", "load")} | loaded_with(model)
+def _own_model(job: Settings) -> dict[str, Any]:
+    """Without what others call it, and the transcoder's site where it is not used, which files of before have not."""
+    model, used = job["model"], (job.get("site") or {}).get("name")
+    sites = {site: at for site, at in model.get("sites", {}).items() if site == used or at.get("target") is None}
+    kept = {key: value for key, value in model.items() if key not in ("hub_name", "load")} | loaded_with(model)
+    return kept | ({"sites": sites} if "sites" in model else {})

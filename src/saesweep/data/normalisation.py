@@ -20,7 +20,8 @@ MIN_SPREAD, MAX_SPREAD = 1e-18, 1e18  # beyond these the square leaves the range
 class Statistics:
     """Normalisation x -> (x - mean) / scale of one hook point, and its sinks; from the first tokens of the stream.
 
-    A sink is a token whose centred norm exceeds `activations.max_norm` times the median. Norms are in raw units.
+    A sink is a token whose centred norm exceeds `activations.max_norm` times the median. Norms are in raw units. The target of
+    a transcoder has statistics of its own, and a token that is a sink at either of the two is left out at both.
     """
 
     mean: Float[Tensor, " d_in"]  # zeros with activations.center=false
@@ -29,6 +30,17 @@ class Statistics:
     largest: float  # largest centred norm of a token that is not a sink; infinity with max_norm=null
     quantiles: tuple[float, ...]  # 1%, 50%, 99%, 100% of the centred norms
     sinks: float  # share of tokens
+    target: Statistics | None = None  # of a transcoder
+
+    @property
+    def output(self) -> Statistics:
+        """Of the tensor that is reconstructed."""
+        return self.target or self
+
+    @property
+    def sizes(self) -> tuple[int, int | None]:
+        """d_in, and the d_out of a transcoder."""
+        return len(self.mean), self.target and len(self.target.mean)
 
     @staticmethod
     def of(
@@ -59,33 +71,57 @@ class Statistics:
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON values for a checkpoint; `restored` is the inverse."""
         numbers = {"scale": self.scale, "largest": self.largest, "quantiles": list(self.quantiles), "sinks": self.sinks}
-        return {"statistics.mean": self.mean, "statistics.centre": self.centre}, numbers
+        tensors = {"statistics.mean": self.mean, "statistics.centre": self.centre}
+        if self.target is not None:
+            of_target, numbers["target"] = self.target.saved()
+            tensors |= {f"target.{key}": tensor for key, tensor in of_target.items()}
+        return tensors, numbers
 
     @staticmethod
     def restored(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Statistics:
         mean, centre = tensors["statistics.mean"], tensors["statistics.centre"]
-        return Statistics(**(dict(numbers) | {"mean": mean, "centre": centre, "quantiles": tuple(numbers["quantiles"])}))
+        target = None
+        if (of_target := numbers.get("target")) is not None:
+            own = {key.removeprefix("target."): tensor for key, tensor in tensors.items() if key.startswith("target.")}
+            target = Statistics.restored(own, of_target)
+        own = {"mean": mean, "centre": centre, "quantiles": tuple(numbers["quantiles"]), "target": target}
+        return Statistics(**(dict(numbers) | own))
 
     def on(self, device: torch.device) -> Statistics:
         """The same with its tensors there, so that no batch copies them."""
-        there = self.mean.device == self.centre.device == device
-        return self if there else replace(self, mean=self.mean.to(device), centre=self.centre.to(device))
+        if self.mean.device == self.centre.device == device:
+            return self
+        target = self.target and self.target.on(device)
+        return replace(self, mean=self.mean.to(device), centre=self.centre.to(device), target=target)
 
-    def ordinary(self, x: Float[Tensor, "*tokens d_in"]) -> Bool[Tensor, "*tokens"]:
-        """Which tokens are not sinks. A row that is not finite is not a sink: it must raise an error, not be left out."""
+    def ordinary(
+        self, x: Float[Tensor, "*tokens d_in"], y: Float[Tensor, "*tokens d_out"] | None = None
+    ) -> Bool[Tensor, "*tokens"]:
+        """Which tokens are not sinks, nor at the target where y is given. A row that is not finite is not a sink: it must raise
+        an error, not be left out."""
         norms = (x.float() - self.centre.to(x.device)).norm(dim=-1)
-        return (norms <= self.largest) | ~norms.isfinite()
+        found = (norms <= self.largest) | ~norms.isfinite()
+        return found if y is None else found & self.output.ordinary(y)
 
     def apply(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
         """Raw activations, normalised in fp32."""
         return (x.float() - self.mean.to(x.device)) / self.scale
+
+    def batch(
+        self, x: Float[Tensor, "tokens d_in"], y: Float[Tensor, "tokens d_out"] | None = None
+    ) -> Float[Tensor, "tokens _"]:
+        """What an SAE is trained on: x normalised; for a transcoder [x | y], each by its own statistics."""
+        return self.apply(x) if y is None else torch.cat([self.apply(x), self.output.apply(y)], 1)
 
     def undo(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
         """Normalised activations, in raw units."""
         return x * self.scale + self.mean.to(x.device)
 
     def report(self, point: HookPoint) -> str:
-        """A line on the activations at the hook point, and a line on their normalisation or a better one."""
+        """A line on the activations at the hook point, and a line on their normalisation or a better one; so of its target."""
+        if self.target is not None:
+            source, target = point.tensors
+            return f"{replace(self, target=None).report(source)}\n{self.target.report(target)}"
         spread = self.quantiles[1]
         ratio = float(self.centre.norm()) / spread
         low, median, high, top = self.quantiles

@@ -10,11 +10,12 @@ of the pool, window or pass, so a position in the stream is a few numbers and al
 """
 import math
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saesweep.data.normalisation import Statistics
@@ -46,7 +47,8 @@ class Position(NamedTuple):
 
 
 class ActivationStream:
-    """`steps` batches {hook point: normalised rows [tokens, d_in] without sinks}, from the start or a saved position.
+    """`steps` batches {hook point: normalised rows [tokens, d_in] without sinks}, from the start or a saved position; of a
+    transcoder the rows are [x | y], [tokens, d_in + d_out].
 
     Batches depend only on the arguments and the position, which are the same on every rank.
     """
@@ -62,6 +64,7 @@ class ActivationStream:
         self.position = self._previous = Position(0, 0, 0, source.state_dict())
         self.seconds_reading, self.rows_read = 0.0, 0  # harvested by this process
         self._rows: Rows = {}
+        self._ordinary: dict[HookPoint, Bool[Tensor, " rows"]] = {}  # of the window
         self._measured_rows = statistics
         self._measure = lambda x, point: Statistics.of(x, center=center, max_norm=max_norm, point=point)
         self._statistics: dict[HookPoint, Statistics] | None = None
@@ -72,7 +75,7 @@ class ActivationStream:
 
     def __iter__(self) -> Iterator[dict[HookPoint, Float[Tensor, "_ _"]]]:
         while self.position.step < self.steps:
-            yield {point: self.statistics[point].apply(x) for point, x in self._next_rows().items()}
+            yield {point: self.statistics[point].batch(*each) for point, each in self._next_rows().items()}
 
     @property
     def statistics(self) -> dict[HookPoint, Statistics]:
@@ -87,11 +90,13 @@ class ActivationStream:
         """Rows harvested and yet to be handed out, counted once for each pass."""
         return self.passes * self._rows_per_pass - self.position.offset if self._rows else 0
 
-    def only(self, points: Collection[HookPoint]) -> None:
+    def only(self, points: Iterable[HookPoint]) -> None:
         """Hand out only these hook points: other ranks train the SAEs of the rest."""
-        self._statistics = {point: x for point, x in self.statistics.items() if point in points}
+        known = self.statistics  # of the tensors that are read, or those of the checkpoint
+        self._statistics = {point: known[point] if point in known else _with_target(known, point) for point in points}
+        self._find_sinks()
 
-    def _next_rows(self) -> Rows:
+    def _next_rows(self) -> dict[HookPoint, list[Tensor]]:
         if not self._rows:
             self._begin_window()
         at = self._previous = self.position
@@ -99,7 +104,8 @@ class ActivationStream:
         if number != self._pass:
             self._begin_pass(number)
         end = at.offset + self.batch_tokens
-        rows = {point: self._rows[point][self._batches[point][begin // self.batch_tokens]] for point in self.statistics}
+        batches = {point: of_pass[begin // self.batch_tokens] for point, of_pass in self._batches.items()}
+        rows = {point: [x[batches[point]] for x in point.of(self._rows)] for point in self.statistics}
         if end < self.passes * self._rows_per_pass:
             self.position = Position(at.step + 1, at.window, end, at.source)
         else:
@@ -116,22 +122,26 @@ class ActivationStream:
         start, rows = time.monotonic(), self.ahead and self.ahead.window()
         if rows is None:
             rows = drain(self._harvest(self._rows_of(left)))
-        self._rows, self._next_source = rows, self.source.state_dict()
+        self._rows, self._next_source, self._ordinary = rows, self.source.state_dict(), {}
         count = len(next(iter(rows.values())))
         self.seconds_reading, self.rows_read = self.seconds_reading + time.monotonic() - start, self.rows_read + count
         self._shuffled = torch.randperm(count, generator=generator(self.seed, WINDOW, at.window))
         if self._statistics is None:
             first = self._shuffled[: self._measured_rows]
             self._statistics = {point: self._measure(x[first.to(x.device)], point) for point, x in rows.items()}
-        self._statistics = {point: x.on(rows[point].device) for point, x in self._statistics.items()}
-        self._ordinary = {  # in parts of a batch, as norms take the rows in fp32
-            point: torch.cat([statistics.ordinary(x) for x in rows[point].split(self.batch_tokens)])
-            for point, statistics in self._statistics.items()
-        }
+        self._statistics = {point: x.on(point.of(rows)[0].device) for point, x in self._statistics.items()}
+        self._find_sinks()
         self._rows_per_pass, self._pass = min(count - count % self.batch_tokens, self._rows_of(left)), -1
         left -= self.passes * (self._rows_per_pass // self.batch_tokens)
         if self.ahead and left > 0:
             self.ahead.begin(self._harvest(self._rows_of(left)))
+
+    def _find_sinks(self) -> None:
+        """In parts of a batch, as norms take the rows in fp32."""
+        for point, statistics in (self._statistics or {}).items():
+            if self._rows and point not in self._ordinary:
+                parts = zip(*(x.split(self.batch_tokens) for x in point.of(self._rows)), strict=True)
+                self._ordinary[point] = torch.cat([statistics.ordinary(*part) for part in parts])
 
     def _rows_of(self, steps: int) -> int:
         """Rows that suffice for these steps."""
@@ -177,3 +187,9 @@ class ActivationStream:
         self._rows, self._statistics = {}, dict(statistics)
         if self.ahead:
             self.ahead.begin(None)
+
+
+def _with_target(known: Mapping[HookPoint, Statistics], point: HookPoint) -> Statistics:
+    """Of a transcoder's hook point, from those of its two tensors."""
+    x, y = (known[tensor] for tensor in point.tensors)
+    return replace(x, target=y)

@@ -51,10 +51,11 @@ def _measure_fidelity(
     for part in held_out.split(BLOCKS):
         progress(f"fidelity: {done:,} of {held_out.tokens.numel():,} held-out tokens")
         done += part.tokens.numel()
-        for point, x in rows(part.tokens).items():
-            for subject in (s for s in subjects if s.point == point and s.failed is None):
-                with subject.isolate_failures():
-                    subject.measure(x, part.of_tokens)
+        read = rows(part.tokens)
+        for subject in (s for s in subjects if s.failed is None):
+            x, *target = subject.point.of(read)
+            with subject.isolate_failures():
+                subject.measure(x, part.of_tokens, *target)
     for subject in (s for s in subjects if s.failed is None):
         with subject.isolate_failures():
             subject.require_measured()

@@ -15,7 +15,8 @@ class Fidelity:
     """Reconstruction error of x_hat = decode(encode(x)), and how often each latent is active; per document and over all."""
 
     def __init__(self, d_in: int, d_sae: int, mean: Float[Tensor, " d_in"], scale: float, documents: int = 1):
-        """mean, scale: of the normalisation in training; mse, cosine and bias are measured on normalised activations."""
+        """mean, scale: of the normalisation in training; mse, cosine and bias are measured on normalised activations. Of a
+        transcoder everything is of its target, whose size is d_in."""
         self.mean, self.scale = mean.double(), scale
         self.fired = torch.zeros(d_sae, dtype=torch.long)
         self.by_document = torch.zeros(documents, 4, dtype=torch.float64)  # tokens, active, squared error, ||x||^2

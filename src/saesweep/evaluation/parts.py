@@ -29,12 +29,15 @@ class Parts:
         self.active, self.error, self.tokens = [0] * len(self.names), [0.0] * len(self.names), 0
 
     @torch.no_grad()
-    def add(self, x: Float[Tensor, "tokens d_in"], f: Float[Tensor, "tokens d_sae"]) -> None:
-        """x: raw; f: all latents."""
+    def add(
+        self, x: Float[Tensor, "tokens d_in"], f: Float[Tensor, "tokens d_sae"], y: Float[Tensor, "tokens d_out"] | None = None
+    ) -> None:
+        """x: raw, and y, the target of a transcoder; f: all latents."""
         self.tokens += len(x)
+        y = x if y is None else y
         for i, (part, x_hat) in enumerate(self._reconstructed(f)):
             self.active[i] += int((part > 0).sum())
-            self.error[i] += float((x.double() - x_hat).square().sum())
+            self.error[i] += float((y.double() - self.sae.with_skip(x_hat, x)).square().sum())
 
     def _reconstructed(self, f: Float[Tensor, "tokens d_sae"]) -> Iterator[tuple[Tensor, Tensor]]:
         """The latents of each part, and its reconstruction."""

@@ -6,25 +6,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from saesweep.data.micro_batches import lm_input, ordinary_positions
+from saesweep.data.normalisation import Statistics
 from saesweep.evaluation.metrics import CrossEntropy, by_document, spliced
 from saesweep.evaluation.subject import Subject
-from saesweep.lm.hooks import HookPoint, blocks_before, edit, recorded, replayed
+from saesweep.lm.hooks import HookPoint, blocks_before, recorded, replace_output, replayed
 from saesweep.lm.models import LanguageModel
 from saesweep.lm.unembedding import logits_at
 
 
-def replaced(
-    x: Float[Tensor, "batch pos d_in"], at: Bool[Tensor, "batch pos"], fn: Callable[[Tensor], Tensor]
-) -> Float[Tensor, "batch pos d_in"]:
-    """x with fn applied at the positions `at`; fn maps [tokens, d_in] to the same shape, in fp32."""
-    x = x.clone()
-    x[at] = fn(x[at].float()).to(x.dtype)
-    return x
+@contextmanager
+def spliced_in(
+    lm: nn.Module, point: HookPoint, statistics: Statistics, at: Callable[[], Tensor | bool], fn: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
+    """Every forward pass inside the `with` block has fn(x) where the reconstruction goes, except at sinks, and only at the
+    positions `at()` of that pass. fn maps what the SAE reads, [tokens, d_in] in fp32, to [tokens, d_out]."""
+
+    def reconstructed(x: Tensor, y: Tensor) -> Tensor:
+        where = (statistics.ordinary(x) if point.target is None else statistics.ordinary(x, y)) & at()
+        new = y.clone()
+        new[where] = fn(x[where].float()).to(y.dtype)
+        return new
+
+    with replace_output(lm, point, reconstructed):
+        yield
 
 
 class Batch(NamedTuple):
@@ -65,9 +73,9 @@ class SplicedPasses:
         with recorded(max(self.unchanged.values(), key=len)) as self.outputs:
             batch.score(self.lm, self.clean)
         for point, mean in self.means.items():
-            with self._replaced(point, ordinary, torch.zeros_like):
+            with self._replaced(point, ordinary, lambda x, mean=mean: mean.new_zeros(len(x), len(mean))):
                 batch.score(self.lm, self.zero[point])
-            with self._replaced(point, ordinary, lambda x, mean=mean: mean.expand_as(x)):
+            with self._replaced(point, ordinary, lambda x, mean=mean: mean.expand(len(x), -1)):
                 batch.score(self.lm, self.mean[point])
         for subject in (s for s in self.subjects if s.failed is None):
             with subject.isolate_failures(), self._replaced(subject.point, ordinary, subject.sae):
@@ -78,10 +86,9 @@ class SplicedPasses:
         self, point: HookPoint, ordinary: Bool[Tensor, "batch pos"], fn: Callable[[Tensor], Tensor]
     ) -> Iterator[None]:
         """Apply fn at the hook point in a forward pass of the clean pass's tokens, without computing earlier blocks again."""
-        statistics = self.statistics[point]
         with (
             replayed(self.unchanged[point], self.outputs),
-            edit(self.lm.module, point, lambda x: replaced(x, ordinary & statistics.ordinary(x), fn)),
+            spliced_in(self.lm.module, point, self.statistics[point], lambda: ordinary, fn),
         ):
             yield
 
@@ -98,6 +105,6 @@ class SplicedPasses:
         return {key: by_document(found, documents) for key, found in values.items()}
 
 
-def _raw_mean(subject: Subject) -> Float[Tensor, " d_in"]:
-    """Mean activation of the evaluation tokens, in raw units."""
-    return subject.statistics.undo(subject.fidelity.sum_x / subject.fidelity.tokens).float()
+def _raw_mean(subject: Subject) -> Float[Tensor, " d_out"]:
+    """Mean of what is reconstructed, over the evaluation tokens, in raw units."""
+    return subject.statistics.output.undo(subject.fidelity.sum_x / subject.fidelity.tokens).float()

@@ -44,7 +44,8 @@ class Subject:
 
     def start(self, documents: int) -> None:
         """Reset the sums, for activations of so many documents."""
-        self.fidelity = Fidelity(self.sae.d_in, self.sae.d_sae, self.statistics.mean, self.statistics.scale, documents)
+        output = self.statistics.output
+        self.fidelity = Fidelity(self.sae.d_out, self.sae.d_sae, output.mean, output.scale, documents)
         self.parts = Parts(self.sae)
 
     def isolate_failures(self) -> AbstractContextManager[None]:
@@ -56,16 +57,21 @@ class Subject:
 
         return isolate_failures(keep)
 
-    def measure(self, x: Float[Tensor, "tokens d_in"], documents: Int[Tensor, " tokens"]) -> None:
-        """Add raw activations, of which sinks are left out; `documents`: the document of each token. Raises UsageError."""
-        require_finite(x, self.point)
-        ordinary = self.statistics.ordinary(x)
+    def measure(
+        self, x: Float[Tensor, "tokens d_in"], documents: Int[Tensor, " tokens"], y: Float[Tensor, "tokens d_out"] | None = None
+    ) -> None:
+        """Add raw activations, of which sinks are left out, and for a transcoder those of its target; `documents`: the document
+        of each token. Raises UsageError."""
+        tensors = [x] if y is None else [x, y]
+        for rows, tensor in zip(tensors, self.point.tensors, strict=True):
+            require_finite(rows, tensor)
+        ordinary = self.statistics.ordinary(*tensors)
         self.sinks += int((~ordinary).sum())
-        kept = x[ordinary].float(), documents[ordinary.cpu()]
-        for part, numbers in zip(*(rows.split(MEASURED_AT_A_TIME) for rows in kept), strict=True):
+        kept = documents[ordinary.cpu()], *(rows[ordinary].float() for rows in tensors)
+        for numbers, part, *target in zip(*(rows.split(MEASURED_AT_A_TIME) for rows in kept), strict=True):
             f = self.sae.encode(part)
-            self.fidelity.add(part, f, self.sae.decode(f), numbers)
-            self.parts.add(part, f)
+            self.fidelity.add(target[0] if target else part, f, self.sae.with_skip(self.sae.decode(f), part), numbers)
+            self.parts.add(part, f, *target)
 
     def require_measured(self) -> None:
         """Raises UsageError where no token was measured, or sums are not finite."""
@@ -80,7 +86,7 @@ class Subject:
         if self.failed:
             return self.failed
         numbers = {**self.fidelity.result(), **NOT_SPLICED, **more, "sinks": self.sinks}
-        variance = None if numbers["fvu"] is None else float(self.fidelity.variance.sum()) * self.statistics.scale**2
+        variance = None if numbers["fvu"] is None else float(self.fidelity.variance.sum()) * self.statistics.output.scale**2
         documents = {**self.fidelity.documents(), **(by or {})}
         count = max(map(len, documents.values()))  # documents of which predictions alone are scored come last
         documents = {key: [*sums, *[0.0] * (count - len(sums))] for key, sums in documents.items()}

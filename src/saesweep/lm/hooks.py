@@ -1,9 +1,11 @@
 """Hook points: the input or output of a module of the language model; reading and editing the tensor there."""
+from __future__ import annotations
+
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,13 +15,34 @@ from saesweep.errors import UsageError
 
 
 class HookPoint(NamedTuple):
-    """The dotted path of a module, with the layer filled in, and which of its tensors."""
+    """The dotted path of a module, with the layer filled in, and which of its tensors; of a transcoder also the tensor that it
+    reconstructs from this one, its target."""
 
     module: str
     tensor: Literal["input", "output"]
+    target: HookPoint | None = None
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.tensor}"
+        return f"{self.module}.{self.tensor}" + (f" -> {self.target}" if self.target else "")
+
+    @property
+    def tensors(self) -> list[HookPoint]:
+        """The tensors of the language model that are read for it: itself, and its target."""
+        return [self] if self.target is None else [self._replace(target=None), self.target]
+
+    @property
+    def output(self) -> HookPoint:
+        """Where the reconstruction goes."""
+        return self.tensors[-1]
+
+    def of(self, rows: Rows) -> list[Float[Tensor, "rows _"]]:
+        """Its rows, and those of its target."""
+        return [rows[point] for point in self.tensors]
+
+
+def tensors_of(points: Iterable[HookPoint]) -> list[HookPoint]:
+    """The tensors that are read for all these hook points, each once."""
+    return list(dict.fromkeys(tensor for point in points for tensor in point.tensors))
 
 
 def hook_point(model: Mapping[str, Any], site: str, layer: int) -> HookPoint:
@@ -27,13 +50,18 @@ def hook_point(model: Mapping[str, Any], site: str, layer: int) -> HookPoint:
     if site not in model["sites"]:
         raise UsageError(f"site={site}: {model['name']} has the sites {', '.join(model['sites'])}")
     at = model["sites"][site]
+    target = at.get("target") and _tensor_at(f"{site}.target", at["target"], layer)
+    return _tensor_at(site, at, layer)._replace(target=target)
+
+
+def _tensor_at(site: str, at: Mapping[str, str], layer: int) -> HookPoint:
     try:
-        return HookPoint(at["module"].format(layer=layer), at["tensor"])
+        return HookPoint(at["module"].format(layer=layer), cast(Any, at["tensor"]))
     except (LookupError, ValueError) as error:
         raise UsageError(f"model.sites.{site}.module={at['module']}: only {{layer}} may stand in braces") from error
 
 
-Rows = dict[HookPoint, Float[Tensor, "rows _"]]  # raw activations [rows, d_in]; d_in may differ between hook points
+Rows = dict[HookPoint, Float[Tensor, "rows _"]]  # raw activations [rows, d_in] of each tensor; d_in may differ between them
 
 
 class _Stop(Exception):
@@ -87,6 +115,34 @@ def edit(lm: nn.Module, point: HookPoint, fn: Callable[[Tensor], Tensor]) -> Ite
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def replace_output(lm: nn.Module, point: HookPoint, fn: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
+    """Replace y by fn(x, y) in every forward pass inside the `with` block: y is the tensor at the target of the hook point, x
+    what the same pass had at the hook point; without a target both are the tensor there.
+
+    Raises UsageError in a pass that reaches the target first.
+    """
+    if point.target is None:
+        with edit(lm, point, lambda x: fn(x, x)):
+            yield
+        return
+    seen: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        seen[:] = [x]
+        return x
+
+    def replaced(y: Tensor) -> Tensor:
+        if not seen:
+            raise UsageError(f"model.sites: a forward pass reaches the target in {point} first; exchange them, or choose "
+                             "another module")
+        return fn(seen.pop(), y)
+
+    source, target = point.tensors
+    with edit(lm, source, keep), edit(lm, target, replaced):
+        yield
 
 
 def blocks_before(lm: nn.Module, point: HookPoint) -> list[nn.Module]:

@@ -45,21 +45,34 @@ def encoded(
     return torch.relu(pi) if saved_as == "standard" else None
 
 
+def architecture(sae: SparseAutoencoder) -> str:
+    """Its name in SAELens; of a transcoder that SAELens does not have, a name that it refuses, such as topk_transcoder."""
+    if not sae.transcodes:
+        return sae.saved_as
+    kind = "transcoder" if sae.W_skip is None else "skip_transcoder"
+    return kind if sae.saved_as == "standard" else f"{sae.saved_as}_{kind}"
+
+
 def sae_lens_config(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> dict[str, Any]:
     """The content of cfg.json."""
     dead, source = metrics["dead"], imported(cfg)  # of an SAE that others have trained the dead latents are not known
-    hook_name = cfg["site"]["hook_name"].format(layer=cfg["layer"])
+    hook_name, point = _hook_name(cfg, "hook_name"), hook_point(cfg["model"], cfg["site"]["name"], cfg["layer"])
+    of_target = {}
+    if point.target is not None:
+        of_target = {"hook_name_out": _hook_name(cfg, "hook_name_out"), "hf_hook_name_out": _hf_hook_name(point.target)}
     special = {"k": sae.sparsity, "rescale_acts_by_decoder_norm": False} if sae.saved_as == "topk" else {}
     return {
-        "architecture": sae.saved_as, "d_in": sae.d_in, "d_sae": sae.d_sae, **special,
+        "architecture": architecture(sae), "d_in": sae.d_in, "d_sae": sae.d_sae, **special,
+        **({"d_out": sae.d_out} if sae.transcodes else {}),
         "dtype": "float32", "device": "cpu",
-        "apply_b_dec_to_input": True, "normalize_activations": "none",
+        "apply_b_dec_to_input": not sae.transcodes, "normalize_activations": "none",
         "reshape_activations": "hook_z" if hook_name.endswith("hook_z") else "none",
         "metadata": {
             "model_name": cfg["model"]["source"].get("hub") or cfg["model"].get("hub_name") or cfg["model"]["name"],
             "hook_name": hook_name,
             "hook_head_index": None,
-            "hf_hook_name": _hf_hook_name(hook_point(cfg["model"], cfg["site"]["name"], cfg["layer"])),
+            "hf_hook_name": _hf_hook_name(point),
+            **of_target,
             "context_size": cfg["context"],
             "dataset_path": None if own_activations(cfg) else cfg["text"].get("repository") or cfg["text"]["name"],
             "prepend_bos": bool(cfg["model"].get("bos", False)),
@@ -76,6 +89,10 @@ def sae_lens_config(sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Map
             **({"init_from": cfg["init_from"]} if cfg.get("init_from") else {}),
         },
     }
+
+
+def _hook_name(cfg: Mapping[str, Any], key: str) -> str:
+    return cfg["site"][key].format(layer=cfg["layer"])
 
 
 def _hf_hook_name(point: HookPoint) -> str:

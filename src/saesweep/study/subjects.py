@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,11 @@ from saesweep.storage import checkpoints, files, sweep_table
 FOLDER, HITS = "study", "hits.safetensors"
 CONTROL = "control"  # below <sweep>/study
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Transcoder(UsageError):
+    """The folder holds a transcoder."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ def of_sweep(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
         raise UsageError(f"{sweep} is not a folder: give the folder of a sweep, such as outputs/default")
     sweep = sweep.resolve()
     found = finished(sweep, controls, seed)
+    if not found and (transcoders := _read(sweep)[1]):
+        raise transcoders[0]
     if not found:
         below = sorted(sweep.glob(f"**/{files.NUMBERS}"))
         hint = f"; there are {len(below)} below it, in sweeps such as {below[0].parents[4]}" if below else ""
@@ -77,10 +85,23 @@ def of_sweeps(sweeps: Iterable[Path], settings: Mapping[str, Any]) -> list[Subje
 
 def finished(sweep: Path, controls: Sequence[str], seed: int) -> list[Subject]:
     """As `of_sweep`, and none where there are none. sweep: resolved. Raises UsageError for SAEs that no study can read."""
-    named = sweep_table.variants_of(sweep)
-    saes = [of_job(sweep, job, variant) for job, variant in named.items() if files.state(job) == "finished"]
+    saes, transcoders = _read(sweep)
+    if saes and transcoders:
+        log.warning("%s: %d transcoders are left out, which study and ablate do not read", sweep, len(transcoders))
     _require_text(saes)
     return [*saes, *_controls(saes, controls, seed)]
+
+
+def _read(sweep: Path) -> tuple[list[Subject], list[Transcoder]]:
+    """The finished SAEs of a sweep, and of each transcoder why it is none of them."""
+    saes, transcoders = list[Subject](), list[Transcoder]()
+    for job, variant in sweep_table.variants_of(sweep).items():
+        if files.state(job) == "finished":
+            try:
+                saes.append(of_job(sweep, job, variant))
+            except Transcoder as error:
+                transcoders.append(error)
+    return saes, transcoders
 
 
 def sweep_of(job: Path) -> Path:
@@ -104,14 +125,17 @@ def of_folder(job: Path) -> Subject:
 def of_job(sweep: Path, job: Path, variant: str) -> Subject:
     """A finished SAE. Raises UsageError where its files cannot be read."""
     config, metrics = files.settings(job), dict[str, Any](files.numbers(job))
+    point = hook_point(config["model"], config["site"]["name"], config["layer"])
+    if point.target is not None:
+        raise Transcoder(f"{job}: is a transcoder, which study, ablate and evaluate do not read; give SAEs of other sites")
     try:
         saved, weights = checkpoints.read(job / files.STATISTICS), sha256(job / files.WEIGHTS)
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"{error.filename or job}: cannot be read ({reason}); train this SAE again") from error
     return Subject(
-        sweep, job, None, config, metrics, hook_point(config["model"], config["site"]["name"], config["layer"]),
-        Statistics.restored(saved.tensors, saved.state), int(metrics["d_sae"]), weights, job / FOLDER / HITS, variant,
+        sweep, job, None, config, metrics, point, Statistics.restored(saved.tensors, saved.state), int(metrics["d_sae"]),
+        weights, job / FOLDER / HITS, variant,
     )
 
 

@@ -80,10 +80,10 @@ class Place(NamedTuple):
                 "with trainer=sweep_parallel")
 
 
-def sae_bytes(job: Settings, d_in: int) -> tuple[int, int]:
+def sae_bytes(job: Settings, d_in: int, d_out: int | None = None) -> tuple[int, int]:
     """Number of parameters of an SAE, and bytes of its weights, moments and counters."""
     with torch.device("meta"):
-        sae = build(job, d_in)
+        sae = build(job, d_in, d_out)
     params = sum(p.numel() for p in sae.parameters())
     width = 8 if job["trainer"]["precision"] == "64-true" else 4
     copy = 2 * sae.W_enc_T.numel() + 4 * sae.d_sae if device_of(job).type == "cuda" else 0

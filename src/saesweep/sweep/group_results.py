@@ -3,6 +3,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from saesweep.arch.base import SparseAutoencoder
 from saesweep.config.settings import Settings, device_of, target, unique_tokens
 from saesweep.data.normalisation import Statistics, require_finite
 from saesweep.data.stream import ActivationStream
@@ -32,7 +33,7 @@ def finish(part: LocalGroup, module: SAESweep, stream: ActivationStream, inputs:
     subjects = []
     for member in (module.members[index] for index in done):
         statistics = stream.statistics[member.point]
-        member.sae.requires_grad_(False).fold_(statistics.mean.to(member.sae.b_dec.device), statistics.scale)
+        fold_(member.sae.requires_grad_(False), statistics)
         if module.total_steps == 0:
             restore_(part.jobs[done[len(subjects)]], member.sae)
         subjects.append(Subject(member.sae, member.point, statistics))
@@ -47,6 +48,14 @@ def finish(part: LocalGroup, module: SAESweep, stream: ActivationStream, inputs:
             found = _write_outputs(job, folder, member, found, stream.statistics[member.point])
         ends.append(found.numbers if isinstance(found, Measured) else found)
     return ends
+
+
+def fold_(sae: SparseAutoencoder, statistics: Statistics) -> None:
+    """Write the normalisation into the weights: the SAE takes raw activations."""
+    device, output = sae.b_dec.device, statistics.output
+    if statistics.target is not None:
+        sae.fold_input_(statistics.mean.to(device), statistics.scale)
+    sae.fold_(output.mean.to(device), output.scale)
 
 
 def _warn_if_missed(job: Settings, member: Member, l0: float | None) -> None:
@@ -99,9 +108,10 @@ def _calibrate(jobs: Sequence[Settings], module: SAESweep, stream: ActivationStr
     with working("reading held-out text for the calibration", always=False):
         rows = inputs.calibration_rows()
     for member in concerned:
-        statistics, x = stream.statistics[member.point], rows[member.point]
+        statistics, tensors = stream.statistics[member.point], member.point.of(rows)
         with member.failing_alone("while its L0 was calibrated"):
-            require_finite(x, member.point)
-            shift = meet_l0_(member.sae, statistics.apply(x[statistics.ordinary(x)]))
+            for x, tensor in zip(tensors, member.point.tensors, strict=True):
+                require_finite(x, tensor)
+            shift = meet_l0_(member.sae, statistics.apply(tensors[0][statistics.ordinary(*tensors)]))
             said = "%s: thresholds shifted by %+.4g, for an L0 of %d on held-out text"
             log.info(said, member.label, shift, member.sae.sparsity)

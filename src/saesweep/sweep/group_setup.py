@@ -84,7 +84,7 @@ def _member(label: str, job: Settings, point: HookPoint, stream: ActivationStrea
     arch = job["arch"]
     control = arch["control"]
     coefficient = control and Coefficient(job["sparsity"], fixed=arch["coefficient"], **control)
-    sae = build(job, len(stream.statistics[point].mean))
+    sae = build(job, *stream.statistics[point].sizes)
     if anew and (first := initial(job)) is not None:
         first.put_into_(sae)
         if coefficient and coefficient.controlled and first.coefficient:

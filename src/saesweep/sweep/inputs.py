@@ -20,7 +20,7 @@ from saesweep.errors import UsageError
 from saesweep.evaluation.evaluate import evaluate
 from saesweep.evaluation.recovery import evaluate_synthetic
 from saesweep.evaluation.subject import Measured, Subject, measure_rows
-from saesweep.lm.hooks import HookPoint, Rows, hook_point
+from saesweep.lm.hooks import HookPoint, Rows, hook_point, tensors_of
 from saesweep.runtime.console import ProgressLine
 from saesweep.runtime.rng import SYNTHETIC_CALIBRATION, generator
 from saesweep.training.origin import determined_by
@@ -43,7 +43,7 @@ class ReadText:
     """A language model and a text."""
 
     def __init__(self, job: Settings, points: Sequence[HookPoint], resources: Resources):
-        self.job, self.points, self.resources = job, list(dict.fromkeys(points)), resources
+        self.job, self.points, self.resources = job, tensors_of(points), resources
         self.corpus, self.tokenizer = resources.require_long_enough_text(job)
         self.source: LanguageModelSource | CachedSource = self._cached() if job["cache"]["folder"] else self._read_now()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from saesweep.data.text import pieces, tokenized
 from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import CrossEntropy
 from saesweep.evaluation.splicing import Batch
-from saesweep.lm.hooks import HookPoint, Rows
+from saesweep.lm.hooks import HookPoint, Rows, replace_output, tensors_of
 from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.runtime.console import working
 from saesweep.sweep import compilation, footprint, inputs
@@ -53,35 +54,34 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     with working(f"loading {name}, and timing a forward of it"):
         read = _probe_rows(jobs, resources)
     statistics, statistics_bytes = _require_usable(jobs, read.rows)
-    for one in jobs:
-        d_in = read.rows[point_of(one)].shape[1]
-        initial(one, d_in)
-        _require_memory(one, d_in)
+    for one, point in zip(jobs, points, strict=True):
+        initial(one, len(statistics[point].mean))
+        _require_memory(one, *statistics[point].sizes)
     fill, pool = _fill(job, points, resources) if has_lm(job) else (1.0, 0)
     harvest_seconds = read.seconds / fill
     if compilation.is_running():
         with working("compiling the CPU kernels, once"):
             compilation.wait()
-    sizes, probed = [read.rows[point].shape[1] for point in points], dict[tuple, Probed]()
+    sizes, probed = [statistics[point].sizes for point in points], dict[tuple, Probed]()
     with working("timing a step of each kind of SAE"):
-        for one, point, d_in in zip(jobs, points, sizes, strict=True):
-            if _kind(one, d_in) not in probed:
-                probed[_kind(one, d_in)] = probe_step(one, read.rows[point], statistics[point], point)
-    steps = [probed[_kind(one, d_in)] for one, d_in in zip(jobs, sizes, strict=True)]
+        for one, point, size in zip(jobs, points, sizes, strict=True):
+            if _kind(one, size) not in probed:
+                probed[_kind(one, size)] = probe_step(one, read.rows, statistics[point], point)
+    steps = [probed[_kind(one, size)] for one, size in zip(jobs, sizes, strict=True)]
     evaluation_seconds, logits = _evaluation(jobs, harvest_seconds, resources)
     seconds = job["tokens"] * (harvest_seconds / passes(job) + sum(step.seconds for step in steps)) + evaluation_seconds
-    params, saes = zip(*(footprint.sae_bytes(one, d_in) for one, d_in in zip(jobs, sizes, strict=True)), strict=True)
+    params, saes = zip(*(footprint.sae_bytes(one, *size) for one, size in zip(jobs, sizes, strict=True)), strict=True)
     latents = [step.latents for step in steps if step.latents is not None]
     row = sum(x.shape[1] * x.element_size() for x in read.rows.values())
     model = _model_bytes(job, read, resources)
     found = footprint.Measured(
         process=footprint.process_bytes(model if device_of(job).type == "cpu" else 0),
         model=model, pool=pool if read.seconds else 0, forward=read.forward, row=row, statistics=statistics_bytes,
-        steps=[step.step for step in steps], rows_normalised=3 * 4 * max(sizes),
+        steps=[step.step for step in steps], rows_normalised=3 * 4 * max(d_in for d_in, _ in sizes),
         logits=logits or job["evaluation"]["tokens"] * read.drawing, dense=max(latents, default=0),
     )
     places = [*footprint.places(jobs, saes, tokenizer, found), footprint.disk(jobs, folder, params, saes, row, seconds)]
-    return {"d_in": sizes, "params": params, "sae_bytes": saes, "seconds": seconds, "places": places,
+    return {"d_in": [d_in for d_in, _ in sizes], "params": params, "sae_bytes": saes, "seconds": seconds, "places": places,
             "unmeasured": len(steps) - len(latents), "no_loss": no_loss(job, tokenizer) if tokenizer else None}
 
 
@@ -93,9 +93,9 @@ def _model_bytes(job: Settings, read: Read, resources: Resources) -> int:
     return sum(tensor.nbytes for tensor in itertools.chain(module.parameters(), module.buffers()))
 
 
-def _kind(job: Settings, d_in: int) -> tuple:
+def _kind(job: Settings, sizes: tuple[int, int | None]) -> tuple:
     """SAEs of one kind take the same time per token."""
-    return job["arch"]["name"], job["width"], job["sparsity"], job["dense"], d_in
+    return job["arch"]["name"], job["width"], job["sparsity"], job["dense"], job.get("skip"), sizes
 
 
 def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> tuple[float, int]:
@@ -103,7 +103,7 @@ def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> t
     of a pool's blocks."""
     corpus, tokenizer = resources.require_long_enough_text(job)
     sample = itertools.islice(filter(None, corpus.one_pass("held_out")), SAMPLE)
-    documents, forward_tokens = tokenized(sample, tokenizer), resources.forward_tokens(job, points)
+    documents, forward_tokens = tokenized(sample, tokenizer), resources.forward_tokens(job, tensors_of(points))
     found = [list(pieces(ids, tokenizer, job["context"])) for ids in documents]
     read = torch.stack(list(itertools.chain(*found)))
     pool = read.nbytes * job["activations"]["documents_per_pool"] // len(found)
@@ -143,7 +143,8 @@ class Read(NamedTuple):
 
 
 def _probe_rows(jobs: Sequence[Settings], resources: Resources) -> Read:
-    job, points = jobs[0], list(dict.fromkeys(map(point_of, jobs)))
+    job, whole = jobs[0], list(dict.fromkeys(map(point_of, jobs)))
+    points = tensors_of(whole)
     if own_activations(job) is not None:
         return _taken(job, points, resources)
     if not has_lm(job):
@@ -152,6 +153,9 @@ def _probe_rows(jobs: Sequence[Settings], resources: Resources) -> Read:
     if isinstance(source, CachedSource) and source.holds_next():
         return Read(source.window(DRAWN), 0.0, 0)
     lm, most, context = resources.language_model(job), resources.forward_tokens(job, points), job["context"]
+    for point in whole:
+        with replace_output(lm.module, point, lambda x, y: y):  # raises UsageError where the target comes before
+            forward_of(lm, [point.output], 1, context)
     blocks = max(1, most // 2 // context)
     forward = peak_bytes(lambda: forward_of(lm, points, 1, context)) * max(1, most // context)
     seconds, rows = timed_forward(lm, points, blocks, context)
@@ -182,7 +186,7 @@ def _require_usable(
     """Raises UsageError, with the keys of the hook point, if its activations are not finite or do not vary. Returns their
     statistics, and the bytes that measuring them takes."""
     found, most = dict[HookPoint, Statistics](), 0
-    for point, job in {point_of(job): job for job in jobs}.items():
+    for point, job in {tensor: one for one in jobs for tensor in point_of(one).tensors}.items():
         numbers, x = job["activations"], rows[point]
         measure = partial(Statistics.of, x, center=numbers["center"], max_norm=numbers["max_norm"], point=point)
         try:
@@ -192,13 +196,16 @@ def _require_usable(
             key = f"site={job['site']['name']} layer={job['layer']}: " if of_the_point else ""
             raise UsageError(f"{key}{error}") from error
         most = max(most, held * min(numbers["statistics"], numbers["window"], unique_tokens(job)) // len(x))
+    for point in map(point_of, jobs):
+        if point.target is not None:
+            found[point] = replace(found[point.tensors[0]], target=found[point.target])
     return found, most
 
 
-def _require_memory(job: Settings, d_in: int) -> None:
+def _require_memory(job: Settings, d_in: int, d_out: int | None) -> None:
     """Raises UsageError if the weights, gradients and Adam's two moments, or a batch of activations, exceed the memory."""
-    _require_room(f"width={job['width']}", 4 * 4 * 2 * d_in * job["width"], job)
-    _require_room(f"batch_tokens={job['batch_tokens']}", 4 * d_in * job["batch_tokens"], job)
+    _require_room(f"width={job['width']}", 4 * 4 * (d_in + (d_out or d_in)) * job["width"], job)
+    _require_room(f"batch_tokens={job['batch_tokens']}", 4 * (d_in + (d_out or 0)) * job["batch_tokens"], job)
 
 
 def _require_room(what: str, needed: int, job: Settings) -> None:

@@ -1,7 +1,7 @@
 """A few steps of one kind of SAE: whether its architecture keeps its contract, the time of a step, and its memory."""
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from saesweep.config.settings import Settings
 from saesweep.data.forward_size import quickest
 from saesweep.data.normalisation import Statistics
 from saesweep.evaluation.subject import MEASURED_AT_A_TIME, Subject
-from saesweep.lm.hooks import HookPoint
+from saesweep.lm.hooks import HookPoint, Rows
 from saesweep.runtime.allocations import peak_bytes
 from saesweep.runtime.isolate import isolate_failures
 from saesweep.sweep import compilation
@@ -33,17 +33,17 @@ class Probed(NamedTuple):
     latents: int | None  # bytes of the latents in the evaluation; None where that fails
 
 
-def probe_step(job: Settings, x: Float[Tensor, "rows d_in"], statistics: Statistics, point: HookPoint) -> Probed:
+def probe_step(job: Settings, read: Rows, statistics: Statistics, point: HookPoint) -> Probed:
     """Steps on raw activations, first of the untrained SAE, then at its target L0."""
     compilation.wait()
-    u = x.float() - x.float().mean(0)
-    u /= u.square().sum(1).mean().sqrt()
+    tensors = point.of(read)
+    u = torch.cat([_normalised(x) for x in tensors], 1)
     try:
-        sae = build(job, x.shape[1]).to(x.device)
+        sae = build(job, *statistics.sizes).to(u.device)
         require_contract(sae, u[:ROWS], job["arch"])
         dense = job["dense"] or sae.step(u[:ROWS], u.new_zeros(()), 0.0).latents.entries is None
         if sae.thresholded:
-            meet_l0_(sae, u[: job["batch_tokens"]])
+            meet_l0_(sae, sae.inputs(u[: job["batch_tokens"]]))
         call = _Steps(sae, job["arch"]["optimizer"])
         call(u[:ROWS])  # makes the moments
         batch = u.repeat(-(-job["batch_tokens"] // len(u)), 1)[: job["batch_tokens"]]
@@ -52,10 +52,16 @@ def probe_step(job: Settings, x: Float[Tensor, "rows d_in"], statistics: Statist
             rows = min(len(batch), sae.execution.dense_rows(sae.d_sae)) if sae.separable(0.0) else len(batch)
             step = max(step, sum(p.nbytes for p in sae.parameters()) + rows * _dense_row_bytes(job))
         u = u[: job["batch_tokens"]]
-        return Probed(quickest(lambda: call(u))[0] / len(u), step, _latent_bytes(sae, x[:ROWS], statistics, point))
+        latents = _latent_bytes(sae, [x[:ROWS] for x in tensors], statistics, point)
+        return Probed(quickest(lambda: call(u))[0] / len(u), step, latents)
     except Exception as error:
         error.add_note(f"in a step of arch={job['arch']['name']} that the plan takes to measure its time")
         raise
+
+
+def _normalised(x: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
+    u = x.float() - x.float().mean(0)
+    return u.div_(u.square().sum(1).mean().sqrt())
 
 
 class _Steps:
@@ -64,14 +70,14 @@ class _Steps:
     def __init__(self, sae: SparseAutoencoder, numbers: Mapping[str, Any]) -> None:
         self.sae, self.optimizer = sae, UnitRowAdam([parameter_group(sae, numbers)])
 
-    def __call__(self, x: Float[Tensor, "batch d_in"]) -> None:
+    def __call__(self, x: Float[Tensor, "batch _"]) -> None:
         self.sae.execution.deferred_gradients = []
         forward_backward(self.sae, x, x.new_zeros(()), progress=1.0, share=1.0)
         self.optimizer.step_sae(0, self.sae)
 
 
 def _dense_row_bytes(job: Settings) -> int:
-    """Memory of a dense step per row of the batch: of a copy with two inputs, whose weights take next to none."""
+    """Memory of a dense step per row of the batch: of an SAE with two inputs, whose weights take next to none."""
     call = _Steps(build({**job, "dense": True}, 2), job["arch"]["optimizer"])
     call.sae.execution.dense_bytes = sys.maxsize  # none is taken in pieces
     x = torch.randn(2 * ROWS, 2, generator=torch.Generator().manual_seed(0))
@@ -82,12 +88,13 @@ def _dense_row_bytes(job: Settings) -> int:
 
 @torch.no_grad()
 def _latent_bytes(
-    sae: SparseAutoencoder, x: Float[Tensor, "rows d_in"], statistics: Statistics, point: HookPoint
+    sae: SparseAutoencoder, tensors: Sequence[Float[Tensor, "rows _"]], statistics: Statistics, point: HookPoint
 ) -> int | None:
     """Memory of the evaluation's dense latents; None for an SAE that cannot be measured, and will fail there, alone."""
     subject = Subject(sae, point, statistics)
     subject.start(1)
+    x, *target = tensors
     documents = torch.zeros(len(x), dtype=torch.long)
     with isolate_failures(lambda error: log.debug("the memory of an evaluation was not measured", exc_info=error)):
-        return peak_bytes(lambda: subject.measure(x, documents)) * MEASURED_AT_A_TIME // len(x)
+        return peak_bytes(lambda: subject.measure(x, documents, *target)) * MEASURED_AT_A_TIME // len(x)
     return None

@@ -16,10 +16,10 @@ from saesweep.storage import sae_format
 PROGRESS = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the run at which a step is taken: warm starts end somewhere between
 
 
-def require_contract(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], arch: Mapping[str, Any]) -> None:
-    """`sae`: untrained, and changed by the steps; `x`: in training units; `arch`: the node of the config."""
+def require_contract(sae: SparseAutoencoder, x: Float[Tensor, "batch _"], arch: Mapping[str, Any]) -> None:
+    """`sae`: untrained, and changed by the steps; `x`: a training batch; `arch`: the node of the config."""
     name, keys = arch["name"], list[list[str]]()
-    _require_consistent(sae, x, name)
+    _require_consistent(sae, sae.inputs(x), name)
     for progress in PROGRESS:
         before, version = sae.W_enc_T.detach().clone(), sae.W_enc_T._version
         step = sae.step(x, x.new_ones(()), progress)
@@ -27,7 +27,7 @@ def require_contract(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], arc
         if version == sae.W_enc_T._version and not torch.equal(before, sae.W_enc_T):
             raise UsageError(f"arch={name}: it changes W_enc_T through `.data`, which the copy of it on a GPU does not notice; "
                              "write to W_enc_T itself, under torch.no_grad()")
-        _require_losses(step, x, f"arch={name}: at progress={progress:g}")
+        _require_losses(step, sae.targets(x), f"arch={name}: at progress={progress:g}")
         keys.append(list(step.losses))
         if problem := changed_keys(keys[0], keys[-1]):
             raise UsageError(f"arch={name}: from progress=0 to progress={progress:g}, {problem}")
@@ -49,8 +49,8 @@ def changed_keys(before: Iterable[str], now: Iterable[str]) -> str:
 def _require_consistent(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], name: str) -> None:
     """`exported` and `margin` mean what `activate` computes."""
     sae.b_enc += 1e-3 * torch.randn(sae.b_enc.shape, generator=torch.Generator().manual_seed(0)).to(x)  # no ties (d_in=1)
-    f = sae.activate((x - sae.b_dec) @ sae.W_enc + sae.b_enc)
-    tensors = {key: tensor.to(x) for key, tensor in sae.exported().items()}
+    f = sae.activate((x - sae.pre_bias) @ sae.W_enc + sae.b_enc)
+    tensors = {key: tensor.to(x) for key, tensor in sae.exported().items()} | {"b_dec": sae.pre_bias}
     read = sae_format.encoded(sae.saved_as, tensors, sae.sparsity, x)
     if read is not None and not _mostly_equal(read, f):
         raise UsageError(f"arch={name}: saved_as={sae.saved_as}, but SAELens' {sae.saved_as} encodes otherwise than its "
@@ -60,7 +60,7 @@ def _require_consistent(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], 
                          "by `margin` and `raise_thresholds_`: write both to fit `activate`")
 
 
-def _require_losses(step: Step, x: Float[Tensor, "batch d_in"], where: str) -> None:
+def _require_losses(step: Step, x: Float[Tensor, "batch d_out"], where: str) -> None:
     """Finite scalars with a gradient, of which `reconstruction` is the full error; a loss that is off is a constant 0."""
     if "reconstruction" not in step.losses:
         raise UsageError(f"{where}, its losses are {', '.join(step.losses) or 'none'} and lack reconstruction, from which the "

@@ -32,7 +32,8 @@ def as_loaded(sae: Any, kind: type[LoadedSAE] = LoadedSAE) -> LoadedSAE:
 
 
 def load(folder: str | Path, device: str = "cpu", kind: type[LoadedSAE] = LoadedSAE) -> LoadedSAE:
-    """A trained SAE: `encode` [tokens, d_in] -> [tokens, d_sae] and `decode` back, in raw activation units.
+    """A trained SAE: `encode` [tokens, d_in] -> [tokens, d_sae] and `decode` back, in raw activation units; `sae(x)` is both,
+    and of a transcoder the estimate of its target, with what a skip transcoder adds.
 
     folder: on this machine, or owner/name/folder[@revision] of the Hugging Face hub, of which its own files are downloaded
     unless they are in the cache. Raises UsageError where it holds no finished SAE.
@@ -43,12 +44,14 @@ def load(folder: str | Path, device: str = "cpu", kind: type[LoadedSAE] = Loaded
         raise UsageError(f"{folder} holds no finished SAE{_hint(folder)}")
     config, tensors = files.settings(folder), load_file(folder / files.WEIGHTS)
     _require_architecture(config["arch"]["_target_"], folder)
-    sae = as_loaded(build(config, d_in=len(tensors["b_dec"])), kind)
+    point = hook_point(config["model"], config["site"]["name"], config["layer"])
+    d_in, d_out = len(tensors["W_enc"]), tensors["W_dec"].shape[1]
+    sae = as_loaded(build(config, d_in, None if point.target is None else d_out), kind)
     sae.load_exported_(tensors)
     sae.parts = files.parts(folder)
     found = checkpoints.read(folder / files.STATISTICS)
     sae.config, sae.metrics, sae.folder = config, files.numbers(folder), folder
-    sae.point = hook_point(config["model"], config["site"]["name"], config["layer"])
+    sae.point = point
     sae.statistics = Statistics.restored(found.tensors, found.state)
     return sae.to(device).eval().requires_grad_(False)
 

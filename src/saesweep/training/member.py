@@ -50,11 +50,11 @@ class Member(nn.Module):
         return self.optimizer["lr"] * rise * fall
 
     def step_(
-        self, batch: Float[Tensor, "batch d_in"], progress: float, moments: Moments | None = None
+        self, batch: Float[Tensor, "batch _"], progress: float, moments: Moments | None = None
     ) -> Float[Tensor, ""]:
         """Forward, backward, counters and coefficient for one batch, without the optimizer step. Returns the loss.
 
-        `moments`: `moments_of(batch)`, if already computed.
+        `moments`: `moments_of` what is reconstructed, if already computed.
         """
         x = distributed.shard(batch)
         if self.failed:
@@ -70,7 +70,7 @@ class Member(nn.Module):
             votes = fired.to(l0)
             distributed.all_reduce_([l0, votes, *(p.grad for p in self.sae.parameters() if p.grad is not None)])
             fired = votes > 0
-        self.sums.add(len(batch), moments or moments_of(batch), l0, losses, share)
+        self.sums.add(len(batch), moments or moments_of(self.sae.targets(batch)), l0, losses, share)
         self.sae.count_fired_(fired, len(batch))
         if self.coefficient is not None:
             self.coefficient.update_(l0, progress)

@@ -81,7 +81,8 @@ class SAESweep(L.LightningModule):
         Signals are deferred until all members have taken the step and what is due after it is done.
         """
         with signals.deferred():
-            moments = {point: moments_of(batch[point]) for point in {member.point for member in self.running}}
+            saes = {member.point: member.sae for member in self.running}
+            moments = {point: moments_of(sae.targets(batch[point])) for point, sae in saes.items()}
             losses = [
                 self._step(index, member, batch[member.point], moments[member.point])
                 for index, member in enumerate(self.members) if not member.failed
