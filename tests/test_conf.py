@@ -18,7 +18,6 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from hydra_plugins.saesweep.sources import MERGE
 from saesweep import old_names
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.config.check import check
@@ -26,7 +25,7 @@ from saesweep.config.instantiate import NOT_ARGUMENTS, instantiate, locate
 from saesweep.config.settings import own_settings
 from saesweep.errors import UsageError
 from saesweep.sweep import per_arch, swept
-from saesweep.sweep.composed import MODE, LoadedOnce, MergedOnce
+from saesweep.sweep.composed import MERGE, MODE, LoadedOnce, MergedOnce
 from saesweep.sweep.jobs import job_of
 
 ROOT = Path(__file__).parents[1]

@@ -21,9 +21,8 @@ from saesweep.runtime import program
 from saesweep.storage.files import flat, job_name
 from saesweep.storage.variants import folder_name
 from saesweep.sweep import per_arch
-from saesweep.sweep.composed import LoadedOnce, MergedOnce
+from saesweep.sweep.composed import MERGE, LoadedOnce, MergedOnce
 
-MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
 YOURS = "yours"  # the provider of what stands in the working directory
 
 

@@ -68,7 +68,8 @@ def _transcoder(cfg: dict, site: str) -> None:
         raise UsageError(f"init_from={cfg['init_from']}: continues an SAE, not a transcoder; leave it out with site={site}")
 
 
-def check_text(text: Mapping, path: str = "text", kinds: Collection[str] = tuple(input_schema.TEXTS)) -> None:
+def check_text(text: Mapping, path: str = "text", without: Collection[str] = ()) -> None:
+    kinds = [kind for kind in input_schema.TEXTS if kind not in without]
     typed(f"{path}.kind", text.get("kind"), Annotated[str, OneOf(*kinds)])
     typed(path, text, input_schema.TEXTS[text["kind"]])
     if text["kind"] == "mix":
@@ -77,7 +78,7 @@ def check_text(text: Mapping, path: str = "text", kinds: Collection[str] = tuple
                              f"{', '.join(text['of']) or 'which has none'}")
         for name, part in text["of"].items():
             typed(f"{path}.of.{name}", part, Mapping)
-            check_text(part, f"{path}.of.{name}", [kind for kind in input_schema.TEXTS if kind != "mix"])
+            check_text(part, f"{path}.of.{name}", without=["mix"])
 
 
 def check_without_lm(cfg: dict) -> None:

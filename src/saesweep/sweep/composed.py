@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+MERGE = ConfigLoaderImpl._compose_config_from_defaults_list  # Hydra reads its plugins again and again, this file once
 MODE = "hydra.mode=MULTIRUN"  # what Hydra adds to the overrides for -m
 
 
