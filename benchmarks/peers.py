@@ -1,6 +1,7 @@
 """One training step of each peer on given activations, as in its own trainer: pip install -e '.[bench]'."""
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
@@ -77,7 +78,9 @@ def dictionary_learning(arch: str, d_in: int, d_sae: int, k: int, threshold: flo
 
 
 def sparsify(arch: str, d_in: int, d_sae: int, k: int, threshold: float, bf16: bool, device: str) -> Step:
-    """The operations of its trainer's hook and loop, with Adam; its embedding bags need no Triton."""
+    """The operations of its trainer's hook and loop, with Adam; on a CPU its sums are those of PyTorch's embedding bags."""
+    if device == "cpu":
+        os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # it would use Triton wherever that is installed
     from sparsify import SparseCoder, SparseCoderConfig
 
     torch.manual_seed(0)
