@@ -25,8 +25,8 @@ ONE_SEED = "holds for these two SAEs on this text, and another seed may reverse 
 
 def imported(what: str) -> str:
     """A footnote. what: how they are shown."""
-    return (f"{what} are SAEs that others have trained, measured on the same held-out tokens. Their training was on other text "
-            "and of another length (column tokens), so they are in no comparison, no mean and no front.")
+    return (f"{what} are SAEs that others have trained, measured on the same held-out tokens. Their training may be on other "
+            "text and of another length (column tokens), so they are in no comparison, no mean and no front.")
 
 
 def estimate(found: Mapping[str, Any], measure: str, sign: int = 1) -> str:
