@@ -62,7 +62,7 @@ def _transcoder(cfg: dict, site: str) -> None:
         has, lacks = ("model.sites", "site") if transcodes else ("site", "model.sites")
         raise UsageError(f"site={site}: {has} gives a target and {lacks} none; a transcoder needs model.sites.{site}.target "
                          "and site.hook_name_out, any other site neither")
-    if transcodes and (study := (cfg.get("study") or {}).get("name", "none")) != "none":
+    if transcodes and (study := _study(cfg)):
         raise UsageError(f"study={study}: a study reads no transcoders; write study=none with site={site}")
     if transcodes and cfg.get("init_from") is not None:
         raise UsageError(f"init_from={cfg['init_from']}: continues an SAE, not a transcoder; leave it out with site={site}")
@@ -83,8 +83,14 @@ def check_text(text: Mapping, path: str = "text", without: Collection[str] = ())
 
 def check_without_lm(cfg: dict) -> None:
     """What needs a language model or a text, and is asked for with activations from elsewhere."""
-    if (study := (cfg.get("study") or {}).get("name", "none")) != "none" and (reason := not_for_a_study(cfg)):
+    if (study := _study(cfg)) and (reason := not_for_a_study(cfg)):
         raise UsageError(f"study={study}: cannot read {reason}; write study=none")
     if own_activations(cfg) is not None and cfg["cache"]["folder"] is not None:
         raise UsageError(f"cache={cfg['cache']['name']}: keeps what a language model computes, and model.source.activations "
                          "needs none; write cache=none")
+
+
+def _study(cfg: dict) -> str | None:
+    """Its name, where one is asked for."""
+    name = (cfg.get("study") or {}).get("name", "none")
+    return None if name == "none" else name

@@ -22,15 +22,21 @@ MERGE = ConfigLoaderImpl._compose_config_from_defaults_list  # Hydra reads its p
 MODE = "hydra.mode=MULTIRUN"  # what Hydra adds to the overrides for -m
 
 
-class LoadedOnce:
+class InPlace:
+    """A method of Hydra's loader: `of` is called with the loader first."""
+
+    of: Callable[..., DictConfig]
+
+    def __get__(self, loader: ConfigLoaderImpl | None, owner: type | None = None) -> Callable[..., DictConfig]:
+        return self.of if loader is None else partial(self.of, loader)
+
+
+class LoadedOnce(InPlace):
     """In place of Hydra's `load_configuration`, by which it composes every config. load: what composes."""
 
     def __init__(self, load: Callable[..., DictConfig]) -> None:
         self.load = load
         self.kept: tuple[ConfigLoaderImpl, list[str], DictConfig] | None = None
-
-    def __get__(self, loader: ConfigLoaderImpl | None, owner: type | None = None) -> Callable[..., DictConfig]:
-        return self.of if loader is None else partial(self.of, loader)
 
     def of(self, loader: ConfigLoaderImpl, config_name: str | None, overrides: list[str], run_mode: RunMode,
            from_shell: bool = True, validate_sweep_overrides: bool = True) -> DictConfig:
@@ -55,15 +61,12 @@ class LoadedOnce:
         return config
 
 
-class MergedOnce:
+class MergedOnce(InPlace):
     """In place of Hydra's `_compose_config_from_defaults_list`, which merges files, not values. merge: what merges."""
 
     def __init__(self, merge: Callable[..., DictConfig]) -> None:
         self.merge = merge
         self.kept: WeakKeyDictionary[ConfigLoaderImpl, dict[str, DictConfig]] = WeakKeyDictionary()
-
-    def __get__(self, loader: ConfigLoaderImpl | None, owner: type | None = None) -> Callable[..., DictConfig]:
-        return self.of if loader is None else partial(self.of, loader)
 
     def of(self, loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         kept = self.kept.setdefault(loader, {})

@@ -11,9 +11,7 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.config.settings import Settings
@@ -27,15 +25,19 @@ SAME = ("center", "max_norm")  # of `activations`
 
 
 class Initial(NamedTuple):
-    """The SAE, folded; the statistics of its hook point; the coefficient that it ended with, if it has one."""
+    """The folder of the SAE; the statistics of its hook point; the coefficient that it ended with, if it has one."""
 
-    tensors: dict[str, Tensor]
+    folder: Path
     statistics: Statistics
     coefficient: float | None
 
+    def restore_(self, sae: SparseAutoencoder) -> None:
+        """Its weights, folded."""
+        sae.load_exported_(load_file(self.folder / files.WEIGHTS))
+
     def put_into_(self, sae: SparseAutoencoder) -> None:
         """Its weights, in training units: a fold by the inverse of its own."""
-        sae.load_exported_(self.tensors)
+        self.restore_(sae)
         sae.fold_(-self.statistics.mean / self.statistics.scale, 1 / self.statistics.scale)
 
 
@@ -64,7 +66,7 @@ def initial(job: Settings, d_in: int | None = None) -> Initial | None:
                          "was trained on, or one as wide")
     if settings["model"]["name"] != job["model"]["name"]:
         log.warning("%s: was trained on model=%s and continues on %s", key, settings["model"]["name"], job["model"]["name"])
-    return Initial(load_file(folder / files.WEIGHTS), statistics, files.numbers(folder).get("coefficient"))
+    return Initial(folder, statistics, files.numbers(folder).get("coefficient"))
 
 
 def _structure(settings: Settings) -> dict[str, Any]:
@@ -74,9 +76,8 @@ def _structure(settings: Settings) -> dict[str, Any]:
     return kind | {f"activations.{key}": settings["activations"][key] for key in SAME}
 
 
-@torch.no_grad()
 def restore_(job: Settings, sae: SparseAutoencoder) -> None:
     """After no tokens: the folded SAE, bit for bit."""
     found = initial(job)
     assert found is not None, "without init_from there are tokens"
-    sae.load_exported_(found.tensors)
+    found.restore_(sae)
