@@ -11,7 +11,9 @@ import re
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from local_server import LocalServer
 
 from saesweep.study.judge.messages import Answer, Failure
 
@@ -19,11 +21,9 @@ EXCERPT = re.compile(r"^=== (?:excerpt|tokens)\b.*? ([0-9a-f]{8})\n(.*?)\n=== en
 DESCRIPTION = re.compile(r"=== description ([0-9a-f]{8})\n(.*?)\n=== end \1", re.DOTALL)
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
+class Server(LocalServer):
     def __init__(self, knows=True, logprobs=True, refuses=(), delay=0.0, explain=None):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.knows = knows  # else its explanations name a token that never occurs
         self.logprobs, self.refuses, self.delay, self.explain = logprobs, refuses, delay, explain
         self.late = 0.8  # seconds
@@ -35,15 +35,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-    def __enter__(self):
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.shutdown()
-        self.server_close()
+        return f"{super().url}/v1"
 
     def handle_error(self, request, client_address):
         """The client has left a late answer: no traceback."""

@@ -136,6 +136,21 @@ def trained(jobs: list[dict], folder: Path, **more) -> SAESweep:
     return module
 
 
+class Killed(RuntimeError):
+    pass
+
+
+class KillAfter:
+    """For `progress`."""
+
+    def __init__(self, tokens: int):
+        self.tokens = tokens
+
+    def __call__(self, module: SAESweep) -> None:
+        if module.tokens >= self.tokens:
+            raise Killed
+
+
 def run_fit(module: SAESweep, stream: object, jobs: list[dict], folders: list[Path]) -> None:
     fit(module, stream, group_setup.logger_of(group_setup.LocalGroup(jobs, folders, jobs[0], RESOURCES)), jobs[0], folders,
         determined_by(jobs[0], RESOURCES))

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from small import (
     ARCHS,
     RESOURCES,
+    KillAfter,
+    Killed,
     clear_text_caches,
     inputs_of,
     job,
@@ -168,19 +170,6 @@ def test_a_group_whose_members_have_all_failed_stops(text, tmp_path):
 
 
 # Resuming
-
-
-class Killed(RuntimeError):
-    pass
-
-
-class KillAfter:
-    def __init__(self, tokens):
-        self.tokens = tokens
-
-    def __call__(self, module):
-        if module.tokens >= self.tokens:
-            raise Killed
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import torch
 import warm
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from small import CONF, RESOURCES, command, inputs_of, job, tiny, train_group, trained, write_text
+from small import CONF, RESOURCES, KillAfter, Killed, command, inputs_of, job, tiny, train_group, trained, write_text
 from standin.cli import ENV
 from torch.nn.functional import cross_entropy
 
@@ -310,19 +310,6 @@ def test_the_names_of_the_architectures_in_the_files():
     saes = [make(arch, skip=skip) for arch in ("relu", "batchtopk") for skip in (False, True)]
     wanted = ["transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder"]
     assert [sae_format.architecture(sae) for sae in saes] == wanted
-
-
-class Killed(Exception):
-    pass
-
-
-class KillAfter:
-    def __init__(self, tokens):
-        self.tokens = tokens
-
-    def __call__(self, module):
-        if module.tokens >= self.tokens:
-            raise Killed
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 import gzip
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from local_server import LocalServer
 
 KEY = "0123456789abcdef" * 2 + "76543210"
 PROJECT = "UHJvamVjdEludGVybmFsSWQ6MQ=="  # ProjectInternalId:1
@@ -17,27 +19,13 @@ RUN = {"id": "Ug==", "projectId": 1, "tags": [], "displayName": "", "sweepName":
        "user": {"name": "me", "username": "me"}, "historyKeys": None}
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
+class Server(LocalServer):
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.history: dict[str, list[dict]] = {}  # of each run, by id
         self.views: list[dict] = []  # of workspaces
         self.archs: dict[str, str] = {}  # of each run of an SAE, by id
         self.lock = threading.Lock()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def __enter__(self):
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.shutdown()
-        self.server_close()
 
     def answer(self, query, variables):
         if "upsertBucket" in query:
