@@ -108,7 +108,8 @@ SIZES = [(12, 96, 64, 5), (64, 999, 100, 7), (96, 2048, 33, 64)]  # d_in, d_sae,
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize(
     ("how", "d_in", "d_sae", "batch", "k"),
-    [(how, *size) for how in ("int8", "int16", "fp32") for size in SIZES] + [("gpu", 12, 96, 16, 5)],  # the interpreter is slow
+    [(how, *size) for how in ("int8", "int16", "fp32") for size in SIZES]
+    + [pytest.param("gpu", 12, 96, 16, 5, marks=pytest.mark.slow)],  # the interpreter is slow
 )
 def test_the_compiled_sparse_step_equals_the_dense_step_with_autograd(name, d_in, d_sae, batch, k, how, monkeypatch):
     """In fp32: numba's kernels, with entries chosen in int8, int16 and fp32, and Triton's in the interpreter."""

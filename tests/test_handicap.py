@@ -58,6 +58,7 @@ def test_the_thresholds_are_the_common_one_and_the_handicaps():
     assert torch.equal(other.encode(x), sae.encode(x))
 
 
+@pytest.mark.slow
 def test_no_latent_stays_above_the_limit():
     """Two of 32 latents are larger than the others by a bias, and would fire on most tokens."""
     torch.manual_seed(0)

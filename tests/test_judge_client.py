@@ -21,6 +21,7 @@ SENT = {"model", "messages", "max_tokens", "temperature", "seed", "logprobs", "t
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)  # seconds; else half a second
 
 
 def client(server, **more):

@@ -137,6 +137,7 @@ def test_the_update_of_rows_equals_its_definition(backend, shape, beta1, unit):
     assert not torch.equal(found[0], weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [True, False])
 def test_an_update_returns_the_norms_of_the_gradient_before_the_clip(backend, lists, unit):
     """By row, formed or not; a vector may be cut into several rows."""

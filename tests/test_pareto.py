@@ -424,6 +424,7 @@ def test_a_latent_with_fewer_than_about_10_firings_has_no_rate_and_the_histogram
     assert style.histogram(np.array([1.0, 0.5]), 2)[2:] == (0, 1, 2)  # too few tokens for any but a rate of 1
 
 
+@pytest.mark.slow
 def test_a_second_write_replaces_the_files_and_leaves_no_others(nine):
     written(nine)
     job(nine, "topk", 128, fvu=0.08)

@@ -74,6 +74,7 @@ def taken(name, room, seeds=(1,)):
     return gradients | found.losses | {"l0": found.l0, "fired": found.fired}, len(sae.execution.deferred_gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [Room, lambda: Room(3)], ids=["with room", "overflowed"])
 @pytest.mark.parametrize("name", ["relu", "gated", "jumprelu"])
 def test_a_step_with_room_or_taken_again_is_that_with_a_counted_list(name, room):

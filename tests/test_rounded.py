@@ -100,6 +100,7 @@ def test_a_step_reads_the_copy_that_the_one_before_has_written(on_gpu):
     assert not any(m.shape == sae.W_enc_T.shape for m in on_gpu) and sae.execution.rounded_W.of(sae.W_enc_T) is not None
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ranks_by_the_same_copy(on_gpu):
     module = trained()
     again = restored(module)

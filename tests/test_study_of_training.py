@@ -43,6 +43,7 @@ def studies(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [SWEEP, SINGLE])
 def test_a_training_ends_with_the_study_of_its_sweep(words, studies, capsys):
     assert train(*words, "study=rules", "study.features=7").code == 0
