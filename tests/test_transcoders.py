@@ -312,6 +312,20 @@ def test_the_names_of_the_architectures_in_the_files():
     assert [sae_format.architecture(sae) for sae in saes] == wanted
 
 
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("name", ["relu", "jumprelu", "batchtopk"])
+def test_saelens_encodes_and_transcodes_the_same(name, skip, tmp_path):
+    sae_lens = pytest.importorskip("sae_lens", reason="pip install sae-lens to compare with it")
+    ours = make(name, skip=skip).float().requires_grad_(False)
+    sae_format.save(tmp_path, ours, job("no.jsonl", f"arch={name}", "site=transcoder"), {"l0": 5.0, "dead": 0.25})
+    theirs = sae_lens.SAE.load_from_disk(str(tmp_path), device="cpu")
+    x = torch.randn(200, D_IN, generator=torch.Generator().manual_seed(4))
+    f = ours.encode(x)
+    assert type(theirs).__name__.endswith("SkipTranscoder" if skip else "Transcoder") and 0 < float((f > 0).float().mean()) < 1
+    torch.testing.assert_close(theirs.encode(x), f, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs(x), ours(x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_a_transcoder_trained_alone_or_from_disk_or_resumed_is_bitwise_the_one_of_the_group(text, tmp_path):
     sizes = "tokens=1600", "log_tokens=320", "save_tokens=512", "site=transcoder"
