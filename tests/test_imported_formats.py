@@ -254,6 +254,42 @@ def test_saelens_itself_computes_the_same(architecture, tmp_path):
         require_equal(read(tmp_path)[1], f, made.decode(f), 1.0 if architecture == "topk" else n["W_dec"].norm(dim=1))
 
 
+PUBLISHED = {  # by SAELens' loader of such repositories: where it finds what, and our file there
+    "gemma_2": (GS1, lambda to, n: gemma_scope(to, n, second=False)),
+    "gemma_3": (GS2, lambda to, n: gemma_scope(to, n, second=True)),
+    "llama_scope": ("fnlp/Llama3_1-8B-Base-LXR-8x/Llama3_1-8B-Base-L8R-8x",
+                    lambda to, n: llama_scope(to, n, sparsity_include_decoder_norm=False)),
+    "qwen_scope": ("Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_3/layer4.sae.pt", lambda to, n: qwen_scope(to.parent, n)),
+}
+
+
+@pytest.mark.parametrize("layout", PUBLISHED)
+def test_saelens_reads_the_layout_of_a_published_repository_as_the_same(layout, tmp_path, monkeypatch):
+    loaders, sae_lens = peer("sae_lens.loading.pretrained_sae_loaders"), peer("sae_lens")
+    where, write = PUBLISHED[layout]
+    owner, name, folder = where.split("/", 2)
+    n = {key: value.bfloat16().float() for key, value in numbers().items()}  # Llama Scope's dtype
+    write(tmp_path / where, n)
+    if layout == "gemma_3":
+        said = {"architecture": "jump_relu", "model_name": "gemma-v3-270m"}
+        (tmp_path / where / "config.json").write_text(json.dumps(said))
+    monkeypatch.setattr(loaders, "get_safetensors_tensor_shapes", lambda *_: {"w_enc": [D, F], "w_dec": [F, D]})
+    monkeypatch.setattr(loaders, "hf_hub_download", lambda repo_id, filename, subfolder="", **_:
+                        tmp_path / repo_id / subfolder / filename)
+
+    def of_our_size(cfg_overrides, **more):
+        cfg = (cfg_overrides or {}) | {"d_in": D, "d_sae": F, "dtype": "float32"}
+        return loaders.NAMED_PRETRAINED_SAE_LOADERS[layout](cfg_overrides=cfg, **more)
+
+    made = sae_lens.SAE.from_pretrained(f"{owner}/{name}", folder, device="cpu", converter=of_our_size)
+    if layout == "llama_scope":
+        made.fold_activation_norm_scaling_factor(D**0.5 / 6.25)  # which SAELens has in a table of what is published
+    with torch.no_grad():
+        f = made.encode(X)
+        units = 1.0 if layout == "qwen_scope" else made.W_dec.norm(dim=1)
+        require_equal(read(tmp_path / where)[1], f, made.decode(f), units)
+
+
 def test_sparsify_itself_computes_the_same(tmp_path):
     sparse = peer("sparsify")
     made = sparse.SparseCoder(D, sparse.SparseCoderConfig(num_latents=F, k=K))
