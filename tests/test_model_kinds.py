@@ -11,7 +11,7 @@ from small import job
 
 from saesweep.errors import UsageError
 from saesweep.lm.hooks import hook_point, read
-from saesweep.lm.models import load
+from saesweep.lm.models import load, require_modules
 
 
 @pytest.fixture
@@ -33,8 +33,9 @@ def test_the_text_model_of_a_vision_model_is_read_by_its_module_paths(tmp_path: 
     model_folders.write_tokenizer(tmp_path, byte_tokenizer())
     model, tokens = conf("gemma3_270m", tmp_path), torch.arange(2, 26)[None]
     module = load(model).module
-    with pytest.raises(UsageError, match=r"no module 'model\.layers\.1'; the nearest are .*model\.language_model\.layers\.\{"):
-        read(module, [hook_point(model, "resid", 1)], tokens)
+    for refuse in (lambda point: read(module, [point], tokens), lambda point: require_modules(model, [point])):
+        with pytest.raises(UsageError, match=r"no module 'model\.layers\.1'; the nearest are .*\.language_model\.layers\.\{"):
+            refuse(hook_point(model, "resid", 1))
     model["sites"]["resid"]["module"] = "model.language_model.layers.{layer}"
     point = hook_point(model, "resid", 1)
     with torch.no_grad():

@@ -51,6 +51,16 @@ def probed(tmp_path, monkeypatch):
     return of
 
 
+@pytest.mark.parametrize("module, said", [
+    ("model.layers.{layer}.atn", "no module 'model.layers.1.atn'; the nearest are .*layers.{layer}.self_attn"),
+    ("model.layers.9{layer}", "no module 'model.layers.91'; only other layers have it: model.layers.0, "),
+])
+def test_a_path_that_leads_to_no_module_is_refused_before_weights_are_loaded(module, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "load", None)
+    with pytest.raises(UsageError, match="model.sites: Gemma3ForCausalLM has " + said):
+        estimate([job(write_text(tmp_path), f"model.sites.resid.module='{module}'")], Resources())
+
+
 def test_an_architecture_that_encodes_differently_in_saelens_is_refused(probed):
     with pytest.raises(UsageError, match=r"arch=jumprelu: saved_as=jumprelu, but SAELens' jumprelu encodes otherwise"):
         probed("jumprelu", "test_probe.Shrunk")

@@ -1,7 +1,10 @@
 """What transformers makes of a config: a causal language model, or an encoder such as BERT and ESM, which reads both ways."""
+import copy
 from typing import Any
 
+import torch
 import transformers
+from torch import nn
 
 POOLER = "pooler"  # of an encoder, over whole texts: nothing that is read here depends on it, and many files lack it
 
@@ -38,3 +41,17 @@ def attention_implementation(config: transformers.PreTrainedConfig) -> str:
 
 def soft_capped(config: transformers.PreTrainedConfig) -> bool:
     return bool(getattr(text_config(config), "attn_logit_softcapping", None))
+
+
+def without_memory(config: transformers.PreTrainedConfig) -> nn.Module:
+    """The model, with the shapes of its weights alone. Raises whatever a model class raises for its config."""
+    with torch.device("meta"):
+        return auto_class(config).from_config(without_quantisation(config))
+
+
+def without_quantisation(config: transformers.PreTrainedConfig) -> Any:
+    """A copy that describes the model in its own dtype."""
+    config = copy.deepcopy(config)
+    for part in (config, text_config(config)):
+        part.__dict__.pop("quantization_config", None)
+    return config

@@ -11,7 +11,8 @@ No pickle is read, no code of a repository is run, and a model in the cache of t
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,11 +26,13 @@ from huggingface_hub import try_to_load_from_cache
 from saesweep.errors import UsageError
 from saesweep.lm import checks, gguf, hub, kinds, quantised
 from saesweep.lm.chat import chat_of
+from saesweep.lm.hooks import HookPoint, module_at, tensors_of
 from saesweep.lm.hub import brief, from_hub, repository, silence_transformers
 from saesweep.lm.shuffled import shuffle_
 from saesweep.lm.tokenizer import RESERVED, Tokenizer, byte_tokenizer, from_backend
 from saesweep.runtime.digests import sha256
 
+log = logging.getLogger(__name__)
 OUTPUTS: dict[str, Any] = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}
 CONTENT = {  # files of a model folder that determine its activations
     "weights": ("*.safetensors", "*.safetensors.index.json"),
@@ -104,11 +107,10 @@ def dtype_of(name: str, device: str) -> torch.dtype:
 
 
 def _module(model: Mapping[str, Any], dtype: torch.dtype, device: str = "cpu") -> transformers.PreTrainedModel:
-    source = model["source"]
+    source, config = model["source"], _config(model)
     if source.get("random"):
-        return _random(model, dtype)
+        return _random(model, config, dtype)
     folder = None if source.get("hub") else gguf.weights_folder(model)
-    config = checks.checked_config(model, transformers.AutoConfig.from_pretrained(folder)) if folder else _hub_config(model)
     auto, options = kinds.auto_class(config), {
         "dtype": dtype, "use_safetensors": True, "output_loading_info": True,
         "ignore_mismatched_sizes": True,  # require_weights refuses them
@@ -120,6 +122,26 @@ def _module(model: Mapping[str, Any], dtype: torch.dtype, device: str = "cpu") -
     if not kinds.is_causal(config) and hasattr(module, kinds.POOLER):
         setattr(module, kinds.POOLER, None)
     return module
+
+
+def require_modules(model: Mapping[str, Any], points: Iterable[HookPoint]) -> None:
+    """Raises UsageError, before weights are loaded, where a hook point's path leads to no module."""
+    config = _config(model)
+    try:
+        whole = kinds.without_memory(config)
+    except Exception as error:  # whatever a model class raises; the paths are looked up again in the loaded model
+        log.debug("%s is not built without memory: %s", model["name"], brief(error))
+        return
+    for tensor in tensors_of(points):
+        module_at(whole, tensor)
+
+
+def _config(model: Mapping[str, Any]) -> transformers.PreTrainedConfig:
+    if model["source"].get("random"):
+        return _random_config(model)
+    if model["source"].get("hub"):
+        return _hub_config(model)
+    return checks.checked_config(model, transformers.AutoConfig.from_pretrained(gguf.weights_folder(model)))
 
 
 def _load_options(model: Mapping[str, Any], config: transformers.PreTrainedConfig, device: str) -> dict[str, Any]:
@@ -162,8 +184,9 @@ def _digest_of(folder: Path, part: str) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _random(model: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTrainedModel:
-    config = _random_config(model)
+def _random(
+    model: Mapping[str, Any], config: transformers.PreTrainedConfig, dtype: torch.dtype
+) -> transformers.PreTrainedModel:
     options = {"dtype": dtype, **_load_options(model, config, "cpu")}
     with torch.random.fork_rng(devices=[]), _refuse_wrong_keys():
         torch.manual_seed(model["source"]["random"].get("seed", 0))

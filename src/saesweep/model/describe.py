@@ -13,7 +13,7 @@ from saesweep.lm import checks, kinds
 from saesweep.lm.hub import brief, from_hub, silence_transformers
 from saesweep.lm.models import fast_tokenizer, first_token
 from saesweep.model import blocks
-from saesweep.model.small import small, without_memory
+from saesweep.model.small import small
 
 
 class FoundSite(NamedTuple):
@@ -66,7 +66,7 @@ def of_config(config: transformers.PreTrainedConfig, model: Mapping[str, Any]) -
     layers = checks.layers_of(config)
     with silence_transformers():
         try:
-            whole = without_memory(config)
+            whole = kinds.without_memory(config)
             path = blocks.stack(whole, layers or 0)
         except Exception as error:  # whatever a model class raises for its config
             raise UsageError(f"{model['name']}: {config.model_type} cannot be described ({brief(error)}); write conf/model by "

@@ -1,12 +1,10 @@
-"""A small copy of a language model, of its class with random weights, that runs in milliseconds; and one without memory."""
-import copy
+"""A small copy of a language model, of its class with random weights, that runs in milliseconds."""
 from typing import Any
 
 import torch
 import transformers
-from torch import nn
 
-from saesweep.lm.kinds import auto_class, text_config
+from saesweep.lm.kinds import auto_class, text_config, without_quantisation
 
 LAYERS = 8  # at most: hybrid models have an attention in some only
 LARGEST = {  # values of the copy where those of the config are larger
@@ -17,15 +15,9 @@ LARGEST = {  # values of the copy where those of the config are larger
 NOISE = 0.1  # added to all weights, so that no tensor is zero, and none equals another by its initialisation
 
 
-def without_memory(config: transformers.PreTrainedConfig) -> nn.Module:
-    """The model, with the shapes of its weights alone."""
-    with torch.device("meta"):
-        return auto_class(config).from_config(_plain(config))
-
-
 def small(config: transformers.PreTrainedConfig) -> transformers.PreTrainedModel:
     """The copy, in eval mode. Raises what transformers raises where its sizes cannot be had."""
-    config = _plain(config)
+    config = without_quantisation(config)
     text = text_config(config)
     for part in [text, *(getattr(config, name) for name in getattr(config, "sub_configs", {}))]:
         if part is not None:
@@ -38,14 +30,6 @@ def small(config: transformers.PreTrainedConfig) -> transformers.PreTrainedModel
             for parameter in module.parameters():
                 parameter.add_(NOISE * torch.randn_like(parameter))
     return module
-
-
-def _plain(config: transformers.PreTrainedConfig) -> Any:
-    """A copy, without quantisation."""
-    config = copy.deepcopy(config)
-    for part in (config, text_config(config)):
-        part.__dict__.pop("quantization_config", None)
-    return config
 
 
 def _shrink(config: Any, most_layers: int) -> None:

@@ -25,6 +25,7 @@ from saesweep.data.text import pieces, tokenized
 from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import CrossEntropy
 from saesweep.evaluation.splicing import Batch
+from saesweep.lm import models
 from saesweep.lm.hooks import HookPoint, Rows, replace_output, tensors_of
 from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.runtime.console import working
@@ -51,6 +52,7 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     if has_lm(job):
         with working(f"reading the text, {job['text']['name']}"):
             _, tokenizer = resources.require_long_enough_text(job)  # before the weights are loaded
+        models.require_modules(job["model"], points)
     with working(f"loading {name}, and timing a forward of it"):
         read = _probe_rows(jobs, resources)
     statistics, statistics_bytes = _require_usable(jobs, read.rows)
