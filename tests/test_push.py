@@ -12,12 +12,14 @@ import yaml
 from hub_server import Server
 from huggingface_hub import constants
 from omegaconf import OmegaConf
+from small import job
 from studied import trained  # noqa: F401 a fixture
 
 import saesweep
 from saesweep.errors import UsageError
 from saesweep.push import __main__ as command
 from saesweep.push import private, run, selected
+from saesweep.push.card import Content, card
 from saesweep.push.licences import licences
 from saesweep.report import figures
 from saesweep.storage import files, sweep_table
@@ -37,11 +39,11 @@ def sweep(trained, tmp_path_factory):  # noqa: F811
     words = ["model=tiny", "text=files", "text.glob=/home/jane/text.jsonl", "sparsity=4", "logger.wandb.entity=jane",
              "hydra.sweep.dir=/home/jane", "+init='/home/jane/x.pt'"]
     (folder / FIRST / files.OVERRIDES).write_text(OmegaConf.to_yaml(words))
-    for job in sweep_table.jobs(folder):
-        settings = OmegaConf.load(job / files.RESOLVED)
+    for one in sweep_table.jobs(folder):
+        settings = OmegaConf.load(one / files.RESOLVED)
         settings.logger = OmegaConf.create(logger)
         settings.text.glob = "/home/jane/text.jsonl"
-        OmegaConf.save(settings, job / files.RESOLVED)
+        OmegaConf.save(settings, one / files.RESOLVED)
     for name, state in (("failed", files.FAILED), ("unfinished", "train.log"), ("theirs", files.NUMBERS)):
         other = folder / FIRST.parents[1] / name / "4"
         shutil.copytree(folder / FIRST / ".hydra", other / ".hydra")
@@ -109,6 +111,23 @@ def test_the_loading_code_of_the_card_runs(written, monkeypatch):
     Path("me").mkdir()
     Path(REPOSITORY).symlink_to(out)
     exec(code, {"x": torch.zeros(2, 48)})
+
+
+@pytest.mark.parametrize("sites, saved_as, said, example", [
+    (["transcoder"], ["topk_transcoder"], "\n\nA transcoder, ", None),
+    (["transcoder"] * 2, ["topk_transcoder", "jumprelu_transcoder"], "\n\n2 transcoders, ", "b"),
+    (["mlp", "transcoder"], ["topk", "topk_transcoder"], "\n\n2 sparse autoencoders (SAEs), 1 of them transcoders, ", "a"),
+])
+def test_the_card_says_what_is_a_transcoder_and_what_saelens_reads(sites, saved_as, said, example):
+    same = {"arch": "topk", "sparsity": 4, "seed": 0, "d_in": 48, "d_sae": 64, "tokens": 640}
+    df = pd.DataFrame({"path": [*"ab"[: len(sites)]], **same})
+    jobs = [job("no.jsonl", f"site={site}") for site in sites]
+    made = card(Content(REPOSITORY, df, jobs, saved_as, licences(jobs, None, "nobody's"), []))
+    assert said in made and "reconstruction; of a transcoder" in made
+    assert ("y_hat = sae(x) " in made) == (sites[0] == "transcoder")
+    assert f"library_name: {'saelens' if example else 'saesweep'}" in made
+    assert re.findall(r'SAE.from_pretrained\("me/tiny-saes", "(.*)/sae"\)', made) == ([example] if example else [])
+    assert "SAELens has no topk_transcoder, and refuses these." in made
 
 
 @pytest.mark.parametrize("arch", ["jumprelu", "topk"])

@@ -13,6 +13,7 @@ from saesweep.config.settings import Settings, has_lm, unique_tokens
 from saesweep.lm.hooks import hook_point
 from saesweep.push.licences import Licences
 from saesweep.storage.curves import VARIANT
+from saesweep.storage.sae_format import IN_SAELENS
 
 COLUMNS = {  # of the table: title, format, and the definition where the title does not say it
     "arch": ("architecture", "s", ""),
@@ -38,6 +39,7 @@ class Content(NamedTuple):
     repository: str
     df: pd.DataFrame  # of the SAEs: the table of storage/sweep_table.py
     jobs: Sequence[Settings]  # of each, as they are uploaded
+    saved_as: Sequence[str]  # of each, its architecture in SAELens' format
     licences: Licences
     rewritten: Sequence[str]  # keys
 
@@ -52,7 +54,7 @@ def _header(content: Content) -> str:
     bases = {source["source"].get("hub") or source.get("hub_name") for source in sources} - {None}
     texts = {job["text"].get("repository") for job in content.jobs if has_lm(job)} - {None}
     fields: dict[str, Any] = {
-        "license": content.licences.model, "library_name": "saelens",
+        "license": content.licences.model, "library_name": "saelens" if _example(content) else "saesweep",
         "base_model": sorted(base for base in bases if not base.startswith(".")), "datasets": sorted(texts),
         "tags": ["saesweep", "sparse-autoencoder", "interpretability", *sorted({job["arch"]["name"] for job in content.jobs})],
     }
@@ -72,13 +74,25 @@ def _summary(content: Content) -> str:
         "Text": _each(jobs, lambda job: f"{job['text']['name']}, in blocks of {job['context']} tokens" if has_lm(job) else ""),
     }
     lines = [f"| {key} | {value} |" for key, value in rows.items() if value]
-    count = len(jobs)
-    what = f"{count} sparse autoencoders (SAEs), trained" if count > 1 else "A sparse autoencoder (SAE), trained"
     return "\n".join([
-        f"# {content.repository.partition('/')[2]}", "", f"{what} with saesweep {version('saesweep')}.", "",
+        f"# {content.repository.partition('/')[2]}", "", f"{_what(jobs)}, trained with saesweep {version('saesweep')}.", "",
         "| | |", "|---|---|", *lines, "", "![FVU and delta loss against L0](pareto.png)", "",
         "`pareto.html`, downloaded and opened, shows every SAE with its settings, its training curve and how often its latents "
         "fire; `pareto.csv` has all metrics."])
+
+
+def _what(jobs: Sequence[Settings]) -> str:
+    count, transcoders = len(jobs), sum(map(_transcodes, jobs))
+    if count == 1:
+        return "A transcoder" if transcoders else "A sparse autoencoder (SAE)"
+    if transcoders == count:
+        return f"{count} transcoders"
+    among = f", {transcoders} of them transcoders" if transcoders else ""
+    return f"{count} sparse autoencoders (SAEs){among}"
+
+
+def _transcodes(job: Settings) -> bool:
+    return has_lm(job) and hook_point(job["model"], job["site"]["name"], job["layer"]).target is not None
 
 
 def _each(jobs: Iterable[Settings], said: Callable[[Settings], str]) -> str:
@@ -129,25 +143,37 @@ def _cell(value: Any, form: str) -> str:
 
 
 def _loading(content: Content) -> str:
-    path, d_in = content.df["path"].iloc[0], int(content.df["d_in"].iloc[0])
-    return f"""## To load one
+    path, d_in, d_sae = content.df[["path", "d_in", "d_sae"]].iloc[0]
+    through = "y_hat = sae(x)                        # of the tensor that it reconstructs from x" if (
+        _transcodes(content.jobs[0])) else "x_hat = sae.decode(f)"
+    ours = f"""## To load one
 
 ```python
 import saesweep
 
 sae = saesweep.load("{content.repository}/{path}")
-f = sae.encode(x)                     # x: raw activations [tokens, {d_in}]; f: [tokens, {int(content.df['d_sae'].iloc[0])}]
-x_hat = sae.decode(f)
+f = sae.encode(x)                     # x: raw activations [tokens, {d_in}]; f: [tokens, {d_sae}]
+{through}
 print(sae.metrics["fvu"], sae.config["arch"]["name"], sae.point)
-```
+```"""
+    unknown = sorted({name for name in content.saved_as if name not in IN_SAELENS})
+    without = f"\n\nSAELens has no {', '.join(unknown)}, and refuses these." if unknown else ""
+    if not (example := _example(content)):
+        return ours + without
+    return f"""{ours}
 
 or, in SAELens:
 
 ```python
 from sae_lens import SAE
 
-sae = SAE.from_pretrained("{content.repository}", "{path}/sae")
-```"""
+sae = SAE.from_pretrained("{content.repository}", "{example}/sae")
+```{without}"""
+
+
+def _example(content: Content) -> str | None:
+    """The first folder that SAELens reads."""
+    return next((path for path, name in zip(content.df["path"], content.saved_as, strict=True) if name in IN_SAELENS), None)
 
 
 def _numbers(content: Content) -> str:
@@ -157,7 +183,9 @@ def _numbers(content: Content) -> str:
     of = ("held-out documents of the same text; BOS, other special tokens and sinks (tokens whose activation is far larger "
           "than the others') are neither measured nor replaced")
     where = of if any(map(has_lm, content.jobs)) else "new draws"
-    return "\n".join(["## The numbers", "", f"Measured on {where}. x is an activation, x̂ its reconstruction.", "", *known])
+    what = "x is an activation, x̂ its reconstruction"
+    what += "; of a transcoder the tensor that it reconstructs" if any(map(_transcodes, content.jobs)) else ""
+    return "\n".join(["## The numbers", "", f"Measured on {where}. {what}.", "", *known])
 
 
 def _terms(content: Content) -> str:

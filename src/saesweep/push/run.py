@@ -1,6 +1,7 @@
 """What `saesweep push` does: choose SAEs, write their folder with table, chart, page and card, and upload it."""
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,9 @@ def _written(chosen: Selection, repository: str, terms: Licences, out: Path, lin
     df = sweep_table.table(out)
     settings = {one.place.as_posix(): one.public.settings for one in chosen.saes}
     rewritten = sorted({key for one in chosen.saes for key in one.public.rewritten})
-    atomic.write(out / copies.CARD, card(Content(repository, df, [settings[path] for path in df["path"]], terms, rewritten)))
+    saved_as = [json.loads((out / path / "sae/cfg.json").read_text())["architecture"] for path in df["path"]]
+    jobs = [settings[path] for path in df["path"]]
+    atomic.write(out / copies.CARD, card(Content(repository, df, jobs, saved_as, terms, rewritten)))
     files = {file.relative_to(out).as_posix(): file.stat().st_size for file in out.rglob("*") if file.is_file()}
     by_size = dict(sorted(files.items(), key=lambda pair: (-pair[1], pair[0])))
     return Made(out, by_size, len(chosen.saes), chosen.left_out, rewritten)

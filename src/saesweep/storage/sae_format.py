@@ -16,6 +16,8 @@ from saesweep.lm.hooks import HookPoint, hook_point
 from saesweep.runtime import atomic
 from saesweep.storage import files
 
+IN_SAELENS = ("standard", "gated", "jumprelu", "topk", "transcoder", "skip_transcoder", "jumprelu_transcoder",
+              "jumprelu_skip_transcoder")  # its architectures, of those that are written here
 FORMAT = "6.0.0"  # version of SAELens; without one it takes the file for an old one and drops the metadata
 
 
