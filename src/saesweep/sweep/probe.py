@@ -27,6 +27,7 @@ from saesweep.evaluation.metrics import CrossEntropy
 from saesweep.evaluation.splicing import Batch
 from saesweep.lm import models
 from saesweep.lm.hooks import HookPoint, Rows, replace_output, tensors_of
+from saesweep.lm.tokenizer import Tokenizer
 from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.runtime.console import working
 from saesweep.sweep import compilation, footprint, inputs
@@ -45,15 +46,8 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     Raises UsageError for a text, a hook point, a size or an architecture that cannot be trained.
     """
     job, points = jobs[0], list(map(point_of, jobs))
-    inputs.require_device(job)
-    for one in jobs:
-        initial(one)
-    name, tokenizer = job["model"]["name"], None
-    if has_lm(job):
-        with working(f"reading the text, {job['text']['name']}"):
-            _, tokenizer = resources.require_long_enough_text(job)  # before the weights are loaded
-        models.require_modules(job["model"], points)
-    with working(f"loading {name}, and timing a forward of it"):
+    tokenizer = _require_inputs(jobs, points, resources)
+    with working(f"loading {job['model']['name']}, and timing a forward of it"):
         read = _probe_rows(jobs, resources)
     statistics, statistics_bytes = _require_usable(jobs, read.rows)
     for one, point in zip(jobs, points, strict=True):
@@ -61,15 +55,8 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
         _require_memory(one, *statistics[point].sizes)
     fill, pool = _fill(job, points, resources) if has_lm(job) else (1.0, 0)
     harvest_seconds = read.seconds / fill
-    if compilation.is_running():
-        with working("compiling the CPU kernels, once"):
-            compilation.wait()
-    sizes, probed = [statistics[point].sizes for point in points], dict[tuple, Probed]()
-    with working("timing a step of each kind of SAE"):
-        for one, point, size in zip(jobs, points, sizes, strict=True):
-            if _kind(one, size) not in probed:
-                probed[_kind(one, size)] = probe_step(one, read.rows, statistics[point], point)
-    steps = [probed[_kind(one, size)] for one, size in zip(jobs, sizes, strict=True)]
+    sizes = [statistics[point].sizes for point in points]
+    steps = _probed_steps(jobs, points, read.rows, statistics)
     evaluation_seconds, logits = _evaluation(jobs, harvest_seconds, resources)
     seconds = job["tokens"] * (harvest_seconds / passes(job) + sum(step.seconds for step in steps)) + evaluation_seconds
     params, saes = zip(*(footprint.sae_bytes(one, *size) for one, size in zip(jobs, sizes, strict=True)), strict=True)
@@ -85,6 +72,36 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     places = [*footprint.places(jobs, saes, tokenizer, found), footprint.disk(jobs, folder, params, saes, row, seconds)]
     return {"d_in": [d_in for d_in, _ in sizes], "params": params, "sae_bytes": saes, "seconds": seconds, "places": places,
             "unmeasured": len(steps) - len(latents), "no_loss": no_loss(job, tokenizer) if tokenizer else None}
+
+
+def _require_inputs(jobs: Sequence[Settings], points: Sequence[HookPoint], resources: Resources) -> Tokenizer | None:
+    """All that can be refused before weights are loaded."""
+    job = jobs[0]
+    inputs.require_device(job)
+    for one in jobs:
+        initial(one)
+    if not has_lm(job):
+        return None
+    with working(f"reading the text, {job['text']['name']}"):
+        _, tokenizer = resources.require_long_enough_text(job)
+    models.require_modules(job["model"], points)
+    return tokenizer
+
+
+def _probed_steps(
+    jobs: Sequence[Settings], points: Sequence[HookPoint], rows: Rows, statistics: Mapping[HookPoint, Statistics]
+) -> list[Probed]:
+    """Of each SAE; those of one kind are timed once."""
+    if compilation.is_running():
+        with working("compiling the CPU kernels, once"):
+            compilation.wait()
+    kinds = [_kind(job, statistics[point].sizes) for job, point in zip(jobs, points, strict=True)]
+    probed = dict[tuple, Probed]()
+    with working("timing a step of each kind of SAE"):
+        for kind, job, point in zip(kinds, jobs, points, strict=True):
+            if kind not in probed:
+                probed[kind] = probe_step(job, rows, statistics[point], point)
+    return [probed[kind] for kind in kinds]
 
 
 def _model_bytes(job: Settings, read: Read, resources: Resources) -> int:
