@@ -41,10 +41,9 @@ class Resources:
     def text(self, job: Settings) -> tuple[Corpus, Tokenizer]:
         """The text of a job and what tokenises it; no weight is loaded."""
         from saesweep.data.mixture import corpus_of
-        from saesweep.lm import models
 
         def make() -> tuple[Corpus, Tokenizer]:
-            tokenizer = models.load_tokenizer(job["model"])
+            tokenizer = self._tokenizer(job)
             return corpus_of(job["text"], job["stream_seed"], tokenizer), tokenizer
 
         return self._keep("text", _plain(job, OF_A_TEXT), make)
@@ -84,8 +83,14 @@ class Resources:
         """One load serves the plan's probe and the groups after it, as long as the weights are the same."""
         from saesweep.lm import models
 
-        asked = _plain(job, ("model",)), str(device_of(job)), models.weights_identity(job["model"])
-        return self._keep("language model", asked, lambda: models.load(job["model"], str(device_of(job))))
+        asked, device = _of_model(job), str(device_of(job))
+        return self._keep(
+            "language model", (asked, device), lambda: models.load(job["model"], device, self._tokenizer(job)))
+
+    def _tokenizer(self, job: Settings) -> Tokenizer:
+        from saesweep.lm import models
+
+        return self._keep("tokenizer", _of_model(job), lambda: models.load_tokenizer(job["model"]))
 
     def release_model(self) -> None:
         """Free the language model's memory; it is loaded again where it is needed next."""
@@ -113,6 +118,13 @@ class Resources:
         tokens = min(distributed.all_gather(mine))
         log.info("activations.forward_tokens=auto: %s, about the fastest here", f"{tokens:,}")
         return tokens
+
+
+def _of_model(job: Settings) -> tuple[str, Any]:
+    """What determines its weights and its tokenizer."""
+    from saesweep.lm import models
+
+    return _plain(job, ("model",)), models.weights_identity(job["model"])
 
 
 def _plain(job: Settings, keys: Sequence[str]) -> str:

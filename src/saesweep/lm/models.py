@@ -50,10 +50,13 @@ class LanguageModel:
     tokenizer: Tokenizer
 
 
-def load(model: Mapping[str, Any], device: str = "cpu") -> LanguageModel:
-    """The model, frozen and in eval mode. Raises UsageError unless it is complete, finite, and causal or an encoder."""
+def load(model: Mapping[str, Any], device: str = "cpu", tokenizer: Tokenizer | None = None) -> LanguageModel:
+    """The model, frozen and in eval mode. Raises UsageError unless it is complete, finite, and causal or an encoder.
+
+    tokenizer: if it is loaded already.
+    """
     transformers.utils.logging.disable_progress_bar()
-    tokenizer = load_tokenizer(model)
+    tokenizer = tokenizer or load_tokenizer(model)
     module = _module(model, dtype_of(model["dtype"], device), device).eval().requires_grad_(False)
     if (seed := model["source"].get("shuffle")) is not None:
         shuffle_(module, module.get_output_embeddings() if tokenizer.causal else None, seed)
