@@ -326,6 +326,43 @@ def test_saelens_encodes_and_transcodes_the_same(name, skip, tmp_path):
     torch.testing.assert_close(theirs(x), ours(x), rtol=1e-5, atol=1e-5)
 
 
+def equal_widths(name, skip):
+    sae = build(settings(name) | {"width": D_SAE, "sparsity": K, "skip": skip}, D_IN, D_IN).requires_grad_(False)
+    for parameter in sae.parameters():
+        parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5))
+    sae.constrain_()
+    return sae
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("name", ["relu", "jumprelu"])
+def test_a_file_for_circuit_tracer_computes_the_same(name, skip, tmp_path):
+    sae, x = equal_widths(name, skip), torch.randn(200, D_IN, generator=torch.Generator().manual_seed(4))
+    saesweep.save_for_circuit_tracer(sae, tmp_path / "layer_0.safetensors")
+    t, f, y_hat = load_file(tmp_path / "layer_0.safetensors"), sae.encode(x), sae(x)
+    pi = x @ t["W_enc"].T + t["b_enc"]
+    above = pi > t["activation_function.threshold"] if name == "jumprelu" else pi > 0
+    torch.testing.assert_close(pi * above, f, rtol=1e-5, atol=1e-5)
+    by_skip = x @ t["W_skip"].T if skip else 0
+    torch.testing.assert_close(f @ t["W_dec"] + t["b_dec"] + by_skip, y_hat, rtol=1e-5, atol=1e-5)
+    assert 0 < float((f > 0).float().mean()) < 1 and ("W_skip" in t) == skip
+    library = "circuit_tracer.transcoder.single_layer_transcoder"
+    loader = pytest.importorskip(library, reason="pip install circuit-tracer to compare with it").load_relu_transcoder
+    theirs = loader(str(tmp_path / "layer_0.safetensors"), 0, device=torch.device("cpu"))
+    torch.testing.assert_close(theirs.encode(x), f, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs(x), y_hat, rtol=1e-5, atol=1e-5)
+
+
+def test_circuit_tracer_takes_no_other_latents_no_sae_and_no_two_widths(tmp_path):
+    of_topk, of_widths = equal_widths("topk", False), make("relu")
+    for sae, said in ((of_topk, "a transcoder with latents of TopK from 12 to 12"),
+                      (of_widths, "a transcoder with latents of ReLU from 12 to 9"),
+                      (build(settings("relu") | {"width": D_SAE}, D_IN), "an SAE with latents of ReLU from 12 to 12")):
+        with pytest.raises(UsageError, match=f"circuit-tracer takes transcoders with ReLU or JumpReLU .* this is {said}"):
+            saesweep.save_for_circuit_tracer(sae, tmp_path / "x.safetensors")
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.slow
 def test_a_transcoder_trained_alone_or_from_disk_or_resumed_is_bitwise_the_one_of_the_group(text, tmp_path):
     sizes = "tokens=1600", "log_tokens=320", "save_tokens=512", "site=transcoder"

@@ -15,7 +15,7 @@ from typing import Any
 
 from saesweep import old_names
 
-__all__ = ["language_model", "load", "results", "splice", "study"]
+__all__ = ["language_model", "load", "results", "save_for_circuit_tracer", "splice", "study"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,10 +15,11 @@ from saesweep.evaluation.splicing import spliced_in
 from saesweep.lm import models
 from saesweep.lm.models import LanguageModel
 from saesweep.storage import checkpoints, sweep_table
+from saesweep.storage.circuit_tracer import save_for_circuit_tracer
 from saesweep.study.notebook.sae import StudiedSAE, load
 from saesweep.training.loaded import LoadedSAE
 
-__all__ = ["StudiedSAE", "language_model", "load", "results", "splice"]
+__all__ = ["StudiedSAE", "language_model", "load", "results", "save_for_circuit_tracer", "splice"]
 log = logging.getLogger(__name__)
 
 
