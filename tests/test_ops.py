@@ -82,6 +82,7 @@ def test_fired_columns_equal_their_definition(backend, lists):
     assert torch.equal(backend.fired(columns, f, len(W_dec)), plain.fired(columns, f, len(W_dec)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [0, 7])
 def test_the_chosen_entries_and_their_order_equal_the_definition(backend, k, monkeypatch):
     monkeypatch.setattr(entries, "DENSE_BELOW", 0)
