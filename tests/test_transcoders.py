@@ -44,9 +44,9 @@ def settings(name):
     return job(None, f"arch={name}")
 
 
-def make(name, dense=False, skip=True):
+def make(name, dense=False, skip=True, d_out=D_OUT):
     """A transcoder in fp64 with every parameter perturbed, few active latents and a third of them dead."""
-    sae = build(settings(name) | {"width": D_SAE, "sparsity": K, "skip": skip}, D_IN, D_OUT).double()
+    sae = build(settings(name) | {"width": D_SAE, "sparsity": K, "skip": skip}, D_IN, d_out).double()
     random = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in sae.parameters():
@@ -326,18 +326,11 @@ def test_saelens_encodes_and_transcodes_the_same(name, skip, tmp_path):
     torch.testing.assert_close(theirs(x), ours(x), rtol=1e-5, atol=1e-5)
 
 
-def equal_widths(name, skip):
-    sae = build(settings(name) | {"width": D_SAE, "sparsity": K, "skip": skip}, D_IN, D_IN).requires_grad_(False)
-    for parameter in sae.parameters():
-        parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5))
-    sae.constrain_()
-    return sae
-
-
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("name", ["relu", "jumprelu"])
 def test_a_file_for_circuit_tracer_computes_the_same(name, skip, tmp_path):
-    sae, x = equal_widths(name, skip), torch.randn(200, D_IN, generator=torch.Generator().manual_seed(4))
+    sae = make(name, skip=skip, d_out=D_IN).float().requires_grad_(False)
+    x = torch.randn(200, D_IN, generator=torch.Generator().manual_seed(4))
     saesweep.save_for_circuit_tracer(sae, tmp_path / "layer_0.safetensors")
     t, f, y_hat = load_file(tmp_path / "layer_0.safetensors"), sae.encode(x), sae(x)
     pi = x @ t["W_enc"].T + t["b_enc"]
@@ -354,7 +347,7 @@ def test_a_file_for_circuit_tracer_computes_the_same(name, skip, tmp_path):
 
 
 def test_circuit_tracer_takes_no_other_latents_no_sae_and_no_two_widths(tmp_path):
-    of_topk, of_widths = equal_widths("topk", False), make("relu")
+    of_topk, of_widths = make("topk", skip=False, d_out=D_IN), make("relu")
     for sae, said in ((of_topk, "a transcoder with latents of TopK from 12 to 12"),
                       (of_widths, "a transcoder with latents of ReLU from 12 to 9"),
                       (build(settings("relu") | {"width": D_SAE}, D_IN), "an SAE with latents of ReLU from 12 to 12")):

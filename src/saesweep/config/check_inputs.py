@@ -5,7 +5,7 @@ from typing import Annotated
 from saesweep.config import input_schema
 from saesweep.config.instantiate import locate
 from saesweep.config.ranges import OneOf
-from saesweep.config.settings import not_for_a_study, own_activations
+from saesweep.config.settings import not_for_a_study, own_activations, transcodes
 from saesweep.config.walk import keys_of, refuse_unknown, typed, typed_fields
 from saesweep.errors import UsageError, as_typed
 
@@ -54,17 +54,17 @@ def check_hook_point(cfg: dict) -> None:
 
 def _transcoder(cfg: dict, site: str) -> None:
     """What needs a site with a target, or none."""
-    transcodes = cfg["model"]["sites"][site].get("target") is not None
-    if cfg.get("skip") and not transcodes:
+    has_target = transcodes(cfg)
+    if cfg.get("skip") and not has_target:
         raise UsageError(f"skip=true: site={site} reconstructs what it reads, where a skip would learn the identity; leave it "
                          "out, or write site=transcoder")
-    if transcodes != (cfg["site"].get("hook_name_out") is not None):
-        has, lacks = ("model.sites", "site") if transcodes else ("site", "model.sites")
+    if has_target != (cfg["site"].get("hook_name_out") is not None):
+        has, lacks = ("model.sites", "site") if has_target else ("site", "model.sites")
         raise UsageError(f"site={site}: {has} gives a target and {lacks} none; a transcoder needs model.sites.{site}.target "
                          "and site.hook_name_out, any other site neither")
-    if transcodes and (study := _study(cfg)):
+    if has_target and (study := _study(cfg)):
         raise UsageError(f"study={study}: a study reads no transcoders; write study=none with site={site}")
-    if transcodes and cfg.get("init_from") is not None:
+    if has_target and cfg.get("init_from") is not None:
         raise UsageError(f"init_from={cfg['init_from']}: continues an SAE, not a transcoder; leave it out with site={site}")
 
 

@@ -23,6 +23,11 @@ def own_activations(job: Settings) -> Mapping[str, Any] | None:
     return job["model"]["source"].get("activations")
 
 
+def transcodes(job: Settings) -> bool:
+    """Whether its site gives another tensor to reconstruct than it reads."""
+    return job["model"]["sites"][job["site"]["name"]].get("target") is not None
+
+
 def not_for_a_study(job: Settings) -> str | None:
     """What a study, which shows text, cannot read; None where it can."""
     if own_activations(job) is not None:

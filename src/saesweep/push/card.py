@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from saesweep.config.settings import Settings, has_lm, unique_tokens
+from saesweep.config.settings import Settings, has_lm, transcodes, unique_tokens
 from saesweep.lm.hooks import hook_point
 from saesweep.push.licences import Licences
 from saesweep.storage.curves import VARIANT
@@ -82,17 +82,13 @@ def _summary(content: Content) -> str:
 
 
 def _what(jobs: Sequence[Settings]) -> str:
-    count, transcoders = len(jobs), sum(map(_transcodes, jobs))
+    count, transcoders = len(jobs), sum(map(transcodes, jobs))
     if count == 1:
         return "A transcoder" if transcoders else "A sparse autoencoder (SAE)"
     if transcoders == count:
         return f"{count} transcoders"
     among = f", {transcoders} of them transcoders" if transcoders else ""
     return f"{count} sparse autoencoders (SAEs){among}"
-
-
-def _transcodes(job: Settings) -> bool:
-    return has_lm(job) and hook_point(job["model"], job["site"]["name"], job["layer"]).target is not None
 
 
 def _each(jobs: Iterable[Settings], said: Callable[[Settings], str]) -> str:
@@ -144,8 +140,9 @@ def _cell(value: Any, form: str) -> str:
 
 def _loading(content: Content) -> str:
     path, d_in, d_sae = content.df[["path", "d_in", "d_sae"]].iloc[0]
-    through = "y_hat = sae(x)                        # of the tensor that it reconstructs from x" if (
-        _transcodes(content.jobs[0])) else "x_hat = sae.decode(f)"
+    through = "x_hat = sae.decode(f)"
+    if transcodes(content.jobs[0]):
+        through = "y_hat = sae(x)                        # of the tensor that it reconstructs from x"
     ours = f"""## To load one
 
 ```python
@@ -184,7 +181,7 @@ def _numbers(content: Content) -> str:
           "than the others') are neither measured nor replaced")
     where = of if any(map(has_lm, content.jobs)) else "new draws"
     what = "x is an activation, x̂ its reconstruction"
-    what += "; of a transcoder the tensor that it reconstructs" if any(map(_transcodes, content.jobs)) else ""
+    what += "; of a transcoder the tensor that it reconstructs" if any(map(transcodes, content.jobs)) else ""
     return "\n".join(["## The numbers", "", f"Measured on {where}. {what}.", "", *known])
 
 

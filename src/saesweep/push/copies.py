@@ -15,7 +15,7 @@ from saesweep.push.selected import Chosen
 from saesweep.runtime import atomic
 from saesweep.storage import checkpoints, files, on_hub, sweep_table
 
-REWRITTEN = (files.RESOLVED, files.OVERRIDES, on_hub.CFG, checkpoints.ORIGIN)
+REWRITTEN = (files.RESOLVED, files.OVERRIDES, files.CFG, checkpoints.ORIGIN)
 CARD, MARK = "README.md", "- saesweep"  # a tag in its header
 
 
@@ -56,6 +56,6 @@ def _write_config(one: Chosen, folder: Path) -> None:
     if (one.job / files.OVERRIDES).is_file():
         words: Any = OmegaConf.to_container(OmegaConf.load(one.job / files.OVERRIDES))
         atomic.write(folder / files.OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(command(words))))
-    for name in (on_hub.CFG, checkpoints.ORIGIN):
+    for name in (files.CFG, checkpoints.ORIGIN):
         if (one.job / name).is_file():
             atomic.write(folder / name, json.dumps(replaced(json.loads((one.job / name).read_text()), known), indent=1))

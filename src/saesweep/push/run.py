@@ -14,7 +14,7 @@ from saesweep.push.licences import Licences, licences
 from saesweep.push.selected import Selection
 from saesweep.report import pareto
 from saesweep.runtime import atomic
-from saesweep.storage import sweep_table
+from saesweep.storage import files, sweep_table
 from saesweep.study.subjects import sweep_of
 
 
@@ -59,9 +59,9 @@ def _written(chosen: Selection, repository: str, terms: Licences, out: Path, lin
     df = sweep_table.table(out)
     settings = {one.place.as_posix(): one.public.settings for one in chosen.saes}
     rewritten = sorted({key for one in chosen.saes for key in one.public.rewritten})
-    saved_as = [json.loads((out / path / "sae/cfg.json").read_text())["architecture"] for path in df["path"]]
+    saved_as = [json.loads((out / path / files.CFG).read_text())["architecture"] for path in df["path"]]
     jobs = [settings[path] for path in df["path"]]
     atomic.write(out / copies.CARD, card(Content(repository, df, jobs, saved_as, terms, rewritten)))
-    files = {file.relative_to(out).as_posix(): file.stat().st_size for file in out.rglob("*") if file.is_file()}
-    by_size = dict(sorted(files.items(), key=lambda pair: (-pair[1], pair[0])))
+    sizes = {file.relative_to(out).as_posix(): file.stat().st_size for file in out.rglob("*") if file.is_file()}
+    by_size = dict(sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0])))
     return Made(out, by_size, len(chosen.saes), chosen.left_out, rewritten)

@@ -6,11 +6,9 @@ of which the last two are there where the transcoder has them.
 """
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.errors import UsageError
-from saesweep.runtime import atomic
+from saesweep.storage.sae_format import write_tensors
 
 SAVED_AS = ("standard", "jumprelu")
 
@@ -29,6 +27,4 @@ def save_for_circuit_tracer(sae: SparseAutoencoder, file: str | Path) -> None:
     tensors["W_enc"] = tensors["W_enc"].T.contiguous()
     if "threshold" in tensors:
         tensors["activation_function.threshold"] = tensors.pop("threshold")
-    with atomic.draft(Path(file)) as draft:
-        save_file(tensors, draft)
-        atomic.share(draft)
+    write_tensors(Path(file), tensors)

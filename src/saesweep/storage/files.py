@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE = "eval.json", "documents.csv", "frequency.csv", "failed.txt", "metrics.csv"
 RESOLVED, COMPOSED, OVERRIDES = ".hydra/resolved.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml"
-URL, STATISTICS, WEIGHTS = "wandb/url.txt", "statistics.safetensors", "sae/sae_weights.safetensors"
+URL, STATISTICS = "wandb/url.txt", "statistics.safetensors"
+CFG, WEIGHTS = "sae/cfg.json", "sae/sae_weights.safetensors"  # the SAE in SAELens' format
 PARTS = "parts"  # the key of eval.json that is no metric
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 15 times as fast as OmegaConf.load, where PyYAML has libyaml
 FILES = (NUMBERS, DOCUMENTS, FREQUENCY, FAILED, CURVE, STATISTICS)

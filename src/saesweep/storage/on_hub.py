@@ -8,9 +8,10 @@ from saesweep.lm.hub import Place, brief
 from saesweep.storage import checkpoints, files
 
 log = logging.getLogger(__name__)
-CFG = "sae/cfg.json"
 NEEDED = (files.NUMBERS, files.RESOLVED, files.STATISTICS, files.WEIGHTS)  # to load it
-FILES = (*NEEDED, CFG, files.OVERRIDES, files.DOCUMENTS, files.FREQUENCY, files.CURVE, checkpoints.ORIGIN)  # what is uploaded
+FILES = (  # what is uploaded
+    *NEEDED, files.CFG, files.OVERRIDES, files.DOCUMENTS, files.FREQUENCY, files.CURVE, checkpoints.ORIGIN,
+)
 
 
 def folder_of(typed: str | Path) -> Path:

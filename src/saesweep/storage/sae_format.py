@@ -23,10 +23,15 @@ FORMAT = "6.0.0"  # version of SAELens; without one it takes the file for an old
 
 def save(folder: Path, sae: SparseAutoencoder, cfg: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
     """Save a folded SAE, which takes raw activations."""
-    with atomic.draft(folder / Path(files.WEIGHTS).name) as draft:
-        save_file(sae.exported(), draft)
+    write_tensors(folder / Path(files.WEIGHTS).name, sae.exported())
+    atomic.write(folder / Path(files.CFG).name, json.dumps(sae_lens_config(sae, cfg, metrics), indent=1))
+
+
+def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file, whole or not at all, as readable as its folder."""
+    with atomic.draft(file) as draft:
+        save_file(tensors, draft)
         atomic.share(draft)
-    atomic.write(folder / "cfg.json", json.dumps(sae_lens_config(sae, cfg, metrics), indent=1))
 
 
 def encoded(
