@@ -51,8 +51,15 @@ class Browser:
                 self.requests.append(url)
         return self
 
-    def controls(self):
-        """(role, name) of every interactive element in the accessibility tree."""
+    def controls(self, at_least=0):
+        """(role, name) of every interactive element in the accessibility tree, once it has `at_least` of them.
+
+        Chromium builds the tree beside the page: read early, it is a part of it.
+        """
+        self.wait(lambda: len(self._controls()) >= at_least)
+        return self._controls()
+
+    def _controls(self):
         roles = {"button", "link", "checkbox", "combobox", "textbox", "radio", "DisclosureTriangle", "region", "dialog"}
         nodes = self.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
         shown = [node for node in nodes if not node.get("ignored") and node["role"]["value"] in roles]

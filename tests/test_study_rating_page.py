@@ -143,9 +143,9 @@ def test_everything_has_a_name_and_contrast_and_fits(offline, scheme, width):
         assert offline.run("return getComputedStyle(document.body).backgroundColor") == {
             "light": "rgb(255, 255, 255)", "dark": "rgb(22, 22, 22)"}[scheme]
         assert offline.run("return document.documentElement.scrollWidth") == width
-        controls = offline.controls()
-        assert {"radio", "textbox", "button", "DisclosureTriangle"} == {role for role, _ in controls}
-        assert all(name.strip() for _, name in controls)
+        roles = {"radio", "textbox", "button", "DisclosureTriangle"}
+        offline.wait(lambda: roles == {role for role, _ in offline.controls()})
+        assert all(name.strip() for _, name in offline.controls())
     finally:
         offline.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
