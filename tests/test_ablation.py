@@ -168,6 +168,7 @@ def tables(sweep, tmp_path_factory):
     return run.run([sweep], asked("draws=2"), tmp_path_factory.mktemp("out"), RESOURCES)
 
 
+@pytest.mark.slow
 def test_without_ablation_the_numbers_are_those_of_the_evaluation(sweep, tables):
     none = tables.rows[tables.rows["ablated"] == "none"]
     assert len(none) == 2
@@ -177,6 +178,7 @@ def test_without_ablation_the_numbers_are_those_of_the_evaluation(sweep, tables)
         assert row["delta_loss"] == pytest.approx(wanted["delta_loss"], abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_row_per_ablation_says_what_it_is_and_does(tables):
     rows = tables.rows
     frequent = rows[rows["ablated"] == "frequent"]
@@ -187,6 +189,7 @@ def test_a_row_per_ablation_says_what_it_is_and_does(tables):
     assert [len(one) for one in read] == [len(rows), len(tables.summary)]
 
 
+@pytest.mark.slow
 def test_the_summary_has_a_row_per_kind_and_the_difference_to_each_control(tables):
     topk = tables.summary[tables.summary["arch"] == "topk"].set_index(["ablated", "set_to"])
     frequent, control, less = (topk.loc[(name, "zero")] for name in ("frequent", "random_firings", "frequent - random_firings"))
@@ -209,6 +212,7 @@ def test_seeds_are_averaged_and_add_to_the_interval():
     assert two["fvu_high"] == pytest.approx(0.15 + 12.7062 * 0.05, rel=1e-4)  # Student's quantile of one degree of freedom
 
 
+@pytest.mark.slow
 def test_the_command_writes_two_tables_and_leaves_the_sweep_as_it_is(sweep, tmp_path, monkeypatch, capsys):
     job = next(sweep.glob("*/*/topk/*"))
     before = sorted(sweep.rglob("*"))
@@ -221,6 +225,7 @@ def test_the_command_writes_two_tables_and_leaves_the_sweep_as_it_is(sweep, tmp_
     assert sorted(sweep.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_known_dictionary_has_no_delta_loss(tmp_path):
     known = swept(tmp_path / "known", None, archs=("topk",))
     found = run.run([known], asked("draws=1", "evaluation.tokens=2048"), None, RESOURCES)
@@ -228,6 +233,7 @@ def test_a_known_dictionary_has_no_delta_loss(tmp_path):
     assert (known / "ablation.csv").is_file()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_refused(sweep, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"evaluation\.tokens=1000000000: there are .* held-out tokens"):
         run.run([sweep], asked("evaluation.tokens=1e9"), tmp_path, RESOURCES)

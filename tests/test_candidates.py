@@ -44,6 +44,7 @@ def test_no_entry_is_missed_and_few_are_listed_in_vain(outlier):
     assert listed.sum() < 1.1 * wanted.sum()
 
 
+@pytest.mark.slow
 def test_the_kernels_list_what_the_emulation_lists(monkeypatch):
     monkeypatch.setattr(entries, "DENSE_BELOW_ON_GPU", 0)
     u, W_enc_T = drawn(24, 64, seed=2), drawn(300, 64, seed=3)

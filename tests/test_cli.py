@@ -300,6 +300,7 @@ def test_a_plan_is_printed_and_nothing_is_trained(launcher, capsys):
     assert list(Path.cwd().iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_sweep_file_is_found_from_any_working_directory(tmp_path):
     root = tmp_path / "repository"

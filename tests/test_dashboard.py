@@ -89,6 +89,7 @@ def test_a_missing_login_is_refused_with_the_fix():
         dashboard.main(ARGUMENTS)
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_refused_with_the_command_that_installs_it(tmp_path):
     (tmp_path / "wandb_workspaces.py").write_text("raise ImportError")
     command = [sys.executable, "-m", "saesweep.report.dashboard", *ARGUMENTS, "--dry-run"]

@@ -38,6 +38,7 @@ def test_gradients_and_what_autograd_keeps_are_counted():
     assert 3 * 4000 <= peak_bytes(lambda: (w.exp() * w).sum().backward()) <= 5 * 4000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["topk", "jumprelu"])
 def test_a_step_of_several_saes_holds_what_a_step_of_one_does(arch):
     def held(count):
@@ -63,6 +64,7 @@ def test_a_dense_step_takes_several_copies_of_the_latents(arch, units):
     assert _dense_row_bytes(job(None, *words)) == pytest.approx(units * 4 * 4096, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dense", ["true", "false"])
 def test_of_a_dense_step_in_pieces_a_piece_is_counted(monkeypatch, dense):
     cfg, x = job(None, "arch=relu", "width=4096", f"dense={dense}"), torch.randn(64, 4)

@@ -95,6 +95,7 @@ def test_without_a_gpu_it_says_how_to_run_it(monkeypatch, tmp_path):
         supervisor.supervise(["steps"], tmp_path, time.time() + 9, False, tmp_path)
 
 
+@pytest.mark.slow
 def test_sections_go_on_after_one_that_dies_and_one_that_hangs(fake_worker, tmp_path):
     names = ["environment", "values", "steps", "crossover"]
     found = supervisor.supervise(names, tmp_path / "sections", time.time() + 60, True, tmp_path / "out")
@@ -109,6 +110,7 @@ def test_sections_for_which_no_time_is_left_are_named(tmp_path):
     assert "## suite: " in (tmp_path / "out/report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_measurement_that_fails_is_noted_and_the_next_one_follows(tmp_path):
     def memory():
         raise torch.OutOfMemoryError("CUDA out of memory")

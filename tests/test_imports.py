@@ -3,6 +3,7 @@ import ast
 import sys
 from functools import cache
 
+import pytest
 from standin.cli import ROOT
 
 PACKAGE = ROOT / "src/saesweep"
@@ -74,6 +75,7 @@ def test_architectures_import_only_torch_their_own_package_and_the_ranges():
             assert others <= OF_ARCH, (name, others)
 
 
+@pytest.mark.slow
 def test_no_module_keeps_a_model_or_a_text_for_the_whole_process():
     """A Resources object holds them, and is passed down."""
     for name, file in modules().items():

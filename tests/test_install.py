@@ -74,6 +74,7 @@ def test_help_and_messages_of_train_name_the_program_as_it_was_called():
     assert "add -m, as in python train.py -m sparsity=8,16" in ended(ROOT / "train.py", "sparsity=8,16").stderr
 
 
+@pytest.mark.slow
 def test_the_program_composes_the_same_config_as_train_py():
     words = ("model=synthetic", "arch=jumprelu", "sweeps=synthetic", "--cfg", "job")
     assert saesweep("train", *words).stdout == ended(ROOT / "train.py", *words).stdout != ""
@@ -85,6 +86,7 @@ def test_shell_completion_knows_commands_and_choices():
     assert saesweep(*query, COMP_LINE="saesweep train arch=paper_t").stdout.split() == ["arch=paper_topk"]
 
 
+@pytest.mark.slow
 def test_a_users_conf_and_sweeps_are_found_by_the_program_and_not_by_train_py():
     write("conf/arch/mine.yaml", MINE)
     write("conf/train.yaml", "of: another program\n")
@@ -96,6 +98,7 @@ def test_a_users_conf_and_sweeps_are_found_by_the_program_and_not_by_train_py():
     assert refused.stderr.startswith("arch=mine: arch has no such choice") and "mine" not in refused.stderr[10:]
 
 
+@pytest.mark.slow
 def test_a_users_file_replaces_the_programs_file_of_the_same_name_with_a_notice():
     write("conf/arch/topk.yaml", (ROOT / "conf/arch/topk.yaml").read_text() + "\nnote: ours\n")
     write("conf/arch/relu.yaml", (ROOT / "conf/arch/relu.yaml").read_text())
@@ -109,6 +112,7 @@ def test_a_users_file_replaces_the_programs_file_of_the_same_name_with_a_notice(
     assert saesweep("train", "arch=relu", "--cfg", "job").stderr == ""  # an identical file gives no notice
 
 
+@pytest.mark.slow
 def test_a_users_architecture_is_imported_from_the_working_directory():
     write("conf/arch/mine.yaml", MINE + "_target_: mine.Nope\n")
     write("mine.py", "")

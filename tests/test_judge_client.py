@@ -78,6 +78,7 @@ def test_a_passing_fault_is_tried_again(fault):
     assert len(server.bodies) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault, reason", [
     ("429", "RateLimitError 429"), ("500", "InternalServerError 500"), ("lost", "APIConnectionError"),
     ("late", "APITimeoutError"),
@@ -199,6 +200,7 @@ def test_a_failure_is_asked_again_by_the_next_run_and_an_unread_answer_is_not(tm
     assert len(server.bodies) == 3 and all(isinstance(one, Answer) for one in second)
 
 
+@pytest.mark.slow
 def test_many_failures_in_a_row_end_the_run_and_what_was_answered_is_kept(tmp_path):
     with Server() as server:
         server.faults = ["", "", "", *["no text"] * 50]

@@ -116,6 +116,7 @@ def toy():
     return Toy()
 
 
+@pytest.mark.slow
 def test_the_mean_pseudo_gradient_estimates_the_slope_of_the_expected_loss(toy):
     theta = torch.tensor([0.2, 0.3, 0.25], dtype=torch.float64)
     truth = toy.finite_difference(theta, h=0.02)
@@ -123,6 +124,7 @@ def test_the_mean_pseudo_gradient_estimates_the_slope_of_the_expected_loss(toy):
     torch.testing.assert_close(toy.estimate(theta, eps=0.05), truth, rtol=0.05, atol=0.004)
 
 
+@pytest.mark.slow
 def test_heaviside_of_latents_biases_the_estimate(toy):
     theta = torch.tensor([0.2, 0.3, 0.25], dtype=torch.float64)
     truth = toy.finite_difference(theta, h=0.02)
@@ -130,12 +132,14 @@ def test_heaviside_of_latents_biases_the_estimate(toy):
     assert (off.abs() > 0.05 * truth.abs() + 0.004).all()
 
 
+@pytest.mark.slow
 def test_a_wide_window_biases_the_estimate(toy):
     theta = torch.tensor([0.2, 0.3, 0.25], dtype=torch.float64)
     truth = toy.finite_difference(theta, h=0.02)
     assert (toy.estimate(theta, eps=1.0) - truth).abs().max() > 3 * (toy.estimate(theta, eps=0.05) - truth).abs().max()
 
 
+@pytest.mark.slow
 def test_below_half_the_bandwidth_a_relu_before_the_window_biases_the_estimate(toy):
     theta = torch.full((3,), 0.02, dtype=torch.float64)
     eps, truth = 0.1, toy.finite_difference(theta, h=0.02)

@@ -225,6 +225,7 @@ def test_the_prefixes_are_the_errors_of_the_first_latents_alone(dense, monkeypat
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_the_penalty_alone_ends_below_the_target_by_what_it_costs_that_tokens_differ():
     """E (n - 6)^2 = (E n - 6)^2 + Var n, and the variance grows with the mean: calibration on held-out text does the rest."""
     torch.manual_seed(0)

@@ -136,6 +136,7 @@ def test_final_metrics_are_the_summary_and_a_failure_is_the_exit_code(trained):
     assert bad["exit"] == 1 and bad["summary"]["failed"] == "NaN after 40000 tokens"
 
 
+@pytest.mark.slow
 def test_a_member_that_fails_before_its_first_row_is_logged_as_failed(tmp_path):
     one = member(tmp_path / "study")
     sweep_logger([one], csv=True, wandb=OFFLINE).finish(0, None, "out of memory")
@@ -272,6 +273,7 @@ def test_there_is_no_sync_command_once_all_runs_are_synced(tmp_path):
     assert sync_command(tmp_path / "study") is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("wandb", path=os.path.dirname(sys.executable)) is None, reason="no wandb command")
 def test_the_wandb_command_accepts_the_sync_command(tmp_path, monkeypatch):
     one = member(tmp_path / "study")

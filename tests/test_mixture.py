@@ -77,6 +77,7 @@ def test_shares_are_met_within_a_hundredth_at_every_point_of_the_stream(tmp_path
         assert len(ids) < 20_000 or abs(share_of_a(ids) - 0.75) < 0.0075, len(ids)
 
 
+@pytest.mark.slow
 def test_a_stream_continues_from_a_saved_state_and_is_determined_by_the_stream_seed(tmp_path, tokenizer):
     whole = source(mixture(tmp_path, tokenizer))
     parts, states = [], []
@@ -91,6 +92,7 @@ def test_a_stream_continues_from_a_saved_state_and_is_determined_by_the_stream_s
     assert first[0] == first[1] != first[2]
 
 
+@pytest.mark.slow
 def test_no_document_of_training_is_held_out_by_any_part_or_shares_passages_with_what_is(tmp_path, tokenizer):
     alone = mixture(tmp_path, tokenizer)
     held_out = [one for one in alone.parts["a"].one_pass("held_out") if one]
@@ -109,6 +111,7 @@ def test_no_document_of_training_is_held_out_by_any_part_or_shares_passages_with
         Mixture(settings(tmp_path, {"a": documents("a"), "b": held_out}), 0, tokenizer)
 
 
+@pytest.mark.slow
 def test_the_end_of_a_part_ends_the_mixture_unless_it_repeats(tmp_path, tokenizer):
     with pytest.raises(TextEnded, match=r"set text\.of\.a\.repeat=true"):
         for _ in mixture(tmp_path, tokenizer).documents("train"):
@@ -124,6 +127,7 @@ def test_the_parts_are_spread_evenly_over_a_pool():
     assert all(abs(int(parts[order[:n]].sum()) - n / 4) <= 1 for n in range(1, 41))
 
 
+@pytest.mark.slow
 def test_the_parts_are_other_files_of_conf_text(tmp_path):
     words = ("text=mix", "text@text.of.b=files", "text.of.b.glob=notes.txt", "text.shares={a: 2, b: 1}")
     found = job(None, *words)

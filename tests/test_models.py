@@ -213,6 +213,7 @@ def cached(model: dict[str, Any], tmp_path: Path) -> Path:
     return tmp_path / "cache" / "saesweep" / "models" / model["source"]["sha256"]
 
 
+@pytest.mark.slow
 def test_a_gguf_in_parts_is_dequantised(packaged: dict[str, Any], small_gguf: Any) -> None:
     language_model = load(packaged)
     found = language_model.module.get_input_embeddings().weight

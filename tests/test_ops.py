@@ -112,6 +112,7 @@ def test_the_product_in_int16_is_exact_for_the_largest_sums(n, m, d):
     assert score[0, 0] == -score[0, 1] == d * most**2 > 2**31 - 2**31 // 100
 
 
+@pytest.mark.slow
 def test_no_list_is_made_of_too_many_entries(backend):
     u, W_enc_T, zero = drawn(40, 24), drawn(300, 24, seed=1), torch.zeros(300)
     for chosen in (backend.choose(u, W_enc_T, zero, zero, 0), backend.choose(u, W_enc_T, zero, None, 200)):
@@ -176,6 +177,7 @@ def test_fp32_on_a_cpu_uses_compiled_kernels_and_fp64_plain_pytorch():
     assert ops.ops_for(torch.zeros(1)) is cpu and ops.ops_for(torch.zeros(1, dtype=torch.float64)) is plain
 
 
+@pytest.mark.slow
 def test_sums_over_columns_of_many_hundred_entries_equal_their_definition(backend):
     """Longer than the spans that the GPU adds up apart, and beginning within one."""
     batch, d_in, d_sae = 700, 12, 7

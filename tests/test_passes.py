@@ -218,6 +218,7 @@ def test_other_numbers_of_passes_are_refused(value):
         check(job(None, f"activations.passes={value}"))
 
 
+@pytest.mark.slow
 def test_tokens_are_counted_as_trained_and_as_harvested(tmp_path):
     folder = tmp_path / "synthetic/resid.0/topk/4"
     folder.mkdir(parents=True)

@@ -141,6 +141,7 @@ def test_sizes_that_do_not_fit_into_memory_are_refused_before_allocation(word):
         estimate([job(None, "arch=topk", word, "tokens=2000000000000")], RESOURCES)
 
 
+@pytest.mark.slow
 def test_the_planned_time_includes_padding(tmp_path, monkeypatch):
     """A position takes a second, so the time per token is the number of positions per token."""
     def one_second_per_position(lm, points, blocks, context):

@@ -36,6 +36,7 @@ def chosen(room):
     return gpu.choose(u, W, zero, zero + 3.0, 0, room=room)
 
 
+@pytest.mark.slow
 def test_a_list_with_room_has_the_entries_of_a_counted_one_and_zeros():
     wanted, room = chosen(None), Room()
     n = len(wanted[1])

@@ -92,6 +92,7 @@ def restored(module):
     return again
 
 
+@pytest.mark.slow
 def test_a_step_reads_the_copy_that_the_one_before_has_written(on_gpu):
     module = trained()
     sae = module.members[0].sae
@@ -146,6 +147,7 @@ def moved(sae):
     sae.float()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [loaded, imported, written, updated, replaced, moved], ids=lambda change: change.__name__)
 def test_after_a_change_of_the_weights_the_copy_is_made_anew(change, on_gpu):
     sae, x = trained().members[0].sae, drawn(ROWS, D_IN, seed=5)
@@ -176,6 +178,7 @@ def test_the_copy_is_dropped_when_the_training_ends(on_gpu):
     assert kept.copy is None and kept.of(module.members[0].sae.W_enc_T) is None
 
 
+@pytest.mark.slow
 def test_the_first_latents_of_a_matryoshka_have_a_copy_of_their_own(on_gpu):
     sae, x = trained("matryoshka").members[0].sae, drawn(ROWS, D_IN, seed=5)
     sae.execution = replace(sae.execution, deferred_gradients=None, ranks=SingleRank())  # as after the training

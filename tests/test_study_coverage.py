@@ -54,6 +54,7 @@ def one_sae(random, documents, features, *, spread, weights=None):
 DRAWS = {n: replicates.draw(n, 200, seed=0) for n in (12, 40)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("documents", "features", "spread"), [(12, 300, 0.1), (40, 300, 0.05), (40, 60, 0.1), (40, 30, 0.0)])
 def test_one_seed_covers_the_true_difference_over_documents_and_features(documents, features, spread):
     random, covered = np.random.default_rng(features + documents), []

@@ -92,6 +92,7 @@ def test_there_is_no_study_where_every_sae_has_failed(studies):
     assert train("-m", "arch=flat", "sparsity=16", "study=rules", "text.fail=flat").code == 1 and studies == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", MODES)
 @pytest.mark.parametrize("error, line", [
     (UsageError("features=7: too many"), "study.features=7: too many"), (RuntimeError("a bug"), "RuntimeError: a bug")])
@@ -112,6 +113,7 @@ def test_saes_that_could_not_be_studied_are_named(studies, monkeypatch):
     assert train(*SWEEP, "study=rules").error == "1 failed; the same command tries again\n  flat/16: a bug"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words, line", [
     (["explainer=local", "explainer.model=smolm2"], "explainer.model=smolm2: there is no conf/model/smolm2.yaml"),
     (["explainer=local"], "explainer.model=null: write explainer.model=..."),

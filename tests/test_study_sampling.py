@@ -15,6 +15,7 @@ def made(frequency: np.ndarray, kept: np.ndarray | None = None) -> Collected:
     return collected(text, text, a * 1.0, a * 1.0, kept=kept)
 
 
+@pytest.mark.slow
 def test_a_larger_sample_begins_with_the_smaller_one():
     sae, allowed = made(np.full(400, 5e-3)), np.arange(400) % 4 > 0
     small, large = (sampling.sample(sae, allowed, n) for n in (100, 200))
@@ -22,6 +23,7 @@ def test_a_larger_sample_begins_with_the_smaller_one():
     assert small.weight[0] == pytest.approx(3)
 
 
+@pytest.mark.slow
 def test_each_stratum_is_topped_up_and_weighted_by_what_it_stands_for():
     sae = made(np.concatenate([np.full(400, 5e-3), np.full(60, 5e-4), np.full(30, 0.05), np.full(10, 0.1)]))
     chosen = sampling.sample(sae, np.ones(500, bool), 100)

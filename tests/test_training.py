@@ -123,6 +123,7 @@ def test_the_seed_determines_the_sae(text, tmp_path):
     assert torch.equal(starts[0], starts[2]) and not torch.allclose(starts[0], starts[1])
 
 
+@pytest.mark.slow
 def test_building_an_sae_keeps_the_global_random_state(text):
     before = torch.get_rng_state()
     untrained(mixed(text))
@@ -445,6 +446,7 @@ def test_a_training_writes_its_curve_its_metrics_and_the_sae(sweep):
         assert numbers["d_in"] == 48 and numbers["d_sae"] == 96 and numbers["tokens"] == 3200
 
 
+@pytest.mark.slow
 def test_thresholds_stay_at_half_the_bandwidth_or_more_during_training(text, tmp_path):
     words = ("arch=jumprelu_cold", "arch.init_threshold=0", "arch.coefficient=1e-9", "tokens=640")
     sae = trained([job(text, *words)], tmp_path).members[0].sae
