@@ -1,5 +1,6 @@
 """`python train.py --schema`: the files of conf/ and the composed config are valid, and mistakes are not."""
 import json
+import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -53,6 +54,15 @@ def test_the_command_prints_a_valid_schema_with_an_entry_per_group(document):
     assert document["$defs"].keys() == {*GROUPS, "unresolved"}
     assert Draft202012Validator.META_SCHEMA["$id"] == document["$schema"]
     Draft202012Validator.check_schema(document)
+
+
+@pytest.mark.process
+def test_a_reader_that_wants_only_the_beginning_gets_it_without_a_traceback():
+    with subprocess.Popen([sys.executable, str(ROOT / "train.py"), "--schema"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout.readline() == "{\n"
+        program.stdout.close()
+        assert program.stderr.read() == "" and program.wait() == 0
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")

@@ -8,7 +8,9 @@ an entry for the files of each group. A file of conf/arch, for one, refers to it
 The root and the entries consist of `anyOf` alone, because the YAML language server merges the root's keywords into the entry.
 """
 import json
+import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -31,9 +33,12 @@ UNRESOLVED = {
 
 
 def print_schema(*conf: Path) -> None:
-    """Ends the program with one line where a `_target_` cannot be imported."""
-    with exit_on_usage_error():
-        print(json.dumps(json_schema(*conf), indent=2))
+    """Ends the program with one line where a `_target_` cannot be imported, and without a word where a pager has left."""
+    try:
+        with exit_on_usage_error():
+            print(json.dumps(json_schema(*conf), indent=2), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
 
 
 def json_schema(*conf: Path) -> Node:
