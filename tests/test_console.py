@@ -1,7 +1,9 @@
 """What a run says while it starts: a word for whatever takes seconds, repeated where somebody looks at a terminal."""
 import io
+import re
 import sys
 import time
+from itertools import groupby
 from types import SimpleNamespace
 
 import pytest
@@ -34,7 +36,7 @@ def test_on_a_terminal_work_is_named_again_with_its_seconds_until_it_ends(termin
     with console.working("reading the text"):
         wait_for(lambda: terminal.getvalue().count("\n") > 3)
     said = terminal.getvalue().splitlines()
-    assert said[0] == "reading the text" and set(said[1:]) == {"reading the text, 0 s"}
+    assert said[0] == "reading the text" and all(re.fullmatch(r"reading the text, \d+ s", line) for line in said[1:])
     time.sleep(0.05)
     assert terminal.getvalue().splitlines() == said and not console._working
 
@@ -43,10 +45,12 @@ def test_of_nested_work_the_innermost_speaks(terminal):
     with console.working("outer"):
         with console.working("inner"):
             wait_for(lambda: terminal.getvalue().count("inner, ") > 2)
-            inner = terminal.getvalue()
-        wait_for(lambda: "outer, " in terminal.getvalue().removeprefix(inner))
-    assert inner.startswith("outer\ninner\ninner, 0 s\n")
-    assert "inner" not in terminal.getvalue().removeprefix(inner).partition("outer")[2]
+        so_far = len(terminal.getvalue())
+        wait_for(lambda: "outer, " in terminal.getvalue()[so_far:])
+    said = terminal.getvalue().splitlines()
+    assert said[0] == "outer" and "inner" in said
+    speakers = [who for who, _ in groupby(line.partition(",")[0] for line in said if "," in line)]
+    assert speakers[-2:] == ["inner", "outer"] and len(speakers) <= 3  # a slow machine hears the outer first
 
 
 def test_work_that_fails_is_over(terminal):
