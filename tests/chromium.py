@@ -39,7 +39,7 @@ class Browser:
     def wait(self, condition):
         from selenium.webdriver.support.wait import WebDriverWait
 
-        WebDriverWait(self.driver, 10).until(lambda _: condition())
+        return WebDriverWait(self.driver, 10).until(lambda _: condition())
 
     def read_logs(self):
         """Appends what the browser logged since the last call to `console` and `requests`."""
@@ -51,19 +51,20 @@ class Browser:
                 self.requests.append(url)
         return self
 
-    def controls(self, at_least=0):
-        """(role, name) of every interactive element in the accessibility tree, once it has `at_least` of them.
+    def controls(self, whole=bool):
+        """(role, name) of every interactive element in the accessibility tree, once `whole` is true of them.
 
         Chromium builds the tree beside the page: read early, it is a part of it.
         """
-        self.wait(lambda: len(self._controls()) >= at_least)
-        return self._controls()
-
-    def _controls(self):
         roles = {"button", "link", "checkbox", "combobox", "textbox", "radio", "DisclosureTriangle", "region", "dialog"}
-        nodes = self.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-        shown = [node for node in nodes if not node.get("ignored") and node["role"]["value"] in roles]
-        return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in shown]
+
+        def read():
+            nodes = self.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+            shown = [node for node in nodes if not node.get("ignored") and node["role"]["value"] in roles]
+            found = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in shown]
+            return whole(found) and found
+
+        return self.wait(read)
 
     def screenshot(self, file):
         self.driver.save_screenshot(str(file))

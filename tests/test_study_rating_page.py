@@ -144,8 +144,8 @@ def test_everything_has_a_name_and_contrast_and_fits(offline, scheme, width):
             "light": "rgb(255, 255, 255)", "dark": "rgb(22, 22, 22)"}[scheme]
         assert offline.run("return document.documentElement.scrollWidth") == width
         roles = {"radio", "textbox", "button", "DisclosureTriangle"}
-        offline.wait(lambda: roles == {role for role, _ in offline.controls()})
-        assert all(name.strip() for _, name in offline.controls())
+        controls = offline.controls(lambda found: roles == {role for role, _ in found})
+        assert all(name.strip() for _, name in controls)
     finally:
         offline.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
