@@ -282,8 +282,8 @@ def test_the_basic_launcher_skips_refuses_and_continues_like_the_grouped_one(cap
     assert train(*basic, "text.fail=null", "name=other").code == 0
     capsys.readouterr()
     ended = train(*basic, "name=other", "tokens=1000")
-    assert ended.code == 1 and "tokens: 300000 there, 1000 here" in ended.error
-    assert "tokens: 300000" in Path("outputs/other/standin/resid.1/flat/8/.hydra/config.yaml").read_text()
+    assert ended.code == 1 and "tokens: 225000 there, 1000 here" in ended.error
+    assert "tokens: 225000" in Path("outputs/other/standin/resid.1/flat/8/.hydra/config.yaml").read_text()
     assert train(*basic, "name=other").code == 0 and "training" not in capsys.readouterr().out
 
 
@@ -296,7 +296,7 @@ def test_a_plan_is_printed_and_nothing_is_trained(launcher, capsys):
     assert "to train in 1 group" in out and "training" not in out
     row = next(line for line in out.splitlines() if "resid.1/flat/8" in line)
     assert row.split() == ["resid.1", "flat", "8", "0", "8", "4096", "65.5", "k", "786", "kB", str(PLACE / "flat/8")]
-    assert "300,000 tokens" in out and "about 90 s" in out
+    assert "225,000 tokens" in out and "about 90 s" in out
     assert list(Path.cwd().iterdir()) == []
 
 

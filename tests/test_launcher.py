@@ -146,7 +146,7 @@ def test_existing_results_with_other_settings_are_refused_with_keys_and_values()
     ended = train("-m", "arch=flat,round", "sparsity=16", "tokens=2000", "activations.center=false")
     assert ended.code == 1
     assert "outputs/default/standin/resid.1/flat/16 was trained with other settings" in ended.error
-    assert "tokens: 300000 there, 2000 here" in ended.error
+    assert "tokens: 225000 there, 2000 here" in ended.error
     assert "activations.center: true there, false here" in ended.error
     assert "overwrite=true" in ended.error and "flat/32" not in ended.error
     assert (PLACE / "flat/16/.hydra/config.yaml").read_text() == kept and not (PLACE / "round").exists()

@@ -299,7 +299,8 @@ def test_clipping_is_per_member_and_excludes_thresholds(text, tmp_path):
     """Adam's first moment after one step is (1 - beta1) times the gradient."""
     module, before = one_step(text, tmp_path, "arch.warm_start=0", "arch.coefficient=0.01", "arch.control.warmup=0")
     optimizer = module.trainer.optimizers[0]
-    seen = [{name: optimizer.state[p]["exp_avg"] / 0.1 for name, p in m.sae.named_parameters()} for m in module.members]
+    beta1 = optimizer.param_groups[0]["betas"][0]
+    seen = [{name: optimizer.state[p]["exp_avg"] / (1 - beta1) for name, p in m.sae.named_parameters()} for m in module.members]
     raw = seen[1]
     along = (raw["W_dec"] * before["0.sae.W_dec"]).sum(1)
     assert raw["W_dec"].any() and along.abs().max() < 1e-6
