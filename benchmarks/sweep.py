@@ -83,14 +83,15 @@ def theirs(tokens: int, width: int, batch: int, context: int, precisions: Sequen
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", default=["arch=jumprelu,gated,topk", "sparsity=16,32,64"])
+    parser.add_argument("--tokens", type=int, default=300_000, help="of each SAE, by both")
     parser.add_argument("--precision", nargs="+", default=peers.PRECISIONS, help="of SAELens' trainer")
     args = parser.parse_args()
     cfg = OmegaConf.load(ROOT / "conf/train.yaml")
     common.prepare()
     print(common.machine(), flush=True)
-    mine = ours(args.overrides)
+    mine = ours([*args.overrides, f"tokens={args.tokens}"])
     print(f"saesweep: {mine:,.0f} s for nine SAEs, evaluated", flush=True)
-    others = theirs(cfg.tokens, cfg.width, cfg.batch_tokens, cfg.context, args.precision)
+    others = theirs(args.tokens, cfg.width, cfg.batch_tokens, cfg.context, args.precision)
     print(f"SAELens, one by one: {others:,.0f} s for nine SAEs\n{others / mine:.1f} times faster")
 
 
