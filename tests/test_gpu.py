@@ -125,11 +125,12 @@ def test_a_training_on_a_gpu_resumes_from_its_checkpoint(text, tmp_path, quick):
 WINDOWS = "activations={window: 256, statistics: 128, documents_per_pool: 8, forward_tokens: 64}"
 
 
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("passes", [1, 2])
 def test_prefetching_does_not_change_the_saes_also_after_a_resume(text, tmp_path, quick, passes):
     """Prefetching uses a stream of its own; the mock GPU raises at a missing wait."""
     more = (*SHORT, "save_tokens=192", WINDOWS, f"activations.passes={passes}")
-    jobs = [job(text, f"arch={arch}", *more) | {"tokens": 1280} for arch in ("jumprelu", "topk")]
+    jobs = [job(text, f"arch={arch}", *more) | {"tokens": 768} for arch in ("jumprelu", "topk")]
     ahead = [one | {"read_ahead": True} for one in jobs]
 
     def killed(module):
