@@ -1,4 +1,5 @@
 """Before torch is imported: threads that spin for long while they wait are many times slower beside any other busy process."""
+import json
 import os
 import subprocess
 import sys
@@ -63,7 +64,7 @@ LONGEST = (  # in this order, so that the workers, which take one file after the
     "faults", "study_variants", "page", "live_table", "study_of_training", "compare", "l0_controller", "study_notebook",
     "contract", "arch", "model_kinds",
 )
-SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"], "trained": ["slow"]}
+SLOW_FIXTURES = {"window": ["browser", "slow"], "reference_sweep": ["slow"], "trained": ["slow"], "fresh": ["slow", "process"]}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -114,3 +115,17 @@ def reference_sweep(tmp_path_factory, worker_id):
     from small import once_for_all_workers
 
     return once_for_all_workers(tmp_path_factory, worker_id, "reference", train_reference) / "outputs/default"
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory, worker_id):
+    """The folder in which a newly started Python has left what it found (fresh.py)."""
+    import fresh
+    from small import once_for_all_workers
+
+    return once_for_all_workers(tmp_path_factory, worker_id, "fresh", fresh.start)
+
+
+@pytest.fixture(scope="session")
+def found_fresh(fresh):
+    return json.loads((fresh / "found.json").read_text())

@@ -115,6 +115,8 @@ def train_reference(folder):
     words = command(write_text(folder, 200), *more)
     done = warm.run(words, folder, environment, figures=True)
     assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
 
 
 def saes(sweep):

@@ -49,7 +49,7 @@ def two_steps(arch, how, device):
     x /= x.square().sum(1).mean().sqrt()
     with gpu() as waits:
         x = x.to(device)
-        member, step = ours(arch, x, 64, 3, how == "dense", eps=1e-4)
+        member, step = ours(arch, x, 40, 3, how == "dense", eps=1e-4)
         member.sae.execution.room = Room() if how == "room" else None
         step(x)
         waits.clear()

@@ -2,11 +2,11 @@
 import ast
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
-from standin.cli import ROOT
 
-PACKAGE = ROOT / "src/saesweep"
+PACKAGE = Path(__file__).parents[1] / "src/saesweep"
 ORDER = (  # from the top down, as in CONTRIBUTING.md
     "api", "push", "imported", "sweep", "study", "report", "training", "evaluation", "loggers", "data", "storage", "arch",
     "model", "lm", "config", "runtime", "errors", "old_names",

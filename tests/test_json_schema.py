@@ -58,8 +58,8 @@ def test_the_command_prints_a_valid_schema_with_an_entry_per_group(document):
 
 @pytest.mark.process
 def test_a_reader_that_wants_only_the_beginning_gets_it_without_a_traceback():
-    with subprocess.Popen([sys.executable, str(ROOT / "train.py"), "--schema"], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True) as program:
+    words = [sys.executable, str(ROOT / "train.py"), "--schema"]
+    with warm.popen(words, ROOT, ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
         assert program.stdout.readline() == "{\n"
         program.stdout.close()
         assert program.stderr.read() == "" and program.wait() == 0

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 from judge_server import Server
 from judged import judged, records, some
 
@@ -45,14 +46,15 @@ judge([latent(n) for n in range(6)], node, jobs={{"a": Path("a")}}, cache=Path("
 @pytest.mark.slow
 @pytest.mark.process
 def test_a_run_that_is_killed_loses_the_requests_under_way_alone(tmp_path):
-    code = KILLED.format(path=[path for path in sys.path if path])
+    (tmp_path / "killed.py").write_text(KILLED.format(path=[path for path in sys.path if path]))
     with Server(delay=0.02) as server:
-        process = subprocess.Popen([sys.executable, "-c", code, server.url], cwd=tmp_path)
+        words = [sys.executable, str(tmp_path / "killed.py"), server.url]
+        process = warm.popen(words, tmp_path, os.environ, stdout=subprocess.PIPE)
         deadline = time.monotonic() + 120
         while len(server.bodies) < 60 and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
         assert 60 <= len(server.bodies) < 6 * 31 and not (tmp_path / "a/study").exists()
         found = judged(server, tmp_path, some())
     assert (found["detection"] == 1).all() and (tmp_path / "a/study/answers.jsonl").is_file()

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from offline import OFFLINE, finished_run, keys, read, saes
+from offline import OFFLINE, finished_run, keys, read, refuse_network_and_logins, saes
 from omegaconf import OmegaConf
 from small import ARCHS, job
 from standin.cli import ROOT, composed, train
@@ -56,17 +56,21 @@ def rows(folder):
         return list(csv.reader(file))
 
 
-@pytest.fixture
-def trained(tmp_path):
-    """Three members of one sweep, logged alternately in one process; the second fails."""
-    members = [member(tmp_path / "study", arch) for arch in ("jumprelu", "gated", "topk")]
-    logger = sweep_logger(members, csv=True, wandb=OFFLINE)
-    for tokens in range(100, 40_100, 100):
-        for index in range(3):
-            logger.log_member(index, metrics(index, tokens), tokens)
-    logger.finish(0, {"l0": 32.5, "fvu": 0.125, "ce_sae": 2.5, "delta_loss": None}, None)
-    logger.finish(1, None, "NaN after 40000 tokens")
-    logger.finish(2, {"l0": 32, "fvu": 0.1, "ce_sae": 2.75}, None)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Three members of one sweep, logged alternately in one process; the second fails. No test changes their folders."""
+    folder = tmp_path_factory.mktemp("trained")
+    members = [member(folder / "study", arch) for arch in ("jumprelu", "gated", "topk")]
+    with pytest.MonkeyPatch.context() as patch:
+        refuse_network_and_logins(patch, folder)
+        logger = sweep_logger(members, csv=True, wandb=OFFLINE)
+        for tokens in range(100, 40_100, 100):
+            for index in range(3):
+                logger.log_member(index, metrics(index, tokens), tokens)
+        logger.finish(0, {"l0": 32.5, "fvu": 0.125, "ce_sae": 2.5, "delta_loss": None}, None)
+        logger.finish(1, None, "NaN after 40000 tokens")
+        logger.finish(2, {"l0": 32, "fvu": 0.1, "ce_sae": 2.75}, None)
+        flush()
     return members
 
 
@@ -157,19 +161,9 @@ def test_the_run_id_is_determined_by_the_settings_of_the_job(tmp_path):
     assert len({first, *(run_id(tmp_path / str(i), **other) for i, other in enumerate(others))}) == 4
 
 
-@pytest.mark.slow
-@pytest.mark.process
-def test_without_the_wandb_logger_wandb_is_not_imported_and_writes_no_file(tmp_path):
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from saesweep.loggers.sweep_logger import SweepLogger; from saesweep.loggers.identity import MemberInfo\n"
-        "m = MemberInfo(Path(sys.argv[1]), {}, 's', 'lm', 'resid', 9, 'topk', 32, 0)\n"
-        "logger = SweepLogger([m], {'csv': {}})\n"
-        "logger.log_member(0, {'l0': 1.0}, 5); logger.finish(0, {'l0': 1.0}, None)\n"
-        "assert 'wandb' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
-    assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
+def test_without_the_wandb_logger_wandb_is_not_imported_and_writes_no_file(fresh, found_fresh):
+    assert found_fresh["wandb after the csv logger"] is False
+    assert [file.name for file in (fresh / "logged").iterdir()] == ["metrics.csv"]
 
 
 def test_without_the_csv_logger_no_csv_is_written(tmp_path):

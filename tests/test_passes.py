@@ -164,6 +164,7 @@ def assert_same(found, wanted):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("how", ["harvested", "from disk", "synthetic"])
 def test_a_training_killed_in_its_second_pass_resumes_bitwise(how, text, tmp_path):
     """Of the three windows of 16 and 9 batches, the first is handed out up to step 32."""

@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from fresh import TEXTS as WORDS
 from omegaconf import OmegaConf
 from small import require_enough_tokens
 
@@ -25,7 +24,6 @@ from saesweep.lm.models import load_tokenizer
 from saesweep.lm.tokenizer import Tokenizer
 
 CONF = Path(__file__).parents[1] / "conf"
-WORDS = [f"document {i}: " + "lorem ipsum dolor " * (i % 7 + 1) for i in range(100)]
 
 
 def config(group: str, name: str, **changes: Any) -> dict[str, Any]:
@@ -86,19 +84,8 @@ def test_the_stream_seed_determines_order_and_split(jsonl: str) -> None:
     assert set(both(files(jsonl, seed=0))[1]) != set(both(files(jsonl, seed=1))[1])
 
 
-@pytest.mark.slow
-@pytest.mark.process
-def test_the_order_is_the_same_in_another_process(jsonl: str) -> None:
-    code = (
-        "import sys; from omegaconf import OmegaConf; from saesweep.data.text import Corpus\n"
-        "text = OmegaConf.load(sys.argv[1]); text.glob = sys.argv[2]\n"
-        "print(*(d.split(':')[0] for d in Corpus(text, 3).one_pass('train')), sep='|')"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(CONF / "text/files.yaml"), jsonl],
-        env=os.environ | {"PYTHONHASHSEED": "77"}, capture_output=True, text=True, check=True,
-    )
-    assert run.stdout.strip().split("|") == [d.split(":")[0] for d in files(jsonl, seed=3).one_pass("train")]
+def test_the_order_is_the_same_in_another_process(fresh: Path, found_fresh: dict[str, Any]) -> None:
+    assert found_fresh["order"] == list(files(str(fresh / "text.jsonl"), seed=3).one_pass("train"))
 
 
 def test_equal_documents_are_never_in_both_splits(tmp_path: Path) -> None:

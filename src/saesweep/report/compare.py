@@ -66,8 +66,7 @@ def _known(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def _curves(points: pd.DataFrame, documents: Sequence[pd.DataFrame | None], measure: str) -> list[Curve]:
-    measured = replicates(points, documents, measure)
-    return [Curve.of(arch, points, measured) for arch in dict.fromkeys(points["arch"])]
+    return Curve.each(points, replicates(points, documents, measure))
 
 
 def _block(curves: list[Curve], front: list[str], reference: str | None) -> dict[str, Any]:

@@ -105,11 +105,14 @@ class Curve:
     _values: dict[tuple[float, float | None], CurveValue | None] = field(default_factory=dict)
 
     @staticmethod
-    def of(arch: str, points: pd.DataFrame, measured: Sequence[Replicates]) -> Curve:
-        """points: rows of sweep_table.table at one hook point, and their replicates."""
-        rows = np.flatnonzero(points["arch"] == arch).tolist()
-        own = points.iloc[rows]
-        return Curve.through(arch, targets(own).tolist(), own["sparsity"].astype(float).tolist(), [measured[i] for i in rows])
+    def each(points: pd.DataFrame, measured: Sequence[Replicates]) -> list[Curve]:
+        """Of each architecture. points: rows of sweep_table.table at one hook point, and their replicates."""
+        target, sparsity = targets(points).tolist(), points["sparsity"].astype(float).tolist()
+        rows: dict[str, list[int]] = {}
+        for i, arch in enumerate(points["arch"].tolist()):
+            rows.setdefault(arch, []).append(i)
+        return [Curve.through(arch, [target[i] for i in own], [sparsity[i] for i in own], [measured[i] for i in own])
+                for arch, own in rows.items()]
 
     @staticmethod
     def through(arch: str, target: Sequence[str], sparsity: Sequence[float], measured: Sequence[Replicates]) -> Curve:
