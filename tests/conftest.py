@@ -1,4 +1,5 @@
 """Before torch is imported: threads that spin for long while they wait are many times slower beside any other busy process."""
+import gc
 import json
 import os
 import subprocess
@@ -42,6 +43,11 @@ def compiled():
     kernels = SRC / "saesweep/arch/ops/kernels.py"
     last = (kernels.parent / "__pycache__").glob("kernels.adam_rows-*.nbi")
     return any(file.stat().st_mtime > kernels.stat().st_mtime for file in last)
+
+
+def pytest_collection_finish():
+    """The garbage collector, which each training calls, never looks at the libraries and the tests again."""
+    gc.freeze()
 
 
 def pytest_xdist_node_collection_finished():

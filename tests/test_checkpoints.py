@@ -17,7 +17,7 @@ from standin.cli import ENV
 from saesweep.storage import checkpoints
 from saesweep.storage.checkpoints import Checkpoint, cohorts
 
-GROUP = ("arch=jumprelu,gated,topk", "sparsity=4,8", "tokens=6400", "text.repeat=true", "save_tokens=640", "log_tokens=320")
+GROUP = ("arch=jumprelu,gated,topk", "sparsity=4,8", "tokens=3200", "text.repeat=true", "save_tokens=320", "log_tokens=320")
 
 
 def checkpoint(number):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from standin.cli import ENV, ROOT, composed, train
 
 from hydra_plugins.saesweep.sources import job_folder
@@ -23,7 +24,7 @@ def in_an_empty_folder(tmp_path, monkeypatch, hydra_restore_singletons, without_
 
 
 def run_script(*words, script=ROOT / "train.py"):
-    return subprocess.run([sys.executable, script, *words], capture_output=True, text=True, env=ENV, timeout=60)
+    return warm.run([sys.executable, str(script), *words], Path.cwd(), ENV)
 
 
 @pytest.mark.process
@@ -45,10 +46,10 @@ def test_help_and_mistakes_take_less_than_a_second_of_processor_time(word):
 
     def taken():
         before = seconds()
-        run_script(word)
+        subprocess.run([sys.executable, ROOT / "train.py", word], capture_output=True, env=ENV, timeout=60)
         return seconds() - before
 
-    assert 0 < min(taken() for _ in range(3)) < 1
+    assert any(0 < taken() < 1 for _ in range(3))
 
 
 @pytest.mark.parametrize("words, line", [

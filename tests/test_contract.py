@@ -485,7 +485,7 @@ def test_the_readmes_own_architecture_runs_from_an_empty_folder(more, tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(code)
     assert typed[:2] == ["python", "train.py"]
-    words = [sys.executable, str(ROOT / "train.py"), *typed[2:], "model=synthetic", *SIZES, "sparsity=4,8", *more]
+    words = [sys.executable, str(ROOT / "train.py"), *typed[2:], "model=synthetic", *SIZES, "sparsity=4,8", "tokens=640", *more]
     ended = warm.run(without_repeats(words), tmp_path, ENV | dict([environment.split("=")]))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     rows = list(csv.DictReader((tmp_path / "outputs/default/pareto.csv").open()))

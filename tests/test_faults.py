@@ -22,13 +22,13 @@ def text(tmp_path_factory):
 
 @pytest.fixture
 def faulty(tmp_path):
-    """Writes an architecture into the user's conf folder; by its name, it is neither the first nor the last of its group."""
+    """Writes an architecture into the user's conf folder."""
 
-    def write(target):
+    def write(target, name="faulty"):
         (tmp_path / "mine/arch").mkdir(parents=True, exist_ok=True)
         topk = (ROOT / "conf/arch/topk.yaml").read_text()
-        faulty = topk.replace("name: topk", "name: faulty").replace("saesweep.arch.topk.TopK", target)
-        (tmp_path / "mine/arch/faulty.yaml").write_text(faulty)
+        faulty = topk.replace("name: topk", f"name: {name}").replace("saesweep.arch.topk.TopK", target)
+        (tmp_path / f"mine/arch/{name}.yaml").write_text(faulty)
 
     return write
 
@@ -39,33 +39,35 @@ def swept(folder, text, *more):
     return ended.returncode, ended.stdout + ended.stderr
 
 
-GROUP = ("arch=topk,faulty,relu", "sparsity=4")
+FAULTS = {
+    "FailsInStep": "FailsInStep/4: RuntimeError: a bug in its step after 1,280 tokens",
+    "TurnsNaN": "W_enc_T, b_enc not finite after 1,920 tokens",
+    "FailsInCalibration": "FailsInCalibration/4: RuntimeError: a bug in its margin while its L0 was calibrated",
+    "FailsInEvaluation": "RuntimeError: a bug in its encode",
+    "FailsWithoutMessage": "AssertionError",
+    "FailsInExport": "No space left on device",
+}
+GROUP = (f"arch=topk,{','.join(FAULTS)},relu", "sparsity=4")  # neither the first nor the last of the group fails
 
 
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [
-        ("FailsInStep", "faulty/4: RuntimeError: a bug in its step after 1,280 tokens"),
-        ("TurnsNaN", "W_enc_T, b_enc not finite after 1,920 tokens"),
-        ("FailsInCalibration", "faulty/4: RuntimeError: a bug in its margin while its L0 was calibrated"),
-        ("FailsInEvaluation", "RuntimeError: a bug in its encode"),
-        ("FailsWithoutMessage", "AssertionError"),
-        ("FailsInExport", "No space left on device"),
-    ],
-)
-def test_an_sae_fails_alone_and_the_same_command_retries_only_it(fault, reason, text, faulty, tmp_path):
-    faulty(f"faults.{fault}")
+def test_each_sae_fails_alone_and_the_same_command_retries_only_those(text, faulty, tmp_path):
+    for fault in FAULTS:
+        faulty(f"faults.{fault}", fault)
     code, out = swept(tmp_path, text, *GROUP)
-    assert code == 1 and "1 of 3 SAEs failed" in out and reason in out.split("SAEs failed")[1]
-    assert reason in (tmp_path / PLACE / "faulty/4/failed.txt").read_text()
-    assert not (tmp_path / PLACE / "faulty/4/eval.json").exists()
-    saved = list((tmp_path / PLACE / "faulty/4/checkpoint").glob("*.safetensors"))
-    assert bool(saved) == (fault not in ("FailsInStep", "TurnsNaN")), "an SAE that was trained to its end keeps its checkpoint"
+    assert code == 1 and "6 of 8 SAEs failed" in out
+    lines = out.split("SAEs failed")[1].splitlines()
+    for fault, reason in FAULTS.items():
+        folder = tmp_path / PLACE / fault / "4"
+        (told,) = [line for line in lines if f"/{fault}/4: " in line]
+        assert reason in told and reason in (folder / "failed.txt").read_text()
+        assert not (folder / "eval.json").exists()
+        saved, trained = list((folder / "checkpoint").glob("*.safetensors")), fault not in ("FailsInStep", "TurnsNaN")
+        assert bool(saved) == trained, "an SAE that was trained to its end keeps its checkpoint"
     others = [tmp_path / PLACE / f"{name}/4/eval.json" for name in ("topk", "relu")]
     written = [file.stat().st_mtime_ns for file in others]
     assert (tmp_path / "outputs/default/pareto.csv").read_text().count(",finished,") == 2
     code, out = swept(tmp_path, text, *GROUP)
-    assert code == 1 and "1 SAE to train in 1 group, 2 already finished" in out and "1 of 3 SAEs failed" in out
+    assert code == 1 and "6 SAEs to train in 1 group, 2 already finished" in out and "6 of 8 SAEs failed" in out
     assert [file.stat().st_mtime_ns for file in others] == written
 
 
@@ -86,7 +88,7 @@ def test_a_failed_sae_resumes_from_its_checkpoint_after_its_class_is_fixed(text,
 @pytest.mark.parametrize("more", [(), ("trainer=ddp_sim",)], ids=["one process", "two ranks"])
 def test_a_group_that_runs_out_of_memory_is_halved(more, text, faulty, tmp_path):
     faulty("faults.RunsOutOfMemory")
-    words = ("arch=faulty", "sparsity=2,3,4,5", "save_tokens=640", *more)
+    words = ("arch=faulty", "sparsity=2,3,4,5", "tokens=1280", "save_tokens=640", *more)
     code, out = swept(tmp_path, text, *words)
     assert code == 0, out
     assert "out of memory with 4 SAEs: continuing with 2 at a time" in out and "resuming at" in out

@@ -1,13 +1,13 @@
 """A rank that waits too long for another says so."""
 import os
 import socket
-import subprocess
 import sys
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import warm
 from standin.cli import ENV
 
 from saesweep.runtime import distributed
@@ -36,7 +36,7 @@ def test_a_rank_that_waits_for_longer_than_its_patience_names_the_limit(tmp_path
         port = str(free.getsockname()[1])
     meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     start = [sys.executable, __file__, str(tmp_path)]
-    ranks = [subprocess.Popen(start, env=ENV | meet | {"RANK": str(rank)}) for rank in (0, 1)]
+    ranks = [warm.popen(start, tmp_path, ENV | meet | {"RANK": str(rank)}) for rank in (0, 1)]
     assert [rank.wait() for rank in ranks] == [0, 0]
     assert (tmp_path / "told").read_text() == (
         "['0', '1'] rank 0 has waited 0:00:05 for the others in all_gather: one of them hangs, or works alone for longer than "

@@ -135,7 +135,8 @@ def started(folder, words):
     return process
 
 
-LONG = ("tokens=32_000", "text.repeat=true", "log_tokens=320", "trainer=ddp_sim")
+LONG = ("tokens=32_000", "text.repeat=true", "log_tokens=320", "trainer=ddp_sim")  # never trained to its end
+ENOUGH = ("tokens=16_000", *LONG[1:])  # to be interrupted at its beginning
 
 
 RESUMABLE = ("arch=jumprelu,batchtopk", "log_tokens=64")
@@ -168,7 +169,7 @@ def test_ctrl_c_writes_checkpoints_from_which_any_number_of_ranks_resumes(text, 
 
 
 def test_ctrl_c_ends_ranks_with_different_saes_and_one_process_resumes_bitwise(text, tmp_path):
-    words = command(text, "arch=jumprelu,batchtopk", *LONG[:3], "activations.passes=3")
+    words = command(text, "arch=jumprelu,batchtopk", *ENOUGH[:3], "activations.passes=3")
     swept(tmp_path / "whole", words)
     (tmp_path / "interrupted").mkdir()
     process = started(tmp_path / "interrupted", [*words, *SWEEP_PARALLEL])
@@ -192,7 +193,7 @@ def ranks(folder):
 
 
 def test_a_rank_that_dies_ends_its_group_within_a_minute_and_the_sweep_continues(text, tmp_path):
-    words = command(text, "arch=topk", "stream_seed=0,1", "name=s${stream_seed}", *LONG)
+    words = command(text, "arch=topk", "stream_seed=0,1", "name=s${stream_seed}", *ENOUGH)
     process = started(tmp_path, words)
     killed, began = ranks(tmp_path)[1], time.monotonic()
     os.kill(killed, signal.SIGKILL)
@@ -241,10 +242,11 @@ def test_several_nodes_need_a_rendezvous_address(text, tmp_path):
 
 def test_a_pool_runs_one_group_per_device_at_a_time(text, tmp_path):
     pool = ("hydra/launcher=pool", "hydra.launcher.engine.devices=[a,b]")
-    output = swept(tmp_path, command(text, "arch=topk", "stream_seed=0,1,2", "name=s${stream_seed}", *pool))
+    words = command(text, "arch=topk", "stream_seed=0,1,2", "name=s${stream_seed}", "tokens=640")
+    output = swept(tmp_path, [*words, *pool])
     assert output.count("on a: ") + output.count("on b: ") == 3 and "on b: " in output
     alone = tmp_path / "alone"
-    swept(alone, command(text, "arch=topk", "stream_seed=0,1,2", "name=s${stream_seed}"))
+    swept(alone, words)
     for seed in range(3):
         file = f"outputs/s{seed}/tiny/resid.1/topk/4/sae/sae_weights.safetensors"
         assert (tmp_path / file).read_bytes() == (alone / file).read_bytes()

@@ -108,6 +108,7 @@ def test_the_logs_name_the_hook_point_of_an_sae_if_its_sweep_has_several(text, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(HOOK_POINTS)), ids=list(HOOK_POINTS))
+@pytest.mark.usefixtures("without_type_checks")
 def test_saes_trained_in_a_group_and_alone_are_bitwise_the_same(index, text, trained_group, tmp_path):
     alone = trained([mixed(text)[index]], tmp_path)
     assert_same(state(alone.members[0]), state(trained_group.members[index]))
@@ -143,6 +144,7 @@ class SetNaN:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(HOOK_POINTS)), ids=list(HOOK_POINTS))
+@pytest.mark.usefixtures("without_type_checks")
 def test_a_member_that_becomes_nan_fails_alone_with_its_token_count(
     index, text, trained_group, tmp_path
 ):
@@ -175,6 +177,7 @@ def test_a_group_whose_members_have_all_failed_stops(text, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("save_tokens", [512, 1088])
+@pytest.mark.usefixtures("without_type_checks")
 def test_a_killed_training_resumes_bitwise(save_tokens, text, trained_group, tmp_path):
     """With windows of 1,024 tokens, checkpoints within one, and a kill some steps later."""
     jobs = mixed(text, f"save_tokens={save_tokens}")
@@ -255,6 +258,7 @@ def test_a_changed_text_refuses_to_resume_and_another_dtype_is_a_warning(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_type_checks")
 def test_a_resumed_curve_equals_an_uninterrupted_one(text, tmp_path):
     """So no batch is trained on twice."""
     whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
@@ -269,6 +273,7 @@ def test_a_resumed_curve_equals_an_uninterrupted_one(text, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_type_checks")
 def test_a_failed_member_resumes_alone_from_its_last_checkpoint(text, trained_group, tmp_path):
     jobs, folders = mixed(text, "save_tokens=640"), [tmp_path / str(i) for i in range(len(HOOK_POINTS))]
     module = trained(jobs, tmp_path, progress=SetNaN(3, 1280))
@@ -536,6 +541,7 @@ def test_with_a_fixed_coefficient_l0_is_not_calibrated(text, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_type_checks")
 def test_the_synthetic_dictionary_is_recovered_and_has_no_cross_entropy(tmp_path):
     settings = ("arch=topk", "tokens=25_600", "width=400", "sparsity=10")
     (numbers,) = train_group([job(None, *settings)], [tmp_path])
