@@ -10,7 +10,7 @@ import torch
 import warm
 from small import RESOURCES, tiny
 from standin.cli import ENV
-from studied import asked, collected, sweep, swept, trained, written  # noqa: F401 fixtures
+from studied import asked, collected, sweep, trained, trained_on_dictionary, written  # noqa: F401 fixtures
 from torch import distributed as dist
 
 from saesweep.data.harvest import harvest
@@ -318,10 +318,9 @@ def test_a_cache_on_disk_gives_the_same_and_spares_the_language_model(whole, swe
     assert written(sweep) == written(whole[0])
 
 
-def test_a_known_dictionary_is_read_without_text(tmp_path):
-    folder = swept(tmp_path / "synthetic", None, archs=("topk",))
-    found = collected(folder, "tokens=2000")
-    one = found[0]
+def test_a_known_dictionary_is_read_without_text(trained_on_dictionary, tmp_path):  # noqa: F811
+    found = collected(Path(shutil.copytree(trained_on_dictionary, tmp_path / "sweep")), "tokens=2000")
+    one = next(one for one in found if one.path.endswith("topk/4"))
     assert one.fit.fires.sum() == 4 * one.fit.measured.sum() and set(one.fit.text.documents) == {""}
     assert sum(len(half.text.tokens) for half in (one.fit, one.test)) == 2048
     from saesweep.study.dictionary import FromDictionary
