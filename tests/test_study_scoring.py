@@ -85,16 +85,18 @@ def test_other_settings_of_scores_redo_what_depends_on_them_and_read_no_text(stu
 
     Of the SAEs and controls of one hook point, whose scores are those that they have beside the others.
     """
-    folder, few, before = shutil.copytree(studied[0], tmp_path / "sweep"), list(FEW), None
+    folder, few = shutil.copytree(studied[0], tmp_path / "sweep"), list(FEW)
     for place in ("tiny/mlp.1", "study/control/tiny/mlp.1"):
         shutil.rmtree(folder / place)
-    for word, count in {"draws=20": 0, "delta=0.2": 0, "draws=30": 5, "min_fires=30": 5}.items():
+    scoring.run_scores([folder], asked(*few), RESOURCES)
+    first = before = tables(folder)
+    assert scored_anew == [] and first != tables(studied[0])
+    for word, count in {"delta=0.2": 0, "draws=30": 5, "min_fires=30": 5}.items():
         few = [*(one for one in few if one.split("=")[0] != word.split("=")[0]), word]
         assert collect([folder], asked(*few), RESOURCES) == {}
         scoring.run_scores([folder], asked(*few), RESOURCES)
         assert len(scored_anew) == count and tables(folder) != before, word
         before = tables(folder)
-        first = before if word == "draws=20" else first
         scored_anew.clear()
     assert run.run([folder], asked(*FEW), RESOURCES).failed == {}
     assert tables(folder) == first and len(kept(folder)) == 5 and kept(folder).items() <= kept(studied[0]).items()
