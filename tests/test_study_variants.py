@@ -165,6 +165,7 @@ def test_an_ablation_has_each_variant_as_a_group(sweep, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_type_checks")
 def test_a_second_study_writes_only_the_pages_that_are_not_there(sweep, monkeypatch, tmp_path):
     (sweep / "pareto.csv").rename(tmp_path / "pareto.csv")  # there is no report to make anew
     features = sweep / "study/features"
