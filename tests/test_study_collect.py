@@ -40,7 +40,8 @@ def whole(trained, tmp_path_factory):  # noqa: F811
 def harvested(one, half, known={}):  # noqa: B006 computed once
     """A block at a time the positions of the ordinary tokens, and their rows at each hook point."""
     if half not in known:
-        points, of, known[half] = [hook_point(one.config["model"], site, 1) for site in ("resid", "mlp")], one.half(half).text, []
+        points = [hook_point(one.config["model"], site, 1) for site in ("resid", "mlp")]
+        of, known[half] = one.half(half).text, []
         for block in range(int(of.block.max()) + 1):
             positions = np.flatnonzero(of.block == block)
             tokens = blocks_of(of, Portion(half, int(positions[0]), int(positions[-1]) + 1), 32)
