@@ -115,7 +115,8 @@ def _lines(
 
 def _means(points: pd.DataFrame, metrics: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Of each metric the means over seeds of the SAEs that have it, by architecture; metrics of the same SAEs at once."""
-    finite = {metric: tuple(np.isfinite(points[["l0", metric]].to_numpy(float)).all(axis=1)) for metric in metrics}
+    of_l0 = np.isfinite(points["l0"].to_numpy(float))
+    finite = {metric: tuple((of_l0 & np.isfinite(points[metric].to_numpy(float))).tolist()) for metric in metrics}
     found = dict[str, list[dict[str, Any]]]((metric, []) for metric in metrics)
     for known in dict.fromkeys(finite.values()):
         alike, part = [metric for metric in metrics if finite[metric] == known], points.loc[list(known)]
