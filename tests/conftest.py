@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import typechecker  # noqa: F401 before a module of saesweep is imported
+import typechecker  # before a module of saesweep is imported
 import warm
 from warm_imports import import_libraries
 
@@ -87,12 +87,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def without_type_checks():
-    """For a training that is long, where other tests have the shapes and types of all that it calls checked."""
-    import jaxtyping
-
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    """For a test that is long, where other tests have the shapes and types of all that it calls checked."""
+    with typechecker.unchecked():
+        yield
 
 
 @pytest.fixture

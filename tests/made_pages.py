@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 from study_halves import collected, score, text_half, words_tokenizer
+from typechecker import unchecked
 
 from saesweep.storage import study_tables, sweep_table
 from saesweep.study.comparison import measured, report, summary
@@ -53,6 +54,7 @@ def of_place(halves, arch: str, sparsity: int, number: int, control: str | None 
     return dataclasses.replace(sae, config=config, metrics={"l0": float(sparsity)})
 
 
+@unchecked()
 def made(saes=PLACES) -> Made:
     halves = texts()
     trained = [of_place(halves, *place, number) for number, place in enumerate(saes)]

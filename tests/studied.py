@@ -40,6 +40,15 @@ def trained(tmp_path_factory, worker_id):
     return once_for_all_workers(tmp_path_factory, worker_id, "trained", make) / "sweep"
 
 
+@pytest.fixture(scope="session")
+def trained_on_dictionary(tmp_path_factory, worker_id):
+    """Two architectures on a known dictionary; no test changes it."""
+    def make(folder):
+        swept(folder / "sweep", None, "tokens=6400", "model.source.synthetic={features: 32, parents: 0.25}")
+
+    return once_for_all_workers(tmp_path_factory, worker_id, "trained_on_dictionary", make) / "sweep"
+
+
 @pytest.fixture
 def sweep(trained, tmp_path, monkeypatch):
     """A copy of it, whose text is read in small portions."""

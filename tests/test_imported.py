@@ -13,7 +13,7 @@ from imported_files import numbers as small
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from small import RESOURCES, write_text
-from studied import asked, swept
+from studied import asked, swept, trained_on_dictionary  # noqa: F401 fixture
 
 import saesweep
 from saesweep.config.settings import own_settings
@@ -167,12 +167,11 @@ def test_an_sae_of_another_width_or_model_is_refused_before_the_model_is_loaded(
         run.run([str(theirs)], Options(sweep / PLACE), NoModel())
 
 
-def test_like_must_be_a_hook_point_with_a_finished_sae_of_a_language_model(sweep, tmp_path):
+def test_like_must_be_a_hook_point_with_a_finished_sae_of_a_language_model(sweep, trained_on_dictionary, tmp_path):  # noqa: F811
     with pytest.raises(UsageError, match=r"--like .*: holds no finished SAE that was trained here; give the folder of a hook"):
         run.run(["x"], Options(tmp_path), RESOURCES)
-    synthetic = swept(tmp_path / "known", None, archs=("topk",))
     with pytest.raises(UsageError, match="model=synthetic is a known dictionary; give a hook point of a language model"):
-        run.run(["x"], Options(synthetic / "synthetic/resid.0"), RESOURCES)
+        run.run(["x"], Options(trained_on_dictionary / "synthetic/resid.0"), RESOURCES)
     file = own(sweep, "topk") / files.RESOLVED
     file.write_text(file.read_text().replace("lm_tokens: 256", "lm_tokens: 128"))
     with pytest.raises(UsageError, match="its SAEs were measured on 2 different texts; give one of them"):

@@ -10,11 +10,12 @@ import torch
 import warm
 from small import RESOURCES, tiny
 from standin.cli import ENV
-from studied import asked, collected, sweep, swept, trained, written  # noqa: F401 fixtures
+from studied import asked, collected, sweep, trained, trained_on_dictionary, written  # noqa: F401 fixtures
 from torch import distributed as dist
 
 from saesweep.data.harvest import harvest
 from saesweep.errors import UsageError
+from saesweep.lm.hooks import hook_point
 from saesweep.storage import sweep_table
 from saesweep.study import collect as stage
 from saesweep.study import collector, plan, subjects
@@ -36,16 +37,26 @@ def whole(trained, tmp_path_factory):  # noqa: F811
         return folder, collected(folder)
 
 
+def harvested(one, half, known={}):  # noqa: B006 computed once
+    """A block at a time the positions of the ordinary tokens, and their rows at each hook point."""
+    if half not in known:
+        points = [hook_point(one.config["model"], site, 1) for site in ("resid", "mlp")]
+        of, known[half] = one.half(half).text, []
+        for block in range(int(of.block.max()) + 1):
+            positions = np.flatnonzero(of.block == block)
+            tokens = blocks_of(of, Portion(half, int(positions[0]), int(positions[-1]) + 1), 32)
+            known[half].append((positions[of.ordinary[positions]], harvest(tiny(), points, tokens)))
+    return known[half]
+
+
 def dense(one, half, known={}):  # noqa: B006 computed once
     """[tokens, d_sae] in training units, by the SAE's own encode, a block at a time; and which positions are sinks."""
     if (one.folder, half) in known:
         return known[one.folder, half]
     sae, of = load(one.folder), one.half(half).text
     f, sinks = np.zeros((len(of.tokens), one.d_sae), np.float32), np.zeros(len(of.tokens), bool)
-    for block in range(int(of.block.max()) + 1):
-        positions = np.flatnonzero(of.block == block)
-        tokens = blocks_of(of, Portion(half, int(positions[0]), int(positions[-1]) + 1), 32)
-        x, positions = harvest(tiny(), [sae.point], tokens)[sae.point], positions[of.ordinary[positions]]
+    for positions, rows in harvested(one, half):
+        x = rows[sae.point]
         kept = sae.statistics.ordinary(x).numpy()
         f[positions[kept]] = sae.encode(x[kept]).numpy() / np.float32(sae.statistics.scale)
         sinks[positions[~kept]] = True
@@ -67,6 +78,7 @@ def test_every_sae_and_its_controls_are_collected(whole):
     assert all(one.folder.is_dir() and one.config["sparsity"] == 4 and one.metrics["d_sae"] == 96 for one in found)
 
 
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("half", HALVES)
 def test_what_is_kept_is_what_a_dense_reference_says(whole, half):
     for one in saes(whole[1]):
@@ -150,6 +162,7 @@ def test_the_residual_basis_is_the_coordinates_that_are_largest_beside_their_spr
     assert np.abs(one.fit.fires - wanted.numpy()).max() <= 1
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_an_sae_collected_alone_is_the_one_that_was_collected_with_others(whole, sweep):  # noqa: F811
     for job in ("tiny/mlp.1/jumprelu", "tiny/mlp.1/topk", "tiny/resid.1/jumprelu"):
         shutil.rmtree(sweep / job)
@@ -158,6 +171,7 @@ def test_an_sae_collected_alone_is_the_one_that_was_collected_with_others(whole,
     assert (sweep / file).read_bytes() == (whole[0] / file).read_bytes()
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_two_sweeps_share_a_pass_and_an_sae_that_comes_later_is_read_alone(whole, sweep, tmp_path, monkeypatch):  # noqa: F811
     other = tmp_path / "other"
     shutil.move(sweep / "tiny/mlp.1", other / "tiny/mlp.1")
@@ -192,6 +206,7 @@ def killed_after(count, monkeypatch):
     monkeypatch.setattr(collector.Collecting, "add", add)
 
 
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("minutes", ["1e-9", "10"])
 def test_a_kill_between_saves_costs_what_was_read_since_and_the_end_is_the_same(whole, sweep, monkeypatch, minutes):  # noqa: F811
     with monkeypatch.context() as patch:
@@ -208,6 +223,7 @@ def test_a_kill_between_saves_costs_what_was_read_since_and_the_end_is_the_same(
     assert not list(sweep.rglob("state"))
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_ctrl_c_saves_what_was_read(whole, sweep, monkeypatch):  # noqa: F811
     reads, read = [], collector.Collector._read
 
@@ -227,6 +243,7 @@ def test_ctrl_c_saves_what_was_read(whole, sweep, monkeypatch):  # noqa: F811
     assert reads == list(range(len(reads))) and written(sweep) == written(whole[0])
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_an_sae_that_fails_fails_alone_and_the_same_command_retries_it(whole, sweep, monkeypatch):  # noqa: F811
     with monkeypatch.context() as patch:
         patch.setattr("saesweep.arch.topk.TopK.list_active", lambda self, x: 1 / 0)
@@ -249,6 +266,7 @@ def on_a_rank(rank, folder, meet):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_type_checks")
 def test_two_ranks_collect_what_one_collects_also_after_a_kill(whole, sweep, tmp_path, monkeypatch):  # noqa: F811
     with monkeypatch.context() as patch:
         killed_after(3, patch)
@@ -304,6 +322,7 @@ def test_a_folder_without_finished_saes_is_refused(tmp_path, trained):  # noqa: 
         stage.collected(trained)
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_a_cache_on_disk_gives_the_same_and_spares_the_language_model(whole, sweep, monkeypatch):  # noqa: F811
     made = subjects.of_sweep(sweep, ["random", "residual", "pca"], 0)
     for one in made:
@@ -318,10 +337,9 @@ def test_a_cache_on_disk_gives_the_same_and_spares_the_language_model(whole, swe
     assert written(sweep) == written(whole[0])
 
 
-def test_a_known_dictionary_is_read_without_text(tmp_path):
-    folder = swept(tmp_path / "synthetic", None, archs=("topk",))
-    found = collected(folder, "tokens=2000")
-    one = found[0]
+def test_a_known_dictionary_is_read_without_text(trained_on_dictionary, tmp_path):  # noqa: F811
+    found = collected(Path(shutil.copytree(trained_on_dictionary, tmp_path / "sweep")), "tokens=2000")
+    one = next(one for one in found if one.path.endswith("topk/4"))
     assert one.fit.fires.sum() == 4 * one.fit.measured.sum() and set(one.fit.text.documents) == {""}
     assert sum(len(half.text.tokens) for half in (one.fit, one.test)) == 2048
     from saesweep.study.dictionary import FromDictionary
@@ -343,6 +361,7 @@ def test_the_plan_says_what_would_be_read_and_loads_nothing(sweep, monkeypatch):
     assert "tiny/resid.1/topk/4" in said and "memory: about" in said and not list(sweep.rglob("study"))
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_the_lists_in_memory_are_bounded(whole, sweep, monkeypatch):  # noqa: F811
     monkeypatch.setattr(collector, "LISTED", 2000)
     most, save = [], collector.Collector._save

@@ -81,7 +81,7 @@ def test_a_killed_study_resumes_from_its_last_save_to_the_same_files(sweep, tmp_
     process = warm.popen([*words, "save_minutes=1e-9"], tmp_path, ENV)
     while len(list(sweep.rglob("part-*.safetensors"))) < 10:
         assert process.poll() is None
-        time.sleep(0.01)
+        time.sleep(0.03)
     process.kill()
     process.communicate()
     assert list(sweep.rglob("part-*.safetensors")) and not list(sweep.rglob("hits.safetensors"))

@@ -55,6 +55,7 @@ DRAWS = {n: replicates.draw(n, 200, seed=0) for n in (12, 40)}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(("documents", "features", "spread"), [(12, 300, 0.1), (40, 300, 0.05), (40, 60, 0.1), (40, 30, 0.0)])
 def test_one_seed_covers_the_true_difference_over_documents_and_features(documents, features, spread):
     random, covered = np.random.default_rng(features + documents), []
@@ -91,6 +92,7 @@ def assert_covers_null(seeds, ratio, contrasts):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 3.0])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_differences_between_architectures_and_to_a_control_are_covered_with_one_seed_and_with_three(seeds, ratio):

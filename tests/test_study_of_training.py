@@ -59,15 +59,9 @@ FEW = ("tokens", "dense_tokens", "device", "forward_tokens")
 
 
 @pytest.mark.slow
-def test_without_it_nothing_of_a_study_is_done(studies, capsys):
+def test_without_it_nothing_of_a_study_is_done_and_that_of_a_finished_sweep_trains_nothing(studies, capsys):
     assert train(*SWEEP).code == 0 and studies == [] and "study" not in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_the_study_of_a_finished_sweep_trains_nothing(studies, capsys):
-    train(*SWEEP)
     before = {file: file.stat().st_mtime_ns for file in PLACE.rglob("eval.json")}
-    capsys.readouterr()
     assert train(*SWEEP, "study=rules", "study.seed=3", "explainer=rules").code == 0 and len(studies) == 1
     assert len(before) == 2 and before == {file: file.stat().st_mtime_ns for file in PLACE.rglob("eval.json")}
     out = capsys.readouterr().out
@@ -94,23 +88,25 @@ def test_there_is_no_study_where_every_sae_has_failed(studies):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", MODES)
-@pytest.mark.parametrize("error, line", [
-    (UsageError("features=7: too many"), "study.features=7: too many"), (RuntimeError("a bug"), "RuntimeError: a bug")])
-def test_a_study_that_fails_leaves_the_results_and_says_how_to_try_again(words, error, line, studies, monkeypatch):
+def test_a_study_that_fails_leaves_the_results_and_says_how_to_try_again(words, studies, monkeypatch):
+    """The second one is that of the finished sweep; so is a third, which names an SAE that could not be studied."""
+    for error, line in ((UsageError("features=7: too many"), "study.features=7: too many"),
+                        (RuntimeError("a bug"), "RuntimeError: a bug")):
+        monkeypatch.setattr(run, "run", raising(error))
+        ended = train(*words, "study=rules")
+        assert ended.code == 1 and ended.error == (f"the study of outputs/default failed: {line}\nthe SAEs are finished; the "
+                                                   "same command, or saesweep study outputs/default, tries again")
+        assert (PLACE / "flat/16/eval.json").is_file() and Path("outputs/default/pareto.csv").is_file()
+    if words is SWEEP:
+        monkeypatch.setattr(run, "run", lambda *_: Result({"flat/16": RuntimeError("a bug")}, []))
+        assert train(*words, "study=rules").error == "1 failed; the same command tries again\n  flat/16: a bug"
+
+
+def raising(error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(run, "run", fail)
-    ended = train(*words, "study=rules")
-    assert ended.code == 1 and ended.error == (f"the study of outputs/default failed: {line}\nthe SAEs are finished; the same "
-                                               "command, or saesweep study outputs/default, tries again")
-    assert (PLACE / "flat/16/eval.json").is_file() and Path("outputs/default/pareto.csv").is_file()
-
-
-@pytest.mark.slow
-def test_saes_that_could_not_be_studied_are_named(studies, monkeypatch):
-    monkeypatch.setattr(run, "run", lambda *_: Result({"flat/16": RuntimeError("a bug")}, []))
-    assert train(*SWEEP, "study=rules").error == "1 failed; the same command tries again\n  flat/16: a bug"
+    return fail
 
 
 @pytest.mark.slow

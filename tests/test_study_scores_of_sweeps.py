@@ -1,9 +1,12 @@
 """The scores of collected sweeps: of a language model on text, and of a known dictionary."""
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from small import tiny
-from studied import asked, collected, swept, trained  # noqa: F401 fixtures
+from studied import asked, collected, trained, trained_on_dictionary  # noqa: F401 fixtures
 from study_halves import score
 
 from saesweep.lm.hooks import HookPoint
@@ -46,8 +49,8 @@ def test_a_sweep_on_text_from_its_folder_to_the_summary(trained, tmp_path):  # n
     assert whole.loc[whole["score"] == "rule", "baseline"].notna().any()
 
 
-def test_a_sweep_on_a_known_dictionary(tmp_path):
-    folder = swept(tmp_path / "sweep", None, "tokens=6400", "model.source.synthetic={features: 32, parents: 0.25}")
+def test_a_sweep_on_a_known_dictionary(trained_on_dictionary, tmp_path):  # noqa: F811
+    folder = Path(shutil.copytree(trained_on_dictionary, tmp_path / "sweep"))
     found = collected(folder, "tokens=8000", "dense_tokens=2000", "controls=[random]")
     source = FromDictionary(found[0].config, asked("tokens=8000"), HookPoint("synthetic", "output"))
     truth = {name: source.features(name).numpy().astype(np.float64) for name in HALVES}

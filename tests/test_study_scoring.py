@@ -11,7 +11,7 @@ import torch
 import warm
 from small import RESOURCES, write_text
 from standin.cli import ENV
-from studied import asked, swept, trained  # noqa: F401 fixtures
+from studied import asked, swept, trained, trained_on_dictionary  # noqa: F401 fixtures
 from torch import distributed as dist
 
 import saesweep
@@ -22,6 +22,7 @@ from saesweep.study.collect import collect
 from saesweep.study.comparison import replicates
 from saesweep.study.comparison.report import blocks
 from saesweep.study.score_group import Group
+from saesweep.study.subjects import HITS
 
 pytestmark = pytest.mark.slow
 FEW = ("tokens=4000", "dense_tokens=1000", "min_fires=10", "min_documents=3", "draws=20", "label_tokens=50",
@@ -44,7 +45,7 @@ def test_a_study_writes_its_tables_and_says_which_architecture_is_better(studied
     assert len(per_sae) == 4 and (per_sae >= 10).all()  # strata add to the 10 that are asked for
 
 
-@pytest.mark.usefixtures("without_figures")
+@pytest.mark.usefixtures("without_type_checks", "without_figures")
 def test_scoring_again_writes_the_same_bytes(studied):
     folder, _ = studied
     before = {name: (folder / "study" / name).read_bytes() for name in TABLES}
@@ -81,9 +82,17 @@ def scored_anew(monkeypatch):
 
 @pytest.mark.usefixtures("without_type_checks", "without_figures")
 def test_other_settings_of_scores_redo_what_depends_on_them_and_read_no_text(studied, tmp_path, scored_anew):
-    """Each setting is changed beside those before it, and in the end all are as they were; only then the pages are made."""
-    folder, few, before = shutil.copytree(studied[0], tmp_path / "sweep"), list(FEW), tables(studied[0])
-    for word, count in {"delta=0.2": 0, "draws=30": 10, "min_fires=30": 10}.items():
+    """Each setting is changed beside those before it, and in the end all are as they were; only then the pages are made.
+
+    Of the SAEs and controls of one hook point, whose scores are those that they have beside the others.
+    """
+    folder, few = shutil.copytree(studied[0], tmp_path / "sweep"), list(FEW)
+    for place in ("tiny/mlp.1", "study/control/tiny/mlp.1"):
+        shutil.rmtree(folder / place)
+    scoring.run_scores([folder], asked(*few), RESOURCES)
+    first = before = tables(folder)
+    assert scored_anew == [] and first != tables(studied[0])
+    for word, count in {"delta=0.2": 0, "draws=30": 5, "min_fires=30": 5}.items():
         few = [*(one for one in few if one.split("=")[0] != word.split("=")[0]), word]
         assert collect([folder], asked(*few), RESOURCES) == {}
         scoring.run_scores([folder], asked(*few), RESOURCES)
@@ -91,9 +100,10 @@ def test_other_settings_of_scores_redo_what_depends_on_them_and_read_no_text(stu
         before = tables(folder)
         scored_anew.clear()
     assert run.run([folder], asked(*FEW), RESOURCES).failed == {}
-    assert tables(folder) == tables(studied[0]) and kept(folder) == kept(studied[0])
+    assert tables(folder) == first and len(kept(folder)) == 5 and kept(folder).items() <= kept(studied[0]).items()
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_an_sae_that_is_collected_anew_is_scored_anew_alone(studied, tmp_path, monkeypatch):
     folder, found, score = shutil.copytree(studied[0], tmp_path / "sweep"), [], Group.score
     monkeypatch.setattr(Group, "score", lambda self, one: found.append(one.label) or score(self, one))
@@ -107,8 +117,8 @@ def test_an_sae_that_is_collected_anew_is_scored_anew_alone(studied, tmp_path, m
 @pytest.mark.process
 def test_a_study_that_is_killed_while_it_scores_loses_one_sae_and_ends_the_same(studied, unscored, tmp_path):
     script = [sys.executable, __file__, "1", "0", str(unscored), str(tmp_path / "meet")]
-    process = warm.popen(script, tmp_path, ENV)
-    while len(kept(unscored)) < 3:
+    process, files = warm.popen(script, tmp_path, ENV), [file.with_name("scores.json") for file in unscored.rglob(HITS)]
+    while sum(file.exists() for file in files) < 3:
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
@@ -180,8 +190,9 @@ def assert_compared(study):
     assert {one["arch"] for one in rule["controls"]} == {"jumprelu", "topk (shuffled)", "topk (sweep)"}
 
 
-def test_a_known_dictionary_is_studied_without_text(tmp_path):
-    folder = swept(tmp_path / "sweep", None, "tokens=6400", "model.source.synthetic={features: 32}")
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_known_dictionary_is_studied_without_text(trained_on_dictionary, tmp_path):  # noqa: F811
+    folder = shutil.copytree(trained_on_dictionary, tmp_path / "sweep")
     assert run.run([folder], asked(*FEW, "controls=[random]"), RESOURCES).failed == {}
     assert "known_f1" in set(study_tables.read(folder / "study/summary.csv")["score"])
 

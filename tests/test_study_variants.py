@@ -13,7 +13,6 @@ from small import RESOURCES, write_text
 from studied import asked, swept
 
 from saesweep import load
-from saesweep.report import pareto
 from saesweep.storage import study_tables
 from saesweep.study import rate, run
 from saesweep.study.ablation import run as ablate
@@ -27,6 +26,7 @@ from saesweep.study.comparison.sentences import place_answers
 from saesweep.study.export import jsonl, neuronpedia, read
 from saesweep.study.export.neuronpedia import About, Names
 from saesweep.study.pages.curves import Control, _most_alike
+from saesweep.study.pages.gather import Completion
 from saesweep.study.pages.of_sae import OfSAE
 from saesweep.study.people.settings import settings as rate_settings
 from saesweep.study.subjects import of_folder, places_of_controls
@@ -115,7 +115,7 @@ def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("variants")
     file = write_text(folder, documents=100)
     found = swept(swept(folder / "sweep", file), file, "width=48", archs=("topk",), named=",width=48")
-    pareto.write(pareto.report([found]), found)
+    (found / "pareto.csv").touch()  # a report that the study makes anew
     assert run.run([found], asked(*FEW), RESOURCES).failed == {}
     return found
 
@@ -165,7 +165,9 @@ def test_an_ablation_has_each_variant_as_a_group(sweep, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_study_writes_only_the_pages_that_are_not_there(sweep, monkeypatch):
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_second_study_writes_only_the_pages_that_are_not_there(sweep, monkeypatch, tmp_path):
+    (sweep / "pareto.csv").rename(tmp_path / "pareto.csv")  # there is no report to make anew
     features = sweep / "study/features"
 
     def times() -> dict[str, int]:
@@ -173,14 +175,15 @@ def test_a_second_study_writes_only_the_pages_that_are_not_there(sweep, monkeypa
 
     before, content = times(), {file: file.read_text() for file in features.rglob("*.html")}
     (features / "gone/4").mkdir(parents=True)
-    with monkeypatch.context() as patch:
-        patch.setattr("saesweep.study.pages.gather.Completion.__call__", lambda *_: 1 / 0)
-        run.run([sweep], asked(*FEW), RESOURCES)
-    assert times() == before and not (features / "gone").exists()
     next(features.glob("topk/4/[0-9]*.html")).unlink()
-    run.run([sweep], asked(*FEW), RESOURCES)
+    completed, complete = [], Completion.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(Completion, "__call__", lambda self, sae: completed.append(sae.collected.path) or complete(self, sae))
+        run.run([sweep], asked(*FEW), RESOURCES)
     changed = {name.split("/")[0] for name, time in times().items() if time != before[name]}
     assert changed == {"topk"} and content == {file: file.read_text() for file in features.rglob("*.html")}
+    assert completed == ["tiny/resid.1/topk/4"] and not (features / "gone").exists()
     run.run([sweep], asked(*FEW, "logits=false"), RESOURCES)
     assert not {*times().values()} & {*before.values()}
     assert not any("<h2>Logits</h2>" in file.read_text() for file in features.glob("*/*/*.html"))
+    (tmp_path / "pareto.csv").rename(sweep / "pareto.csv")

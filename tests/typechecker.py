@@ -3,6 +3,7 @@
 jaxtyping wraps every function, to find out which sizes its arrays share: 40% of the time of a small training. A function
 without arrays in its annotations is checked here without that, and compiled when it is first called.
 """
+import contextlib
 import functools
 import inspect
 import types
@@ -13,6 +14,17 @@ from beartype import BeartypeConf, beartype
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.TypeCheckError))  # a TypeError
 of_arrays = jaxtyping.jaxtyped
+
+
+@contextlib.contextmanager
+def unchecked():
+    """For what is long, where other tests have the shapes and types of all that it calls checked."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def jaxtyped(*, typechecker):

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 LEVEL = 0.95
 MIN_DOCUMENTS = 10
@@ -87,7 +87,7 @@ def interval(
 
 
 def _half_width(variances: Sequence[Variance], level: float) -> float:
-    """stdtrit is Student's quantile, as stats.t.ppf computes it."""
+    """stdtrit is Student's quantile, as stats.t.ppf computes it; stdtr below is the distribution, as stats.t.sf does."""
     return math.hypot(*(float(special.stdtrit(part.df, (1 + level) / 2)) * math.sqrt(part.value) for part in variances))
 
 
@@ -97,7 +97,7 @@ def _p_value(distance: float, variances: Sequence[Variance], width: HalfWidth) -
     if distance <= 0 or total == 0:
         return 1.0 if distance <= 0 else 0.0
     if len(variances) == 1:
-        return 2 * float(stats.t.sf(distance / math.sqrt(total), variances[0].df))
+        return 2 * float(special.stdtr(variances[0].df, -distance / math.sqrt(total)))
     smallest, largest = 1e-12, 1 - 1e-9
     if width(variances, 1 - smallest) < distance:
         return smallest

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,18 +17,19 @@ from saesweep.report.matching import MATCH, UNKNOWN, Secant, SlopeRange, lagrang
 from saesweep.storage.sweep_table import targets
 
 
-class Point(NamedTuple):
+@dataclass(frozen=True)
+class Point:
     """The SAEs of one curve with the same target: one per seed."""
 
     sparsity: float | None  # their target L0; None where the coefficient is fixed
     saes: list[Replicates]
 
-    @property
+    @cached_property
     def log_l0(self) -> list[float]:
         """Of each seed."""
         return [math.log(sae.l0[0]) for sae in self.saes]
 
-    @property
+    @cached_property
     def l0(self) -> float:
         """The geometric mean over seeds."""
         return float(f"{math.exp(np.mean(self.log_l0)):.12g}")

@@ -77,7 +77,7 @@ def _data(df: pd.DataFrame, comparison: dict, details: list[Details]) -> dict[st
             "target": targets(df).tolist(),
             **{key: _short(df[key]) for key in ["sparsity", "seed", "l0", *metrics]},
         },
-        "lines": {metric: _lines(df, comparison, metric, places) for metric in metrics},
+        "lines": _lines(df, comparison, metrics, places),
         "edges": [round(edge, 1) for edge in BIN_EDGES.tolist()],
         "config": _config([d.config for d in details]),
         "details": [_detail(d) for d in details],
@@ -96,27 +96,36 @@ def _keys(df: pd.DataFrame) -> list[Place]:
     return [(model, site, int(layer)) for model, site, layer in df[PLACE].to_numpy(object).tolist()]
 
 
-def _lines(df: pd.DataFrame, comparison: dict, metric: str, places: list[Place]) -> list[list[dict[str, Any]]]:
-    """Per hook point its curves: of the comparison, with bands; of a metric that is not compared, the means over seeds."""
-    compared = {(p["model"], p["site"], p["layer"]): p["metrics"].get(metric) for p in comparison["places"]}
-    lines = []
+def _lines(
+    df: pd.DataFrame, comparison: dict, metrics: list[str], places: list[Place]
+) -> dict[str, list[list[dict[str, Any]]]]:
+    """Of each metric, per hook point its curves: of the comparison, with bands; of a metric that is not compared, the means
+    over seeds."""
+    compared = {(p["model"], p["site"], p["layer"]): p["metrics"] for p in comparison["places"]}
+    own = df.loc[~imported(df)]
+    keys, lines = _keys(own), dict[str, list[list[dict[str, Any]]]]((metric, []) for metric in metrics)
     for place in places:
-        block = compared.get(place)
-        own = df.loc[~imported(df)]
-        curves = block["curves"] if block else _means(own.loc[[key == place for key in _keys(own)]], metric)
-        lines.append([{"arch": c["arch"], **{key: _short(c[key]) for key in ("l0", "mean", "low", "high")}} for c in curves])
+        blocks = {metric: block["curves"] for metric, block in compared.get(place, {}).items() if block}
+        means = _means(own.loc[[key == place for key in keys]], [metric for metric in metrics if metric not in blocks])
+        for metric, curves in (means | {metric: blocks[metric] for metric in metrics if metric in blocks}).items():
+            lines[metric].append(
+                [{"arch": c["arch"], **{key: _short(c[key]) for key in ("l0", "mean", "low", "high")}} for c in curves])
     return lines
 
 
-def _means(points: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
-    points = points.loc[np.isfinite(points[["l0", metric]].to_numpy(float)).all(axis=1)]
-    curves = []
-    for arch, part in points.groupby("arch"):
-        mean: Any = part.groupby(targets(part))[["l0", metric]].mean()
-        mean = mean.sort_values("l0", kind="stable")
-        none = [math.nan] * len(mean)
-        curves.append({"arch": arch, "l0": mean["l0"], "mean": mean[metric], "low": none, "high": none})
-    return curves
+def _means(points: pd.DataFrame, metrics: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Of each metric the means over seeds of the SAEs that have it, by architecture; metrics of the same SAEs at once."""
+    of_l0 = np.isfinite(points["l0"].to_numpy(float))
+    finite = {metric: tuple((of_l0 & np.isfinite(points[metric].to_numpy(float))).tolist()) for metric in metrics}
+    found = dict[str, list[dict[str, Any]]]((metric, []) for metric in metrics)
+    for known in dict.fromkeys(finite.values()):
+        alike, part = [metric for metric in metrics if finite[metric] == known], points.loc[list(known)]
+        mean: Any = part.groupby(["arch", targets(part)])[["l0", *alike]].mean().sort_values("l0", kind="stable")
+        for arch, curve in mean.groupby(level="arch"):
+            none = [math.nan] * len(curve)
+            for metric in alike:
+                found[metric].append({"arch": arch, "l0": curve["l0"], "mean": curve[metric], "low": none, "high": none})
+    return found
 
 
 def _short(values: Iterable) -> list[int | float | None]:
