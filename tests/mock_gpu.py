@@ -28,10 +28,10 @@ aten = torch.ops.aten
 COPIES = {aten.copy_.default, aten._to_copy.default}
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}  # an index may be on the CPU
 OF_BOTH_DEVICES = COPIES | INDEXED
-HANDLED = {  # of Tensor, without a device in kwargs
-    torch.Tensor.backward, torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda, torch.Tensor.new_tensor, torch.Tensor.numpy,
-    torch.Tensor.__array__, torch.Tensor.tolist, torch.Tensor.__format__,
-}
+MOVES = {torch.Tensor.to: (), torch.Tensor.cpu: ("cpu",), torch.Tensor.cuda: ("cuda",)}  # and where to
+ARRAYS = {torch.Tensor.numpy, torch.Tensor.__array__}
+TEXTS = {torch.Tensor.tolist, torch.Tensor.__format__}
+HANDLED = {torch.Tensor.backward, torch.Tensor.new_tensor, *MOVES, *ARRAYS, *TEXTS}  # also where nothing names a device
 WAITS = {  # the host needs their result, or its size
     aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default,
     aten.bincount.default, aten.repeat_interleave.Tensor, aten._unique2.default,
@@ -181,14 +181,13 @@ class _MockMode(TorchFunctionMode):
             with self:
                 (root, *_), how = args, {"allow_unreachable": True, "accumulate_grad": True}
                 return _engine_run_backward((root,), (torch.ones_like(root),), False, False, (), **how)
-        if func in (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda):
-            place = {torch.Tensor.cpu: ("cpu",), torch.Tensor.cuda: ("cuda",)}.get(func, ())
-            return self._to(first, *place, *args[1:], **kwargs)
+        if func in MOVES:
+            return self._to(first, *MOVES[func], *args[1:], **kwargs)
         if isinstance(first, OnGpu) and func is torch.Tensor.new_tensor:
             self.waits.append("a number for the device")
-        if isinstance(first, OnGpu) and func in (torch.Tensor.numpy, torch.Tensor.__array__):
+        if isinstance(first, OnGpu) and func in ARRAYS:
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
-        if isinstance(first, OnGpu) and func in (torch.Tensor.tolist, torch.Tensor.__format__):
+        if isinstance(first, OnGpu) and func in TEXTS:
             self.waits.append(func.__name__)
             return func(first.values_, *args[1:])
         kwargs.pop("pin_memory", None)

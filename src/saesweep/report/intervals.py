@@ -87,12 +87,12 @@ def interval(
 
 
 def _half_width(variances: Sequence[Variance], level: float) -> float:
-    """stdtrit is Student's quantile, as stats.t.ppf computes it; stdtr below is the distribution, as stats.t.sf does."""
+    """stdtrit is Student's quantile, as stats.t.ppf computes it."""
     return math.hypot(*(float(special.stdtrit(part.df, (1 + level) / 2)) * math.sqrt(part.value) for part in variances))
 
 
 def _p_value(distance: float, variances: Sequence[Variance], width: HalfWidth) -> float:
-    """1 - the level of the interval whose half width is `distance`."""
+    """1 - the level of the interval whose half width is `distance`. stdtr is Student's distribution, as in stats.t.sf."""
     total = sum(part.value for part in variances)
     if distance <= 0 or total == 0:
         return 1.0 if distance <= 0 else 0.0

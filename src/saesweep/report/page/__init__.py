@@ -105,9 +105,10 @@ def _lines(
     own = df.loc[~imported(df)]
     keys, lines = _keys(own), dict[str, list[list[dict[str, Any]]]]((metric, []) for metric in metrics)
     for place in places:
-        blocks = {metric: block["curves"] for metric, block in compared.get(place, {}).items() if block}
-        means = _means(own.loc[[key == place for key in keys]], [metric for metric in metrics if metric not in blocks])
-        for metric, curves in (means | {metric: blocks[metric] for metric in metrics if metric in blocks}).items():
+        blocks = compared.get(place, {})
+        means = _means(own.loc[[key == place for key in keys]], [metric for metric in metrics if not blocks.get(metric)])
+        for metric in metrics:
+            curves = means[metric] if metric in means else blocks[metric]["curves"]
             lines[metric].append(
                 [{"arch": c["arch"], **{key: _short(c[key]) for key in ("l0", "mean", "low", "high")}} for c in curves])
     return lines
