@@ -168,7 +168,6 @@ def test_arguments_of_an_architecture_have_the_types_of_its_constructor():
         ("topk", "arch.coefficient=0.1", ["arch.coefficient=0.1", "topk has none"]),
         ("batchtopk", "arch.coefficient=0.1", ["arch.coefficient=0.1", "batchtopk has none"]),
         ("topk", "list_room=true", ["list_room=true", "trainer=gpu"]),
-        ("paper_topk", "arch.optimizer.clip_by_previous=true", ["clip_by_previous=true", "arch.optimizer.clip=null", "a norm"]),
     ],
 )
 def test_numbers_of_an_architecture_are_in_the_ranges_of_its_constructor(arch, word, parts):

@@ -22,7 +22,7 @@ from saesweep.evaluation import evaluate, splicing
 from saesweep.evaluation.metrics import Fidelity, frequency_metrics, spliced
 from saesweep.evaluation.subject import Subject
 from saesweep.lm.hooks import HookPoint, edit
-from saesweep.lm.unembedding import logits_at
+from saesweep.lm.losses import losses_at
 
 RESID, MLP = HookPoint("model.layers.1", "output"), HookPoint("model.layers.0.post_feedforward_layernorm", "output")
 AFTER_RESID = HookPoint("model.layers.2", "input")
@@ -415,7 +415,7 @@ def test_without_a_finite_loss_the_cross_entropy_is_missing_with_a_warning(
     held_out, broken, monkeypatch, caplog
 ):
     if broken:
-        monkeypatch.setattr(splicing, "logits_at", lambda *of: logits_at(*of) * float("nan"))
+        monkeypatch.setattr(splicing, "losses_at", lambda *of: losses_at(*of) * float("nan"))
     else:
         nowhere = partial(torch.zeros_like, dtype=torch.bool)
         monkeypatch.setattr(data.scored, "ordinary_positions", lambda tokens, tokenizer: nowhere(tokens))

@@ -15,7 +15,7 @@ from saesweep.training.build import build
 
 GB = 10**9
 FOUND = Measured(
-    process=7, model=1000, pool=10, forward=300, row=2, statistics=500, steps=[40, 60], rows_normalised=12, logits=900,
+    process=7, model=1000, pool=10, forward=300, row=2, statistics=500, steps=[40, 60], rows_normalised=12, predicting=900,
     dense=700)
 
 
@@ -96,7 +96,7 @@ def test_every_phase_holds_the_model_and_what_it_works_on():
         "while a window is read": {"language model": 1000, "text": 20, "SAEs": 300, "window": 2 * 2 * rows},
         "in a step": {"language model": 1000, "text": 10, "SAEs": 300, "window": 2 * rows, "step": 60},
         "at calibration": {"language model": 1000, "text": 10, "SAEs": 300, "held-out rows": 512 * (2 * 2 + 12)},
-        "in the evaluation": {"language model": 1000, "text": 10, "SAEs": 300, "logits": 900},
+        "in the evaluation": {"language model": 1000, "text": 10, "SAEs": 300, "pass with predictions": 900},
     }
 
 
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_said_with_what_to_change():
     assert place(80, SAEs=30, window=60).problem(6) == (
         "in a step it takes more memory than there is: lower activations.window")
     (found,) = places([job(None, "arch=topk")], [1], None, FOUND)
-    parts = {part for phase in found.phases.values() for part in phase} | {"logits", "forward pass", "drawing"}
+    parts = {part for phase in found.phases.values() for part in phase} | {"pass with predictions", "forward pass", "drawing"}
     assert parts <= footprint.LOWER.keys() | {"process", "SAEs"}
 
 

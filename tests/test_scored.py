@@ -1,14 +1,10 @@
-"""Which held-out predictions are scored, and that their logits are those of the whole forward pass."""
+"""Which held-out predictions are scored."""
 import pytest
 import torch
-import transformers
-from model_folders import LLAMA, TOKENS
-from test_model_classes import GEMMA2, GEMMA3, NEOX
 
 from saesweep.data.held_out import HeldOut, Read
 from saesweep.data.scored import scored
 from saesweep.lm.tokenizer import byte_tokenizer
-from saesweep.lm.unembedding import logits_at
 from saesweep.old_names import renewed
 
 CONTEXT = 32
@@ -87,50 +83,3 @@ def test_an_older_config_is_one_that_scores_whole_blocks():
     assert renewed({"evaluation": {"lm_tokens": 8, "lm_blocks": None}}) == older == renewed(older)
     assert renewed({"evaluation": {"lm_tokens": 8, "lm_blocks": 4}}) != older
     assert len(scored(held_out([20, 70]), TOKENIZER, older | {"stream_seed": 0}).tokens) == 1
-
-
-# Logits at some positions
-
-KINDS = {
-    "gemma2": GEMMA2[1], "gemma3_text": GEMMA3[1], "gpt_neox": NEOX[1], "llama": LLAMA,
-    "gpt2": {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 128},
-    "gptj": {"n_embd": 48, "n_layer": 2, "n_head": 4, "rotary_dim": 8}, "mamba": {"hidden_size": 32, "num_hidden_layers": 2},
-    "cohere": LLAMA | {"logit_scale": 0.5}, "opt": {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-                                                    "word_embed_proj_dim": 16, "ffn_dim": 32},
-    "bloom": {"hidden_size": 48, "n_layer": 2, "n_head": 4}, "qwen2": LLAMA, "granite": LLAMA | {"logits_scaling": 3.0},
-}
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def module(request):
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(request.param, **{"vocab_size": TOKENS, **KINDS[request.param]})
-    return transformers.AutoModelForCausalLM.from_config(config).eval()
-
-
-IDS = torch.randint(2, TOKENS, (3, 24), generator=torch.Generator().manual_seed(0))
-SOME = torch.rand(3, 24, generator=torch.Generator().manual_seed(1)) < 0.3
-
-
-@pytest.mark.parametrize("at", [SOME, torch.ones_like(SOME), torch.zeros_like(SOME), SOME & (torch.arange(3) == 1)[:, None]])
-def test_logits_at_some_positions_are_those_of_the_whole_pass(module, at):
-    with torch.no_grad():
-        whole = module(input_ids=IDS, use_cache=False).logits
-    torch.testing.assert_close(logits_at(module, IDS, at), whole[at])
-    with torch.no_grad():
-        assert torch.equal(module(input_ids=IDS, use_cache=False).logits, whole)  # the hook is gone
-
-
-def test_the_output_embedding_is_given_the_positions_alone(module):
-    seen = []
-    handle = module.get_output_embeddings().register_forward_hook(lambda head, args, out: seen.append(args[0].shape[:2]))
-    logits_at(module, IDS, SOME)
-    handle.remove()
-    assert seen == [(1, int(SOME.sum()))]
-
-
-@pytest.mark.parametrize("head", [None, "other"])
-def test_without_an_output_embedding_that_is_called_all_logits_are_computed(module, head, monkeypatch):
-    wanted = logits_at(module, IDS, SOME)
-    monkeypatch.setattr(module, "get_output_embeddings", lambda: head and torch.nn.Linear(2, 2), raising=False)
-    torch.testing.assert_close(logits_at(module, IDS, SOME), wanted)

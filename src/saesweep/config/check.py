@@ -112,9 +112,6 @@ def _arch(arch: MutableMapping) -> None:
     if (number := arch["coefficient"]) is not None and arch["control"] is None:
         raise UsageError(f"arch.coefficient={number}: {arch['name']} has none (arch.control=null): sparsity alone sets the "
                          "number of active latents; leave it null")
-    if arch["optimizer"]["clip"] is None and arch["optimizer"].get("clip_by_previous"):
-        raise UsageError("arch.optimizer.clip_by_previous=true: nothing is clipped (arch.optimizer.clip=null); set "
-                         "arch.optimizer.clip to a norm, or leave clip_by_previous=false")
     typed_arguments("arch", arch, GIVEN, keys_of(schema.Arch))
 
 

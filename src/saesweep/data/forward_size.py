@@ -16,11 +16,12 @@ MIN_SPEEDUP = 1.05  # a larger micro-batch, which takes more memory, must be fas
 
 def quickest(call: Callable[[], T]) -> tuple[float, T]:
     """Seconds of the faster of two calls, with the GPU synchronised, and the result of the second."""
-    first, last = _timed(call), _timed(call)
+    first, last = timed(call), timed(call)
     return min(first[0], last[0]), last[1]
 
 
-def _timed(call: Callable[[], T]) -> tuple[float, T]:
+def timed(call: Callable[[], T]) -> tuple[float, T]:
+    """Seconds of a call, with the GPU synchronised, and its result."""
     start = time.perf_counter()
     result = call()
     if torch.cuda.is_available():

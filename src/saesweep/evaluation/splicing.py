@@ -14,8 +14,8 @@ from saesweep.data.normalisation import Statistics
 from saesweep.evaluation.metrics import CrossEntropy, by_document, spliced
 from saesweep.evaluation.subject import Subject
 from saesweep.lm.hooks import HookPoint, blocks_before, recorded, replace_output, replayed
+from saesweep.lm.losses import losses_at
 from saesweep.lm.models import LanguageModel
-from saesweep.lm.unembedding import logits_at
 
 
 @contextmanager
@@ -49,8 +49,7 @@ class Batch(NamedTuple):
 
     def score(self, lm: LanguageModel, loss: CrossEntropy) -> None:
         """Run the language model as it is at the time, and add its losses."""
-        logits = logits_at(lm.module, self.tokens, self.at.roll(-1, 1))
-        loss.add(logits, self.tokens[self.at], self.at.sum(1).tolist())
+        loss.add(losses_at(lm.module, self.tokens, self.at), self.at.sum(1).tolist())
 
 
 class SplicedPasses:

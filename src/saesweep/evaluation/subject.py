@@ -17,7 +17,7 @@ from saesweep.lm.hooks import HookPoint
 from saesweep.runtime.isolate import isolate_failures
 
 log = logging.getLogger(__name__)
-MEASURED_AT_A_TIME = 2048  # tokens, as their latents are dense
+MEASURED_AT_A_TIME = 256  # tokens, whose dense latents stay in a CPU's cache
 
 
 class Measured(NamedTuple):

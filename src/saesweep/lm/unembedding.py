@@ -1,11 +1,11 @@
-"""The output embedding: logits at some positions, and from a direction of the residual stream to the words whose logits it
-raises, W_U (g * direction), g the final norm's gain."""
+"""The output embedding: from a direction of the residual stream to the words whose logits it raises, W_U (g * direction), g the
+final norm's gain."""
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from saesweep.errors import UsageError
@@ -35,22 +35,3 @@ def gain_of(norm: nn.Module, d_model: int) -> Float[Tensor, " d_model"]:
     signs = torch.ones(d_model, dtype=parameter.dtype, device=parameter.device)
     signs[1::2] = -1
     return ((norm(signs) - norm(-signs)) / 2 * signs).float()
-
-
-@torch.no_grad()
-def logits_at(
-    module: nn.Module, tokens: Int[Tensor, "batch pos"], at: Bool[Tensor, "batch pos"]
-) -> Float[Tensor, "chosen vocab"]:
-    """The logits at some positions, block by block. The output embedding, most of the work with a large vocabulary, is given
-    these positions only; where it is not called on all of them at once, all logits are computed."""
-    def choose(head: nn.Module, args: tuple) -> tuple | None:
-        return (args[0][at][None], *args[1:]) if args and args[0].shape[:2] == at.shape else None
-
-    head = module.get_output_embeddings()  # pyright: ignore[reportCallIssue] - of transformers' models
-    handle = head.register_forward_pre_hook(choose) if isinstance(head, nn.Module) else None
-    try:
-        logits = module(input_ids=tokens, use_cache=False).logits
-    finally:
-        if handle:
-            handle.remove()
-    return logits[at] if logits.shape[:2] == at.shape else logits[0]

@@ -3,7 +3,7 @@
     while a window is read   the SAEs; the window twice while it is put together, or once and a forward pass
     in a step                the SAEs, a window, and the largest step: gradients, lists, dense latents while L0 is high
     at calibration           the SAEs, and the held-out rows of all hook points
-    in the evaluation        the SAEs, and logits or dense latents
+    in the evaluation        the SAEs, and a pass with predictions or dense latents
 
 each beside the language model and, on a CPU, the process itself and the blocks of a pool of text, twice while they are
 shuffled. An SAE is its weights, both moments of Adam, in fp32, and its counters; on a GPU also W_enc in bf16
@@ -36,7 +36,7 @@ LOWER = {  # what to change where a part does not fit
     "held-out rows": "lower evaluation.tokens and evaluation.calibration_tokens",
     "results": "make room", "checkpoints": "make room, or set name to a sweep on another disk",
     "activations": "make room, or set cache.folder to another disk",
-    "logits": "lower evaluation.forward_tokens", "dense latents": "lower width",
+    "pass with predictions": "lower evaluation.forward_tokens", "dense latents": "lower width",
 }
 
 
@@ -51,7 +51,7 @@ class Measured(NamedTuple):
     statistics: int
     steps: Sequence[int]  # of each SAE
     rows_normalised: int  # a held-out row, while an SAE is calibrated
-    logits: int  # of a forward pass with logits; of a known dictionary, the rows of the evaluation
+    predicting: int  # of a forward pass with predictions; of a known dictionary, the rows of the evaluation
     dense: int  # latents of the evaluation
 
 
@@ -117,8 +117,8 @@ def _phases(job: Settings, saes: int, step: int, tokenizer: Tokenizer | None, fo
     if found.forward > window:
         reading = {"window": window + ahead, "forward pass" if tokenizer else "drawing": found.forward}
     held_out = job["evaluation"]["calibration_tokens"] * (2 * found.row + found.rows_normalised)
-    evaluation = {"logits" if tokenizer else "held-out rows": found.logits}
-    if found.dense > found.logits or not tokenizer:
+    evaluation = {"pass with predictions" if tokenizer else "held-out rows": found.predicting}
+    if found.dense > found.predicting or not tokenizer:
         evaluation = {"dense latents": found.dense} | ({} if tokenizer else evaluation)
     return {
         "while the first window is read": {**model, **shuffled, "window": 2 * window, "statistics": found.statistics},

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 import saesweep.sweep.wandb_summary  # noqa: F401 likewise, with pandas
 from saesweep.config.settings import Settings, device_of, has_lm, own_activations, passes, unique_tokens
 from saesweep.data.disk_cache import CachedSource
-from saesweep.data.forward_size import forward_of, quickest, timed_forward
+from saesweep.data.forward_size import forward_of, quickest, timed, timed_forward
 from saesweep.data.held_out import EVALUATION
 from saesweep.data.micro_batches import by_length, ordinary_positions, positions
 from saesweep.data.normalisation import Statistics
@@ -37,6 +38,7 @@ from saesweep.training.initial import initial
 
 SAMPLE = 1000  # documents from which the share of padding is estimated
 DRAWN = 4096  # rows of a cache or a known dictionary
+PREDICTED = 512  # positions, at least, of the pass whose predictions are timed
 
 
 def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path()) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
     harvest_seconds = read.seconds / fill
     sizes = [statistics[point].sizes for point in points]
     steps = _probed_steps(jobs, points, read.rows, statistics)
-    evaluation_seconds, logits = _evaluation(jobs, harvest_seconds, resources)
+    evaluation_seconds, predicting = _evaluation(jobs, harvest_seconds, resources)
     seconds = job["tokens"] * (harvest_seconds / passes(job) + sum(step.seconds for step in steps)) + evaluation_seconds
     params, saes = zip(*(footprint.sae_bytes(one, *size) for one, size in zip(jobs, sizes, strict=True)), strict=True)
     latents = [step.latents for step in steps if step.latents is not None]
@@ -67,7 +69,7 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
         process=footprint.process_bytes(model if device_of(job).type == "cpu" else 0),
         model=model, pool=pool if read.seconds else 0, forward=read.forward, row=row, statistics=statistics_bytes,
         steps=[step.step for step in steps], rows_normalised=3 * 4 * max(d_in for d_in, _ in sizes),
-        logits=logits or job["evaluation"]["tokens"] * read.drawing, dense=max(latents, default=0),
+        predicting=predicting or job["evaluation"]["tokens"] * read.drawing, dense=max(latents, default=0),
     )
     places = [*footprint.places(jobs, saes, tokenizer, found), footprint.disk(jobs, folder, params, saes, row, seconds)]
     return {"d_in": [d_in for d_in, _ in sizes], "params": params, "sae_bytes": saes, "seconds": seconds, "places": places,
@@ -133,8 +135,8 @@ def _fill(job: Settings, points: Sequence[HookPoint], resources: Resources) -> t
 
 
 def _evaluation(jobs: Sequence[Settings], harvest_seconds: float, resources: Resources) -> tuple[float, int]:
-    """The language model's part of evaluation: seconds for the activations, and for a pass with logits per SAE, per ablation
-    and one clean; and the bytes that a pass takes."""
+    """The language model's part of evaluation: seconds for the activations, and for a pass with predictions per SAE, per
+    ablation and one clean; and the bytes that a pass takes. From a pass over a few blocks of theirs."""
     numbers = jobs[0]["evaluation"]
     seconds = (numbers["tokens"] + numbers["calibration_tokens"]) * harvest_seconds
     if not has_lm(jobs[0]) or not has_loss(jobs[0], tokenizer := resources.text(jobs[0])[1]):
@@ -142,14 +144,18 @@ def _evaluation(jobs: Sequence[Settings], harvest_seconds: float, resources: Res
     lm = resources.language_model(jobs[0])
     wanted = scored(resources.held_out(jobs[0], EVALUATION, numbers["tokens"]), tokenizer, jobs[0])
     assert wanted is not None, "there is a loss"
-    parts = list(wanted.parts(numbers["forward_tokens"]))
-    batch = Batch.of(*parts[len(parts) // 2], lm)
+    size = max(PREDICTED, numbers["forward_tokens"] // 4)
+    every = math.ceil(wanted.tokens.numel() / size)
+    batch = Batch.of(wanted.tokens[::every], wanted.at[::every], lm)
 
-    def a_part() -> None:
+    def a_pass() -> None:
         batch.score(lm, CrossEntropy())
 
+    held, (once, _) = peak_bytes(a_pass), timed(a_pass)
+    part, whole = batch.tokens.numel(), positions(wanted.tokens, numbers["forward_tokens"])
     ablations = 2 * len(set(map(point_of, jobs)))
-    return seconds + (1 + ablations + len(jobs)) * quickest(a_part)[0] * len(parts), peak_bytes(a_part)
+    bytes_held = held * math.ceil(numbers["forward_tokens"] / part)
+    return seconds + (1 + ablations + len(jobs)) * once * whole / part, bytes_held
 
 
 class Read(NamedTuple):

@@ -1,6 +1,6 @@
 """Compile the CPU's loops into numba's cache: `python -m saesweep.arch.ops.precompile`.
 
-Left out are two that few runs need: `adam_sums`, for runs without clipping, and `sum_columns`, for several ranks and AuxK.
+Left out is one that few runs need: `sum_columns`, for several ranks and AuxK.
 """
 import torch
 
@@ -23,7 +23,8 @@ def compile_usual() -> None:
     formed, _ = cpu.grad_and_norms(sums, W, True)
     cpu.grad_and_norms(formed, W, True)
     numbers = Adam(clip=1.0, step_size=0.1, beta1=0.9, beta2=0.999, unbias=1.0, eps=1e-8)
-    cpu.adam(W, formed, torch.zeros_like(W), torch.zeros_like(W), numbers, True)
+    for gradient in (sums, formed):
+        cpu.adam(W, gradient, torch.zeros_like(W), torch.zeros_like(W), numbers, True)
 
 
 if __name__ == "__main__":
