@@ -5,6 +5,7 @@ from small import ARCHS, RESOURCES, job, tiny, untrained, write_text
 
 from saesweep.arch.execution import DENSE_COPIES
 from saesweep.arch.topk import TopK
+from saesweep.evaluation.subject import MEASURED_AT_A_TIME
 from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.sweep import footprint, plan
 from saesweep.sweep.footprint import Measured, Place, assigned, places, sae_bytes
@@ -151,11 +152,11 @@ def test_the_plan_shows_the_peak_its_parts_and_the_other_phases():
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_probe_measures_every_architecture(tmp_path, arch):
-    found = estimate([job(write_text(tmp_path), f"arch={arch}")], RESOURCES, tmp_path)
+    found = estimate([job(write_text(tmp_path), f"arch={arch}", "evaluation.lm_tokens=0")], RESOURCES, tmp_path)
     memory, disk = found["places"]
     matrices = 2 * 4 * 96 * found["d_in"][0]
     assert memory.phases["in a step"]["step"] > matrices and disk.phases[""]["results"] > matrices
-    assert memory.phases["in the evaluation"]["dense latents"] > 2048 * 4 * 96
+    assert memory.phases["in the evaluation"]["dense latents"] > MEASURED_AT_A_TIME * 4 * 96
     assert memory.phases["while a window is read"]["language model"] == memory.phases["in a step"]["language model"] > 0
 
 
@@ -168,7 +169,7 @@ class Failing(TopK):
 
 def test_the_plan_says_that_latents_are_not_counted_of_an_sae_whose_evaluation_fails(monkeypatch):
     monkeypatch.setenv("SAESWEEP_PACKAGES", "test_footprint")
-    jobs = [job(None, "arch=topk", "name=a"), job(None, "arch=topk", "name=b", "sparsity=5")]
+    jobs = [job(None, "arch=topk", "evaluation.lm_tokens=0", *words) for words in (["name=a"], ["name=b", "sparsity=5"])]
     jobs[1]["arch"]["_target_"] = "test_footprint.Failing"
     found = estimate(jobs, RESOURCES)
     assert found["places"][0].phases["in the evaluation"]["dense latents"] > 0
