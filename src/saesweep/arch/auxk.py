@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.arch.execution import Ranks
-from saesweep.arch.latents import encode_among, reconstruct
+from saesweep.arch.latents import encode_among, reconstruct, rows_of
 from saesweep.arch.ops.plain import kept
 from saesweep.arch.ops.room import Late
 
@@ -56,8 +56,8 @@ def _dense_error(
     k: int,
 ) -> Float[Tensor, ""]:
     """||e - e_hat||^2, mean over the batch, by products with all dead latents."""
-    W_enc_T, W_dec, b_enc = F.embedding(dead, sae.W_enc_T), F.embedding(dead, sae.W_dec), sae.b_enc[dead]
-    pi = torch.relu(F.linear(x - sae.pre_bias, W_enc_T, b_enc))
+    W_enc_T, W_dec = (rows_of(matrix, dead, sae.execution.deferred_gradients) for matrix in (sae.W_enc_T, sae.W_dec))
+    pi = torch.relu(F.linear(x - sae.pre_bias, W_enc_T, sae.b_enc[dead]))
     f = pi if k == len(dead) else pi * kept(pi.detach(), None, k)
     return (residual - f @ W_dec).square().sum(1).mean()
 

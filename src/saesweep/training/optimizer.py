@@ -94,7 +94,7 @@ def _gradients(group: Mapping[str, Any], deferred: DeferredGradients) -> dict[in
     gradients = dict[int, Tensor | Sums]()
     for i, p in enumerate(group["params"]):
         sums = [s for q, s in deferred if q is p]
-        if p.grad is None and (len(sums) == 1 or (sums and p.is_cuda)):  # on a CPU the order of the sums is kept
+        if p.grad is None and sums:
             grad = sums[0] if len(sums) == 1 else merged(sums)
         elif p.grad is not None or sums:
             formed = [] if p.grad is None else [as_rows(p.grad)]

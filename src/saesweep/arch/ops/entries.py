@@ -57,14 +57,16 @@ class Sums(NamedTuple):
 
 def merged(parts: Sequence[Sums]) -> Sums:
     """One list for several of the same columns; within a column, the entries of one list come after those of the one before."""
-    orders, columns, rows, entries, height = [], [], [], 0, 0
-    for part in parts:
-        places = torch.arange(len(part.order), device=part.order.device)
-        columns.append(torch.searchsorted(part.starts, places, right=True))
-        orders.append(part.order + entries)
-        rows.append(part.rows + height)
-        entries, height = entries + len(part.order), height + len(part.matrix)
-    order = torch.cat(orders)[torch.cat(columns).argsort(stable=True)]
+    sizes, heights = [len(part.order) for part in parts], [len(part.matrix) for part in parts]
+    ends = [torch.cat([part.starts, part.starts.new_tensor([size])]) for part, size in zip(parts, sizes, strict=True)]
+    counts = [end.diff() for end in ends]  # the last column holds the room of a list that is not used
+    order, place = parts[0].order.new_empty(sum(sizes)), torch.stack(ends).sum(0)[:-1]
+    entries = 0
+    for part, size, end, count in zip(parts, sizes, ends, counts, strict=True):
+        shift = torch.repeat_interleave(place - end[:-1], count, output_size=size)
+        order[shift + torch.arange(size, device=shift.device)] = part.order + entries
+        place, entries = place + count, entries + size
+    rows = [part.rows + sum(heights[:i]) for i, part in enumerate(parts)]
     starts = torch.stack([part.starts for part in parts]).sum(0)
     weights, matrices = torch.cat([part.weights for part in parts]), torch.cat([part.matrix for part in parts])
     return Sums(order, starts, torch.cat(rows), weights, matrices)
