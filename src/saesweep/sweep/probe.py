@@ -31,6 +31,7 @@ from saesweep.lm.hooks import HookPoint, Rows, replace_output, tensors_of
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.runtime.console import working
+from saesweep.runtime.memory import keep_freed_memory
 from saesweep.sweep import compilation, footprint, inputs
 from saesweep.sweep.inputs import KnownDictionary, OwnActivations, ReadText, point_of
 from saesweep.sweep.probe_step import Probed, probe_step
@@ -47,6 +48,7 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
 
     Raises UsageError for a text, a hook point, a size or an architecture that cannot be trained.
     """
+    keep_freed_memory()  # before the language model is there, so that its weights are in large pages too
     job, points = jobs[0], list(map(point_of, jobs))
     tokenizer = _require_inputs(jobs, points, resources)
     with working(f"loading {job['model']['name']}, and timing a forward of it"):
