@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-PIECE = {"cpu": 2**19, "cuda": 2**26}  # logits in memory at a time
+PIECE, PIECE_ON_CPU = 2**26, 2**19  # logits in memory at a time
 LEAST = 1024  # words at a time, with however many positions
 TEST = 65  # values
 
@@ -94,11 +94,12 @@ def _pointwise(
 def _in_pieces(
     states: Float[Tensor, "scored d_model"], head: nn.Linear, then: Callable[[Tensor], Tensor], wanted: Int[Tensor, " scored"]
 ) -> Float[Tensor, " scored"]:
-    words = max(LEAST, PIECE[states.device.type] // max(1, len(states)))
+    piece = PIECE_ON_CPU if states.device.type == "cpu" else PIECE
+    words = max(LEAST, piece // max(1, len(states)))
     log_sums, of_token = list[Tensor](), torch.full(wanted.shape, math.nan, device=states.device)
     for first in range(0, len(head.weight), words):
-        piece = slice(first, first + words)
-        logits = then(F.linear(states, head.weight[piece], None if head.bias is None else head.bias[piece])).float()
+        some = slice(first, first + words)
+        logits = then(F.linear(states, head.weight[some], None if head.bias is None else head.bias[some])).float()
         among = (wanted - first).clamp(0, logits.shape[1] - 1)
         of_token = torch.where(among == wanted - first, logits.gather(1, among[:, None])[:, 0], of_token)
         log_sums.append(_log_sum(logits))
