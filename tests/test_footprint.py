@@ -5,7 +5,7 @@ from small import ARCHS, RESOURCES, job, tiny, untrained, write_text
 
 from saesweep.arch.execution import DENSE_COPIES
 from saesweep.arch.topk import TopK
-from saesweep.evaluation.subject import MEASURED_AT_A_TIME
+from saesweep.evaluation.subject import AT_A_TIME_ON_CPU
 from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.sweep import footprint, plan
 from saesweep.sweep.footprint import Measured, Place, assigned, places, sae_bytes
@@ -156,7 +156,7 @@ def test_the_probe_measures_every_architecture(tmp_path, arch):
     memory, disk = found["places"]
     matrices = 2 * 4 * 96 * found["d_in"][0]
     assert memory.phases["in a step"]["step"] > matrices and disk.phases[""]["results"] > matrices
-    assert memory.phases["in the evaluation"]["dense latents"] > MEASURED_AT_A_TIME * 4 * 96
+    assert memory.phases["in the evaluation"]["dense latents"] > AT_A_TIME_ON_CPU * 4 * 96
     assert memory.phases["while a window is read"]["language model"] == memory.phases["in a step"]["language model"] > 0
 
 

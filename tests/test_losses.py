@@ -1,4 +1,6 @@
 """The loss of some predictions is the cross-entropy of all logits at them, whatever the model does with its logits."""
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -65,7 +67,7 @@ def test_the_output_embedding_is_never_called_with_its_words(module, pieces, mon
     handle = module.get_output_embeddings().register_forward_hook(lambda head, args, out: seen.append(out.shape))
     losses_at(module, IDS, SOME)
     handle.remove()
-    assert seen == [(1, 1, losses.TEST)]
+    assert seen == [(1, 1, TOKENS)]
 
 
 def test_in_bfloat16_the_losses_are_those_of_its_logits(pieces):
@@ -81,18 +83,29 @@ def test_a_forward_of_the_output_embedding_that_a_library_has_wrapped_is_put_bac
     assert head.forward is wrapped
 
 
-class Square(torch.nn.Module):
-    """A model that squares its logits."""
+class Changed(torch.nn.Module):
+    """A model that changes its logits."""
 
-    def __init__(self):
+    def __init__(self, change):
         super().__init__()
-        self.inner = made("llama")
+        self.inner, self.change = made("llama"), change
         self.config, self.get_output_embeddings = self.inner.config, self.inner.get_output_embeddings
 
     def forward(self, **inputs):
         out = self.inner(**inputs)
-        out.logits = out.logits**2
+        out.logits = self.change(out.logits)
         return out
+
+
+def first_words_masked(logits):
+    logits[..., :100] = -1e4
+    return logits
+
+
+CHANGES = {
+    "squared": lambda logits: logits**2, "fewer words": lambda logits: logits[..., :-1], "masked in place": first_words_masked,
+    "biased": lambda logits: logits + torch.arange(logits.shape[-1]) / 100,
+}
 
 
 class Quantised(torch.nn.Linear):
@@ -120,12 +133,37 @@ def with_another_head():
     return module
 
 
-@pytest.mark.parametrize("make", [Square, with_quantised_head, without_head, with_another_head])
+@pytest.mark.parametrize(
+    "make", [*(partial(Changed, change) for change in CHANGES.values()), with_quantised_head, without_head, with_another_head],
+    ids=[*CHANGES, "quantised", "no head", "another head"],
+)
 def test_what_cannot_be_taken_in_pieces_is_computed_from_all_logits(make, pieces):
     module = make()
     wanted = by_definition(module, SOME)
     assert losses._states(module, IDS, SOME.roll(-1, 1)) is None
     torch.testing.assert_close(losses_at(module, IDS, SOME), wanted)
+    passes = []
+    module.register_forward_pre_hook(lambda *_: passes.append(0))
+    torch.testing.assert_close(losses_at(module, IDS, SOME), wanted)
+    assert len(passes) == 1  # none in vain after the first time
+
+
+def test_logits_that_are_changed_in_place_are_taken_in_pieces_too(pieces, monkeypatch):
+    module = Changed(lambda logits: logits.mul_(0.5))
+    monkeypatch.setattr(losses, "logits_at", None)
+    torch.testing.assert_close(losses_at(module, IDS, SOME), by_definition(module, SOME), rtol=1e-5, atol=1e-5)
+
+
+def test_words_that_are_never_predicted_count_for_nothing(pieces):
+    module = made("gpt2")
+    head = torch.nn.Linear(48, TOKENS)
+    with torch.no_grad():
+        head.bias[:120] = -torch.inf  # more than a piece
+    module.set_output_embeddings(head)
+    found, wanted = losses_at(module, IDS, SOME), by_definition(module, SOME)
+    likely = IDS[SOME] >= 120
+    torch.testing.assert_close(found[likely], wanted[likely], rtol=1e-5, atol=1e-5)
+    assert likely.any() and (found[~likely] == torch.inf).all()
 
 
 def test_a_large_vocabulary_costs_no_precision():

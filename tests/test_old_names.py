@@ -82,7 +82,8 @@ def test_the_old_name_of_a_strategy_is_replaced_by_the_new_one():
 def test_an_sae_of_the_old_code_is_finished_and_has_the_same_settings(old_folder):
     """Given the values that were the default."""
     then = ("activations.window=65536", "activations.passes=1", "evaluation.lm_tokens=2048", "evaluation.lm_blocks=null",
-            "arch.optimizer.lr=2e-3", "arch.optimizer.betas=[0.9,0.999]")
+            "evaluation.forward_tokens=512", "arch.optimizer.lr=2e-3", "arch.optimizer.betas=[0.9,0.999]",
+            "arch.optimizer.clip_by_previous=false")
     job = job_of(composed(*OmegaConf.load(old_folder / files.OVERRIDES), *then, always=(), whole=True), single=True)
     assert job.folder == Path.cwd() / old_folder
     assert job_record.differences(job) == [] and job_record.finished(job)["fvu"] == pytest.approx(0.4767, abs=1e-4)

@@ -84,7 +84,9 @@ class Fidelity:
 
 
 def count(active: Bool[Tensor, "tokens d_sae"], dim: int) -> Int[Tensor, " _"]:
-    """How many are true, 255 at a time in a byte: on a CPU 30 times as fast as active.sum(dim)."""
+    """How many are true. On a CPU 255 at a time in a byte, 30 times as fast as their sum."""
+    if not active.is_cpu:
+        return active.sum(dim)
     parts = active.view(torch.uint8).split(255, dim)
     return torch.stack([part.sum(dim, dtype=torch.uint8) for part in parts]).sum(0)
 

@@ -17,7 +17,7 @@ from saesweep.lm.hooks import HookPoint
 from saesweep.runtime.isolate import isolate_failures
 
 log = logging.getLogger(__name__)
-MEASURED_AT_A_TIME = 256  # tokens, whose dense latents stay in a CPU's cache
+AT_A_TIME, AT_A_TIME_ON_CPU = 2048, 256  # tokens, as their latents are dense: on a CPU they stay in its cache
 
 
 class Measured(NamedTuple):
@@ -68,7 +68,7 @@ class Subject:
         ordinary = self.statistics.ordinary(*tensors)
         self.sinks += int((~ordinary).sum())
         kept = documents[ordinary.cpu()], *(rows[ordinary].float() for rows in tensors)
-        for numbers, part, *target in zip(*(rows.split(MEASURED_AT_A_TIME) for rows in kept), strict=True):
+        for numbers, part, *target in zip(*(rows.split(measured_at_a_time(x)) for rows in kept), strict=True):
             f = self.sae.encode(part)
             self.fidelity.add(target[0] if target else part, f, self.sae.with_skip(self.sae.decode(f), part), numbers)
             self.parts.add(part, f, *target)
@@ -91,6 +91,10 @@ class Subject:
         count = max(map(len, documents.values()))  # documents of which predictions alone are scored come last
         documents = {key: [*sums, *[0.0] * (count - len(sums))] for key, sums in documents.items()}
         return Measured(numbers, documents, self.fidelity.frequency.tolist(), self.parts.result(variance))
+
+
+def measured_at_a_time(x: Tensor) -> int:
+    return AT_A_TIME_ON_CPU if x.is_cpu else AT_A_TIME
 
 
 def measure_rows(

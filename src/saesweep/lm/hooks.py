@@ -154,6 +154,11 @@ def blocks_before(lm: nn.Module, point: HookPoint) -> list[nn.Module]:
     return list(stack[: int(found[2]) + whole_block])
 
 
+def last_blocks(lm: nn.Module, points: Iterable[HookPoint]) -> list[nn.Module]:
+    """The last of the blocks before each hook point: what is read of the others stands in its output."""
+    return list(dict.fromkeys(blocks[-1] for blocks in (blocks_before(lm, point) for point in points) if blocks))
+
+
 @contextmanager
 def recorded(blocks: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Any]]:
     """The outputs of the blocks in the last forward pass inside the `with` block."""

@@ -4,7 +4,7 @@
 
 The product with the output embedding is most of the work with a large vocabulary. It is formed for the scored positions
 alone, and for some words at a time, so that logits stay in a CPU's cache. What the model does with its logits afterwards,
-such as Gemma 2's soft cap, is read off what it makes of a row of test values in their place.
+such as Gemma 2's soft cap, is read off what it makes of a row of test values, one for each word, in their place.
 """
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
+from weakref import WeakSet
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,9 @@ from torch import Tensor, nn
 
 PIECE, PIECE_ON_CPU = 2**26, 2**19  # logits in memory at a time
 LEAST = 1024  # words at a time, with however many positions
-TEST = 65  # values
+ROWS = 32  # of all logits, in fp32 at a time
+
+_whole = WeakSet[nn.Module]()  # models whose losses cannot be taken in pieces
 
 
 @torch.no_grad()
@@ -33,10 +36,12 @@ def losses_at(
     than a factor or a soft cap, all logits of the scored positions are computed.
     """
     wanted, before = tokens[at], at.roll(-1, 1)
-    seen = _states(module, tokens, before)
-    if seen is None:
-        return F.cross_entropy(logits_at(module, tokens, before).float(), wanted, reduction="none")
-    return _in_pieces(*seen, wanted)
+    if module not in _whole:
+        if seen := _states(module, tokens, before):
+            return _in_pieces(*seen, wanted)
+        _whole.add(module)
+    parts = zip(logits_at(module, tokens, before).split(ROWS), wanted.split(ROWS), strict=True)
+    return torch.cat([F.cross_entropy(logits.float(), these, reduction="none") for logits, these in parts])
 
 
 class _Seen(NamedTuple):
@@ -50,17 +55,18 @@ class _Seen(NamedTuple):
 def _states(module: nn.Module, tokens: Int[Tensor, "batch pos"], at: Bool[Tensor, "batch pos"]) -> _Seen | None:
     """From a pass in which the output embedding returns test values."""
     head = module.get_output_embeddings()  # pyright: ignore[reportCallIssue] - of transformers' models
-    if type(head) is not nn.Linear or head.weight.device != tokens.device:
-        return None
-    calls, test = list[Tensor](), torch.linspace(-100, 100, TEST, dtype=head.weight.dtype, device=tokens.device)
+    if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter or head.weight.device != tokens.device:
+        return None  # quantised, sharded or elsewhere
+    test = torch.linspace(-100, 100, len(head.weight), dtype=torch.float32, device=tokens.device).to(head.weight.dtype)
+    calls = list[Tensor]()
 
     def instead(states: Tensor) -> Tensor:
         calls.append(states)
-        return test[None, None]
+        return test[None, None].clone()  # it may be changed in place
 
     with _forward_of(head, instead):
         made = module(input_ids=tokens, use_cache=False).logits
-    if len(calls) != 1 or calls[0].shape[:2] != at.shape or made.shape != (1, 1, TEST):
+    if len(calls) != 1 or calls[0].shape[:2] != at.shape or made.shape != (1, 1, len(test)):
         return None
     then = _pointwise(module, test, made[0, 0])
     return then and _Seen(calls[0][at], head, then)
@@ -79,7 +85,7 @@ def _forward_of(head: nn.Module, instead: Callable[[Tensor], Tensor]) -> Iterato
 
 
 def _pointwise(
-    module: nn.Module, test: Float[Tensor, " values"], made: Float[Tensor, " values"]
+    module: nn.Module, test: Float[Tensor, " vocab"], made: Float[Tensor, " vocab"]
 ) -> Callable[[Tensor], Tensor] | None:
     """The function that maps each of the test values to what was made of it; None if it is none of those below."""
     if torch.equal(test.float(), made.float()):
@@ -108,7 +114,7 @@ def _in_pieces(
 
 def _log_sum(logits: Float[Tensor, "scored words"]) -> Float[Tensor, " scored"]:
     """log(sum exp), which overwrites the logits: without another matrix it is faster than torch.logsumexp."""
-    largest = logits.amax(1, keepdim=True)
+    largest = logits.amax(1, keepdim=True).clamp(min=torch.finfo(logits.dtype).min)  # of words that are never predicted too
     return logits.sub_(largest).exp_().sum(1).log_().add_(largest[:, 0])
 
 

@@ -27,11 +27,10 @@ from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import CrossEntropy
 from saesweep.evaluation.splicing import Batch
 from saesweep.lm import models
-from saesweep.lm.hooks import HookPoint, Rows, replace_output, tensors_of
+from saesweep.lm.hooks import HookPoint, Rows, last_blocks, recorded, replace_output, tensors_of
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.runtime.console import working
-from saesweep.runtime.memory import keep_freed_memory
 from saesweep.sweep import compilation, footprint, inputs
 from saesweep.sweep.inputs import KnownDictionary, OwnActivations, ReadText, point_of
 from saesweep.sweep.probe_step import Probed, probe_step
@@ -48,7 +47,6 @@ def estimate(jobs: Sequence[Settings], resources: Resources, folder: Path = Path
 
     Raises UsageError for a text, a hook point, a size or an architecture that cannot be trained.
     """
-    keep_freed_memory()  # before the language model is there, so that its weights are in large pages too
     job, points = jobs[0], list(map(point_of, jobs))
     tokenizer = _require_inputs(jobs, points, resources)
     with working(f"loading {job['model']['name']}, and timing a forward of it"):
@@ -148,16 +146,18 @@ def _evaluation(jobs: Sequence[Settings], harvest_seconds: float, resources: Res
     assert wanted is not None, "there is a loss"
     size = max(PREDICTED, numbers["forward_tokens"] // 4)
     every = math.ceil(wanted.tokens.numel() / size)
-    batch = Batch.of(wanted.tokens[::every], wanted.at[::every], lm)
+    tokens, at = wanted.tokens[every // 2 :: every], wanted.at[every // 2 :: every]
+    longest = int((at * torch.arange(1, at.shape[1] + 1)).max())
+    batch, points = Batch.of(tokens[:, :longest], at[:, :longest], lm), set(map(point_of, jobs))
 
     def a_pass() -> None:
-        batch.score(lm, CrossEntropy())
+        with recorded(last_blocks(lm.module, points)):
+            batch.score(lm, CrossEntropy())
 
     held, (once, _) = peak_bytes(a_pass), timed(a_pass)
     part, whole = batch.tokens.numel(), positions(wanted.tokens, numbers["forward_tokens"])
-    ablations = 2 * len(set(map(point_of, jobs)))
     bytes_held = held * math.ceil(numbers["forward_tokens"] / part)
-    return seconds + (1 + ablations + len(jobs)) * once * whole / part, bytes_held
+    return seconds + (1 + 2 * len(points) + len(jobs)) * once * whole / part, bytes_held
 
 
 class Read(NamedTuple):

@@ -12,7 +12,7 @@ from saesweep.arch.base import SparseAutoencoder
 from saesweep.config.settings import Settings
 from saesweep.data.forward_size import quickest
 from saesweep.data.normalisation import Statistics
-from saesweep.evaluation.subject import MEASURED_AT_A_TIME, Subject
+from saesweep.evaluation.subject import Subject, measured_at_a_time
 from saesweep.lm.hooks import HookPoint, Rows
 from saesweep.runtime.allocations import peak_bytes
 from saesweep.runtime.isolate import isolate_failures
@@ -46,6 +46,7 @@ def probe_step(job: Settings, read: Rows, statistics: Statistics, point: HookPoi
             meet_l0_(sae, sae.inputs(u[: job["batch_tokens"]]))
         call = _Steps(sae, job["arch"]["optimizer"])
         call(u[:ROWS])  # makes the moments
+        call.forget_norms()
         batch = u.repeat(-(-job["batch_tokens"] // len(u)), 1)[: job["batch_tokens"]]
         step = peak_bytes(lambda: call(batch))
         if dense:
@@ -75,6 +76,11 @@ class _Steps:
         forward_backward(self.sae, x, x.new_zeros(()), progress=1.0, share=1.0)
         self.optimizer.step_sae(0, self.sae)
 
+    def forget_norms(self) -> None:
+        """The next step clips by its own norm, as the first one does, for which whole gradients are formed."""
+        for state in self.optimizer.state.values():
+            state.pop("squares", None)
+
 
 def _dense_row_bytes(job: Settings) -> int:
     """Memory of a dense step per row of the batch: of an SAE with two inputs, whose weights take next to none."""
@@ -96,5 +102,5 @@ def _latent_bytes(
     x, *target = tensors
     documents = torch.zeros(len(x), dtype=torch.long)
     with isolate_failures(lambda error: log.debug("the memory of an evaluation was not measured", exc_info=error)):
-        return peak_bytes(lambda: subject.measure(x, documents, *target)) * MEASURED_AT_A_TIME // len(x)
+        return peak_bytes(lambda: subject.measure(x, documents, *target)) * measured_at_a_time(x) // len(x)
     return None

@@ -58,14 +58,14 @@ class Sums(NamedTuple):
 def merged(parts: Sequence[Sums]) -> Sums:
     """One list for several of the same columns; within a column, the entries of one list come after those of the one before."""
     sizes, heights = [len(part.order) for part in parts], [len(part.matrix) for part in parts]
-    ends = [torch.cat([part.starts, part.starts.new_tensor([size])]) for part, size in zip(parts, sizes, strict=True)]
-    counts = [end.diff() for end in ends]  # the last column holds the room of a list that is not used
-    order, place = parts[0].order.new_empty(sum(sizes)), torch.stack(ends).sum(0)[:-1]
+    ends = [torch.cat([part.starts, part.starts.new_full((1,), size)]) for part, size in zip(parts, sizes, strict=True)]
+    order, start = parts[0].order.new_empty(sum(sizes)), torch.stack(ends).sum(0)[:-1]  # the last column: room that is not used
     entries = 0
-    for part, size, end, count in zip(parts, sizes, ends, counts, strict=True):
-        shift = torch.repeat_interleave(place - end[:-1], count, output_size=size)
-        order[shift + torch.arange(size, device=shift.device)] = part.order + entries
-        place, entries = place + count, entries + size
+    for part, size, end in zip(parts, sizes, ends, strict=True):
+        places = torch.arange(size, device=start.device)
+        columns = torch.searchsorted(part.starts[1:], places, right=True)
+        order[(start - end[:-1])[columns] + places] = part.order + entries
+        start, entries = start + end.diff(), entries + size
     rows = [part.rows + sum(heights[:i]) for i, part in enumerate(parts)]
     starts = torch.stack([part.starts for part in parts]).sum(0)
     weights, matrices = torch.cat([part.weights for part in parts]), torch.cat([part.matrix for part in parts])
