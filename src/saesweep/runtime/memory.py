@@ -1,7 +1,8 @@
 """Memory: have glibc keep what is freed, in large pages, and recognise out-of-memory errors.
 
 By default glibc returns every large tensor to the kernel, and each of its pages faults again at the next allocation. Pages are
-of 4 kB by default, and the processor finds the address of a page in a table: with pages of 2 MB a step of TopK takes 7% less time.
+of 4 kB by default, and the processor finds the address of each in a table: with pages of 2 MB a step of TopK takes 7% less
+time.
 """
 import ctypes
 import logging
