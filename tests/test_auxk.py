@@ -6,7 +6,6 @@ from test_contract import data, make
 
 from saesweep.arch import auxk
 from saesweep.arch.ops import entries
-from saesweep.arch.ops.entries import Sums, merged, starts_of
 from saesweep.arch.ops.plain import formed
 
 
@@ -24,22 +23,6 @@ def loss_and_gradients(device, deferred):
 
 def test_the_gradients_that_a_cpu_defers_are_those_of_whole_matrices():
     torch.testing.assert_close(loss_and_gradients("cpu", True), loss_and_gradients("cpu", False))
-
-
-@pytest.mark.parametrize("room", [0, 3])
-def test_lists_of_the_same_columns_make_one_whose_sums_are_theirs(room):
-    """room: at the end of each list, which is not used."""
-    random, parts = torch.Generator().manual_seed(0), list[Sums]()
-    for entries_there, rows in ((50, 9), (7, 4), (0, 1)):
-        columns = torch.randint(12, (entries_there,), generator=random)
-        order = torch.cat([columns.argsort(stable=True), torch.arange(entries_there, entries_there + room)])
-        starts = starts_of(torch.bincount(columns, minlength=12))
-        places = torch.randint(rows, order.shape, generator=random)
-        weights, matrix = (torch.randn(size, dtype=torch.float64, generator=random) for size in (order.shape, (rows, 3)))
-        parts.append(Sums(order, starts, places, weights, matrix))
-    whole = merged(parts)
-    torch.testing.assert_close(formed(whole), sum(map(formed, parts)))
-    assert whole.order.sort().values.tolist() == list(range(len(whole.order)))
 
 
 @pytest.mark.parametrize("deferred", [False, True])

@@ -55,7 +55,7 @@ def test_an_edit_is_undone_if_the_with_block_raises():
 @pytest.mark.parametrize("point", POINTS, ids=str)
 def test_replaying_the_blocks_before_a_hook_point_changes_no_logit(point):
     before = blocks_before(LM, point)
-    with recorded(before) as outputs, edit(LM, point, torch.zeros_like):
+    with recorded([before]) as outputs, edit(LM, point, torch.zeros_like):
         wanted = logits()
     counts = {}
     handles = [b.mlp.register_forward_pre_hook(lambda *_, b=b: counts.update({b: 1})) for b in LM.model.layers]

@@ -200,3 +200,19 @@ def test_merged_sums_are_the_sum_of_those_merged(backend):
         parts.append(Sums(*backend.sort_by_column(columns, 8), rows, drawn(n, seed=seed), drawn(batch, 6, seed=seed)))
     wanted = sum(plain.sum_columns(*part) for part in parts)
     torch.testing.assert_close(backend.sum_columns(*entries.merged(parts)), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("room", [0, 3])
+def test_lists_of_the_same_columns_make_one_whose_sums_are_theirs(room):
+    """room: at the end of each list, which is not used."""
+    random, parts = torch.Generator().manual_seed(0), list[Sums]()
+    for size, rows in ((50, 9), (7, 4), (0, 1)):
+        columns = torch.randint(12, (size,), generator=random)
+        order = torch.cat([columns.argsort(stable=True), torch.arange(size, size + room)])
+        starts = entries.starts_of(torch.bincount(columns, minlength=12))
+        places = torch.randint(rows, order.shape, generator=random)
+        weights, matrix = (torch.randn(shape, dtype=torch.float64, generator=random) for shape in (order.shape, (rows, 3)))
+        parts.append(Sums(order, starts, places, weights, matrix))
+    whole = entries.merged(parts)
+    torch.testing.assert_close(plain.formed(whole), sum(map(plain.formed, parts)))
+    assert whole.order.sort().values.tolist() == list(range(len(whole.order)))

@@ -142,6 +142,12 @@ def test_sizes_that_do_not_fit_into_memory_are_refused_before_allocation(word):
 
 
 @pytest.mark.slow
+def test_blocks_longer_than_the_pass_that_is_timed_are_planned_with_one_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "PREDICTED", 1)
+    found = estimate([job(write_text(tmp_path), "arch=topk", "evaluation.forward_tokens=4")], RESOURCES)
+    assert found["seconds"] > 0
+
+
 def test_the_planned_time_includes_padding(tmp_path, monkeypatch):
     """A position takes a second, so the time per token is the number of positions per token."""
     def one_second_per_position(lm, points, blocks, context):

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from saesweep.arch.base import SparseAutoencoder
 from saesweep.arch.execution import Ranks
-from saesweep.arch.latents import encode_among, reconstruct, rows_of
+from saesweep.arch.latents import encode_among, reconstruct
+from saesweep.arch.ops.entries import Sums, starts_of
 from saesweep.arch.ops.plain import kept
 from saesweep.arch.ops.room import Late
 
@@ -56,10 +57,30 @@ def _dense_error(
     k: int,
 ) -> Float[Tensor, ""]:
     """||e - e_hat||^2, mean over the batch, by products with all dead latents."""
-    W_enc_T, W_dec = (rows_of(matrix, dead, sae.execution.deferred_gradients) for matrix in (sae.W_enc_T, sae.W_dec))
+    W_enc_T, W_dec = (_Rows.apply(matrix, dead, sae.execution.deferred_gradients) for matrix in (sae.W_enc_T, sae.W_dec))
     pi = torch.relu(F.linear(x - sae.pre_bias, W_enc_T, sae.b_enc[dead]))
     f = pi if k == len(dead) else pi * kept(pi.detach(), None, k)
     return (residual - f @ W_dec).square().sum(1).mean()
+
+
+class _Rows(torch.autograd.Function):
+    """Some rows of a parameter, each once. Their gradient is a list with an entry for each, in place of a whole matrix."""
+
+    @staticmethod
+    def forward(ctx, matrix, which, deferred):
+        ctx.save_for_backward(matrix, which)
+        ctx.deferred = deferred
+        return matrix[which]
+
+    @staticmethod
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        matrix, which = ctx.saved_tensors
+        if ctx.deferred is None:
+            return torch.zeros_like(matrix).index_copy_(0, which, grad), None, None
+        entries = torch.arange(len(which), device=which.device)
+        starts = starts_of(which.new_zeros(len(matrix)).index_fill_(0, which, 1))
+        ctx.deferred.append((matrix, Sums(which.argsort(), starts, entries, grad.new_ones(len(which)), grad)))
+        return None, None, None
 
 
 def _error_over_a_list(

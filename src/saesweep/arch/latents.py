@@ -26,7 +26,7 @@ from torch import Tensor
 
 from saesweep.arch.execution import Execution, Ranks, TooManyRows
 from saesweep.arch.ops import ops_for
-from saesweep.arch.ops.entries import Chosen, DeferredGradients, Sums, starts_of
+from saesweep.arch.ops.entries import Chosen, DeferredGradients, Sums
 from saesweep.arch.ops.plain import kept
 
 
@@ -161,33 +161,6 @@ class _Reconstruct(torch.autograd.Function):
         db_dec = residual.sum(0) * factor if ctx.needs_input_grad[2] else None
         dx = residual * -factor if ctx.needs_input_grad[3] else None
         return products * factor, dW_dec, db_dec, dx, None, None
-
-
-class _Rows(torch.autograd.Function):
-    """Some rows of a parameter, each once. Their gradient is a list with an entry for each, in place of a whole matrix."""
-
-    @staticmethod
-    def forward(ctx, matrix, which, deferred):
-        ctx.save_for_backward(matrix, which)
-        ctx.deferred = deferred
-        return matrix[which]
-
-    @staticmethod
-    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
-        matrix, which = ctx.saved_tensors
-        if ctx.deferred is None:
-            return torch.zeros_like(matrix).index_copy_(0, which, grad), None, None
-        entries = torch.arange(len(which), device=which.device)
-        starts = starts_of(which.new_zeros(len(matrix)).index_fill_(0, which, 1))
-        ctx.deferred.append((matrix, Sums(which.argsort(), starts, entries, grad.new_ones(len(which)), grad)))
-        return None, None, None
-
-
-def rows_of(
-    matrix: Float[Tensor, "d_sae d"], which: Int[Tensor, " some"], deferred: DeferredGradients | None
-) -> Float[Tensor, "some d"]:
-    """These rows of a parameter, each of them once."""
-    return _Rows.apply(matrix, which, deferred)
 
 
 def encode(

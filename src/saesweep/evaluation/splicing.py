@@ -13,7 +13,7 @@ from saesweep.data.micro_batches import lm_input, ordinary_positions
 from saesweep.data.normalisation import Statistics
 from saesweep.evaluation.metrics import CrossEntropy, by_document, spliced
 from saesweep.evaluation.subject import Subject
-from saesweep.lm.hooks import HookPoint, blocks_before, last_blocks, recorded, replace_output, replayed
+from saesweep.lm.hooks import HookPoint, blocks_before, recorded, replace_output, replayed
 from saesweep.lm.losses import losses_at
 from saesweep.lm.models import LanguageModel
 
@@ -69,7 +69,7 @@ class SplicedPasses:
         """Run all passes on a micro-batch. at: the tokens whose predictions are scored."""
         batch = Batch.of(tokens, at, self.lm)
         ordinary = ordinary_positions(tokens, self.lm.tokenizer).to(batch.at.device)
-        with recorded(last_blocks(self.lm.module, self.unchanged)) as self.outputs:
+        with recorded(self.unchanged.values()) as self.outputs:
             batch.score(self.lm, self.clean)
         for point, mean in self.means.items():
             with self._replaced(point, ordinary, lambda x, mean=mean: mean.new_zeros(len(x), len(mean))):
@@ -85,9 +85,8 @@ class SplicedPasses:
         self, point: HookPoint, ordinary: Bool[Tensor, "batch pos"], fn: Callable[[Tensor], Tensor]
     ) -> Iterator[None]:
         """Apply fn at the hook point in a forward pass of the clean pass's tokens, without computing earlier blocks again."""
-        blocks = self.unchanged[point]
         with (
-            replayed(blocks, {block: self.outputs[blocks[-1]] for block in blocks}),
+            replayed(self.unchanged[point], self.outputs),
             spliced_in(self.lm.module, point, self.statistics[point], lambda: ordinary, fn),
         ):
             yield

@@ -154,17 +154,13 @@ def blocks_before(lm: nn.Module, point: HookPoint) -> list[nn.Module]:
     return list(stack[: int(found[2]) + whole_block])
 
 
-def last_blocks(lm: nn.Module, points: Iterable[HookPoint]) -> list[nn.Module]:
-    """The last of the blocks before each hook point: what is read of the others stands in its output."""
-    return list(dict.fromkeys(blocks[-1] for blocks in (blocks_before(lm, point) for point in points) if blocks))
-
-
 @contextmanager
-def recorded(blocks: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Any]]:
-    """The outputs of the blocks in the last forward pass inside the `with` block."""
+def recorded(before: Iterable[Sequence[nn.Module]]) -> Iterator[dict[nn.Module, Any]]:
+    """For the blocks before each hook point, the output of the last of them in the last forward pass inside the `with` block:
+    all that is read of the others."""
     outputs: dict[nn.Module, Any] = {}
     with ExitStack() as stack:
-        for block in blocks:
+        for block in {blocks[-1] for blocks in before if blocks}:
             handle = block.register_forward_hook(lambda block, args, out: outputs.update({block: out}))
             stack.callback(handle.remove)
         yield outputs
@@ -172,14 +168,24 @@ def recorded(blocks: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Any]]:
 
 @contextmanager
 def replayed(blocks: Sequence[nn.Module], outputs: Mapping[nn.Module, Any]) -> Iterator[None]:
-    """Blocks return their recorded outputs instead of computing them again for the same tokens."""
-    for block in blocks:
-        block.forward = lambda *_, out=outputs[block], **__: out
+    """The blocks before a hook point return what was recorded of them instead of computing it again for the same tokens."""
+    with ExitStack() as stack:
+        for block in blocks:
+            stack.enter_context(in_place_of(block, lambda *_, **__: outputs[blocks[-1]]))
+        yield
+
+
+@contextmanager
+def in_place_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """A module calls another function inside the `with` block, where its hooks run as before."""
+    own = vars(module).get("forward")  # of a library that wraps modules
+    module.forward = forward
     try:
         yield
     finally:
-        for block in blocks:
-            del block.forward  # uncovers the method of the class
+        del module.forward  # uncovers the method of the class
+        if own is not None:
+            module.forward = own
 
 
 @torch.no_grad()

@@ -9,8 +9,7 @@ such as Gemma 2's soft cap, is read off what it makes of a row of test values, o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 from weakref import WeakSet
 
@@ -18,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from saesweep.lm.hooks import in_place_of
 
 PIECE, PIECE_ON_CPU = 2**26, 2**19  # logits in memory at a time
 LEAST = 1024  # words at a time, with however many positions
@@ -64,24 +65,12 @@ def _states(module: nn.Module, tokens: Int[Tensor, "batch pos"], at: Bool[Tensor
         calls.append(states)
         return test[None, None].clone()  # it may be changed in place
 
-    with _forward_of(head, instead):
+    with in_place_of(head, instead):
         made = module(input_ids=tokens, use_cache=False).logits
     if len(calls) != 1 or calls[0].shape[:2] != at.shape or made.shape != (1, 1, len(test)):
         return None
     then = _pointwise(module, test, made[0, 0])
     return then and _Seen(calls[0][at], head, then)
-
-
-@contextmanager
-def _forward_of(head: nn.Module, instead: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    own = vars(head).get("forward")  # of a library that wraps modules
-    head.forward = instead
-    try:
-        yield
-    finally:
-        del head.forward  # uncovers the method of the class
-        if own is not None:
-            head.forward = own
 
 
 def _pointwise(

@@ -21,13 +21,13 @@ from saesweep.data.held_out import EVALUATION
 from saesweep.data.micro_batches import by_length, ordinary_positions, positions
 from saesweep.data.normalisation import Statistics
 from saesweep.data.resources import Resources
-from saesweep.data.scored import has_loss, no_loss, scored
+from saesweep.data.scored import Scored, has_loss, no_loss, scored
 from saesweep.data.text import pieces, tokenized
 from saesweep.errors import UsageError
 from saesweep.evaluation.metrics import CrossEntropy
 from saesweep.evaluation.splicing import Batch
 from saesweep.lm import models
-from saesweep.lm.hooks import HookPoint, Rows, last_blocks, recorded, replace_output, tensors_of
+from saesweep.lm.hooks import HookPoint, Rows, blocks_before, recorded, replace_output, tensors_of
 from saesweep.lm.tokenizer import Tokenizer
 from saesweep.runtime.allocations import peak_bytes, with_peak_bytes
 from saesweep.runtime.console import working
@@ -145,13 +145,12 @@ def _evaluation(jobs: Sequence[Settings], harvest_seconds: float, resources: Res
     wanted = scored(resources.held_out(jobs[0], EVALUATION, numbers["tokens"]), tokenizer, jobs[0])
     assert wanted is not None, "there is a loss"
     size = max(PREDICTED, numbers["forward_tokens"] // 4)
-    every = math.ceil(wanted.tokens.numel() / size)
-    tokens, at = wanted.tokens[every // 2 :: every], wanted.at[every // 2 :: every]
-    longest = int((at * torch.arange(1, at.shape[1] + 1)).max())
-    batch, points = Batch.of(tokens[:, :longest], at[:, :longest], lm), set(map(point_of, jobs))
+    every = min(len(wanted.tokens), math.ceil(wanted.tokens.numel() / size))
+    sample = Scored(*(of_blocks[every // 2 :: every] for of_blocks in wanted))
+    batch, points = Batch.of(*next(sample.parts(size)), lm), set(map(point_of, jobs))
 
     def a_pass() -> None:
-        with recorded(last_blocks(lm.module, points)):
+        with recorded(blocks_before(lm.module, point) for point in points):
             batch.score(lm, CrossEntropy())
 
     held, (once, _) = peak_bytes(a_pass), timed(a_pass)

@@ -96,9 +96,8 @@ def _gradients(group: Mapping[str, Any], deferred: DeferredGradients) -> dict[in
         sums = [s for q, s in deferred if q is p]
         if p.grad is None and sums:
             grad = sums[0] if len(sums) == 1 else merged(sums)
-        elif p.grad is not None or sums:
-            formed = [] if p.grad is None else [as_rows(p.grad)]
-            grad = reduce(torch.add, formed + [ops_for(p).sum_columns(*s) for s in sums])
+        elif p.grad is not None:
+            grad = reduce(torch.add, [as_rows(p.grad), *(ops_for(p).sum_columns(*s) for s in sums)])
         else:
             continue
         gradients[i] = grad

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 
 from saesweep.arch.base import SparseAutoencoder
+from saesweep.evaluation.metrics import count
 from saesweep.runtime.rng import generator
 
 ROWS = 2048  # tokens whose dense latents are in memory at a time
@@ -46,7 +47,7 @@ def moments(sae: SparseAutoencoder, x: Float[Tensor, "tokens d_in"]) -> Moments:
     fired, total, squares = torch.zeros(3, sae.d_sae, dtype=torch.float64, device=sae.W_dec.device)
     for part in x.split(ROWS):
         f = sae.encode(part.to(sae.W_dec.device).float())
-        fired += (f > 0).sum(0)
+        fired += count(f > 0, 0)
         total += f.sum(0, dtype=torch.float64)
         squares += f.square().sum(0, dtype=torch.float64)
     return Moments(fired / len(x), total / len(x), squares / len(x) * sae.W_dec.double().square().sum(1))

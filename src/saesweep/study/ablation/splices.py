@@ -5,12 +5,12 @@ and all ablations of an SAE share one encoding.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from saesweep.data.micro_batches import ordinary_positions
 from saesweep.data.scored import Scored
@@ -28,7 +28,7 @@ class CleanPart(NamedTuple):
     batch: Batch
     ordinary: Bool[Tensor, "batch pos"]
     x: Float[Tensor, "batch pos d_in"]
-    output: Any  # of the last block before the hook point
+    outputs: Mapping[nn.Module, Any]  # of the last block before the hook point
 
 
 class Splices:
@@ -74,13 +74,12 @@ class Splices:
             seen.append(x)
             return x
 
-        with recorded(self.blocks[-1:]) as outputs, edit(self.lm.module, self.point, keep):
+        with recorded([self.blocks]) as outputs, edit(self.lm.module, self.point, keep):
             batch.score(self.lm, self.clean)
-        return CleanPart(batch, ordinary, seen[0], next(iter(outputs.values()), None))
+        return CleanPart(batch, ordinary, seen[0], outputs)
 
     def _score(self, part: CleanPart, x: Float[Tensor, "batch pos d_in"], loss: CrossEntropy) -> None:
-        """Every block before the hook point returns the output of the last one, which is all that is read of them."""
-        with replayed(self.blocks, dict.fromkeys(self.blocks, part.output)), edit(self.lm.module, self.point, lambda _: x):
+        with replayed(self.blocks, part.outputs), edit(self.lm.module, self.point, lambda _: x):
             part.batch.score(self.lm, loss)
 
     def _nats(self, loss: CrossEntropy) -> list[float]:
