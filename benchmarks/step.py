@@ -54,10 +54,11 @@ def ours(
     arch: str, x: Tensor, d_sae: int, k: int, dense: bool, eps: float = 1e-8, cold: bool = False, option: str = ""
 ) -> tuple[Member, Callable[[Tensor], None]]:
     """A member and its training step after any warm start; it begins at its target L0, or as initialised if `cold`; its
-    coefficient is fixed, and Adam's eps is `eps`. option: clip_by_previous or list_room, to be on."""
+    coefficient is fixed, and Adam's eps is `eps`. option: clip_by_previous, list_room or cuda_graphs, to be on."""
     node = settings(arch)
     node["optimizer"]["clip_by_previous"] = option == "clip_by_previous"
-    job = {"arch": node, "seed": 0, "width": d_sae, "sparsity": k, "dense": dense, "list_room": option == "list_room"}
+    options = {key: option == key for key in ("list_room", "cuda_graphs")}
+    job = {"arch": node, "seed": 0, "width": d_sae, "sparsity": k, "dense": dense, **options}
     sae = build(job, x.shape[1]).to(x.device)
     if sae.thresholded and not cold:
         meet_l0_(sae, x)
@@ -68,7 +69,7 @@ def ours(
 
     def step(x: Tensor) -> None:
         member.step_(x, 1.0)
-        optimizer.step_sae(0, sae)
+        member.update_(optimizer, 0)
 
     return member, step
 

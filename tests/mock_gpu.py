@@ -3,11 +3,13 @@
 It raises where CUDA raises: at an operation on tensors of both devices, and where numpy reads a tensor. It also raises at
 races, which CUDA does not detect: a tensor is read on a stream that has not waited for the stream that wrote it, or without
 `record_stream`. Every synchronisation of the host with the device is recorded. Triton's kernels run in the interpreter, and
-Lightning sees one GPU. If there is a real GPU, the tests use that: `gpu()` is either.
+Lightning sees one GPU. A CUDA graph repeats the operations of its capture on the memory of its capture; what was freed by then
+is overwritten after every repetition, as by another graph. If there is a real GPU, the tests use that: `gpu()` is either.
 """
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,6 +48,8 @@ class OnGpu(torch.Tensor):
 
     def __init__(self, values: torch.Tensor):
         self.values_ = values.detach()
+        if Graph.capturing is not None:
+            Graph.capturing.made.append(weakref.ref(self))
 
     device = property(lambda self: GPU)
     is_cuda = property(lambda self: True)
@@ -127,6 +131,66 @@ def memory(x: OnGpu) -> int:
     return x.values_.untyped_storage().data_ptr()
 
 
+class Graph:
+    """A CUDA graph. In its capture nothing is computed, in the end: what was written is restored."""
+
+    capturing: Graph | None = None
+
+    def __init__(self) -> None:
+        self.launches: list[tuple[Callable[[], Any], list[torch.Tensor]]] = []
+        self.made: list[weakref.ref[OnGpu]] = []
+        self.own: dict[int, torch.Tensor] = {}  # by memory: what was allocated in the capture
+        self.before: dict[int, tuple[torch.Tensor, torch.UntypedStorage]] = {}  # what the capture wrote elsewhere
+
+    def pool(self) -> Graph:
+        return self
+
+    @classmethod
+    @contextmanager
+    def capture(cls, graph: Graph, pool: Graph | None = None, capture_error_mode: str = "global") -> Iterator[None]:
+        assert cls.capturing is None
+        cls.capturing = graph
+        try:
+            yield
+        finally:
+            cls.capturing = None
+        for x, content in graph.before.values():
+            x.untyped_storage().copy_(content)
+        graph.overwrite(graph.own)
+        kept = {memory(x) for ref in graph.made if (x := ref()) is not None}
+        graph.own = {where: x for where, x in graph.own.items() if where not in kept}
+
+    def writes(self, given: list[torch.Tensor]) -> None:
+        """Call before an operation that may write to these."""
+        for x in given:
+            where = x.untyped_storage().data_ptr()
+            if where not in self.own and where not in self.before:
+                self.before[where] = x, x.untyped_storage().clone()
+
+    def add(self, launch: Callable[[], Any], given: list[torch.Tensor], found: Any) -> None:
+        out = list[torch.Tensor]()
+        mapped(out.append, found)
+        known = {x.untyped_storage().data_ptr() for x in given}
+        self.own |= {where: x for x in out if (where := x.untyped_storage().data_ptr()) not in known}
+        self.launches.append((launch, out))
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for launch, out in self.launches:
+            found = list[torch.Tensor]()
+            mapped(found.append, launch())
+            for there, new in zip(out, found, strict=True):
+                if there.data_ptr() != new.data_ptr():
+                    there.copy_(new)
+        self.overwrite(self.own)
+
+    @staticmethod
+    def overwrite(tensors: dict[int, torch.Tensor]) -> None:
+        for x in tensors.values():
+            if x.dtype != torch.bool:
+                x.fill_(torch.nan if x.is_floating_point() else 2**30 if x.dtype.itemsize > 2 else 0)
+
+
 class Event:
     """Of the mock's only order of operations: what was recorded is computed."""
 
@@ -156,10 +220,12 @@ class _MockMode(TorchFunctionMode):
         given = list[torch.Tensor]()
         mapped(given.append, (args, kwargs))
         on_device = [x for x in given if isinstance(x, OnGpu)]
+        if Graph.capturing is not None and func in COPIES and len(on_device) < len(given):
+            cls.wait("a copy between the devices")
         if func not in OF_BOTH_DEVICES and any(not isinstance(x, OnGpu) and x.dim() for x in given):
             raise RuntimeError(f"Expected all tensors to be on the same device: {func}")
         if func in WAITS or (func in INDEXED and any(i is not None and i.dtype == torch.bool for i in args[1])):
-            cls.waits.append(str(func))
+            cls.wait(str(func))
         known, given = {id(x.values_): x for x in on_device}, set(map(memory, on_device))
         for x in on_device:
             Stream.read(x)
@@ -168,7 +234,26 @@ class _MockMode(TorchFunctionMode):
             x = known[id(x)] if id(x) in known else OnGpu(x)  # an in-place operation returns its input
             return x if memory(x) in given and not func._schema.is_mutable else Stream.written(x)
 
-        return mapped(wrapped, func(*mapped(on_host, args), **mapped(on_host, kwargs)))
+        args, kwargs = mapped(on_host, args), mapped(on_host, kwargs)
+        there = [x.values_ for x in on_device]
+        return mapped(wrapped, cls.launched(lambda: func(*args, **kwargs), there, func._schema.is_mutable))
+
+    @classmethod
+    def launched(cls, launch: Callable[[], Any], given: list[torch.Tensor], writes: bool) -> Any:
+        """Run it; in a capture, add it to the graph."""
+        graph = Graph.capturing
+        if graph is not None and writes:
+            graph.writes(given)
+        found = launch()
+        if graph is not None:
+            graph.add(launch, given, found)
+        return found
+
+    @classmethod
+    def wait(cls, reason: str) -> None:
+        if Graph.capturing is not None:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {reason}")
+        cls.waits.append(reason)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if not kwargs and func not in HANDLED:  # most calls: each look at a shape is one
@@ -184,20 +269,23 @@ class _MockMode(TorchFunctionMode):
         if func in MOVES:
             return self._to(first, *MOVES[func], *args[1:], **kwargs)
         if isinstance(first, OnGpu) and func is torch.Tensor.new_tensor:
-            self.waits.append("a number for the device")
+            self.wait("a number for the device")
         if isinstance(first, OnGpu) and func in ARRAYS:
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         if isinstance(first, OnGpu) and func in TEXTS:
-            self.waits.append(func.__name__)
+            self.wait(func.__name__)
             return func(first.values_, *args[1:])
         kwargs.pop("pin_memory", None)
         if kwargs.get("device") is None:
             return func(*args, **kwargs)
         wanted = torch.device(kwargs.pop("device")).type
         if wanted == "cuda" and func in (torch.tensor, torch.as_tensor):
-            self.waits.append("a number for the device")
-        found = func(*(mapped(on_host, args) if wanted == "cpu" else args), device="cpu", **kwargs)
-        return mapped(on_gpu, found) if wanted == "cuda" else found
+            self.wait("a number for the device")
+        args = mapped(on_host, args) if wanted == "cpu" else args
+        if wanted == "cpu":
+            return func(*args, device="cpu", **kwargs)
+        found = self.launched(lambda: func(*args, device="cpu", **kwargs), [], False)
+        return mapped(on_gpu, found)
 
     def _to(
         self, x: torch.Tensor, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False, **_: Any
@@ -214,7 +302,7 @@ class _MockMode(TorchFunctionMode):
         if device is None or torch.device(device).type == x.device.type:
             return x
         if torch.device(device).type == "cpu" or not non_blocking:
-            self.waits.append(f"a copy to {device}")
+            self.wait(f"a copy to {device}")
         return _Moved.apply(x, torch.device(device).type)
 
 
@@ -245,7 +333,9 @@ def gpu() -> Iterator[list[str]]:
 
     def launched(self: Any, *args: Any, **kwargs: Any) -> None:
         assert len({x.device for x in args if isinstance(x, torch.Tensor)}) == 1, "a kernel has tensors of both devices"
-        launch(self, *map(on_host, args), **kwargs)
+        args = [*map(on_host, args)]
+        given = [x for x in args if isinstance(x, torch.Tensor)]
+        _MockMode.launched(lambda: launch(self, *args, **kwargs), given, True)
 
     _MockMode.waits = []
     Stream.begin()
@@ -255,7 +345,8 @@ def gpu() -> Iterator[list[str]]:
         for name, value in {**one, **dict.fromkeys(("setup_device", "setup", "teardown"))}.items():
             patch.setattr(CUDAAccelerator, name, staticmethod(lambda *_, value=value: value))
         for name, value in {"Stream": Stream, "stream": Stream.used, "current_stream": lambda *_: Stream.current,
-                            "Event": Event}.items():
+                            "Event": Event, "CUDAGraph": Graph, "graph": Graph.capture,
+                            "is_current_stream_capturing": lambda: Graph.capturing is not None}.items():
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch.cuda, "mem_get_info", lambda *_: (8 * 10**9, 16 * 10**9))
         patch.setattr(inputs, "require_device", lambda job: None)

@@ -7,11 +7,15 @@ from test_contract import data, make
 from saesweep.arch import auxk
 from saesweep.arch.ops import entries
 from saesweep.arch.ops.plain import formed
+from saesweep.arch.ops.room import Room
 
 
-def loss_and_gradients(device, deferred):
-    """Of AuxK alone, with a third of the latents dead."""
+def loss_and_gradients(device, deferred, room=None, dead=True):
+    """Of AuxK alone, with a third of the latents dead, or none."""
     sae, x = make("topk").to(device), data().to(device)
+    if not dead:
+        sae.tokens_since_fired.zero_()
+    sae.execution.dead_room, sae.execution.retaken = room, room is not None
     sae.execution.deferred_gradients = [] if deferred else None
     loss = auxk.auxk(sae, x, (0.5 * x).detach(), auxk.Dead(sae, 100), alpha=0.3, k_aux=7)
     loss.backward()
@@ -37,3 +41,19 @@ def test_auxk_on_a_gpu_has_the_loss_and_gradients_of_dense_products_on_a_cpu(den
     assert (lists[0] is not None) == listed
     assert found.keys() == wanted.keys() and found["W_enc_T"].any()
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("places", [32, 40, 96])
+@pytest.mark.parametrize("dense_below", [0, 8], ids=["list", "dense"])
+def test_room_for_more_dead_latents_changes_neither_loss_nor_gradients(dense_below, places, monkeypatch):
+    monkeypatch.setattr(entries, "DENSE_BELOW", dense_below)
+    with gpu():
+        wanted = loss_and_gradients("cuda", True)
+        found = loss_and_gradients("cuda", True, Room(places, fixed=True))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_room_for_dead_latents_of_which_there_are_none_gives_a_loss_of_zero_without_gradients():
+    with gpu():
+        found = loss_and_gradients("cuda", True, Room(16, fixed=True), dead=False)
+    assert not any(tensor.any() for tensor in found.values()) and found["loss"] == 0

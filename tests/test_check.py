@@ -168,6 +168,7 @@ def test_arguments_of_an_architecture_have_the_types_of_its_constructor():
         ("topk", "arch.coefficient=0.1", ["arch.coefficient=0.1", "topk has none"]),
         ("batchtopk", "arch.coefficient=0.1", ["arch.coefficient=0.1", "batchtopk has none"]),
         ("topk", "list_room=true", ["list_room=true", "trainer=gpu"]),
+        ("topk", "cuda_graphs=true", ["cuda_graphs=true", "trainer=gpu"]),
     ],
 )
 def test_numbers_of_an_architecture_are_in_the_ranges_of_its_constructor(arch, word, parts):
@@ -263,5 +264,6 @@ def test_every_key_is_classified():
     keys = [field.name for field in fields(Train)]
     assert {*MAY_DIFFER_IN_A_GROUP, *MAY_DIFFER_IN_A_FIGURE, *NOT_THE_SAES} <= {*keys}
     assert [key for key in keys if key not in (*MAY_DIFFER_IN_A_GROUP, *NOT_THE_SAES)] == [
-        "stream_seed", "tokens", "batch_tokens", "context", "activations", "evaluation", "model", "text", "init_from",
+        "stream_seed", "tokens", "batch_tokens", "context", "activations", "evaluation", "model", "text", "cuda_graphs",
+        "init_from",
     ]

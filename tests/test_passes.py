@@ -2,7 +2,7 @@
 import json
 import math
 from collections import Counter
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from unittest.mock import Mock
 
 import numpy as np
@@ -132,6 +132,38 @@ class Ahead(ReadAhead):
     def window(self):
         steps, self.steps = self.steps, None
         return steps and drain(steps)
+
+
+class WithSinks(Numbered):
+    """Of every 20 rows one to three are sinks, more in later windows."""
+
+    def window(self, rows):
+        found = super().window(rows)[POINT]
+        sinks = found % 20 < 1 + found // 200
+        return {POINT: torch.where(sinks, 1e6, found % 97)}
+
+
+def even_and_not(steps=36, passes=2):
+    """The values of the rows of each batch of windows of 192 rows, with sinks left out."""
+    for even in (True, False):
+        s = ActivationStream(WithSinks(200), steps=steps, batch_tokens=BATCH, stream_seed=SEED, passes=passes, center=True,
+                             max_norm=8.0, statistics=200, even=even)
+        yield numbers(s)
+
+
+def test_even_batches_are_equal_in_size_and_leave_out_few_rows_of_those_that_are_not():
+    even, uneven = even_and_not()
+    assert len({len(batch) for batch in uneven}) > 2 and max(max(batch) for batch in even) < 97
+    assert {len(batch) for batch in even[:24]} == {15} == {int(BATCH * (1 - 1.25 * 0.05))}
+    for first, end in pairwise((0, 12, 24, 30, 36)):  # passes of the two windows
+        whole, found = ([*chain(*batches[first:end])] for batches in (uneven, even))
+        assert found == whole[: len(found)] and len(whole) - len(found) < 12
+
+
+def test_even_batches_of_a_window_with_more_sinks_are_smaller_and_equal_in_size():
+    even, _ = even_and_not(72, 1)
+    sizes = [{len(batch) for batch in even[first : first + 12]} for first in range(0, 72, 12)]
+    assert all(len(size) == 1 for size in sizes) and sizes[0] == {15} and max(sizes[-1]) < 15
 
 
 def test_reading_ahead_is_spread_over_all_passes_of_a_window():

@@ -5,7 +5,7 @@ from test_contract import COEFFICIENT, make, settings
 
 from saesweep.arch import latents
 from saesweep.arch.ops import entries, ops_for
-from saesweep.arch.ops.room import SPARE, Room
+from saesweep.arch.ops.room import ALWAYS_SPARE, SPARE, Room
 from saesweep.lm.hooks import HookPoint
 from saesweep.runtime import distributed
 from saesweep.training.build import build
@@ -58,6 +58,41 @@ def test_a_list_that_overflows_its_room_is_cut_within_it_and_said_to_be():
 def test_a_list_that_may_be_slower_than_dense_products_is_counted():
     room = Room(ROWS * D_SAE + 1)
     assert len(chosen(room)[1]) == len(chosen(None)[1]) and not room.overflowed()
+
+
+def after(made, *found, most=1000):
+    """What the next step has, after steps that have found so many entries."""
+    for number in found:
+        number = torch.tensor(number, device=TRITON)
+        if made.dense:
+            made.note(number, most)
+        else:
+            made.of(number, most)
+        made.overflowed()
+    return made.size
+
+
+def test_fixed_room_stays_while_it_suffices_and_is_not_far_too_large():
+    assert Room(fixed=True).size == "unused"
+    made = Room(fixed=True)
+    first = 100 + 100 // SPARE + ALWAYS_SPARE
+    assert after(made, 100) == first == after(made, first, 80, 40) and made.entries is not None
+    assert after(made, 10) == 10 + 10 // SPARE + ALWAYS_SPARE
+    assert after(made, 500) is None, "a step that lacked entries: the next one counts"
+    assert after(made, 500) == 500 + 500 // SPARE + ALWAYS_SPARE
+
+
+def test_steps_are_dense_without_counting_until_a_list_and_its_room_are_faster():
+    made = Room()
+    assert after(made, 900) == "dense" == after(made, 2000) == after(made, 801)
+    assert after(made, 800) == 1000 and after(made, 880) == "dense"
+
+
+def test_room_for_dead_latents_is_none_until_one_is_dead():
+    made = Room(fixed=True)
+    assert after(made, 0, most=None) == 0 == after(made, 0, most=None)
+    assert after(made, 1, most=None) is None and after(made, 1, most=None) == 1 + ALWAYS_SPARE
+    assert after(made, 0, most=None) == 1 + ALWAYS_SPARE
 
 
 def taken(name, room, seeds=(1,)):

@@ -88,7 +88,7 @@ def attributes(package: str) -> Callable[[str], Any]:
 LATER = {
     "activations.passes": 1, "evaluation.lm_blocks": None, "model.source.synthetic.parents": 0.0,
     "arch.frequency_scale": None, "arch.frequency_limit": None, "arch.handicap_step": 0.01,
-    "arch.optimizer.clip_by_previous": False, "init_from": None, "skip": False,
+    "arch.optimizer.clip_by_previous": False, "init_from": None, "skip": False, "cuda_graphs": False,
 }
 
 

@@ -21,18 +21,35 @@ from saesweep.arch.ops.room import Late
 
 class Dead:
     """The latents that have not fired for more than `aux_tokens` tokens. Made first in a step: a GPU counts them before it
-    computes the step, for which the host does not wait when it reads their number."""
+    computes the step, for which the host does not wait when it reads their number.
+
+    With `Execution.dead_room` they have room that may be for more of them, which others fill.
+    """
 
     def __init__(self, sae: SparseAutoencoder, aux_tokens: int):
         self._mask = sae.tokens_since_fired > aux_tokens
-        self._count = Late(self._mask.sum()) if self._mask.is_cuda else None
+        self._room = sae.execution.dead_room if sae.execution.retaken else None
+        on_gpu, self._places = self._mask.is_cuda, 0
+        self._count = self._mask.sum() if on_gpu else None
+        if self._room is not None and self._count is not None:
+            self._places = min(self._room.of(self._count), len(self._mask))
+        self._late = Late(self._count) if self._count is not None and self._room is None else None
 
     def latents(self) -> Int[Tensor, " dead"]:
         if self._count is None:
             return self._mask.nonzero().squeeze(1)
-        if (count := self._count.read()) == 0:
+        places = self._late.read() if self._late is not None else self._places
+        if places == 0:
             return self._mask.new_empty(0, dtype=torch.long)
-        return self._mask.sort(descending=True, stable=True).indices[:count]
+        return self._mask.sort(descending=True, stable=True).indices[:places]
+
+    def alone(self, bias: Float[Tensor, " dead"], latents: Int[Tensor, " dead"]) -> Float[Tensor, " dead"]:
+        """b_enc of `latents`, with which those that fill the room are never above 0."""
+        return bias if self._room is None else bias.masked_fill(~self._mask[latents], -torch.inf)
+
+    def if_any(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The loss, or 0 where none is dead."""
+        return loss if self._room is None or self._count is None else torch.where(self._count > 0, loss, 0.0)
 
 
 def auxk(
@@ -45,20 +62,20 @@ def auxk(
     if k == 0 or alpha == 0:
         return x.new_zeros(())
     y, x = sae.targets(x), sae.inputs(x)
-    residual = y - x_hat
+    residual, bias = y - x_hat, dead.alone(sae.b_enc[latents], latents)
     variance, error = _batch_moments(y, residual, sae.execution.ranks)
-    left = _error_over_a_list(sae, x, residual, latents, k) if x.is_cuda else None
-    left = _dense_error(sae, x, residual, latents, k) if left is None else left
-    return alpha * variance * (left / error)
+    left = _error_over_a_list(sae, x, residual, latents, bias, k) if x.is_cuda else None
+    left = _dense_error(sae, x, residual, latents, bias, k) if left is None else left
+    return dead.if_any(alpha * variance * (left / error))
 
 
 def _dense_error(
     sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], residual: Float[Tensor, "batch d_out"], dead: Int[Tensor, " dead"],
-    k: int,
+    bias: Float[Tensor, " dead"], k: int,
 ) -> Float[Tensor, ""]:
     """||e - e_hat||^2, mean over the batch, by products with all dead latents."""
     W_enc_T, W_dec = (_Rows.apply(matrix, dead, sae.execution.deferred_gradients) for matrix in (sae.W_enc_T, sae.W_dec))
-    pi = torch.relu(F.linear(x - sae.pre_bias, W_enc_T, sae.b_enc[dead]))
+    pi = torch.relu(F.linear(x - sae.pre_bias, W_enc_T, bias))
     f = pi if k == len(dead) else pi * kept(pi.detach(), None, k)
     return (residual - f @ W_dec).square().sum(1).mean()
 
@@ -85,10 +102,10 @@ class _Rows(torch.autograd.Function):
 
 def _error_over_a_list(
     sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], residual: Float[Tensor, "batch d_out"], dead: Int[Tensor, " dead"],
-    k: int,
+    bias: Float[Tensor, " dead"], k: int,
 ) -> Float[Tensor, ""] | None:
     """The same by the largest of them alone; None where dense products are faster, with few dead latents for each of the k."""
-    pi = encode_among(x, sae.W_enc_T, sae.b_enc, sae.pre_bias, dead, k, sae.execution)
+    pi = encode_among(x, sae.W_enc_T, sae.b_enc, sae.pre_bias, dead, bias, k, sae.execution)
     if pi is None:
         return None
     _, left = reconstruct(pi.with_values(torch.relu(pi.values)), sae.W_dec, torch.zeros_like(sae.b_dec), residual,

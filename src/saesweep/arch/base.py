@@ -47,10 +47,11 @@ class SparseAutoencoder(nn.Module, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """An architecture that says anew what is active lists it by its dense latents, and one with a step of its own takes no
-        step in pieces, unless it says that anew too."""
+        step in pieces, nor repeats one as a CUDA graph, unless it says that anew too."""
         super().__init_subclass__(**kwargs)
-        if "step" in vars(cls) and "separable" not in vars(cls):
-            cls.separable = SparseAutoencoder.separable
+        if "step" in vars(cls):
+            cls.separable = vars(cls).get("separable", SparseAutoencoder.separable)
+            cls.repeatable = vars(cls).get("repeatable", SparseAutoencoder.repeatable)
         if {"activate", "encode"} & vars(cls).keys() and "list_active" not in vars(cls):
             cls.list_active = SparseAutoencoder.list_active
 
@@ -107,6 +108,11 @@ class SparseAutoencoder(nn.Module, ABC):
     def separable(self, progress: float) -> bool:
         """Whether the training may take a dense step in pieces, to save memory (training/pieces.py): each loss is a mean over
         tokens, `step` changes no buffer, and takes from the rest of the batch only what it all-reduces, in one call."""
+        return False
+
+    def repeatable(self, progress: float) -> bool:
+        """Whether the training may repeat this step as a CUDA graph (training/graphs.py): from here on `step` does not depend
+        on `progress`, changes no buffer, reads no value of a tensor, and only what has room differs in size."""
         return False
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:

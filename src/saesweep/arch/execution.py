@@ -48,8 +48,10 @@ class Execution:
     dense_bytes: of memory for the latents of a dense step.
     rounded_W: W_enc in bf16, on a GPU.
     room: for lists whose length the host does not wait for, on a GPU; None: it waits.
-    in_pieces: the training takes a dense step that would hold more in pieces, for which it raises TooManyRows, and repeats one
-        whose list has overflowed its room (training/pieces.py).
+    dead_room: for dead latents, likewise (auxk.py).
+    graphs: the training repeats steps as CUDA graphs (training/graphs.py).
+    in_pieces: the training takes a dense step that would hold more in pieces, for which it raises TooManyRows.
+    retaken: the training takes a step again that has overflowed a room; none is used without it (training/pieces.py).
     """
 
     dense: bool = False
@@ -58,7 +60,14 @@ class Execution:
     dense_bytes: int = DENSE_BYTES
     rounded_W: Rounded = field(default_factory=Rounded)
     room: Room | None = None
+    dead_room: Room | None = None
+    graphs: bool = False
     in_pieces: bool = False
+    retaken: bool = False
+
+    @property
+    def rooms(self) -> list[Room]:
+        return [room for room in (self.room, self.dead_room) if room is not None]
 
     def dense_rows(self, d_sae: int) -> int:
         """The most rows of a batch whose latents a dense step can hold."""

@@ -30,6 +30,9 @@ class Gated(SparseAutoencoder):
     def separable(self, progress: float) -> bool:
         return True
 
+    def repeatable(self, progress: float) -> bool:
+        return True
+
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return torch.relu(self._magnitude(pi)) * (pi > 0)
 

@@ -38,6 +38,9 @@ class HierarchicalTopK(TopK):
         self.register_buffer("ends", torch.tensor(self.numbers), persistent=False)  # on the device: the host does not wait
         self.levels = tuple(chosen or [*doubled, sparsity])
 
+    def repeatable(self, progress: float) -> bool:
+        return True
+
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         dead = Dead(self, self.aux_tokens)
         pi = self.preactivations(x, largest=self.sparsity)

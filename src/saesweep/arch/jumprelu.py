@@ -97,6 +97,9 @@ class JumpReLU(SparseAutoencoder):
     def separable(self, progress: float) -> bool:
         return progress >= self.warm_start
 
+    def repeatable(self, progress: float) -> bool:
+        return progress >= self.warm_start
+
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pi * (pi > self.threshold)
 

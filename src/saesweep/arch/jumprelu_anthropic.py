@@ -60,6 +60,9 @@ class AnthropicJumpReLU(JumpReLU):
     def separable(self, progress: float) -> bool:
         return progress >= self.warm_start
 
+    def repeatable(self, progress: float) -> bool:
+        return progress >= self.warm_start
+
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         if progress < self.warm_start:
             step = self._batch_step(x)

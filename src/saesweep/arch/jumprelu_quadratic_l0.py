@@ -48,6 +48,9 @@ class QuadraticL0JumpReLU(JumpReLU):
     def separable(self, progress: float) -> bool:
         return progress >= self.warm_start
 
+    def repeatable(self, progress: float) -> bool:
+        return progress >= max(self.warm_start, self.ramp) and not self.prefixes  # whose dense latents are picked by a mask
+
     def step(self, x: Float[Tensor, "batch d_in"], coefficient: Float[Tensor, ""], progress: float) -> Step:
         weight = self.weight * (min(1.0, progress / self.ramp) if self.ramp > 0 else 1.0)
         step = super().step(x, x.new_full((), weight), progress)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from saesweep.arch.execution import Execution, Ranks, TooManyRows
 from saesweep.arch.ops import ops_for
-from saesweep.arch.ops.entries import Chosen, DeferredGradients, Sums
+from saesweep.arch.ops.entries import Chosen, DeferredGradients, Sums, most_entries
 from saesweep.arch.ops.plain import kept
 
 
@@ -181,25 +181,28 @@ def encode(
     shape = (len(x), len(W_enc_T))
     ops = ops_for(x)
     u = x - b_dec
-    if not execution.dense:
-        room = execution.room if execution.in_pieces else None
+    room = execution.room if execution.retaken and not execution.dense else None
+    if not execution.dense and not (room and room.dense):
         chosen = ops.choose(u.detach(), W_enc_T, b_enc, above, k, sure, execution.rounded_W, room)
         if chosen is not None:
             return _listed(u, W_enc_T, b_enc, b_dec, chosen, ops, execution)
     if execution.in_pieces and len(x) > execution.dense_rows(len(W_enc_T)):
         raise TooManyRows
     pi = F.linear(u, W_enc_T, b_enc)
-    return Latents(pi.masked_fill(~kept(pi.detach(), above, k), 0.0), shape)
+    mask = kept(pi.detach(), above, k)
+    if room and room.dense:
+        room.note(mask.sum(), most_entries(*shape))
+    return Latents(pi.masked_fill(~mask, 0.0), shape)
 
 
 def encode_among(
     x: Float[Tensor, "batch d_in"], W_enc_T: Float[Tensor, "d_sae d_in"], b_enc: Float[Tensor, " d_sae"],
-    b_dec: Float[Tensor, " d_in"], among: Int[Tensor, " some"], k: int, execution: Execution,
+    b_dec: Float[Tensor, " d_in"], among: Int[Tensor, " some"], bias: Float[Tensor, " some"], k: int, execution: Execution,
 ) -> Latents | None:
     """The k largest pre-activations of each token among some of the latents, as a list; None where that would be slower than
-    dense products with these latents."""
+    dense products with these latents. bias: their b_enc."""
     ops, u = ops_for(x), x - b_dec
-    chosen = None if execution.dense else ops.choose(u.detach(), W_enc_T.detach()[among], b_enc.detach()[among], None, k)
+    chosen = None if execution.dense else ops.choose(u.detach(), W_enc_T.detach()[among], bias.detach(), None, k)
     if chosen is None:
         return None
     starts, rows, columns, values = chosen

@@ -17,6 +17,9 @@ class ReLU(SparseAutoencoder):
     def separable(self, progress: float) -> bool:
         return True
 
+    def repeatable(self, progress: float) -> bool:
+        return True
+
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return torch.relu(pi)
 

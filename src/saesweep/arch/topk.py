@@ -24,6 +24,9 @@ class TopK(SparseAutoencoder):
         super().__init__(d_in, d_sae, sparsity)
         self.alpha, self.k_aux, self.aux_tokens = alpha, k_aux, aux_tokens
 
+    def repeatable(self, progress: float) -> bool:
+        return True
+
     def activate(self, pi: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         values, columns = pi.topk(self.sparsity, sorted=False)
         return torch.zeros_like(pi).scatter(-1, columns, torch.relu(values))

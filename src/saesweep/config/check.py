@@ -42,6 +42,7 @@ def check(cfg: dict[str, Any]) -> None:
     _world(cfg["trainer"])
     _read_ahead(cfg)
     _list_room(cfg)
+    _cuda_graphs(cfg)
     _disk_cache(cfg)
     check_study(cfg.get("study"), cfg.get("explainer"))
     check_without_lm(cfg)
@@ -97,6 +98,13 @@ def _read_ahead(cfg: dict) -> None:
 def _list_room(cfg: dict) -> None:
     if cfg.get("list_room") and cfg["trainer"].get("accelerator") not in ("gpu", "cuda"):
         raise UsageError("list_room=true: is for a GPU, whose host would wait for the length of a list; leave it out, or write "
+                         "trainer=gpu")
+
+
+def _cuda_graphs(cfg: dict) -> None:
+    trainer = cfg["trainer"]
+    if cfg.get("cuda_graphs") and (trainer.get("accelerator") not in ("gpu", "cuda") or trainer["precision"] != "32-true"):
+        raise UsageError("cuda_graphs=true: is for a GPU that trains in trainer.precision=32-true; leave it out, or write "
                          "trainer=gpu")
 
 

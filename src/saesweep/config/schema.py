@@ -72,6 +72,7 @@ class Train(Keys):
     trainer: Mapping
     logger: Any = None  # absent with logger=[]
     list_room: bool = False  # absent in older configs
+    cuda_graphs: bool = False  # likewise
     init_from: Text | None = None  # likewise
     skip: bool = False  # likewise
     study: Any = None  # of study_schema.py, as the explainer; absent in older configs

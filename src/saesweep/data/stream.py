@@ -24,6 +24,9 @@ from saesweep.lm.hooks import HookPoint, Rows
 from saesweep.runtime.rng import WINDOW, generator
 
 
+SPARED = 1.25  # of an even batch: the share of sinks may be this much larger than in the first rows
+
+
 @runtime_checkable
 class Source(Protocol):
     """Windows of activations [rows, d_in] per hook point, in a fixed order, from any saved position.
@@ -55,11 +58,11 @@ class ActivationStream:
 
     def __init__(
         self, source: Source, *, steps: int, batch_tokens: int, stream_seed: int, passes: int = 1,
-        center: bool, max_norm: float | None, statistics: int, ahead: ReadAhead | None = None,
+        center: bool, max_norm: float | None, statistics: int, ahead: ReadAhead | None = None, even: bool = False,
     ):
         """`passes`: how often each row is handed out. `statistics`: number of rows they are measured on. `ahead`: for a source
-        that supports read-ahead."""
-        self.ahead, self.passes = ahead, passes
+        that supports read-ahead. `even`: batches have the same number of rows; a few rows of each window are not used."""
+        self.ahead, self.passes, self.even = ahead, passes, even
         self.source, self.steps, self.batch_tokens, self.seed = source, steps, batch_tokens, stream_seed
         self.position = self._previous = Position(0, 0, 0, source.state_dict())
         self.seconds_reading, self.rows_read = 0.0, 0  # harvested by this process
@@ -159,7 +162,16 @@ class ActivationStream:
         ordinary = self._ordinary[point]
         order = order.to(ordinary.device)
         keep = ordinary[order]
-        return order[keep].split(keep.view(-1, self.batch_tokens).sum(1).tolist())
+        rows = keep.view(-1, self.batch_tokens).sum(1).tolist()
+        if self.even:
+            rows = [min(sum(rows) // len(rows), self._rows_of_an_even_batch(point))] * len(rows)
+        return order[keep][: sum(rows)].split(rows)
+
+    def _rows_of_an_even_batch(self, point: HookPoint) -> int:
+        """As many in every window that has no more sinks than this spares."""
+        statistics = self.statistics[point]
+        sinks = statistics.sinks + (0.0 if statistics.target is None else statistics.target.sinks)
+        return max(1, int(self.batch_tokens * (1 - SPARED * sinks)))
 
     def _harvest(self, wanted: int) -> Generator[int, None, Rows]:
         """A window of at least one batch: several of the source's where blocks are mostly padding or its window is small."""

@@ -75,7 +75,7 @@ def _stream(job: Settings, source: Any, steps: int) -> ActivationStream:
     return ActivationStream(
         source, steps=steps, batch_tokens=job["batch_tokens"], stream_seed=job["stream_seed"], passes=passes(job),
         center=numbers["center"], max_norm=numbers["max_norm"], statistics=numbers["statistics"],
-        ahead=ReadAhead(device_of(job)) if job["read_ahead"] else None,
+        ahead=ReadAhead(device_of(job)) if job["read_ahead"] else None, even=job.get("cuda_graphs", False),
     )
 
 

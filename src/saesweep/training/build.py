@@ -19,5 +19,7 @@ def build(job: Mapping[str, Any], d_in: int, d_out: int | None = None) -> Sparse
         if d_out is not None:
             transcode_(sae, d_out, job.get("skip", False))  # absent in older configs
     sae.execution.dense = job["dense"]
-    sae.execution.room = Room() if job.get("list_room") else None
+    graphs = job.get("cuda_graphs", False)
+    sae.execution.room = Room(fixed=graphs) if graphs or job.get("list_room") else None
+    sae.execution.dead_room, sae.execution.graphs = Room(fixed=True) if graphs else None, graphs
     return sae

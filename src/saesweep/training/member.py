@@ -15,7 +15,9 @@ from saesweep.lm.hooks import HookPoint
 from saesweep.runtime import distributed
 from saesweep.runtime.isolate import isolate_failures
 from saesweep.training.contract import changed_keys
+from saesweep.training.graphs import StepGraphs
 from saesweep.training.l0_controller import Coefficient
+from saesweep.training.optimizer import UnitRowAdam
 from saesweep.training.pieces import forward_backward
 from saesweep.training.running_sums import Moments, RunningSums, moments_of
 
@@ -39,7 +41,9 @@ class Member(nn.Module):
         self.loss_keys: tuple[str, ...] = ()  # of the first step
         self.sae.execution.ranks = distributed
         if distributed.ranks_per_sae() > 1:  # a step that one of them repeats would wait for the others
-            self.sae.execution.room = None
+            self.sae.execution.room = self.sae.execution.dead_room = None
+            self.sae.execution.graphs = False
+        self.graphs = StepGraphs(sae, point) if self.sae.execution.graphs else None
         self.declared = False  # failed for a reason that the training detected, such as weights that are not finite
 
     def learning_rate(self, progress: float) -> float:
@@ -62,7 +66,10 @@ class Member(nn.Module):
         self.sae.execution.deferred_gradients = [] if distributed.ranks_per_sae() == 1 else None
         coefficient = x.new_zeros(()) if self.coefficient is None else self.coefficient.at(progress)
         share = len(x) / len(batch)
-        losses, l0, fired = forward_backward(self.sae, x, coefficient, progress, share)
+        if self.graphs is not None:
+            losses, l0, fired = self.graphs.forward_backward(x, coefficient, progress)
+        else:
+            losses, l0, fired = forward_backward(self.sae, x, coefficient, progress, share)
         if self._stopped_by_its_losses(losses, progress):
             return x.new_zeros(())
         l0 = l0 * share
@@ -75,6 +82,13 @@ class Member(nn.Module):
         if self.coefficient is not None:
             self.coefficient.update_(l0, progress)
         return torch.stack(list(losses.values())).sum() * share
+
+    def update_(self, optimizer: UnitRowAdam, index: int) -> None:
+        """The optimizer step, of the group with this index, after `step_`."""
+        if self.graphs is not None:
+            self.graphs.update(optimizer, index)
+        else:
+            optimizer.step_sae(index, self.sae)
 
     def _stopped_by_its_losses(self, losses: Mapping[str, Tensor], progress: float) -> bool:
         """Stop this SAE if the keys of its losses are not those of its first step: each has a column in the logs.
@@ -102,6 +116,8 @@ class Member(nn.Module):
     def stop_(self, reason: str) -> None:
         """Stop training this SAE; the others of the group continue."""
         self.failed = reason
+        if self.graphs is not None:
+            self.graphs.drop()
         self.sae.execution.deferred_gradients = None
         for parameter in self.sae.parameters():
             parameter.grad = None

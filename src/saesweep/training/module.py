@@ -21,6 +21,7 @@ from saesweep.errors import UsageError
 from saesweep.lm.hooks import HookPoint
 from saesweep.loggers.sweep_logger import SweepLogger
 from saesweep.runtime import distributed, signals
+from saesweep.training.graphs import share_memory
 from saesweep.training.member import Member, Members
 from saesweep.training.optimizer import UnitRowAdam, parameter_group
 from saesweep.training.running_sums import Moments, RunningSums, moments_of
@@ -64,10 +65,15 @@ class SAESweep(L.LightningModule):
     def on_train_start(self) -> None:
         signals.reinstall_handlers()
         self._last_log = (self.tokens, time.monotonic())
+        self._share_memory()
 
     def on_train_end(self) -> None:
         for member in self.members:
             member.sae.execution.rounded_W.drop()
+        self._share_memory()
+
+    def _share_memory(self) -> None:
+        share_memory([member.graphs for member in self.members if member.graphs is not None])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         if not self.running and distributed.ranks_per_sae() == distributed.world_size():  # else other ranks need its harvest
@@ -99,7 +105,7 @@ class SAESweep(L.LightningModule):
         with member.failing_alone(f"after {self.tokens:,} tokens") if independent else nullcontext():
             loss = member.step_(x, self.steps_done / self.total_steps, moments)
             if not member.failed:
-                self.optimizer.step_sae(index, member.sae)
+                member.update_(self.optimizer, index)
             return loss
         return x.new_zeros(())
 

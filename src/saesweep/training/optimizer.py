@@ -24,6 +24,24 @@ from saesweep.arch.ops.entries import Adam, DeferredGradients, Sums, merged
 from saesweep.arch.ops.rounded import Rounded
 
 
+Rates = Mapping[int, tuple[float | Tensor, float | Tensor]]  # by position, step_size and unbias of ops' Adam
+APART = 4  # numbers from one rate to the next on a GPU: kernels are compiled for addresses that 16 bytes divide
+
+
+class RateTable:
+    """The rates of a group on a GPU, always in the same memory, so that a CUDA graph reads those of each step."""
+
+    def __init__(self, parameters: Sequence[Tensor]):
+        self._there = parameters[0].new_zeros(len(parameters), 2, APART)
+        self.rates: Rates = {i: (pair[0], pair[1]) for i, pair in enumerate(self._there[..., 0].unbind())}
+
+    def fill(self, rates: Mapping[int, tuple[float, float]]) -> None:
+        """The host does not wait."""
+        here = torch.zeros(self._there.shape, dtype=self._there.dtype, pin_memory=True)
+        here[..., 0] = torch.tensor([rates.get(i, (0.0, 0.0)) for i in self.rates], dtype=here.dtype)
+        self._there.copy_(here, non_blocking=True)
+
+
 class UnitRowAdam(torch.optim.Optimizer):
     """Each group: params, lr, betas, eps, clip (a norm or None), clip_by_previous, and which of its params are `unit` and
     `unclipped`. The state of a parameter: step, exp_avg, exp_avg_sq; squares: with clip_by_previous, |g|^2 of its last g.
@@ -34,6 +52,7 @@ class UnitRowAdam(torch.optim.Optimizer):
     def __init__(self, groups: Iterable[dict[str, Any]]):
         clip = {"clip": None, "clip_by_previous": False, "unclipped": ()}
         super().__init__(groups, {"lr": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "unit": (), **clip})
+        self._tables: dict[int, RateTable] = {}  # by group
 
     def step(self, closure: Any = None) -> Any:
         loss = closure() if closure is not None else None
@@ -41,39 +60,61 @@ class UnitRowAdam(torch.optim.Optimizer):
             self.step_group(index)
         return loss
 
-    def step_sae(self, index: int, sae: SparseAutoencoder) -> None:
-        """One step of an SAE's group, and the projection of its parameters onto their range."""
-        self.step_group(index, sae.execution.deferred_gradients, {sae.W_enc_T: sae.execution.rounded_W})
+    def step_sae(self, index: int, sae: SparseAutoencoder, begun: bool = False) -> list[int]:
+        """One step of an SAE's group, and the projection of its parameters onto their range; as `step_group`."""
+        moved = self.step_group(index, sae.execution.deferred_gradients, {sae.W_enc_T: sae.execution.rounded_W}, begun)
         sae.constrain_()
+        return moved
 
     @torch.no_grad()
     def step_group(
-        self, index: int, deferred: DeferredGradients | None = None, rounded: Mapping[Tensor, Rounded] | None = None
-    ) -> None:
-        """One step of one group. It frees its gradients and empties `deferred`, so that never those of all groups are held.
+        self, index: int, deferred: DeferredGradients | None = None, rounded: Mapping[Tensor, Rounded] | None = None,
+        begun: bool = False,
+    ) -> list[int]:
+        """One step of one group; returns the positions of the parameters that had a gradient. It frees its gradients and
+        empties `deferred`, so that never those of all groups are held.
 
-        rounded: of a parameter, the copy that is written with it.
+        rounded: of a parameter, the copy that is written with it. begun: `begin_step` is called for it, on a GPU.
         """
         group = self.param_groups[index]
         gradients = _gradients(group, deferred or [])
         clipped = [] if group["clip"] is None else [i for i in gradients if i not in group["unclipped"]]
         clip = clip_factor(group["clip"], self._squares(group, gradients, clipped))
+        rates = self._tables[index].rates if begun else self.begin_step(index, gradients)
         for i, grad in gradients.items():
-            p = group["params"][i]
+            p, (step_size, unbias), (beta1, beta2) = group["params"][i], rates[i], group["betas"]
+            numbers = Adam(clip if i in clipped else 1.0, step_size, beta1, beta2, unbias, group["eps"])
             state = self.state[p]
-            if not state:
-                state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
-            state["step"] += 1
-            numbers = _numbers(group, state["step"], clip if i in clipped else 1.0)
             weight, *moments = (as_rows(tensor) for tensor in (p.detach(), state["exp_avg"], state["exp_avg_sq"]))
             norms = group["clip_by_previous"] and i in clipped
             copy = (rounded or {}).get(p)
             squares = ops_for(p).adam(weight, grad, *moments, numbers, i in group["unit"], norms, copy)
             if norms:
-                state["squares"] = squares.sum(dtype=torch.float64).to(p)
+                _set(state, "squares", squares.sum(dtype=torch.float64).to(p))
             p.grad = None
         if deferred:
             deferred.clear()
+        return list(gradients)
+
+    @torch.no_grad()
+    def begin_step(self, index: int, positions: Iterable[int]) -> Rates:
+        """Count a step of the parameters at these positions, which makes the moments of new ones; returns its rates, on a GPU
+        in the memory of those before."""
+        group, rates = self.param_groups[index], dict[int, tuple[float, float]]()
+        beta1, beta2 = group["betas"]
+        for i in positions:
+            p = group["params"][i]
+            state = self.state[p]
+            if not state:
+                state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+            state["step"] += 1
+            rates[i] = group["lr"] / (1 - beta1 ** state["step"]), 1 / math.sqrt(1 - beta2 ** state["step"])
+        if not group["params"][0].is_cuda:
+            return rates
+        if index not in self._tables:
+            self._tables[index] = RateTable(group["params"])
+        self._tables[index].fill(rates)
+        return self._tables[index].rates
 
     def _squares(self, group: Mapping[str, Any], gradients: dict[int, Tensor | Sums], clipped: Sequence[int]) -> list[Tensor]:
         """The squared norms to clip by: of the step before where all are known, else of these gradients, which are formed."""
@@ -121,9 +162,12 @@ def clip_factor(clip: float | None, squares: Sequence[Tensor]) -> float | Tensor
     return (clip / torch.stack(list(squares)).sum().sqrt()).clamp(max=1.0)
 
 
-def _numbers(group: dict[str, Any], step: int, factor: float | Tensor) -> Adam:
-    beta1, beta2 = group["betas"]
-    return Adam(factor, group["lr"] / (1 - beta1**step), beta1, beta2, 1 / math.sqrt(1 - beta2**step), group["eps"])
+def _set(state: dict[str, Any], key: str, value: Tensor) -> None:
+    """In the memory of the one before, where a CUDA graph reads it."""
+    if key in state:
+        state[key].copy_(value)
+    else:
+        state[key] = value
 
 
 def as_rows(x: Tensor) -> Tensor:

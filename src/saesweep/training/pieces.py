@@ -34,23 +34,39 @@ def forward_backward(
     sae: SparseAutoencoder, x: Float[Tensor, "own d_in"], coefficient: Float[Tensor, ""], progress: float, share: float
 ) -> Outcome:
     """Add the gradient of share * (sum of the losses) to that of the parameters; share: of the batch's rows, those in x."""
-    execution = sae.execution
+    try:
+        while True:  # a second time where a list lacks entries: it is then counted
+            outcome = attempt(sae, x, coefficient, progress, share)
+            if not overflowed(sae):
+                return outcome
+            drop_gradients(sae)
+    except TooManyRows:
+        for room in sae.execution.rooms:
+            room.forget()
     with training_products(x.device):
-        execution.in_pieces = sae.separable(progress)
-        try:
-            while True:  # a second time where a list lacks entries: it is then counted
-                outcome = _differentiated(sae.step(x, coefficient, progress), share)
-                if execution.room is None or not execution.room.overflowed():
-                    return outcome
-                _drop_gradients(sae)
-        except TooManyRows:
-            pass
-        finally:
-            execution.in_pieces = False
         return _in_pieces(sae, x, coefficient, progress, share)
 
 
-def _drop_gradients(sae: SparseAutoencoder) -> None:
+def attempt(
+    sae: SparseAutoencoder, x: Float[Tensor, "own d_in"], coefficient: Float[Tensor, ""], progress: float, share: float
+) -> Outcome:
+    """`forward_backward` where nothing exceeds its room, which `overflowed` says. Raises TooManyRows where it takes pieces."""
+    execution = sae.execution
+    execution.in_pieces = sae.separable(progress)
+    execution.retaken = execution.in_pieces or sae.repeatable(progress)  # neither changes a buffer
+    try:
+        with training_products(x.device):
+            return _differentiated(sae.step(x, coefficient, progress), share)
+    finally:
+        execution.in_pieces = execution.retaken = False
+
+
+def overflowed(sae: SparseAutoencoder) -> bool:
+    """Whether the step lacks what had no room."""
+    return any([room.overflowed() for room in sae.execution.rooms])
+
+
+def drop_gradients(sae: SparseAutoencoder) -> None:
     sae.zero_grad()
     if sae.execution.deferred_gradients is not None:
         sae.execution.deferred_gradients.clear()

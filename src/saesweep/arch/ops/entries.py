@@ -13,6 +13,11 @@ DENSE_BELOW_ON_GPU = 128
 Chosen = tuple[Tensor, Tensor, Tensor, Tensor]  # where rows start; row, column and value of each entry
 
 
+def most_entries(batch: int, d_sae: int) -> int:
+    """Of a list on a GPU: with more, dense products are faster."""
+    return batch * d_sae // max(1, DENSE_BELOW_ON_GPU)
+
+
 class Rough(NamedTuple):
     """score [batch, d_sae] ~ u W_enc / (scale_u scale_w), and what its error is proportional to."""
 
@@ -35,13 +40,16 @@ def coordinate_share(u: Tensor) -> Tensor:
 
 
 class Adam(NamedTuple):
-    """The scalars of one step: step_size = lr / (1 - beta1^t), unbias = 1 / sqrt(1 - beta2^t); clip multiplies gradients."""
+    """The scalars of one step: step_size = lr / (1 - beta1^t), unbias = 1 / sqrt(1 - beta2^t); clip multiplies gradients.
 
-    clip: float | Tensor  # a tensor on a GPU, so that the host does not wait for it
-    step_size: float
+    On a GPU those that differ between steps are tensors: the host does not wait for clip, and a CUDA graph reads the others.
+    """
+
+    clip: float | Tensor
+    step_size: float | Tensor
     beta1: float
     beta2: float
-    unbias: float
+    unbias: float | Tensor
     eps: float
 
 

@@ -81,7 +81,7 @@ def adam(
     grad = (tangent(grad, weight) if unit else grad) * numbers.clip
     mean = mean.lerp_(grad, 1 - numbers.beta1) if numbers.beta1 else grad
     square.mul_(numbers.beta2).addcmul_(grad, grad, value=1 - numbers.beta2)
-    weight.addcdiv_(mean, square.sqrt() * numbers.unbias + numbers.eps, value=-numbers.step_size)
+    weight -= numbers.step_size * mean / (square.sqrt() * numbers.unbias + numbers.eps)
     if unit:
         weight /= weight.norm(dim=1, keepdim=True)
     return squares

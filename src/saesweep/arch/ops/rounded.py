@@ -43,12 +43,30 @@ class Rounded:
         known = self._matrix is not None and self._matrix.data_ptr() == matrix.data_ptr() and self._version == matrix._version
         return self.copy if known else None
 
-    def keep(self, matrix: Tensor, copy: Copy) -> None:
-        self.copy, self._matrix, self._version = copy, matrix.detach(), matrix._version
+    def keep(self, matrix: Tensor, copy: Copy) -> Copy:
+        """In the memory of the last one, where a CUDA graph reads it, but for the share, which is a tensor of its own."""
+        fits = self.copy is not None and _fits(self.copy.low, copy.low)
+        self.copy = self.copy if self.copy is not None and fits else copy._replace(share=copy.share.clone())
+        for old, new in zip(self.copy, copy, strict=True):
+            if old.data_ptr() != new.data_ptr():
+                old.copy_(new)
+        self._matrix, self._version = matrix.detach(), matrix._version
+        return self.copy
+
+    def write_next_with(self, share: Tensor) -> None:
+        """Set `share`, in its memory."""
+        if self.share is None or not _fits(self.share, share):
+            self.share = share.clone()
+        else:
+            self.share.copy_(share)
 
     def drop(self) -> None:
         """Free the memory: the training has ended."""
         self.copy = self._matrix = None
+
+
+def _fits(old: Tensor, new: Tensor) -> bool:
+    return old.shape == new.shape and old.device == new.device
 
 
 def changed(matrix: Tensor) -> None:

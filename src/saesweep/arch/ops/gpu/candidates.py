@@ -50,7 +50,7 @@ def choose(
     counts = torch.empty(batch, dtype=torch.int64, device=u.device)
     _count[(batch,)](*near, counts, d_sae, BLOCK=SCAN)
     starts = starts_of(counts)
-    most = batch * d_sae // max(1, entries.DENSE_BELOW_ON_GPU)
+    most = entries.most_entries(batch, d_sae)
     n = int(starts[-1]) if room is None else room.of(starts[-1], most)
     if n > most:
         return None
@@ -66,9 +66,8 @@ def _copy(W_enc_T: Tensor, share: Tensor, rounded_W: Rounded) -> Copy:
     """What the last update has written; else made here, as it would have been."""
     if (copy := rounded_W.of(W_enc_T)) is None:
         by = share if rounded_W.share is None else rounded_W.share.to(share)
-        copy = Copy(*rounded(W_enc_T, by), by)
-        rounded_W.keep(W_enc_T, copy)
-    rounded_W.share = share
+        copy = rounded_W.keep(W_enc_T, Copy(*rounded(W_enc_T, by), by))
+    rounded_W.write_next_with(share)
     return copy
 
 

@@ -71,7 +71,7 @@ def _update(
     if MEAN:
         g = beta1 * load_row(mean, r, d, lanes) + (1 - beta1) * g
         tl.store(mean + at, g, mask=lanes < d)
-    w -= step_size * g / (tl.sqrt(v) * unbias + eps)
+    w -= tl.load(step_size) * g / (tl.sqrt(v) * tl.load(unbias) + eps)
     if UNIT:
         w = w / tl.sqrt(tl.sum(w * w))
     tl.store(weight + at, w, mask=lanes < d)
@@ -111,10 +111,11 @@ def adam(
     if len(weight) == 1 and isinstance(grad, Tensor) and not unit:  # a vector, cut into rows
         weight, grad, mean, square = (x.view(-1, math.gcd(x.shape[1], PIECE)) for x in (weight, grad, mean, square))
     d = weight.shape[1]
-    clip = numbers.clip if isinstance(numbers.clip, Tensor) else weight.new_full((), numbers.clip)
+    clip, step_size, beta1, beta2, unbias, eps = numbers
+    clip, step_size, unbias = (_scalar(number, weight) for number in (clip, step_size, unbias))
     squares = weight.new_empty(len(weight)) if norms else None
-    rest = (weight, mean, square, squares, *(copy or 3 * (None,)), d, clip.float(), *numbers[1:])
-    how = {"UNIT": unit, "MEAN": numbers.beta1 != 0, **block(d)}
+    rest = (weight, mean, square, squares, *(copy or 3 * (None,)), d, clip, step_size, beta1, beta2, unbias, eps)
+    how = {"UNIT": unit, "MEAN": beta1 != 0, **block(d)}
     if isinstance(grad, Sums):
         _adam_sums[(len(weight),)](*with_spans(grad), *rest, **how)
     else:
@@ -124,6 +125,10 @@ def adam(
         bits, *others = copy
         rounded_W.keep(matrix, Copy(bits.view(torch.bfloat16), *others))
     return squares
+
+
+def _scalar(number: float | Tensor, like: Tensor) -> Tensor:
+    return number.float() if isinstance(number, Tensor) else like.new_full((), number)
 
 
 def _copy(weight: Tensor, rounded_W: Rounded | None) -> tuple[Tensor, ...] | None:

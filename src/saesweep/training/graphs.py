@@ -1,0 +1,153 @@
+"""The training steps of an SAE as CUDA graphs: `cuda_graphs=true`, on a GPU.
+
+A step launches 110 to 160 kernels, which for a small SAE take the host longer than the GPU. A CUDA graph is one launch. It
+repeats kernels with the addresses, sizes and numbers of its capture, so
+
+    addresses    what lives from step to step is written in place, and the batch is copied to where the graph reads it
+    sizes        batches have one number of rows (data/stream.py), lists and dead latents room that stays (arch/ops/room.py)
+    numbers      the coefficient, the learning rate and Adam's corrections are tensors
+
+An SAE has two graphs: forward and backward, and the update. Between them the host reads whether something has exceeded its
+room; the step is then taken again without a graph. Steps are captured once `WARM_UP` of one kind, equal in all sizes, have been
+taken without a graph. Those that are not `repeatable` never are.
+
+Graphs share memory, because they run one after the other: what one computes is read before the next one runs. So nothing that
+lives from step to step may be allocated in a capture.
+"""
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saesweep.arch.base import SparseAutoencoder
+from saesweep.arch.ops.room import Late, Room
+from saesweep.errors import UsageError
+from saesweep.lm.hooks import HookPoint
+from saesweep.runtime.memory import out_of_memory
+from saesweep.training.optimizer import UnitRowAdam
+from saesweep.training.pieces import Outcome, attempt, drop_gradients, forward_backward, overflowed
+
+WARM_UP = 2  # steps of a kind, in which its kernels are compiled and what lives from step to step is made
+T = TypeVar("T")
+Repeat = Callable[[], None]
+
+
+class SharedMemory:
+    """What the graphs of a group share: where they compute, and the batch that they read."""
+
+    def __init__(self) -> None:
+        self._batches: dict[HookPoint, Tensor] = {}
+        self._copied: dict[HookPoint, tuple[Tensor, int]] = {}
+        self._first: torch.cuda.CUDAGraph | None = None  # keeps the memory while other graphs come and go
+
+    def captured(self, work: Callable[[], T]) -> tuple[Repeat, T]:
+        """A graph of what `work` launches, which does not run here, and what it returns."""
+        if self._first is None:
+            self._first = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._first):
+                torch.zeros(1, device="cuda")
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.stream(torch.cuda.current_stream())  # also after a capture that fails
+        with here, torch.cuda.graph(graph, pool=self._first.pool(), capture_error_mode="thread_local"):
+            found = work()
+        return graph.replay, found
+
+    def batch(self, point: HookPoint, x: Float[Tensor, "batch _"]) -> Float[Tensor, "batch _"]:
+        """The same values where a graph of this hook point reads them, copied once for all SAEs."""
+        there, (known, version) = self._batches.get(point), self._copied.get(point, (None, 0))
+        if there is None or there.shape != x.shape:
+            there = self._batches[point] = x.clone()
+        elif known is not x or version != x._version:
+            there.copy_(x)
+        self._copied[point] = x, x._version
+        return there
+
+
+class StepGraphs:
+    """The graphs of one SAE; without one it takes the same steps by itself."""
+
+    def __init__(self, sae: SparseAutoencoder, point: HookPoint):
+        self.sae, self.point, self.memory = sae, point, SharedMemory()
+        self._kind: tuple | None = None
+        self._taken = 0  # steps of this kind
+        self._repeating = False  # in this step
+        self.drop()
+
+    def drop(self) -> None:
+        """Free the graphs; the memory is kept for others."""
+        self._forward: _Forward | None = None
+        self._update: tuple[Repeat, list[int]] | None = None
+
+    def forward_backward(
+        self, x: Float[Tensor, "batch _"], coefficient: Float[Tensor, ""], progress: float
+    ) -> Outcome:
+        """As `pieces.forward_backward` of the whole batch."""
+        self._count(x, progress)
+        self._repeating = self._kind is not None and self._taken > WARM_UP
+        if self._repeating:
+            x = self.memory.batch(self.point, x)
+            self._forward = self._forward or _Forward(self.sae, self.memory, x, coefficient, progress)
+            self._forward.repeat(coefficient)
+            if not overflowed(self.sae):
+                return self._forward.outcome
+            self.drop()
+            drop_gradients(self.sae)
+            self._repeating = False
+        return forward_backward(self.sae, x, coefficient, progress, 1.0)
+
+    def _count(self, x: Float[Tensor, "batch _"], progress: float) -> None:
+        sizes = [room.size for room in self.sae.execution.rooms]
+        known = self.sae.repeatable(progress) and x.dtype == torch.float32 and None not in sizes
+        kind = (x.shape, *sizes) if known else None
+        if kind != self._kind:
+            self.drop()
+            self._kind, self._taken = kind, 0
+        self._taken += 1
+
+    def update(self, optimizer: UnitRowAdam, index: int) -> None:
+        """As `optimizer.step_sae`."""
+        if not self._repeating:
+            optimizer.step_sae(index, self.sae)
+            return
+        if self._update is None:
+            self._update = _capture(self.memory, lambda: optimizer.step_sae(index, self.sae, begun=True))
+        repeat, moved = self._update
+        optimizer.begin_step(index, moved)
+        repeat()
+
+
+def share_memory(all_graphs: Sequence[StepGraphs]) -> None:
+    """Of the SAEs of a group, which begin anew; what they had is freed."""
+    memory = SharedMemory()
+    for graphs in all_graphs:
+        graphs.drop()
+        graphs.memory = memory
+
+
+class _Forward:
+    """Forward and backward of steps of one kind. The gradients are left for the update."""
+
+    def __init__(
+        self, sae: SparseAutoencoder, memory: SharedMemory, x: Float[Tensor, "batch _"], coefficient: Float[Tensor, ""],
+        progress: float,
+    ):
+        self._x, self._coefficient = x, coefficient.clone()
+        self._repeat, self.outcome = _capture(memory, lambda: attempt(sae, x, self._coefficient, progress, 1.0))
+        self._found: Sequence[tuple[Room, Sequence[Late]]] = [(room, room.taken()) for room in sae.execution.rooms]
+
+    def repeat(self, coefficient: Float[Tensor, ""]) -> None:
+        self._coefficient.copy_(coefficient)
+        self._repeat()
+        for room, found in self._found:
+            room.repeated(found)
+
+
+def _capture(memory: SharedMemory, work: Callable[[], T]) -> tuple[Repeat, T]:
+    """Raises UsageError where the step cannot be captured, which is no user's fault but that of its `repeatable`."""
+    try:
+        return memory.captured(work)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        raise UsageError(f"cuda_graphs=true: a step cannot be captured ({error}); write cuda_graphs=false") from error
