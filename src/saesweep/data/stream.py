@@ -23,7 +23,6 @@ from saesweep.data.prefetch import ReadAhead, drain
 from saesweep.lm.hooks import HookPoint, Rows
 from saesweep.runtime.rng import WINDOW, generator
 
-
 SPARED = 1.25  # of an even batch: the share of sinks may be this much larger than in the first rows
 
 

@@ -23,7 +23,6 @@ from saesweep.arch.ops import ops_for
 from saesweep.arch.ops.entries import Adam, DeferredGradients, Sums, merged
 from saesweep.arch.ops.rounded import Rounded
 
-
 Rates = Mapping[int, tuple[float | Tensor, float | Tensor]]  # by position, step_size and unbias of ops' Adam
 APART = 4  # numbers from one rate to the next on a GPU: kernels are compiled for addresses that 16 bytes divide
 
