@@ -457,9 +457,36 @@ def test_the_plan_refuses_losses_that_break_the_contract(message):
     assert "\n" not in str(error.value)
 
 
+class Annealed(ReLU):
+    """`by`: of its sparsity loss, at each progress; `note`: what else a step does."""
+
+    def step(self, x, coefficient, progress):
+        self.note(self)
+        step = super().step(x, coefficient, progress)
+        return step._replace(losses=step.losses | {"sparsity": self.by(progress) * step.losses["sparsity"]})
+
+    def repeatable(self, progress):
+        return progress >= 0.5
+
+
+def test_steps_that_may_be_repeated_and_are_not_the_same_are_refused():
+    sae, arch = Annealed(D_IN, D_SAE, K).double(), settings("relu")["arch"] | {"name": "mine"}
+    sae.execution.graphs = True
+    sae.note, sae.by = lambda sae: None, lambda progress: min(1.0, 2 * progress)
+    require_contract(sae, data(), arch)
+    sae.by = lambda progress: 1 + progress
+    with pytest.raises(UsageError, match=r"^arch=mine: .* between progress=0.5 and 0.75, but repeatable\(0.5\) is True"):
+        require_contract(sae, data(), arch)
+    sae.note, sae.by = lambda sae: sae.tokens_since_fired.add_(1), lambda progress: 1.0
+    with pytest.raises(UsageError, match=r"^arch=mine: .* buffer tokens_since_fired, and repeatable\(0.5\) is True"):
+        require_contract(sae, data(), arch)
+
+
 @every_yaml
 def test_the_plan_accepts_every_architecture_of_the_package(name):
-    require_contract(untrained(name), data().float(), settings(name)["arch"])
+    sae = untrained(name)
+    sae.execution.graphs = True
+    require_contract(sae, data().float(), settings(name)["arch"])
 
 
 # The README's example

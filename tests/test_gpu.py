@@ -175,9 +175,11 @@ def test_prefetching_is_spread_over_the_batches_of_a_window(text, quick):
 
 def test_a_plan_of_a_training_on_a_gpu_has_its_time_and_memory(text, quick):
     with gpu():
-        found, alone = (estimate([job(text, "arch=jumprelu", *SHORT, *more)], Resources())
-                        for more in ([], ["evaluation.lm_tokens=0"]))
+        found, alone, graphs = (estimate([job(text, "arch=jumprelu", *SHORT, *more)], Resources())
+                                for more in ([], ["evaluation.lm_tokens=0"], ["cuda_graphs=true"]))
     on_gpu, host, _ = found["places"]
     assert found["seconds"] > 0 and (on_gpu.name, host.name) == ("GPU", "host")
     assert on_gpu.phases["in a step"]["step"] > 4 * found["params"][0]
+    step, twice = (one["places"][0].phases["in a step"]["step"] for one in (found, graphs))
+    assert 1.9 * step < twice < 2.1 * step
     assert alone["places"][0].phases["in the evaluation"]["dense latents"] > 2048 * 4 * 96

@@ -30,9 +30,8 @@ def run(section: Section) -> None:
                      for width in sizes["widths"] for arch in group)
     section.each((f"{arch} cold, width {width:,}", partial(_measure, section, data, rates, arch, width, cold=True))
                  for width in sizes["cold"]["widths"] for arch in sizes["cold"]["archs"])
-    of = [(option, arch) for option, archs in sizes["options"]["archs"].items() for arch in archs]
     section.each((f"{arch} {option}, width {width:,}", partial(_measure, section, data, rates, arch, width, option=option))
-                 for width in sizes["options"]["widths"] for option, arch in of)
+                 for option, of in sizes["options"].items() for width in of["widths"] for arch in of["archs"])
 
 
 def architectures(first: list[str], same: list[str]) -> list[list[str]]:

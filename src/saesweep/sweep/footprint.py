@@ -116,6 +116,7 @@ def _phases(job: Settings, saes: int, step: int, tokenizer: Tokenizer | None, fo
     reading = {"window": 2 * window + ahead}
     if found.forward > window:
         reading = {"window": window + ahead, "forward pass" if tokenizer else "drawing": found.forward}
+    step *= 2 if job.get("cuda_graphs") else 1  # graphs have memory of their own
     held_out = job["evaluation"]["calibration_tokens"] * (2 * found.row + found.rows_normalised)
     evaluation = {"pass with predictions" if tokenizer else "held-out rows": found.predicting}
     if found.dense > found.predicting or not tokenizer:

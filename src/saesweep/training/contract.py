@@ -3,6 +3,7 @@
 Each check raises UsageError with the architecture's name, what was found and the fix.
 """
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,7 +23,9 @@ def require_contract(sae: SparseAutoencoder, x: Float[Tensor, "batch _"], arch: 
     _require_consistent(sae, sae.inputs(x), name)
     for progress in PROGRESS:
         before, version = sae.W_enc_T.detach().clone(), sae.W_enc_T._version
+        buffers = {key: buffer.clone() for key, buffer in sae.named_buffers()}
         step = sae.step(x, x.new_ones(()), progress)
+        _require_retakable(sae, buffers, progress, name)
         sae.constrain_()
         if version == sae.W_enc_T._version and not torch.equal(before, sae.W_enc_T):
             raise UsageError(f"arch={name}: it changes W_enc_T through `.data`, which the copy of it on a GPU does not notice; "
@@ -31,6 +34,8 @@ def require_contract(sae: SparseAutoencoder, x: Float[Tensor, "batch _"], arch: 
         keys.append(list(step.losses))
         if problem := changed_keys(keys[0], keys[-1]):
             raise UsageError(f"arch={name}: from progress=0 to progress={progress:g}, {problem}")
+    if sae.execution.graphs:
+        _require_repeatable(sae, x, name)
     if arch["control"] is None and "sparsity" in keys[-1]:
         raise UsageError(f"arch.control=null: {name} has a sparsity loss, whose coefficient would stay 0; give "
                          "the numbers that move it, as conf/arch/jumprelu.yaml does")
@@ -58,6 +63,27 @@ def _require_consistent(sae: SparseAutoencoder, x: Float[Tensor, "batch d_in"], 
     if sae.thresholded and not _mostly_equal(sae.margin(x) > 0, f > 0):
         raise UsageError(f"arch={name}: its latents are active elsewhere than where `margin` is above zero; L0 is calibrated "
                          "by `margin` and `raise_thresholds_`: write both to fit `activate`")
+
+
+def _require_retakable(sae: SparseAutoencoder, before: Mapping[str, Tensor], progress: float, name: str) -> None:
+    """A step that the training may take twice, or in pieces, changes no buffer."""
+    says = [method for method in ("separable", "repeatable") if getattr(sae, method)(progress)]
+    changed = [key for key, buffer in sae.named_buffers() if not torch.equal(buffer, before[key])]
+    if says and changed:
+        raise UsageError(f"arch={name}: its `step` changes the buffer {changed[0]}, and {says[0]}({progress:g}) is True, by "
+                         "which the training may take a step twice; let it return False")
+
+
+@torch.no_grad()
+def _require_repeatable(sae: SparseAutoencoder, x: Float[Tensor, "batch _"], name: str) -> None:
+    """At each progress for which `repeatable` is True, a batch has the same losses."""
+    losses = {progress: torch.stack(list(sae.step(x, x.new_ones(()), progress).losses.values()))
+              for progress in PROGRESS if sae.repeatable(progress)}
+    for (before, some), (after, others) in pairwise(losses.items()):
+        if not torch.allclose(some, others, rtol=1e-4):
+            raise UsageError(f"arch={name}: its losses on one batch differ between progress={before:g} and {after:g}, but "
+                             f"repeatable({before:g}) is True, by which a CUDA graph repeats the step; let it return False "
+                             "until they depend on `progress` no more")
 
 
 def _require_losses(step: Step, x: Float[Tensor, "batch d_out"], where: str) -> None:
