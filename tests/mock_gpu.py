@@ -214,6 +214,11 @@ class _Moved(torch.autograd.Function):
 
 class _MockMode(TorchFunctionMode):
     waits: list[str]  # of the active mock
+    debug_mode: str = "default"
+
+    @classmethod
+    def set_debug_mode(cls, mode: str) -> None:
+        cls.debug_mode = mode
 
     @classmethod
     def operation(cls, func: Any, args: tuple, kwargs: dict) -> Any:
@@ -253,6 +258,8 @@ class _MockMode(TorchFunctionMode):
     def wait(cls, reason: str) -> None:
         if Graph.capturing is not None:
             raise RuntimeError(f"operation not permitted when stream is capturing: {reason}")
+        if cls.debug_mode == "error":
+            raise RuntimeError(f"called a synchronizing CUDA operation: {reason}")
         cls.waits.append(reason)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -346,6 +353,8 @@ def gpu() -> Iterator[list[str]]:
             patch.setattr(CUDAAccelerator, name, staticmethod(lambda *_, value=value: value))
         for name, value in {"Stream": Stream, "stream": Stream.used, "current_stream": lambda *_: Stream.current,
                             "Event": Event, "CUDAGraph": Graph, "graph": Graph.capture,
+                            "get_sync_debug_mode": lambda: _MockMode.debug_mode,
+                            "set_sync_debug_mode": _MockMode.set_debug_mode,
                             "is_current_stream_capturing": lambda: Graph.capturing is not None}.items():
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch.cuda, "mem_get_info", lambda *_: (8 * 10**9, 16 * 10**9))

@@ -84,8 +84,16 @@ def test_fixed_room_stays_while_it_suffices_and_is_not_far_too_large():
 
 def test_steps_are_dense_without_counting_until_a_list_and_its_room_are_faster():
     made = Room()
-    assert after(made, 900) == "dense" == after(made, 2000) == after(made, 801)
-    assert after(made, 800) == 1000 and after(made, 880) == "dense"
+    assert after(made, 900) == "dense" == after(made, 2000) == after(made, 601)
+    assert after(made, 600) == 750 and after(made, 700) == 875 and after(made, 820) == "dense"
+
+
+@pytest.mark.slow
+def test_a_dense_step_that_would_be_taken_in_pieces_counts_whether_a_list_is_shorter():
+    sae = make("relu", d_sae=D_SAE, d_in=D_IN, k=2).float().to(TRITON)
+    sae.execution.room, sae.execution.dense_bytes = Room(dense=True), 1
+    forward_backward(sae, drawn(ROWS, D_IN), COEFFICIENT.float().to(TRITON), 1.0, 1.0)
+    assert sae.execution.room.entries is not None and not sae.execution.room.dense
 
 
 def test_room_for_dead_latents_is_none_until_one_is_dead():

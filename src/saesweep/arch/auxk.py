@@ -23,28 +23,27 @@ class Dead:
     """The latents that have not fired for more than `aux_tokens` tokens. Made first in a step: a GPU counts them before it
     computes the step, for which the host does not wait when it reads their number.
 
-    With `Execution.dead_room` they have room that may be for more of them, which others fill.
+    With `Execution.dead_room` there are places for more, filled with latents that are not dead.
     """
 
     def __init__(self, sae: SparseAutoencoder, aux_tokens: int):
-        self._mask = sae.tokens_since_fired > aux_tokens
-        self._room = sae.execution.dead_room if sae.execution.retaken else None
-        on_gpu, self._places = self._mask.is_cuda, 0
-        self._count = self._mask.sum() if on_gpu else None
+        self._mask = mask = sae.tokens_since_fired > aux_tokens
+        self._room = sae.execution.dead_room if mask.is_cuda and sae.execution.retaken else None
+        self._count = mask.sum() if mask.is_cuda else None
+        self._places = Late(self._count) if self._count is not None and self._room is None else None
         if self._room is not None and self._count is not None:
-            self._places = min(self._room.of(self._count), len(self._mask))
-        self._late = Late(self._count) if self._count is not None and self._room is None else None
+            self._places = min(self._room.of(self._count), len(mask))
 
     def latents(self) -> Int[Tensor, " dead"]:
-        if self._count is None:
+        if self._places is None:
             return self._mask.nonzero().squeeze(1)
-        places = self._late.read() if self._late is not None else self._places
+        places = self._places.read() if isinstance(self._places, Late) else self._places
         if places == 0:
             return self._mask.new_empty(0, dtype=torch.long)
         return self._mask.sort(descending=True, stable=True).indices[:places]
 
     def alone(self, bias: Float[Tensor, " dead"], latents: Int[Tensor, " dead"]) -> Float[Tensor, " dead"]:
-        """b_enc of `latents`, with which those that fill the room are never above 0."""
+        """b_enc of `latents`, with which those that are not dead are never above 0."""
         return bias if self._room is None else bias.masked_fill(~self._mask[latents], -torch.inf)
 
     def if_any(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:

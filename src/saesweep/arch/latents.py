@@ -182,11 +182,12 @@ def encode(
     ops = ops_for(x)
     u = x - b_dec
     room = execution.room if execution.retaken and not execution.dense else None
-    if not execution.dense and not (room and room.dense):
+    too_many = execution.in_pieces and len(x) > execution.dense_rows(len(W_enc_T))
+    if not execution.dense and (too_many or not (room and room.dense)):
         chosen = ops.choose(u.detach(), W_enc_T, b_enc, above, k, sure, execution.rounded_W, room)
         if chosen is not None:
             return _listed(u, W_enc_T, b_enc, b_dec, chosen, ops, execution)
-    if execution.in_pieces and len(x) > execution.dense_rows(len(W_enc_T)):
+    if too_many:
         raise TooManyRows
     pi = F.linear(u, W_enc_T, b_enc)
     mask = kept(pi.detach(), above, k)

@@ -103,9 +103,11 @@ def _list_room(cfg: dict) -> None:
 
 def _cuda_graphs(cfg: dict) -> None:
     trainer = cfg["trainer"]
-    if cfg.get("cuda_graphs") and (trainer.get("accelerator") not in ("gpu", "cuda") or trainer["precision"] != "32-true"):
-        raise UsageError("cuda_graphs=true: is for a GPU that trains in trainer.precision=32-true; leave it out, or write "
-                         "trainer=gpu")
+    if cfg.get("cuda_graphs") and trainer.get("accelerator") not in ("gpu", "cuda"):
+        raise UsageError("cuda_graphs=true: is for a GPU; leave it out, or write trainer=gpu")
+    if cfg.get("cuda_graphs") and trainer["precision"] != "32-true":
+        raise UsageError(f"cuda_graphs=true: is for a training in fp32, not trainer.precision={trainer['precision']}; leave "
+                         "one of them out")
 
 
 def _disk_cache(cfg: dict) -> None:

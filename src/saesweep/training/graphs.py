@@ -12,10 +12,11 @@ room; the step is then taken again without a graph. Steps are captured once `WAR
 taken without a graph. Those that are not `repeatable` never are.
 
 Graphs share memory, because they run one after the other: what one computes is read before the next one runs. So nothing that
-lives from step to step may be allocated in a capture.
+one step leaves to the next may be allocated in a capture.
 """
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -38,20 +39,26 @@ class SharedMemory:
     """What the graphs of a group share: where they compute, and the batch that they read."""
 
     def __init__(self) -> None:
+        self.failed = False  # a capture has: torch makes no other in this memory
         self._batches: dict[HookPoint, Tensor] = {}
         self._copied: dict[HookPoint, tuple[Tensor, int]] = {}
         self._first: torch.cuda.CUDAGraph | None = None  # keeps the memory while other graphs come and go
 
     def captured(self, work: Callable[[], T]) -> tuple[Repeat, T]:
         """A graph of what `work` launches, which does not run here, and what it returns."""
+        self.failed = True
         if self._first is None:
-            self._first = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._first):
-                torch.zeros(1, device="cuda")
-        graph, here = torch.cuda.CUDAGraph(), torch.cuda.stream(torch.cuda.current_stream())  # also after a capture that fails
-        with here, torch.cuda.graph(graph, pool=self._first.pool(), capture_error_mode="thread_local"):
-            found = work()
+            self._first, _ = self._graph_of(lambda: torch.zeros(1, device="cuda"))
+        graph, found = self._graph_of(work)
+        self.failed = False
         return graph.replay, found
+
+    def _graph_of(self, work: Callable[[], T]) -> tuple[Any, T]:
+        graph, pool = torch.cuda.CUDAGraph(), None if self._first is None else self._first.pool()
+        here = torch.cuda.stream(torch.cuda.current_stream())  # also after a capture that fails
+        with here, torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            found = work()
+        return graph, found
 
     def batch(self, point: HookPoint, x: Float[Tensor, "batch _"]) -> Float[Tensor, "batch _"]:
         """The same values where a graph of this hook point reads them, copied once for all SAEs."""
@@ -69,15 +76,15 @@ class StepGraphs:
 
     def __init__(self, sae: SparseAutoencoder, point: HookPoint):
         self.sae, self.point, self.memory = sae, point, SharedMemory()
-        self._kind: tuple | None = None
-        self._taken = 0  # steps of this kind
         self._repeating = False  # in this step
         self.drop()
 
     def drop(self) -> None:
-        """Free the graphs; the memory is kept for others."""
+        """Free the graphs, and begin anew; the memory is kept for others."""
         self._forward: _Forward | None = None
         self._update: tuple[Repeat, list[int]] | None = None
+        self._kind: tuple | None = None
+        self._taken = 0  # steps of this kind
 
     def forward_backward(
         self, x: Float[Tensor, "batch _"], coefficient: Float[Tensor, ""], progress: float
@@ -85,40 +92,58 @@ class StepGraphs:
         """As `pieces.forward_backward` of the whole batch."""
         self._count(x, progress)
         self._repeating = self._kind is not None and self._taken > WARM_UP
-        if self._repeating:
-            x = self.memory.batch(self.point, x)
-            self._forward = self._forward or _Forward(self.sae, self.memory, x, coefficient, progress)
-            self._forward.repeat(coefficient)
+        if self._repeating or self._is_last_before:
+            outcome = (self._repeated if self._repeating else self._without_waits)(x, coefficient, progress)
             if not overflowed(self.sae):
-                return self._forward.outcome
+                return outcome
             self.drop()
             drop_gradients(self.sae)
             self._repeating = False
         return forward_backward(self.sae, x, coefficient, progress, 1.0)
 
+    @property
+    def _is_last_before(self) -> bool:
+        """Whether the next step of this kind is captured."""
+        return self._kind is not None and self._taken == WARM_UP
+
     def _count(self, x: Float[Tensor, "batch _"], progress: float) -> None:
-        sizes = [room.size for room in self.sae.execution.rooms]
-        known = self.sae.repeatable(progress) and x.dtype == torch.float32 and None not in sizes
-        kind = (x.shape, *sizes) if known else None
+        execution, sae = self.sae.execution, self.sae
+        sizes = [room.size for room in execution.rooms]
+        pieces = sae.separable(progress) and len(x) > execution.dense_rows(sae.d_sae)
+        known = None not in sizes and not (pieces and (execution.dense or "dense" in sizes))
+        captures = sae.repeatable(progress) and x.dtype == torch.float32 and not self.memory.failed
+        kind = (x.shape, *sizes) if known and captures else None
         if kind != self._kind:
             self.drop()
-            self._kind, self._taken = kind, 0
+            self._kind = kind
         self._taken += 1
+
+    def _repeated(self, x: Float[Tensor, "batch _"], coefficient: Float[Tensor, ""], progress: float) -> Outcome:
+        x = self.memory.batch(self.point, x)
+        self._forward = self._forward or _Forward(self.sae, self.memory, x, coefficient, progress)
+        self._forward.repeat(coefficient)
+        return self._forward.outcome
+
+    def _without_waits(self, x: Float[Tensor, "batch _"], coefficient: Float[Tensor, ""], progress: float) -> Outcome:
+        with _no_waits():
+            return attempt(self.sae, x, coefficient, progress, 1.0)
 
     def update(self, optimizer: UnitRowAdam, index: int) -> None:
         """As `optimizer.step_sae`."""
         if not self._repeating:
-            optimizer.step_sae(index, self.sae)
+            with _no_waits() if self._is_last_before else nullcontext():
+                optimizer.step_sae(index, self.sae)
             return
         if self._update is None:
-            self._update = _capture(self.memory, lambda: optimizer.step_sae(index, self.sae, begun=True))
+            with _refused():
+                self._update = self.memory.captured(lambda: optimizer.step_sae(index, self.sae, begun=True))
         repeat, moved = self._update
         optimizer.begin_step(index, moved)
         repeat()
 
 
 def share_memory(all_graphs: Sequence[StepGraphs]) -> None:
-    """Of the SAEs of a group, which begin anew; what they had is freed."""
+    """Of the SAEs of a group; what they had is freed."""
     memory = SharedMemory()
     for graphs in all_graphs:
         graphs.drop()
@@ -133,7 +158,8 @@ class _Forward:
         progress: float,
     ):
         self._x, self._coefficient = x, coefficient.clone()
-        self._repeat, self.outcome = _capture(memory, lambda: attempt(sae, x, self._coefficient, progress, 1.0))
+        with _refused():
+            self._repeat, self.outcome = memory.captured(lambda: attempt(sae, x, self._coefficient, progress, 1.0))
         self._found: Sequence[tuple[Room, Sequence[Late]]] = [(room, room.taken()) for room in sae.execution.rooms]
 
     def repeat(self, coefficient: Float[Tensor, ""]) -> None:
@@ -143,11 +169,24 @@ class _Forward:
             room.repeated(found)
 
 
-def _capture(memory: SharedMemory, work: Callable[[], T]) -> tuple[Repeat, T]:
-    """Raises UsageError where the step cannot be captured, which is no user's fault but that of its `repeatable`."""
+@contextmanager
+def _no_waits() -> Iterator[None]:
+    """Raises UsageError where the host waits for the GPU: a capture would fail, and leave memory behind."""
+    usual = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
     try:
-        return memory.captured(work)
+        with _refused():
+            yield
+    finally:
+        torch.cuda.set_sync_debug_mode(usual)
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         if out_of_memory(error):
             raise
-        raise UsageError(f"cuda_graphs=true: a step cannot be captured ({error}); write cuda_graphs=false") from error
+        raise UsageError(f"cuda_graphs=true: a step cannot be captured ({error.__context__ or error}); write "
+                         "cuda_graphs=false, or let `repeatable` of the architecture return False") from error

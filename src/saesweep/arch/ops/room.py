@@ -19,6 +19,7 @@ from torch import Tensor
 SPARE = 4  # room for one more of so many: L0 of a batch differs by a few per cent from that of the one before
 ALWAYS_SPARE = 64  # of fixed room, also where few or none were found
 TOO_LARGE = 2  # times as large as needed, at which fixed room is made anew
+STAYS_DENSE = 0.75  # of the length at which dense products are as fast: a list has candidates too, and L0 varies
 
 
 class Late:
@@ -88,7 +89,7 @@ class Room:
 
     def _make_for(self, found: int) -> None:
         enough = found + found // SPARE + (ALWAYS_SPARE if self.fixed else 0)
-        self.dense = self._most is not None and enough > self._most
+        self.dense = self._most is not None and enough > self._most * (STAYS_DENSE if self.dense else 1.0)
         if self.dense or self.entries is None or not self.fixed:
             self.entries = None if self.dense else enough if found or not self.fixed else 0
         elif not found <= self.entries <= TOO_LARGE * enough:
