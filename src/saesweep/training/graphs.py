@@ -1,6 +1,6 @@
 """The training steps of an SAE as CUDA graphs: `cuda_graphs=true`, on a GPU.
 
-A step launches 110 to 160 kernels, which for a small SAE take the host longer than the GPU. A CUDA graph is one launch. It
+A step launches 100 to 200 operations, which for a small SAE takes the host longer than the GPU. A CUDA graph is one launch. It
 repeats kernels with the addresses, sizes and numbers of its capture, so
 
     addresses    what lives from step to step is written in place, and the batch is copied to where the graph reads it
