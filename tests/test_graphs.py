@@ -142,7 +142,7 @@ def test_a_step_whose_list_has_no_room_is_taken_again_and_later_ones_repeat_anot
     monkeypatch.setattr(room, "ALWAYS_SPARE", 0)
 
     def work(begin=lambda: None):
-        module = module_of("gated", steps=30)
+        module = module_of("relu", steps=30)
 
         def change(seed):
             if seed == when:
