@@ -12,7 +12,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -135,11 +135,13 @@ class Graph:
     """A CUDA graph. In its capture nothing is computed, in the end: what was written is restored."""
 
     capturing: Graph | None = None
+    graphs: ClassVar[weakref.WeakSet[Graph]] = weakref.WeakSet()
 
     def __init__(self) -> None:
         self.launches: list[tuple[Callable[[], Any], list[torch.Tensor]]] = []
         self.made: list[weakref.ref[OnGpu]] = []
         self.own: dict[int, torch.Tensor] = {}  # by memory: what was allocated in the capture
+        self.shared = set[int]()  # all of that memory, which other graphs use too
         self.before: dict[int, tuple[torch.Tensor, torch.UntypedStorage]] = {}  # what the capture wrote elsewhere
 
     def pool(self) -> Graph:
@@ -157,6 +159,8 @@ class Graph:
         for x, content in graph.before.values():
             x.untyped_storage().copy_(content)
         graph.overwrite(graph.own)
+        graph.shared = {*graph.own}
+        cls.graphs.add(graph)
         kept = {memory(x) for ref in graph.made if (x := ref()) is not None}
         graph.own = {where: x for where, x in graph.own.items() if where not in kept}
 
@@ -288,11 +292,9 @@ class _MockMode(TorchFunctionMode):
         wanted = torch.device(kwargs.pop("device")).type
         if wanted == "cuda" and func in (torch.tensor, torch.as_tensor):
             self.wait("a number for the device")
-        args = mapped(on_host, args) if wanted == "cpu" else args
         if wanted == "cpu":
-            return func(*args, device="cpu", **kwargs)
-        found = self.launched(lambda: func(*args, device="cpu", **kwargs), [], False)
-        return mapped(on_gpu, found)
+            return func(*mapped(on_host, args), device="cpu", **kwargs)
+        return mapped(on_gpu, self.launched(lambda: func(*args, device="cpu", **kwargs), [], False))
 
     def _to(
         self, x: torch.Tensor, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False, **_: Any

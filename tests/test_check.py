@@ -177,6 +177,13 @@ def test_numbers_of_an_architecture_are_in_the_ranges_of_its_constructor(arch, w
     assert all(part in str(error.value) for part in parts), error.value
 
 
+def test_cuda_graphs_are_for_a_training_in_fp32():
+    words = ("arch=topk", "trainer=gpu", "cuda_graphs=true")
+    check(settings(*words))
+    with pytest.raises(UsageError, match=r"^cuda_graphs=true: .*trainer\.precision=64-true"):
+        check(settings(*words, "trainer.precision=64-true"))
+
+
 def test_the_known_trainer_keys_are_arguments_of_lightnings_trainer():
     assert set(inspect.signature(lightning.Trainer).parameters) >= TRAINER
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from mock_gpu import REAL, gpu
+from mock_gpu import REAL, Graph, OnGpu, gpu, memory
 from small import job, trained, write_text
 from test_contract import YAMLS, class_of, make, settings
 
@@ -56,6 +56,14 @@ def outcome(module):
     state = {key: tensor.cpu() for key, tensor in module.state_dict().items()}
     sums = [member.sums.plain() for member in module.members]
     return state, sums, [module.state_of(member)[1]["steps"] for member in module.members]
+
+
+def require_own_memory(module):
+    """What one step leaves to the next is not in memory that other graphs use."""
+    for member in module.members:
+        left = [*module.state_of(member)[0].values(), *(member.sae.execution.rounded_W.copy or ())]
+        shared = {where for graph in Graph.graphs for where in graph.shared}
+        assert not shared & {memory(x) for x in left if isinstance(x, OnGpu)}
 
 
 def require_equal(found, wanted):
@@ -115,6 +123,7 @@ def test_steps_that_are_repeated_are_those_that_are_not(name, layout, dense_belo
     def work():
         module = module_of(name)
         stepped(module, range(STEPS))
+        require_own_memory(module)
         return outcome(module)
 
     wanted = without_graphs(monkeypatch, work)

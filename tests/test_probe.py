@@ -148,6 +148,7 @@ def test_blocks_longer_than_the_pass_that_is_timed_are_planned_with_one_of_them(
     assert found["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_the_planned_time_includes_padding(tmp_path, monkeypatch):
     """A position takes a second, so the time per token is the number of positions per token."""
     def one_second_per_position(lm, points, blocks, context):

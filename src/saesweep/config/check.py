@@ -88,26 +88,30 @@ def _world(trainer: MutableMapping) -> None:
                          "every SAE, or trainer=sweep_parallel, which distributes the SAEs over the devices")
 
 
+def _on_gpu(cfg: dict) -> bool:
+    return cfg["trainer"].get("accelerator") in ("gpu", "cuda")
+
+
 def _read_ahead(cfg: dict) -> None:
-    on_gpu, kept = cfg["trainer"].get("accelerator") in ("gpu", "cuda"), cfg["cache"]["folder"] is not None
-    if cfg["read_ahead"] and (kept or not on_gpu or not has_lm(cfg)):
+    kept = cfg["cache"]["folder"] is not None
+    if cfg["read_ahead"] and (kept or not _on_gpu(cfg) or not has_lm(cfg)):
         raise UsageError("read_ahead=true: needs a language model on a GPU and cache=none; leave it out, or write "
                          "trainer=gpu cache=none")
 
 
 def _list_room(cfg: dict) -> None:
-    if cfg.get("list_room") and cfg["trainer"].get("accelerator") not in ("gpu", "cuda"):
+    if cfg.get("list_room") and not _on_gpu(cfg):
         raise UsageError("list_room=true: is for a GPU, whose host would wait for the length of a list; leave it out, or write "
                          "trainer=gpu")
 
 
 def _cuda_graphs(cfg: dict) -> None:
-    trainer = cfg["trainer"]
-    if cfg.get("cuda_graphs") and trainer.get("accelerator") not in ("gpu", "cuda"):
+    if not cfg.get("cuda_graphs"):
+        return
+    if not _on_gpu(cfg):
         raise UsageError("cuda_graphs=true: is for a GPU; leave it out, or write trainer=gpu")
-    if cfg.get("cuda_graphs") and trainer["precision"] != "32-true":
-        raise UsageError(f"cuda_graphs=true: is for a training in fp32, not trainer.precision={trainer['precision']}; leave "
-                         "one of them out")
+    if (precision := cfg["trainer"]["precision"]) != "32-true":
+        raise UsageError(f"cuda_graphs=true: is for a training in fp32, not trainer.precision={precision}; leave one out")
 
 
 def _disk_cache(cfg: dict) -> None:

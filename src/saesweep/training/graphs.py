@@ -76,7 +76,6 @@ class StepGraphs:
 
     def __init__(self, sae: SparseAutoencoder, point: HookPoint):
         self.sae, self.point, self.memory = sae, point, SharedMemory()
-        self._repeating = False  # in this step
         self.drop()
 
     def drop(self) -> None:
@@ -91,15 +90,18 @@ class StepGraphs:
     ) -> Outcome:
         """As `pieces.forward_backward` of the whole batch."""
         self._count(x, progress)
-        self._repeating = self._kind is not None and self._taken > WARM_UP
-        if self._repeating or self._is_last_before:
-            outcome = (self._repeated if self._repeating else self._without_waits)(x, coefficient, progress)
+        if self._repeats or self._is_last_before:
+            outcome = (self._repeated if self._repeats else self._without_waits)(x, coefficient, progress)
             if not overflowed(self.sae):
                 return outcome
             self.drop()
             drop_gradients(self.sae)
-            self._repeating = False
         return forward_backward(self.sae, x, coefficient, progress, 1.0)
+
+    @property
+    def _repeats(self) -> bool:
+        """Whether this step is a graph's."""
+        return self._kind is not None and self._taken > WARM_UP
 
     @property
     def _is_last_before(self) -> bool:
@@ -130,7 +132,7 @@ class StepGraphs:
 
     def update(self, optimizer: UnitRowAdam, index: int) -> None:
         """As `optimizer.step_sae`."""
-        if not self._repeating:
+        if not self._repeats:
             with _no_waits() if self._is_last_before else nullcontext():
                 optimizer.step_sae(index, self.sae)
             return

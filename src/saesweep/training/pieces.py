@@ -62,7 +62,7 @@ def attempt(
 
 
 def overflowed(sae: SparseAutoencoder) -> bool:
-    """Whether the step lacks what had no room."""
+    """Whether the step lacks what had no room; sets the room of the next one, all of it."""
     return any([room.overflowed() for room in sae.execution.rooms])
 
 

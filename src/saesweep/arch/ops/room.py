@@ -71,7 +71,7 @@ class Room:
         return self._found[-1].read() if self.entries is None else self.entries
 
     def note(self, found: Tensor, most: int | None) -> None:
-        """Of a dense step: how many entries a list would have had."""
+        """How many entries the step's list has found, or that of a dense step would have."""
         self._found.append(Late(found))
         self._most, self._used = most, True
 
